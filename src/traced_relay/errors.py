@@ -1,0 +1,81 @@
+"""
+What can go wrong, as a tree; each error says who meets it and what to do.
+
+    RelayError
+    |- InvalidCall        the caller's mistake; 400, 409, 413, 415 or 422; never retried
+    |- InvalidSettings    at start; names file and key
+    |- NotAuthorized      401 or 403
+    |- NotFound           404
+    |- Unavailable        ledger, queue or certificates out of reach; 503, at /dispatch 500
+    |- EnqueueFailed      the queue said no: an operator's problem; 503
+    |- IdentityFailed     no ID token to be had
+    |- PortTaken          at start; another process listens there
+    `- DownstreamFailed   no response, with the contract's reason
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class RelayError(Exception):
+    """Root of all our errors."""
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One broken rule: a dotted path such as `retry.max_attempts`, and what the rule is."""
+
+    field: str
+    message: str
+
+
+class InvalidCall(RelayError):
+    """The caller sent something that cannot be a call; tell the caller, create nothing."""
+
+    def __init__(self, detail: str, *, status: int = 422, errors: tuple[FieldError, ...] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.status = status
+        self.errors = errors
+
+
+class InvalidSettings(RelayError):
+    """The service cannot start like this; the operator mends the named file and key."""
+
+
+class NotAuthorized(RelayError):
+    """The request did not show who it is (401), or may not do this (403)."""
+
+    def __init__(self, detail: str, *, status: int, reason: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.reason = reason
+
+
+class NotFound(RelayError):
+    """No such task, or not the caller's."""
+
+
+class Unavailable(RelayError):
+    """Something the relay depends on did not answer; the same request may succeed later."""
+
+
+class EnqueueFailed(RelayError):
+    """Cloud Tasks refused the task for a reason that asking again will not change."""
+
+
+class IdentityFailed(RelayError):
+    """No ID token could be had for the audience; the attempt is retried."""
+
+
+class PortTaken(RelayError):
+    """Another process listens on this port; choose another one."""
+
+
+class DownstreamFailed(RelayError):
+    """The exchange ended without a whole response; *reason* is the contract's word for how."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
