@@ -1,0 +1,5 @@
+"""`python -m traced_relay` is the `traced-relay` command."""
+
+from traced_relay.cli import main
+
+main()
