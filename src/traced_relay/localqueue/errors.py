@@ -1,0 +1,66 @@
+"""What a call to the embedded queue can be answered with instead of a message. The texts are production's where known."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from grpc import StatusCode
+
+
+class Link(NamedTuple):
+    """One entry of a google.rpc.Help detail."""
+
+    description: str
+    url: str
+
+
+class ApiError(Exception):
+    """The call is refused; both surfaces turn this into their own form of status, text and details."""
+
+    def __init__(self, code: StatusCode, message: str, *, help_links: tuple[Link, ...] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.help_links = help_links
+
+
+def invalid(message: str, *, help_links: tuple[Link, ...] = ()) -> ApiError:
+    return ApiError(StatusCode.INVALID_ARGUMENT, message, help_links=help_links)
+
+
+def unimplemented(what: str) -> ApiError:
+    return ApiError(StatusCode.UNIMPLEMENTED, f"{what} is not implemented by the embedded queue.")
+
+
+def no_such_queue() -> ApiError:
+    return ApiError(
+        StatusCode.NOT_FOUND,
+        "Queue does not exist. If you just created the queue, wait at least a minute for the queue to initialize.",
+    )
+
+
+def queue_exists() -> ApiError:
+    return ApiError(StatusCode.ALREADY_EXISTS, "Queue already exists")
+
+
+def queue_existed_recently() -> ApiError:
+    return ApiError(
+        StatusCode.FAILED_PRECONDITION,
+        "The queue cannot be created because a queue with this name existed too recently.",
+    )
+
+
+def task_exists() -> ApiError:
+    return ApiError(StatusCode.ALREADY_EXISTS, "Requested entity already exists")
+
+
+def no_such_task() -> ApiError:
+    return ApiError(StatusCode.NOT_FOUND, "Requested entity was not found.")
+
+
+def task_existed_recently() -> ApiError:
+    return ApiError(
+        StatusCode.NOT_FOUND,
+        "The task no longer exists, though a task with this name existed recently. "
+        "The task either successfully completed or was deleted.",
+    )
