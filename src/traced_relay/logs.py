@@ -10,50 +10,24 @@ import json
 import logging
 import sys
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from math import isfinite
 from threading import Lock
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import google.cloud.logging_v2
 from google.cloud.logging_v2.handlers import StructuredLogHandler
 
+from traced_relay import records
 from traced_relay.clock import Clock, SystemClock
+from traced_relay.json_values import as_text, cut
 from traced_relay.record_text import one_line
+from traced_relay.records import Identity, rfc3339
 from traced_relay.trace_ref import TraceRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Identity", "Log", "RecordStore", "TraceRef", "configure"]
 
-PRODUCER = "traced-relay"
-LONGEST_TEXT = 64 * 1024  # bytes; Cloud Logging refuses entries over 256 KB
-_CUT = " [cut]"
-_GOOGLE = "logging.googleapis.com/"
-
-_SEVERITIES = {
-    "task.enqueued": "INFO",
-    "attempt.started": "INFO",
-    "attempt.heartbeat": "INFO",
-    "attempt.interrupted": "WARNING",
-    "attempt.finished": "INFO",
-    "task.finished": "INFO",
-    "task.cancelled": "NOTICE",
-    "task.redriven": "NOTICE",
-    "dispatch.rejected": "WARNING",
-    "enqueue.rejected": "WARNING",
-    "downstream.denied": "WARNING",
-    "dispatch.deferred": "INFO",
-    "relay.started": "INFO",
-    "relay.stopping": "INFO",
-    "relay.swept": "INFO",
-    "telemetry.dropped": "WARNING",
-}
-_SEVERITIES_BY_FIELD = {
-    "attempt.finished": ("verdict", {"retry": "WARNING", "gave_up": "ERROR"}),
-    "task.finished": ("state", {"failed": "ERROR"}),
-    "dispatch.rejected": ("reason", {"unreadable": "ERROR", "unknown_task": "ERROR"}),
-}
 _LEVELS = {
     "DEBUG": logging.DEBUG,
     "INFO": logging.INFO,
@@ -62,18 +36,7 @@ _LEVELS = {
     "ERROR": logging.ERROR,
     "CRITICAL": logging.CRITICAL,
 }
-_LABELLED = ("queue", "kind", "task_id")
-_REPEATABLE = {"task.enqueued", "attempt.finished", "task.finished"}
-_CLAIMS = {"dispatch.rejected", "enqueue.rejected"}  # their queue and names are what a stranger wrote
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What every record carries; the project makes a trace id a link."""
-
-    project: str
-    version: str
-    instance: str
+_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
 
 
 class RecordStore:
@@ -134,10 +97,22 @@ class Log:
         Cloud Logging keeps one of two records with the same *insert_id* and the same time: whoever may have to
         say a thing twice gives *at*, the moment it tells of.
         """
-        severity = severity or _severity(event, fields)
+        severity = severity or records.severity(event, fields)
         when = self._clock.now() if at is None else at
-        said = _Said(event, severity, message, {"event": event, **fields}, when, self.identity, trace, insert_id)
-        self.handler.handle(said)
+
+        def entry() -> dict[str, Any]:
+            return records.record(
+                event,
+                fields,
+                severity=severity,
+                message=message,
+                at=when,
+                identity=self.identity,
+                trace=trace,
+                insert_id=insert_id,
+            )
+
+        self.handler.handle(_Said(event, _LEVELS.get(severity, logging.INFO), entry))
 
     def close(self) -> None:
         logging.getLogger().removeHandler(self.handler)
@@ -166,25 +141,9 @@ def configure(
 class _Said(logging.LogRecord):
     """A record of ours on its way to the stream; put together there, where a failure is caught."""
 
-    def __init__(
-        self,
-        event: str,
-        severity: str,
-        message: str,
-        fields: Mapping[str, object],
-        when: float,
-        identity: Identity,
-        trace: TraceRef | None,
-        insert_id: str | None,
-    ) -> None:
-        super().__init__(PRODUCER, _LEVELS.get(severity, logging.INFO), "", 0, message, (), None)
-        self.event = event
-        self.severity = severity
-        self.fields = fields
-        self.when = when
-        self.identity = identity
-        self.trace = trace
-        self.insert_id = insert_id
+    def __init__(self, event: str, level: int, entry: Callable[[], dict[str, Any]]) -> None:
+        super().__init__(records.PRODUCER, level, "", 0, event, (), None)
+        self.entry = entry
 
 
 class _Handler(StructuredLogHandler):
@@ -205,74 +164,21 @@ class _Handler(StructuredLogHandler):
 
     def format(self, record: logging.LogRecord) -> str:
         try:
-            entry = _entry(record)
-            line = json.dumps(entry, ensure_ascii=True, allow_nan=False)
-        except Exception:  # noqa: BLE001  (whatever a value does when it is looked at, the record is not lost)
-            entry = _bare(record)
-            line = json.dumps(entry)
+            entry = record.entry() if isinstance(record, _Said) else _overheard(record)
+            line = _encode(entry)
+        except Exception:  # noqa: BLE001  (a record that cannot be told must not break the call it tells of)
+            entry = _untold(record)
+            line = _encode(entry)
         if self._store is not None:
             self._store.add(entry)
         return one_line(entry, colour=self._colour) if self._text else line
-
-
-def _severity(event: str, fields: Mapping[str, object]) -> str:
-    field, severities = _SEVERITIES_BY_FIELD.get(event, ("", {}))
-    return severities.get(str(fields.get(field)), _SEVERITIES.get(event, "INFO"))
-
-
-def _entry(record: logging.LogRecord) -> dict[str, Any]:
-    return _said(record) if isinstance(record, _Said) else _overheard(record)
-
-
-def _said(record: _Said) -> dict[str, Any]:
-    """The fields first, what Cloud Logging reads last: no field can stand in for one of those."""
-    entry = {name: _as_json(value) for name, value in record.fields.items()}
-    entry["version"] = record.identity.version
-    entry["instance"] = record.identity.instance
-    if isinstance(request := entry.get("httpRequest"), dict) and "requestUrl" in request:
-        request["requestUrl"] = str(request["requestUrl"]).partition("?")[0].partition("#")[0]
-    entry["severity"] = record.severity
-    entry["time"] = _rfc3339(record.when)
-    entry["message"] = cut(record.getMessage())
-    if record.trace is not None:
-        entry[_GOOGLE + "trace"] = f"projects/{record.identity.project}/traces/{record.trace.trace_id}"
-        entry[_GOOGLE + "spanId"] = record.trace.span_id
-        entry[_GOOGLE + "trace_sampled"] = record.trace.sampled
-    if record.event not in _CLAIMS and "task_id" in entry:
-        entry[_GOOGLE + "operation"] = _operation(record.event, str(entry["task_id"]))
-    entry[_GOOGLE + "labels"] = _labels(record.event, entry)
-    if insert_id := record.insert_id or _insert_id(record.event, entry):
-        entry[_GOOGLE + "insertId"] = insert_id
-    return entry
-
-
-def _insert_id(event: str, entry: Mapping[str, Any]) -> str | None:
-    """The same for whoever says the same thing again, after a crash between doing and knowing it was done."""
-    if event not in _REPEATABLE or "task_id" not in entry:
-        return None
-    parts = [event, entry["task_id"], f"r{entry.get('round', 1)}"]
-    return "-".join([*parts, f"a{entry.get('attempt')}"] if event == "attempt.finished" else parts)
-
-
-def _operation(event: str, task_id: str) -> dict[str, Any]:
-    operation: dict[str, Any] = {"id": task_id, "producer": PRODUCER}
-    if event == "task.enqueued":
-        operation["first"] = True
-    if event == "task.finished":
-        operation["last"] = True
-    return operation
-
-
-def _labels(event: str, entry: Mapping[str, Any]) -> dict[str, str]:
-    names = () if event in _CLAIMS else _LABELLED
-    return {"event": event} | {name: str(entry[name]) for name in names if entry.get(name) is not None}
 
 
 def _overheard(record: logging.LogRecord) -> dict[str, Any]:
     """A library's line: whatever it carries beside its text stays out."""
     entry = {
         "severity": _severity_of(record.levelno),
-        "time": _rfc3339(record.created),
+        "time": rfc3339(record.created),
         "message": cut(_message(record)),
         "logger": cut(record.name),
     }
@@ -281,76 +187,29 @@ def _overheard(record: logging.LogRecord) -> dict[str, Any]:
     return entry
 
 
-def _bare(record: logging.LogRecord) -> dict[str, Any]:
+def _untold(record: logging.LogRecord) -> dict[str, Any]:
     return {
-        "severity": _severity_of(record.levelno),
-        "time": _rfc3339(record.created),
-        "message": f"a record could not be written: {getattr(record, 'event', record.msg)!r:.1000}",
-        "logger": record.name,
+        "severity": "ERROR",
+        "time": rfc3339(record.created),
+        "message": cut(f"a record could not be written: {as_text(record.msg)}"),
+        "logger": cut(record.name),
     }
 
 
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001  (arguments that do not fit the text are a library's mistake, its text still tells)
-        return _text(record.msg)
+    except Exception:  # noqa: BLE001  (arguments that do not fit the text are a library's mistake; its text still tells)
+        return as_text(record.msg)
 
 
 def _stack_trace(record: logging.LogRecord) -> str:
-    parts = [record.exc_text or "", record.stack_info or ""]
+    trouble = record.exc_text or ""
     if record.exc_info and record.exc_info[0] is not None:
-        parts[0] = logging.Formatter().formatException(record.exc_info)
-    return "\n".join(part for part in parts if part)
+        trouble = logging.Formatter().formatException(record.exc_info)
+    return "\n".join(part for part in (trouble, record.stack_info) if part)
 
 
 def _severity_of(level: int) -> str:
     reached = [name for name, least in _LEVELS.items() if level >= least]
     return reached[-1] if reached else "DEFAULT"
-
-
-def _rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _as_json(value: object) -> Any:
-    try:
-        return _plain(value)
-    except Exception:  # noqa: BLE001  (a value that contains itself)
-        return f"<{type(value).__name__}>"
-
-
-def _plain(value: object) -> Any:
-    """Nothing but what JSON has: other values become their text, NaN and infinities too."""
-    match value:
-        case None | bool():
-            return value
-        case str():
-            return cut(value)
-        case int():
-            return int(value) if value.bit_length() < 64 else _text(value)
-        case float():
-            return float(value) if isfinite(value) else str(value)
-        case Mapping():
-            return {cut(_text(key)): _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case _:
-            return cut(_text(value))
-
-
-def _text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001  (an object that cannot say what it is, or a number of too many digits)
-        return f"<{type(value).__name__}>"
-
-
-def cut(text: str) -> str:
-    """At most 64 KiB of UTF-8, and nothing that UTF-8 does not have."""
-    if text.isascii() and len(text) <= LONGEST_TEXT:
-        return text
-    encoded = text.encode(errors="replace")
-    if len(encoded) <= LONGEST_TEXT:
-        return encoded.decode()
-    return encoded[: LONGEST_TEXT - len(_CUT)].decode(errors="ignore") + _CUT
