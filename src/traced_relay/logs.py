@@ -173,6 +173,9 @@ class _Handler(StructuredLogHandler):
             self._store.add(entry)
         return one_line(entry, colour=self._colour) if self._text else line
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the name is logging's)
+        """Stay silent: the stream is gone, and with it whoever could be told."""
+
 
 def _overheard(record: logging.LogRecord) -> dict[str, Any]:
     """A library's line: whatever it carries beside its text stays out."""

@@ -1,0 +1,39 @@
+"""
+One trace from the caller to the downstream.
+
+Trace context is cargo: OpenTelemetry's propagators read and write it, nothing here takes a header apart.
+"""
+
+from traced_relay.trace_ref import TraceRef
+from traced_relay.tracing.instrumentation import calling, instrument, refuse
+from traced_relay.tracing.propagation import (
+    RelayOrigin,
+    parent_context,
+    platform_span,
+    rewritten,
+    task_headers,
+)
+from traced_relay.tracing.provider import configure, tracer_of
+from traced_relay.tracing.spans import judged, processing, sending, trace_ref
+from traced_relay.tracing.store import FinishedSpan, SpanNode, SpanStore
+
+__all__ = [
+    "FinishedSpan",
+    "RelayOrigin",
+    "SpanNode",
+    "SpanStore",
+    "TraceRef",
+    "calling",
+    "configure",
+    "instrument",
+    "judged",
+    "parent_context",
+    "platform_span",
+    "processing",
+    "refuse",
+    "rewritten",
+    "sending",
+    "task_headers",
+    "trace_ref",
+    "tracer_of",
+]

@@ -1,0 +1,121 @@
+"""Spans for what comes in and goes out, from OpenTelemetry's instrumentations of Flask and requests."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from opentelemetry import trace
+from opentelemetry.context import attach, create_key, detach, get_value, set_value
+from opentelemetry.instrumentation.flask import FlaskInstrumentor
+from opentelemetry.instrumentation.requests import RequestsInstrumentor
+
+from traced_relay.tracing import names
+from traced_relay.tracing.guard import GuardedProvider, GuardedSpan
+from traced_relay.tracing.propagation import platform_span, rewritten
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from flask import Flask
+    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry.util.types import AttributeValue
+
+_TRACED = {"POST /v1/tasks", "POST /v1/tasks:batch", "POST /dispatch"}
+_GOOGLE_IDENTITY = (
+    r"^https?://(oauth2\.googleapis\.com|metadata\.google\.internal|169\.254\.169\.254|iamcredentials\.googleapis\.com"
+    r"|accounts\.google\.com/o/oauth2|www\.googleapis\.com/oauth2)(:\d+)?(/|$)"
+)
+_CALLING = create_key("relay-calling")
+
+
+@dataclass(frozen=True)
+class _Calling:
+    resend_count: int
+    trace_leaves: bool
+    whole_url: bool
+
+
+_PLAIN_CALL = _Calling(resend_count=0, trace_leaves=True, whole_url=True)
+
+
+def instrument(app: Flask, provider: TracerProvider) -> None:
+    """
+    Make SERVER spans for what *app* relays and CLIENT spans for what `requests` sends, all from *provider*.
+
+    Patching `requests` holds for the process: the last provider gets its spans.
+    """
+    _use_stable_names()
+    FlaskInstrumentor.instrument_app(  # type: ignore[no-untyped-call]
+        app,
+        request_hook=_arrived,
+        tracer_provider=GuardedProvider(provider, start=_server_attributes),
+        enable_commenter=False,
+    )
+    outgoing = RequestsInstrumentor()
+    if outgoing.is_instrumented_by_opentelemetry:
+        outgoing.uninstrument()
+    outgoing.instrument(
+        tracer_provider=GuardedProvider(provider, start=_client_attributes, hidden=_trace_stays),
+        excluded_urls=_GOOGLE_IDENTITY,
+    )
+
+
+def refuse() -> None:
+    """Leave no span of the request that is being answered."""
+    span = trace.get_current_span()
+    if isinstance(span, GuardedSpan):
+        span.refuse()
+
+
+@contextmanager
+def calling(*, attempt: int = 1, trace_leaves: bool = True, whole_url: bool = True) -> Iterator[None]:
+    """
+    Tell the CLIENT spans of what is sent inside which attempt they belong to.
+
+    Without *trace_leaves* the other side gets no `traceparent`; without *whole_url* the span names the origin alone.
+    """
+    call = _Calling(resend_count=attempt - 1, trace_leaves=trace_leaves, whole_url=whole_url)
+    token = attach(set_value(_CALLING, call))
+    try:
+        yield
+    finally:
+        detach(token)
+
+
+def _use_stable_names() -> None:
+    # The instrumentations read this from the environment and nowhere else, once, before the first span.
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
+
+
+def _server_attributes(name: str, attributes: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue] | None:
+    return attributes if name in _TRACED else None
+
+
+def _client_attributes(_: str, attributes: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue]:
+    call = _call()
+    known = dict(attributes)
+    if call.resend_count > 0:
+        known[names.RESEND_COUNT] = call.resend_count
+    if not call.whole_url:
+        parts = urlsplit(str(known["url.full"]))
+        known["url.full"] = f"{parts.scheme}://{parts.netloc}/"
+    return known
+
+
+def _trace_stays() -> bool:
+    return not _call().trace_leaves
+
+
+def _call() -> _Calling:
+    found = get_value(_CALLING)
+    return found if isinstance(found, _Calling) else _PLAIN_CALL
+
+
+def _arrived(span: Span, _: Mapping[str, Any]) -> None:
+    span.set_attribute(names.TRACE_REWRITTEN, rewritten())
+    if (platform := platform_span()) is not None:
+        span.add_link(platform)

@@ -1,0 +1,28 @@
+"""What spans and their attributes are called; dashboards and alerts know them by these names."""
+
+SYSTEM = "gcp_cloud_tasks"
+
+MESSAGING_SYSTEM = "messaging.system"
+OPERATION_NAME = "messaging.operation.name"
+OPERATION_TYPE = "messaging.operation.type"
+DESTINATION_NAME = "messaging.destination.name"
+MESSAGE_ID = "messaging.message.id"
+TASK_NAME = "messaging.gcp_cloud_tasks.task.name"
+TASK_RETRY_COUNT = "messaging.gcp_cloud_tasks.task.retry_count"
+ATTEMPT = "relay.attempt"
+QUEUE_DELAY_MS = "relay.queue_delay_ms"
+VERDICT = "relay.verdict"
+REASON = "relay.reason"
+BLAME = "relay.blame"
+RETRY_DELAY_MS = "relay.retry_delay_ms"
+TRACE_REWRITTEN = "relay.trace.rewritten"
+ERROR_TYPE = "error.type"
+RESEND_COUNT = "http.request.resend_count"
+
+
+def send(queue: str) -> str:
+    return f"send {queue}"
+
+
+def process(queue: str) -> str:
+    return f"process {queue}"

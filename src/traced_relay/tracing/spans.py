@@ -1,0 +1,112 @@
+"""The relay's own spans: `send {queue}` where a task is made, `process {queue}` where one is worked on."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from opentelemetry.trace import SpanKind, Status, StatusCode, format_span_id, format_trace_id
+
+from traced_relay.trace_ref import TraceRef
+from traced_relay.tracing import names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.util.types import AttributeValue
+
+
+@contextmanager
+def sending(
+    tracer: Tracer, queue: str, task_id: str, *, task_name: str | None = None, context: Context | None = None
+) -> Iterator[Span]:
+    attributes = _attributes("send", queue, task_id) | _known({names.TASK_NAME: task_name})
+    with _current(tracer, names.send(queue), SpanKind.PRODUCER, attributes, context) as span:
+        yield span
+
+
+@contextmanager
+def processing(
+    tracer: Tracer,
+    queue: str,
+    task_id: str,
+    *,
+    task_name: str,
+    attempt: int,
+    task_retry_count: int | None = None,
+    queue_delay_ms: int | None = None,
+    context: Context | None = None,
+) -> Iterator[Span]:
+    attributes = _attributes("process", queue, task_id) | _known(
+        {
+            names.TASK_NAME: task_name,
+            names.TASK_RETRY_COUNT: task_retry_count,
+            names.ATTEMPT: attempt,
+            names.QUEUE_DELAY_MS: queue_delay_ms,
+        }
+    )
+    with _current(tracer, names.process(queue), SpanKind.CONSUMER, attributes, context) as span:
+        yield span
+
+
+def judged(
+    span: Span,
+    *,
+    verdict: str,
+    reason: str | None = None,
+    blame: str | None = None,
+    retry_delay_ms: int | None = None,
+    status_code: int | None = None,
+) -> None:
+    """Write on the attempt's *span* how it ended."""
+    span.set_attributes(
+        _known(
+            {
+                names.VERDICT: verdict,
+                names.REASON: reason,
+                names.BLAME: blame,
+                names.RETRY_DELAY_MS: retry_delay_ms,
+            }
+        )
+    )
+    if verdict != "succeeded":
+        answered_badly = status_code is not None and reason == f"http_{status_code}"
+        span.set_attribute(names.ERROR_TYPE, str(status_code) if answered_badly else reason or verdict)
+        span.set_status(Status(StatusCode.ERROR, reason))
+
+
+def trace_ref(span: Span) -> TraceRef:
+    context = span.get_span_context()
+    return TraceRef(format_trace_id(context.trace_id), format_span_id(context.span_id), context.trace_flags.sampled)
+
+
+@contextmanager
+def _current(
+    tracer: Tracer, name: str, kind: SpanKind, attributes: Mapping[str, AttributeValue], context: Context | None
+) -> Iterator[Span]:
+    """A span that an exception marks by its class alone: its text may hold a URL with its query."""
+    with tracer.start_as_current_span(
+        name, context, kind, attributes, record_exception=False, set_status_on_exception=False
+    ) as span:
+        try:
+            yield span
+        except Exception as exc:
+            span.set_attribute(names.ERROR_TYPE, type(exc).__qualname__)
+            span.set_status(Status(StatusCode.ERROR, type(exc).__qualname__))
+            raise
+
+
+def _attributes(operation: str, queue: str, task_id: str) -> dict[str, AttributeValue]:
+    return {
+        names.MESSAGING_SYSTEM: names.SYSTEM,
+        names.OPERATION_NAME: operation,
+        names.OPERATION_TYPE: operation,
+        names.DESTINATION_NAME: queue,
+        names.MESSAGE_ID: task_id,
+    }
+
+
+def _known(attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
+    return {name: value for name, value in attributes.items() if value is not None}

@@ -1,0 +1,95 @@
+"""The latest spans of this process, kept in memory for whoever shows them: `dev`, `demo` and tests."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.trace import format_span_id, format_trace_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.trace import SpanContext
+
+
+@dataclass(frozen=True)
+class FinishedSpan:
+    name: str
+    kind: str  # SERVER, PRODUCER, CONSUMER, CLIENT or INTERNAL
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    start: float  # seconds since the epoch
+    end: float
+    status: str  # UNSET, OK or ERROR
+    attributes: Mapping[str, object] = field(default_factory=dict)
+    links: tuple[tuple[str, str], ...] = ()  # (trace id, span id)
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class SpanNode:
+    span: FinishedSpan
+    children: tuple[SpanNode, ...] = ()
+
+
+class SpanStore(SpanProcessor):
+    """Takes in a provider's finished spans; the oldest make room."""
+
+    def __init__(self, limit: int = 10_000) -> None:
+        self._spans: deque[ReadableSpan] = deque(maxlen=limit)
+        self._lock = Lock()
+
+    def on_end(self, span: ReadableSpan) -> None:
+        context = span.get_span_context()
+        if context is not None and context.trace_flags.sampled:
+            with self._lock:
+                self._spans.append(span)
+
+    def spans(self, trace_id: str | None = None) -> list[FinishedSpan]:
+        with self._lock:
+            kept = list(self._spans)
+        read = (_finished(span, context) for span in kept if (context := span.get_span_context()) is not None)
+        return [span for span in read if trace_id is None or span.trace_id == trace_id]
+
+    def tree(self, trace_id: str) -> tuple[SpanNode, ...]:
+        """The trace from its roots down, in order of time; a span whose parent is not here is a root."""
+        return tree_of(self.spans(trace_id))
+
+
+def tree_of(spans: Iterable[FinishedSpan]) -> tuple[SpanNode, ...]:
+    by_start = sorted(spans, key=lambda span: span.start)
+    known = {span.span_id for span in by_start}
+    under: defaultdict[str | None, list[FinishedSpan]] = defaultdict(list)
+    for span in by_start:
+        under[span.parent_id if span.parent_id in known else None].append(span)
+
+    def nodes(parent: str | None) -> tuple[SpanNode, ...]:
+        return tuple(SpanNode(span, nodes(span.span_id)) for span in under[parent])
+
+    return nodes(None)
+
+
+def _finished(span: ReadableSpan, context: SpanContext) -> FinishedSpan:
+    return FinishedSpan(
+        name=span.name,
+        kind=span.kind.name,
+        trace_id=format_trace_id(context.trace_id),
+        span_id=format_span_id(context.span_id),
+        parent_id=format_span_id(span.parent.span_id) if span.parent else None,
+        start=(span.start_time or 0) / 1e9,
+        end=(span.end_time or 0) / 1e9,
+        status=span.status.status_code.name,
+        attributes=dict(span.attributes or {}),
+        links=tuple(
+            (format_trace_id(link.context.trace_id), format_span_id(link.context.span_id)) for link in span.links
+        ),
+    )
