@@ -1,4 +1,8 @@
-"""What a call to the embedded queue can be answered with instead of a message. The texts are production's where known."""
+"""
+What a call to the embedded queue can be answered with instead of a message.
+
+Codes and texts are production's, as recorded; those of our own follow its manner.
+"""
 
 from __future__ import annotations
 
@@ -64,3 +68,7 @@ def task_existed_recently() -> ApiError:
         "The task no longer exists, though a task with this name existed recently. "
         "The task either successfully completed or was deleted.",
     )
+
+
+def no_such_queue_to_delete() -> ApiError:
+    return ApiError(StatusCode.NOT_FOUND, "Requested entity was not found.")

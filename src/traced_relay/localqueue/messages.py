@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 
     class RateLimits(_Raw): ...
 
+    class HttpRequest(_Raw): ...
+
+    class AppEngineHttpRequest(_Raw): ...
+
     class AppEngineRouting(_Raw): ...
+
+    class Attempt(_Raw): ...
 
     class CreateQueueRequest(_Raw): ...
 
@@ -68,6 +74,9 @@ else:
     Task = types.Task.pb()
     RetryConfig = types.RetryConfig.pb()
     RateLimits = types.RateLimits.pb()
+    HttpRequest = types.HttpRequest.pb()
+    AppEngineHttpRequest = types.AppEngineHttpRequest.pb()
+    Attempt = types.Attempt.pb()
     AppEngineRouting = types.AppEngineRouting.pb()
     CreateQueueRequest = types.CreateQueueRequest.pb()
     GetQueueRequest = types.GetQueueRequest.pb()
@@ -88,5 +97,5 @@ else:
 # The numbers of Google's enums, so that rules can name them.
 RUNNING, PAUSED = int(types.Queue.State.RUNNING), int(types.Queue.State.PAUSED)
 BASIC, FULL = int(types.Task.View.BASIC), int(types.Task.View.FULL)
-METHODS = {int(method): method.name for method in types.HttpMethod}
-METHOD_NUMBERS = {name: number for number, name in METHODS.items()}
+METHODS = {int(method): name for name, method in types.HttpMethod.__members__.items()}
+POST = int(types.HttpMethod.POST)
