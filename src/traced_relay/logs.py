@@ -207,10 +207,10 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _stack_trace(record: logging.LogRecord) -> str:
-    trouble = record.exc_text or ""
+    parts = []
     if record.exc_info and record.exc_info[0] is not None:
-        trouble = logging.Formatter().formatException(record.exc_info)
-    return "\n".join(part for part in (trouble, record.stack_info) if part)
+        parts.append(logging.Formatter().formatException(record.exc_info))
+    return "\n".join([*parts, record.stack_info] if record.stack_info else parts)
 
 
 def _severity_of(level: int) -> str:
