@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Start = Callable[[str, Mapping[str, AttributeValue]], Mapping[str, AttributeValue] | None]
 
 _LONGEST_VALUE = 256  # bytes; Cloud Trace's limit, the SDK counts characters
-_URLS = {"url.full", "http.url", "http.target"}
+URLS = frozenset({"url.full", "http.url", "http.target"})
 _DROPPED = {"url.query"}
 
 
@@ -135,7 +135,7 @@ def fenced(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue
 def _value(name: str, value: AttributeValue) -> AttributeValue:
     if not isinstance(value, str):
         return value
-    shown = value.partition("?")[0].partition("#")[0] if name in _URLS else value
+    shown = value.partition("?")[0].partition("#")[0] if name in URLS else value
     if len(shown) * 4 <= _LONGEST_VALUE:
         return shown
     return shown.encode(errors="replace")[:_LONGEST_VALUE].decode(errors="ignore")

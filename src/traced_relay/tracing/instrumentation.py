@@ -6,7 +6,6 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.context import attach, create_key, detach, get_value, set_value
@@ -14,7 +13,7 @@ from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 
 from traced_relay.tracing import names
-from traced_relay.tracing.guard import GuardedProvider, GuardedSpan
+from traced_relay.tracing.guard import URLS, GuardedProvider, GuardedSpan
 from traced_relay.tracing.propagation import platform_span, rewritten
 
 if TYPE_CHECKING:
@@ -101,9 +100,12 @@ def _client_attributes(_: str, attributes: Mapping[str, AttributeValue]) -> Mapp
     if call.resend_count > 0:
         known[names.RESEND_COUNT] = call.resend_count
     if not call.whole_url:
-        parts = urlsplit(str(known["url.full"]))
-        known["url.full"] = f"{parts.scheme}://{parts.netloc}/"
+        known |= {name: _origin(str(known[name])) for name in URLS if name in known}
     return known
+
+
+def _origin(url: str) -> str:
+    return "/".join([*url.split("/", 3)[:3], ""])
 
 
 def _trace_stays() -> bool:

@@ -46,7 +46,7 @@ class RelayOrigin(TextMapPropagator):
         seen = context if context is not None else Context()
         names = ("traceparent", "tracestate")
         copy = {name: found for name in names if (found := getter.get(carrier, _PREFIX + name))}
-        origin = trace.get_current_span(_W3C.extract(copy, Context(), getter=_AsRead()))
+        origin = trace.get_current_span(_W3C.extract(copy, Context()))
         if not origin.get_span_context().is_valid:
             return seen
         platform = trace.get_current_span(seen).get_span_context()
@@ -63,16 +63,6 @@ class RelayOrigin(TextMapPropagator):
     @property
     def fields(self) -> set[str]:
         return set()
-
-
-class _AsRead(Getter[dict[str, list[str]]]):
-    """Hands on a header's values as another getter found them, however many there were."""
-
-    def get(self, carrier: dict[str, list[str]], key: str) -> list[str] | None:
-        return carrier.get(key)
-
-    def keys(self, carrier: dict[str, list[str]]) -> list[str]:
-        return list(carrier)
 
 
 PROPAGATOR = CompositePropagator([_W3C, RelayOrigin()])  # no baggage, in or out

@@ -49,10 +49,8 @@ class SpanStore(SpanProcessor):
         self._lock = Lock()
 
     def on_end(self, span: ReadableSpan) -> None:
-        context = span.get_span_context()
-        if context is not None and context.trace_flags.sampled:
-            with self._lock:
-                self._spans.append(span)
+        with self._lock:
+            self._spans.append(span)
 
     def spans(self, trace_id: str | None = None) -> list[FinishedSpan]:
         with self._lock:
