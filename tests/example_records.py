@@ -67,7 +67,7 @@ EXAMPLES: list[tuple[str, dict[str, Any], str]] = [
     ("task.redriven", TASK | {"actor": "oncall@example.com", "round": 2}, "NOTICE"),
     (
         "dispatch.rejected",
-        {"reason": "not_from_queue", "detail": "no queue header", "queue": None, "task_name": None},
+        {"reason": "not_from_queue", "detail": "no queue header"},
         "WARNING",
     ),
     (
@@ -76,7 +76,8 @@ EXAMPLES: list[tuple[str, dict[str, Any], str]] = [
         "ERROR",
     ),
     ("dispatch.rejected", {"reason": "unreadable", "detail": "not JSON", "queue": "relay", "task_name": "x"}, "ERROR"),
-    ("enqueue.rejected", {"reason": "no_token", "detail": "no ID token", "queue": None, "principal": None}, "WARNING"),
+    ("enqueue.rejected", {"reason": "no_token", "detail": "no ID token"}, "WARNING"),
+    ("enqueue.rejected", {"reason": "not_allowed", "detail": "no", "queue": "x", "principal": "a@b"}, "WARNING"),
     ("downstream.denied", {"downstream": "10.0.0.1", "reason": "private_address"}, "WARNING"),
     ("downstream.denied", DISPATCH | {"downstream": "10.0.0.1", "reason": "private_address"}, "WARNING"),
     ("dispatch.deferred", {"reason": "no_capacity", "queue": "relay", "task_name": "x"}, "INFO"),

@@ -4,6 +4,7 @@ One trace from the caller to the downstream.
 Trace context is cargo: OpenTelemetry's propagators read and write it, nothing here takes a header apart.
 """
 
+from traced_relay.span_tree import FinishedSpan, SpanNode
 from traced_relay.trace_ref import TraceRef
 from traced_relay.tracing.instrumentation import calling, instrument, refuse
 from traced_relay.tracing.propagation import (
@@ -15,7 +16,7 @@ from traced_relay.tracing.propagation import (
 )
 from traced_relay.tracing.provider import configure, tracer_of
 from traced_relay.tracing.spans import judged, processing, sending, trace_ref
-from traced_relay.tracing.store import FinishedSpan, SpanNode, SpanStore
+from traced_relay.tracing.store import SpanStore
 
 __all__ = [
     "FinishedSpan",

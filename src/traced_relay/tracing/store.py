@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from dataclasses import dataclass, field
+from collections import deque
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import format_span_id, format_trace_id
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from traced_relay.span_tree import FinishedSpan, SpanNode, tree_of
 
+if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import SpanContext
-
-
-@dataclass(frozen=True)
-class FinishedSpan:
-    name: str
-    kind: str  # SERVER, PRODUCER, CONSUMER, CLIENT or INTERNAL
-    trace_id: str
-    span_id: str
-    parent_id: str | None
-    start: float  # seconds since the epoch
-    end: float
-    status: str  # UNSET, OK or ERROR
-    attributes: Mapping[str, object] = field(default_factory=dict)
-    links: tuple[tuple[str, str], ...] = ()  # (trace id, span id)
-
-    @property
-    def seconds(self) -> float:
-        return self.end - self.start
-
-
-@dataclass(frozen=True)
-class SpanNode:
-    span: FinishedSpan
-    children: tuple[SpanNode, ...] = ()
 
 
 class SpanStore(SpanProcessor):
@@ -61,19 +36,6 @@ class SpanStore(SpanProcessor):
     def tree(self, trace_id: str) -> tuple[SpanNode, ...]:
         """The trace from its roots down, in order of time; a span whose parent is not here is a root."""
         return tree_of(self.spans(trace_id))
-
-
-def tree_of(spans: Iterable[FinishedSpan]) -> tuple[SpanNode, ...]:
-    by_start = sorted(spans, key=lambda span: span.start)
-    known = {span.span_id for span in by_start}
-    under: defaultdict[str | None, list[FinishedSpan]] = defaultdict(list)
-    for span in by_start:
-        under[span.parent_id if span.parent_id in known else None].append(span)
-
-    def nodes(parent: str | None) -> tuple[SpanNode, ...]:
-        return tuple(SpanNode(span, nodes(span.span_id)) for span in under[parent])
-
-    return nodes(None)
 
 
 def _finished(span: ReadableSpan, context: SpanContext) -> FinishedSpan:

@@ -1,0 +1,48 @@
+"""Finished spans as plain values, and the trees they make."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+@dataclass(frozen=True)
+class FinishedSpan:
+    name: str
+    kind: str  # SERVER, PRODUCER, CONSUMER, CLIENT or INTERNAL
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    start: float  # seconds since the epoch
+    end: float
+    status: str = "UNSET"  # UNSET, OK or ERROR
+    attributes: Mapping[str, object] = field(default_factory=dict)
+    links: tuple[tuple[str, str], ...] = ()  # (trace id, span id)
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class SpanNode:
+    span: FinishedSpan
+    children: tuple[SpanNode, ...] = ()
+
+
+def tree_of(spans: Iterable[FinishedSpan]) -> tuple[SpanNode, ...]:
+    """From the roots down, in order of time; a span whose parent is not here is a root."""
+    by_start = sorted(spans, key=lambda span: span.start)
+    known = {span.span_id for span in by_start}
+    under: defaultdict[str | None, list[FinishedSpan]] = defaultdict(list)
+    for span in by_start:
+        under[span.parent_id if span.parent_id in known else None].append(span)
+
+    def nodes(parent: str | None) -> tuple[SpanNode, ...]:
+        return tuple(SpanNode(span, nodes(span.span_id)) for span in under[parent])
+
+    return nodes(None)
