@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
@@ -27,45 +27,56 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 class Listener:
-    """Serves *app* on *host* and *port* (0: any free one) until it is stopped."""
+    """
+    Serves *app* on *host* and *port* (0: any free one) until it is stopped.
 
-    def __init__(self, app: WSGIApplication, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._server = _bind(app, host, port)
-        self.port: int = self._server.port
+    The port is taken, and connections wait in its backlog, from the moment the
+    listener is made; the app may be given as late as `start`.
+    """
+
+    def __init__(self, app: WSGIApplication | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._app = app
+        self._host = host
+        self._socket = listen(host, port)
+        self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{host}:{self.port}"
-        self._thread = Thread(target=self._server.serve_forever, name=f"listener-{self.port}", daemon=True)
+        self._server: BaseWSGIServer | None = None
 
-    def start(self) -> Listener:
+    def start(self, app: WSGIApplication | None = None) -> Self:
+        serving = app or self._app
+        assert serving is not None  # noqa: S101  (a listener without an app is a mistake of ours)
+        self._server = make_server(
+            self._host, self.port, serving, threaded=True, request_handler=_QuietHandler, fd=self._socket.fileno()
+        )
+        self._socket.close()  # the server works on its own duplicate
+        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), name="listener", daemon=True)
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._socket.close()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
 
-def _bind(app: WSGIApplication, host: str, port: int) -> BaseWSGIServer:
-    # werkzeug ends the process on a taken port; a socket of our own lets us say it as an error.
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, or PortTaken where another process has the port."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
     except OSError as exc:
         listening.close()
         if exc.errno == errno.EADDRINUSE:
-            raise PortTaken(f"port {port} on {host} is taken by another process; choose another with the option") from exc
+            raise PortTaken(f"port {port} on {host} is taken by another process; choose another one") from exc
         raise
     listening.listen(1024)
-    server = make_server(host, port, app, threaded=True, request_handler=_QuietHandler, fd=listening.fileno())
-    listening.close()  # werkzeug works on its own duplicate
-    server.daemon_threads = True
-    server.port = server.socket.getsockname()[1]
-    return server
+    return listening

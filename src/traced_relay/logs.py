@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections import deque
-from threading import Lock
+from threading import Condition
 from typing import TYPE_CHECKING, Any, TextIO
 
 import google.cloud.logging_v2
@@ -45,12 +45,23 @@ class RecordStore:
     def __init__(self, limit: int = 10_000) -> None:
         self._entries: deque[dict[str, Any]] = deque(maxlen=limit)
         self._count = 0
-        self._lock = Lock()
+        self._lock = Condition()
 
     def add(self, entry: dict[str, Any]) -> None:
         with self._lock:
             self._entries.append(entry)
             self._count += 1
+            self._lock.notify_all()
+
+    def wait_for(self, event: str, task_id: str, seconds: float) -> dict[str, Any] | None:
+        """The record of *event* for the task, which may be yet to come; None if it does not within the *seconds*."""
+
+        def found() -> dict[str, Any] | None:
+            same = (e for e in self._entries if e.get("event") == event and e.get("task_id") == task_id)
+            return next(same, None)
+
+        with self._lock:
+            return self._lock.wait_for(found, seconds)
 
     def records(self, task_id: str | None = None) -> list[dict[str, Any]]:
         return [entry for entry in self.since(0)[1] if task_id is None or entry.get("task_id") == task_id]

@@ -1,0 +1,158 @@
+"""Puts the parts together: settings in, a running relay out. The only place that knows them all."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import requests
+from flask import request
+
+from traced_relay import tracing
+from traced_relay.app import Api
+from traced_relay.clock import Clock, SystemClock
+from traced_relay.cloud_tasks import CloudTasks
+from traced_relay.doors import Doors
+from traced_relay.enqueue import Enqueuer
+from traced_relay.errors import Unavailable
+from traced_relay.gate import GOOGLE_ISSUERS, Certificates, Gate, Keys
+from traced_relay.identity import IdTokens
+from traced_relay.journal import Journal
+from traced_relay.ledger import SqliteLedger
+from traced_relay.pulse import Pulse
+from traced_relay.readiness import Readiness
+from traced_relay.relay import Relay
+from traced_relay.sender import Sender
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from traced_relay.logs import Log
+    from traced_relay.settings import Settings
+
+_GOOGLE_CERTIFICATES = "https://www.googleapis.com/oauth2/v1/certs"
+
+
+class Assembly:
+    """
+    One relay. *wsgi* is served by whatever server there is; `start` and `close` frame its life.
+
+    *has_console* makes links point to this process's own pages.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        log: Log,
+        provider: TracerProvider,
+        clock: Clock | None = None,
+        dice: random.Random | None = None,
+        has_console: bool = False,
+    ) -> None:
+        clock = clock or SystemClock()
+        rules = settings.rules
+        self._settings = settings
+        self._log = log
+        self.journal = Journal(log)
+        self.ledger = SqliteLedger(clock, _file_of(settings.ledger))
+        self._cloud_tasks = CloudTasks(
+            project=settings.project,
+            location=settings.location,
+            worker=rules.worker,
+            audience=rules.audience,
+            emulator=settings.emulator,
+        )
+        self._sender = Sender(clock, IdTokens().token, connections=settings.threads)
+        worker = uuid.uuid4().hex
+        self._pulse = Pulse(self.ledger, worker, clock)
+        tracer = tracing.tracer_of(provider)
+        self.enqueuer = Enqueuer(
+            ledger=self.ledger,
+            cloud_tasks=self._cloud_tasks,
+            journal=self.journal,
+            tracer=tracer,
+            clock=clock,
+            queues=settings.call_queues,
+            downstreams=rules.downstreams,
+            retry=rules.retry,
+            max_timeout=settings.max_timeout,
+            direct_account=rules.worker.service_account or f"{settings.project}@appspot.gserviceaccount.com",
+        )
+        relay = Relay(
+            ledger=self.ledger,
+            cloud_tasks=self._cloud_tasks,
+            sender=self._sender,
+            journal=self.journal,
+            tracer=tracer,
+            clock=clock,
+            random=(dice or random.SystemRandom()).random,
+            downstreams=rules.downstreams,
+            retry=rules.retry,
+            max_timeout=settings.max_timeout,
+            worker=worker,
+            version=settings.version,
+            instance=settings.instance,
+        )
+        readiness = Readiness(clock, self.ledger, lambda: self._cloud_tasks.see(settings.call_queues[0]))
+        api = Api(
+            enqueuer=self.enqueuer,
+            relay=relay,
+            ledger=self.ledger,
+            journal=self.journal,
+            clock=clock,
+            project=settings.project,
+            retention=rules.retention,
+            is_ready=readiness.is_ready,
+            origin=self._origin,
+            has_console=has_console,
+        )
+        self.app = api.flask_app()
+        tracing.instrument(self.app, provider)
+        gate = Gate(
+            rules,
+            keys=Keys(self._certificates, clock),
+            issuers=None if settings.is_local else GOOGLE_ISSUERS,
+            believes_app_engine=settings.platform in ("app_engine", "local"),
+            open_on_loopback=settings.open_on_loopback,
+        )
+        self.wsgi: WSGIApplication = Doors(self.app.wsgi_app, gate, self.journal)
+
+    @staticmethod
+    def check_ledger(settings: Settings) -> None:
+        """Raise now, in one line, what would else end a worker: a ledger that cannot be opened."""
+        SqliteLedger(SystemClock(), _file_of(settings.ledger)).close()
+
+    def start(self) -> None:
+        self._pulse.start()
+        settings = self._settings
+        self._log.say("relay.started", message=f"traced-relay {settings.version} on {settings.instance}", fields={})
+
+    def close(self) -> None:
+        self._pulse.stop()
+        self._sender.close()
+        self._cloud_tasks.close()
+        self.ledger.close()
+
+    def _certificates(self) -> Certificates:
+        if self._settings.is_local:
+            return self._cloud_tasks.local_certificates()
+        try:
+            answer = requests.get(_GOOGLE_CERTIFICATES, timeout=10)
+            answer.raise_for_status()
+            certificates: Certificates = answer.json()
+        except (requests.RequestException, ValueError) as exc:
+            raise Unavailable("Google's certificates cannot be fetched") from exc
+        return certificates
+
+    def _origin(self) -> str:
+        """App Engine and Cloud Run end TLS before us; everything else is what the caller says."""
+        scheme = "https" if self._settings.platform in ("app_engine", "cloud_run") else request.scheme
+        return f"{scheme}://{request.host}"
+
+
+def _file_of(ledger: str) -> Path | None:
+    return None if ledger == "memory" else Path(ledger.removeprefix("sqlite:"))

@@ -1,0 +1,104 @@
+"""Where outside data becomes our values: one clear error a field, in our words, and nothing of what was sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+
+from traced_relay import header_policy
+from traced_relay.calls import EnqueueRequest, Model
+from traced_relay.durations import format_duration
+from traced_relay.errors import FieldError, InvalidCall
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+M = TypeVar("M", bound=Model)
+
+_DURATIONS = {"timeout", "delay", "max_retry_duration", "min_backoff", "max_backoff"}
+_KINDS = {
+    "string_type": "a string",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "tuple_type": "a list",
+    "list_type": "a list",
+}
+
+
+def enqueue_request(document: Any) -> EnqueueRequest:
+    """The request that a parsed JSON *document* holds, or InvalidCall with every rule it breaks."""
+    errors = []
+    try:
+        request = read(EnqueueRequest, document)
+        errors = list(header_policy.broken_rules(request.headers))
+    except InvalidCall as exc:
+        given = document.get("headers") if isinstance(document, dict) else None
+        if isinstance(given, dict) and all(isinstance(value, str) for value in given.values()):
+            errors = list(header_policy.broken_rules(given))
+        raise refusal([*exc.errors, *errors]) from None
+    if errors:
+        raise refusal(errors)
+    return request
+
+
+def read(model: type[M], document: Any, prefix: str = "") -> M:
+    """The *model* that *document* holds; fields in errors start with *prefix*."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as exc:
+        raise refusal([_translated(error, prefix) for error in exc.errors(include_url=False)]) from None
+
+
+def refusal(errors: list[FieldError]) -> InvalidCall:
+    unique = tuple(dict.fromkeys(errors))
+    return InvalidCall("; ".join(f"{e.field} {e.message}" for e in unique[:3]), errors=unique[:50])
+
+
+def _translated(error: ErrorDetails, prefix: str) -> FieldError:
+    path = [str(part) for part in error["loc"] if part != "[key]"]
+    message = _message(error, path[-1] if path else "")
+    if not path and ": must " in message:
+        # A rule over two fields cannot say in pydantic where it belongs, so its text starts with the field.
+        name, message = message.split(": ", 1)
+        path = [name]
+    return FieldError((prefix + ".".join(path))[:300] or "request", message)
+
+
+def _message(error: ErrorDetails, field: str) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind in _KINDS:
+        return f"must be {_KINDS[kind]}"
+    match kind:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "is not a known field"
+        case "literal_error":
+            return f"must be one of {context['expected']}"
+        case "string_unicode":
+            return "must be valid Unicode, without lone surrogates"
+        case "value_error":
+            return str(context["error"])
+        case "greater_than_equal" | "less_than_equal" | "greater_than":
+            word, limit = _limit(kind, context)
+            return f"must be {word} {_shown(field, limit)}, got {_shown(field, error['input'])}"
+        case "string_too_long" | "too_long":
+            return f"must be at most {context['max_length']} long"
+        case "string_too_short" | "too_short":
+            return f"must be at least {context['min_length']} long"
+    return f"is not valid: {error['msg']}"
+
+
+def _limit(kind: str, context: dict[str, Any]) -> tuple[str, float]:
+    word = {"greater_than_equal": "at least", "less_than_equal": "at most", "greater_than": "more than"}[kind]
+    return word, next(iter(context.values()))
+
+
+def _shown(field: str, value: Any) -> str:
+    return format_duration(value) if field in _DURATIONS and isinstance(value, float) else str(value)[:40]

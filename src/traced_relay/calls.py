@@ -1,0 +1,186 @@
+"""
+A call: the HTTP request that a caller wants made, and all that may be said about making it.
+
+What is here has been checked; nobody further in looks again.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from traced_relay import strict_json
+from traced_relay.durations import format_duration, parse_duration, parse_time
+
+DAY = 86_400.0
+SCHEDULE_AHEAD = 30 * DAY
+MAX_URL = 8192
+
+Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+Jitter = Literal["full", "equal", "none"]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["30s", "1.5s", "5m", "24h", "7d"]}),
+]
+Time = Annotated[float, BeforeValidator(parse_time), WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+def _check_url(url: str) -> str:
+    """An absolute http(s) URL (RFC 3986) in printable ASCII, without userinfo."""
+    if len(url) > MAX_URL:
+        raise ValueError(f"must take at most {MAX_URL} characters, got {len(url)}")
+    if not url.isascii() or any(c <= " " or c == "\x7f" or c in '\\"<>^`{|}' for c in url):
+        raise ValueError("must be printable ASCII; percent-encode everything else (RFC 3986)")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError("must have a valid host, and a port from 1 to 65535") from exc
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("must start with http:// or https://")
+    if not parts.hostname or port == 0 or parts.netloc.endswith(":"):
+        raise ValueError("must have a host, and a port from 1 to 65535 if any")
+    if "@" in parts.netloc:
+        raise ValueError("must not carry a user name or password")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_check_url)]
+
+
+class Model(BaseModel):
+    """Strict, frozen, and closed: a name it does not know is an error, never ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class RetryPolicy(Model):
+    """When a failed attempt is followed by another: Cloud Tasks' RetryConfig, `jitter`, and which statuses count."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=10_000)] = 5
+    max_retry_duration: Annotated[Duration, Field(ge=0, le=365 * DAY)] = 0.0
+    min_backoff: Annotated[Duration, Field(ge=0, le=SCHEDULE_AHEAD)] = 1.0
+    max_backoff: Annotated[Duration, Field(ge=0, le=SCHEDULE_AHEAD)] = 300.0
+    max_doublings: Annotated[int, Field(ge=0, le=1000)] = 8
+    jitter: Jitter = "full"
+    retryable_status_codes: Annotated[
+        tuple[Annotated[int, Field(ge=400, le=599)], ...] | None, Field(strict=False, max_length=200)
+    ] = None
+
+    @field_validator("max_backoff")
+    @classmethod
+    def _max_is_not_below_min(cls, value: float, info: ValidationInfo) -> float:
+        least = info.data.get("min_backoff", 0.0)
+        if value < least:
+            raise ValueError(f"must be at least min_backoff, {format_duration(least)}, got {format_duration(value)}")
+        return value
+
+
+class Callback(Model):
+    """Who is told of the call's end, and of which ends."""
+
+    url: Url
+    on: Annotated[tuple[Literal["succeeded", "failed", "cancelled"], ...], Field(strict=False, min_length=1)] = (
+        "succeeded",
+        "failed",
+        "cancelled",
+    )
+
+
+class Call(Model):
+    """The request to make and how: what the ledger keeps of the caller's wish."""
+
+    url: Url
+    method: Method = "POST"
+    headers: dict[str, str] = Field(default={})
+    body: bytes = b""
+    timeout: float
+    retry: RetryPolicy
+    idempotent: bool = False
+    labels: dict[str, str] = Field(default={})
+    callback: Callback | None = None
+
+
+def _check_label(text: str) -> str:
+    if any(c < " " or "\x7f" <= c <= "\x9f" for c in text):
+        raise ValueError("must not hold control characters")
+    return text
+
+
+LabelKey = Annotated[str, Field(min_length=1, max_length=63), AfterValidator(_check_label)]
+LabelValue = Annotated[str, Field(max_length=256), AfterValidator(_check_label)]
+
+
+class EnqueueRequest(Model):
+    """The body of `POST /v1/tasks`."""
+
+    url: Url
+    method: Method = "POST"
+    headers: dict[str, str] = Field(default={})
+    body: Any = None
+    body_base64: str | None = None
+    queue: str | None = None
+    route: Literal["relay", "direct"] = "relay"
+    schedule_time: Time | None = None
+    delay: Annotated[Duration, Field(ge=0, le=SCHEDULE_AHEAD)] | None = None
+    timeout: Annotated[Duration, Field(gt=0)] | None = None
+    retry: RetryPolicy | None = None
+    idempotent: bool = False
+    callback: Callback | None = None
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default={})
+
+    @field_validator("body")
+    @classmethod
+    def _body_is_unicode(cls, value: Any) -> Any:
+        try:
+            value.encode() if isinstance(value, str) else strict_json.dumps(value)
+        except UnicodeEncodeError:
+            raise ValueError("must be valid Unicode, without lone surrogates") from None
+        return value
+
+    @field_validator("body_base64")
+    @classmethod
+    def _body_is_base64(cls, value: str | None) -> str | None:
+        try:
+            base64.b64decode(value or "", validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError("must be base64 (RFC 4648, section 4) with its padding") from None
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> EnqueueRequest:
+        for one, other in (("body", "body_base64"), ("schedule_time", "delay")):
+            if {one, other} <= self.model_fields_set:
+                raise ValueError(f"{other}: must not be given together with {one}")
+        return self
+
+    def content(self) -> tuple[bytes, str | None]:
+        """The body as it is sent, byte for byte, and the content type it has unless the caller names one."""
+        if self.body_base64 is not None:
+            return base64.b64decode(self.body_base64), "application/octet-stream"
+        if "body" not in self.model_fields_set:
+            return b"", None
+        if isinstance(self.body, str):
+            return self.body.encode(), "text/plain; charset=utf-8"
+        return strict_json.dumps(self.body), "application/json"
+
+    def headers_for(self, content_type: str | None) -> dict[str, str]:
+        named = any(name.lower() == "content-type" for name in self.headers)
+        return dict(self.headers) if named or content_type is None else {"content-type": content_type, **self.headers}

@@ -1,0 +1,83 @@
+"""The `traced-relay` command. A user's mistake ends as one line on stderr and exit status 1, never as a traceback."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from threading import Event
+from typing import IO, Any
+
+import click
+
+from traced_relay import __version__, settings
+from traced_relay.errors import RelayError
+from traced_relay.localqueue.command import queue
+
+
+class _Mistake(click.ClickException):
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"traced-relay: {self.message}", file=file or sys.stderr)
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RelayError as exc:
+            raise _Mistake(str(exc)) from exc
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__, prog_name="traced-relay")
+def main() -> None:
+    """Hand slow HTTP calls to Cloud Tasks and keep sight of them."""
+
+
+main.add_command(queue)
+
+
+@main.command()
+def demo() -> None:
+    """Relay three calls through an embedded queue, and print each one's waterfall and records."""
+    from traced_relay.demo import run
+
+    if not run(colour=sys.stdout.isatty()):
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--port", default=8080, type=click.IntRange(0, 65535), help="The relay's; 0: any free one.")
+@click.option("--tasks-port", default=8123, type=click.IntRange(0, 65534), help="The queue's, for gRPC; REST: one up.")
+@click.option("--data", metavar="DIR", type=Path, help="Keep tasks in this directory; else in memory.")
+@click.option("--config", metavar="FILE", type=Path, help="A relay.yaml; else anybody on loopback may call loopback.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: text on a terminal, else json.")
+def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_format: str | None) -> None:
+    """Run relay, embedded queue and a sample downstream on this machine until Ctrl-C."""
+    from traced_relay.dev import Dev
+
+    told_to_end = _signalled()
+    text = log_format == "text" or (log_format is None and sys.stdout.isatty())
+    with Dev(port=port, tasks_port=tasks_port, data=data, config=config, text=text) as running:
+        click.echo(running.greeting(), err=True)
+        told_to_end.wait()
+
+
+@main.command()
+def serve() -> None:
+    """
+    Run the production server on PORT, as the environment and relay.yaml say.
+
+    With CLOUD_TASKS_EMULATOR_HOST set to a running `traced-relay queue` it
+    serves this machine alone.
+    """
+    from traced_relay.serve import serve as run
+
+    run(settings.from_environment())
+
+
+def _signalled() -> Event:
+    told_to_end = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: told_to_end.set())
+    return told_to_end

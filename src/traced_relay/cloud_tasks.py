@@ -1,0 +1,150 @@
+"""Cloud Tasks, through Google's own client. gRPC is known here and nowhere else; its errors become ours."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.api_core import exceptions, retry
+from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, RetryError
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import tasks_v2
+from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
+from google.protobuf import empty_pb2, wrappers_pb2
+
+from traced_relay.errors import EnqueueFailed, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from traced_relay.relay_file import Worker
+
+SLACK = 15.0  # seconds that the queue waits beyond the attempt's own timeout, so that the worker answers first
+MIN_DEADLINE = 15.0
+MAX_DEADLINE_HTTP = 1800.0
+ONE_TRY = 5.0
+ALL_TRIES = 15.0
+
+_PASSING = (exceptions.ServiceUnavailable, exceptions.DeadlineExceeded, exceptions.Aborted)
+
+
+@dataclass(frozen=True)
+class DirectCall:
+    """A call that Cloud Tasks makes by itself (`route: direct`)."""
+
+    url: str
+    method: str
+    headers: Mapping[str, str]
+    body: bytes
+    timeout: float
+    service_account: str
+    audience: str | None
+
+
+class CloudTasks:
+    """Makes tasks in the queues of one project and location, for one worker."""
+
+    def __init__(
+        self, *, project: str, location: str, worker: Worker, audience: str | None, emulator: str | None
+    ) -> None:
+        self._parent = f"projects/{project}/locations/{location}/queues"
+        self._worker = worker
+        self._audience = audience
+        # A waiting caller or dispatch cannot use a channel that backs off for minutes after the server was away.
+        options = [("grpc.max_reconnect_backoff_ms", 1000), ("grpc.initial_reconnect_backoff_ms", 100)]
+        options.append(("grpc.enable_http_proxy", 0))
+        self._channel = grpc.insecure_channel(emulator, options) if emulator else None
+        transport = CloudTasksGrpcTransport(channel=self._channel) if self._channel else None
+        with _mapped_errors():
+            self._client = tasks_v2.CloudTasksClient(transport=transport)
+
+    def task_name(self, queue: str, task: str) -> str:
+        return f"{self._parent}/{queue}/tasks/{task}"
+
+    def create(
+        self, *, queue: str, task_id: str, attempt: int, at: float | None, timeout: float, headers: Mapping[str, str]
+    ) -> None:
+        """
+        Create the task of one attempt, due *at* (epoch seconds; None: now).
+
+        The name makes it safe to ask again; one that exists already counts as made.
+        """
+        content = json.dumps({"task_id": task_id, "attempt": attempt}, separators=(",", ":")).encode()
+        request = {"headers": {"content-type": "application/json", **headers}, "body": content}
+        task: dict[str, Any] = {"name": self.task_name(queue, f"{task_id}-{attempt}")}
+        task["dispatch_deadline"] = _duration(max(timeout + SLACK, MIN_DEADLINE))
+        if self._worker.app_engine is not None:
+            routing = {"service": self._worker.app_engine} if self._worker.app_engine != "default" else {}
+            task["app_engine_http_request"] = {"relative_uri": "/dispatch", "app_engine_routing": routing, **request}
+        else:
+            token = {"service_account_email": self._worker.service_account, "audience": self._audience}
+            url = f"{str(self._worker.url).rstrip('/')}/dispatch"
+            task["http_request"] = {"url": url, "oidc_token": token, **request}
+        self._create(queue, task, at)
+
+    def create_direct(self, *, queue: str, task_id: str, at: float | None, call: DirectCall) -> None:
+        """Create the HTTP task that is the call itself."""
+        request: dict[str, Any] = {"url": call.url, "http_method": call.method, "headers": dict(call.headers)}
+        if call.body:
+            request["body"] = call.body
+        if call.audience is not None:
+            request["oidc_token"] = {"service_account_email": call.service_account, "audience": call.audience}
+        deadline = min(max(call.timeout, MIN_DEADLINE), MAX_DEADLINE_HTTP)
+        name = self.task_name(queue, f"{task_id}-1")
+        self._create(queue, {"name": name, "dispatch_deadline": _duration(deadline), "http_request": request}, at)
+
+    def _create(self, queue: str, fields: dict[str, Any], at: float | None) -> None:
+        task = tasks_v2.Task(fields)
+        if at is not None:
+            seconds, nanos = divmod(round(at * 1e9), 10**9)
+            task._pb.schedule_time.seconds, task._pb.schedule_time.nanos = seconds, nanos
+        patience = retry.Retry(
+            retry.if_exception_type(*_PASSING), initial=0.1, maximum=2.0, multiplier=2.0, timeout=ALL_TRIES
+        )
+        with _mapped_errors():
+            try:
+                self._client.create_task(parent=f"{self._parent}/{queue}", task=task, retry=patience, timeout=ONE_TRY)
+            except AlreadyExists:
+                return
+
+    def see(self, queue: str) -> None:
+        """Returns if the queue is there and answers."""
+        with _mapped_errors():
+            self._client.get_queue(name=f"{self._parent}/{queue}", retry=None, timeout=ONE_TRY)
+
+    def local_certificates(self) -> Mapping[str, str]:
+        """Key id to public key (PEM) of the embedded queue that this client talks to."""
+        if self._channel is None:
+            raise Unavailable("only an embedded queue tells its keys here")
+        ask = self._channel.unary_unary(
+            "/traced_relay.LocalIdentity/Certificates",
+            request_serializer=empty_pb2.Empty.SerializeToString,
+            response_deserializer=wrappers_pb2.StringValue.FromString,
+        )
+        try:
+            certificates: dict[str, str] = json.loads(ask(empty_pb2.Empty(), timeout=ONE_TRY).value)
+        except (grpc.RpcError, ValueError) as exc:
+            raise Unavailable("the embedded queue did not tell its keys") from exc
+        return certificates
+
+    def close(self) -> None:
+        transport: Any = self._client.transport
+        transport.close()
+
+
+def _duration(seconds: float) -> dict[str, int]:
+    whole, nanos = divmod(round(seconds * 1e9), 10**9)
+    return {"seconds": whole, "nanos": nanos}
+
+
+@contextmanager
+def _mapped_errors() -> Iterator[None]:
+    try:
+        yield
+    except (RetryError, *_PASSING, GoogleAuthError) as exc:
+        raise Unavailable("Cloud Tasks cannot be reached") from exc
+    except GoogleAPICallError as exc:
+        raise EnqueueFailed(f"Cloud Tasks refused the task: {exc.message}") from exc

@@ -1,0 +1,133 @@
+"""The whole product in one process on loopback: embedded queue, relay, and a sample downstream to call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self, TextIO
+
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+from traced_relay import logs, relay_file, settings, tracing
+from traced_relay.assembly import Assembly
+from traced_relay.clock import SystemClock
+from traced_relay.console import console_app
+from traced_relay.errors import InvalidSettings
+from traced_relay.listener import Listener
+from traced_relay.localqueue import LocalQueue
+from traced_relay.samples import sample_downstream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Dev:
+    """
+    Everything, running until it is stopped.
+
+    *port* is the relay's, *tasks_port* the queue's for gRPC (REST is one
+    further); 0 takes any free ones. With *data*, a directory, tasks survive.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        tasks_port: int = 0,
+        data: Path | None = None,
+        config: Path | None = None,
+        stream: TextIO | None = None,
+        text: bool = False,
+    ) -> None:
+        rules = relay_file.load(config) if config else None
+        given = settings.for_dev(rules=rules)
+        if data is not None:
+            _make_directory(data)
+            given = replace(given, ledger=f"sqlite:{data / 'ledger.db'}")
+        self.records = logs.RecordStore()
+        self.spans = tracing.SpanStore()
+        self._relay = Listener(port=port)
+        self._sample = Listener(sample_downstream())
+        self.url = f"http://localhost:{self._relay.port}"
+        self.sample_url = self._sample.url
+        self.queue = LocalQueue(
+            port=tasks_port,
+            rest_port=tasks_port and tasks_port + 1,
+            data=data / "queue.db" if data else None,
+            app_engine={"default": self._relay.url},
+        )
+        self._settings = given
+        self._stream = stream
+        self._text = text
+
+    def greeting(self) -> str:
+        """Where everything is, and a first call to paste."""
+        call = f'{{"url": "{self.sample_url}/flaky?failures=2"}}'
+        return "\n".join(
+            [
+                f"relay      {self.url}  (console: {self.url}/console/)",
+                f"queue      {self.queue.address} gRPC, {self.queue.rest_url} REST",
+                f"downstream {self.sample_url}  (/ok, /slow?seconds=2, /flaky?failures=2, /broken)",
+                "",
+                f"  curl -s {self.url}/v1/tasks -H 'content-type: application/json' -d '{call}'",
+                "",
+                "Ctrl-C ends it.",
+            ]
+        )
+
+    def start(self) -> Self:
+        self._sample.start()
+        self.queue.start()
+        _add_queues(self.queue, self._settings)
+        given = replace(self._settings, emulator=self.queue.address)
+        log = logs.configure(
+            logs.Identity(given.project, given.version, given.instance),
+            stream=self._stream,
+            text=self._text,
+            store=self.records,
+        )
+        provider = tracing.configure(version=given.version, instance=given.instance, processors=[self.spans])
+        self.assembly = Assembly(given, log=log, provider=provider, has_console=True)
+        console = console_app(self.assembly.ledger, SystemClock(), self.records, self.spans)
+        self.assembly.start()
+        self._relay.start(DispatcherMiddleware(self.assembly.wsgi, {"/console": console}))
+        return self
+
+    def stop(self) -> None:
+        self.queue.stop()
+        self._relay.stop()
+        self._sample.stop()
+        self.assembly.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _make_directory(data: Path) -> None:
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise InvalidSettings(f"--data {data}: cannot be made: {exc.strerror}") from exc
+
+
+def _add_queues(queue: LocalQueue, given: settings.Settings) -> None:
+    for rule in given.rules.queues:
+        queue.add_queue(f"projects/{given.project}/locations/{given.location}/queues/{rule.name}", **queue_fields(rule))
+
+
+def queue_fields(rule: relay_file.Queue) -> dict[str, dict[str, object]]:
+    """A queue as the relay wants it: its own retries serve crashes only, so they never end and never hurry."""
+    return {
+        "rate_limits": {
+            "max_dispatches_per_second": rule.max_dispatches_per_second,
+            "max_concurrent_dispatches": rule.max_concurrent_dispatches,
+        },
+        "retry_config": {
+            "max_attempts": -1,
+            "max_retry_duration": {"seconds": 0},
+            "min_backoff": {"seconds": 5},
+            "max_backoff": {"seconds": 60},
+        },
+    }

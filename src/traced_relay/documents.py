@@ -1,0 +1,128 @@
+"""Rows as the API shows them: the status document, the list and the receipt. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from traced_relay.durations import format_time
+from traced_relay.retry import retryable_status_codes
+
+if TYPE_CHECKING:
+    from traced_relay.enqueue import Receipt
+    from traced_relay.rows import Attempt, Response, Row
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where a task can be looked at; *console* is a local one's URL, without it Google's is meant."""
+
+    base: str
+    project: str
+    console: str | None = None
+
+    def of(self, task_id: str, trace_id: str) -> dict[str, str]:
+        status = f"{self.base}/v1/tasks/{task_id}"
+        if self.console is not None:
+            page = f"{self.console}/tasks/{task_id}"
+            return {"status": status, "trace": page, "logs": page}
+        cloud, project = "https://console.cloud.google.com", quote(self.project)
+        query = quote(f'operation.id="{task_id}"', safe="")
+        return {
+            "status": status,
+            "trace": f"{cloud}/traces/explorer;traceId={trace_id}?project={project}",
+            "logs": f"{cloud}/logs/query;query={query}?project={project}",
+        }
+
+
+def receipt(made: Receipt, links: Links) -> dict[str, Any]:
+    return {
+        "task_id": made.task_id,
+        "task_name": made.task_name,
+        "queue": made.queue,
+        "state": made.state,
+        "trace_id": made.trace_id,
+        "schedule_time": format_time(made.schedule_time),
+        "links": links.of(made.task_id, made.trace_id),
+    }
+
+
+def status(row: Row, links: Links, *, now: float, retention: float) -> dict[str, Any]:
+    """The whole document: what the list shows, every kept attempt, and the answer."""
+    return {
+        **summary(row, links, now=now, retention=retention),
+        "attempts": [_attempt(attempt) for attempt in row.attempts],
+        "response": _response(row.response) if row.response else None,
+    }
+
+
+def summary(row: Row, links: Links, *, now: float, retention: float) -> dict[str, Any]:
+    call = row.call
+    policy = call.retry.model_dump()
+    policy["retryable_status_codes"] = list(retryable_status_codes(call.retry, idempotent=call.idempotent))
+    return {
+        "task_id": row.task_id,
+        "kind": row.kind,
+        "queue": row.queue,
+        "state": row.state,
+        "url": call.url,
+        "method": call.method,
+        "labels": call.labels,
+        "rule": row.rule,
+        "trace_id": row.trace_id,
+        "round": row.round,
+        "created_at": format_time(row.created_at),
+        "schedule_time": format_time(row.schedule_time),
+        "finished_at": _time(row.finished_at),
+        "next_attempt_at": _time(row.next_attempt_at),
+        "overdue_ms": _overdue_ms(row, now),
+        "heartbeat_at": None,
+        "expires_at": _time(row.finished_at + retention if row.finished_at is not None else None),
+        "actor": None,
+        "attempt": row.attempt,
+        "retry_count": row.retry_count,
+        "reason": row.reason,
+        "blame": row.blame,
+        "total_ms": None if row.finished_at is None else round((row.finished_at - row.created_at) * 1000),
+        "retry": policy,
+        "callback": {"state": "none", "attempt_count": 0, "next_attempt_at": None, "reason": None},
+        "links": links.of(row.task_id, row.trace_id),
+    }
+
+
+def _overdue_ms(row: Row, now: float) -> int:
+    return 0 if row.next_attempt_at is None else max(0, round((now - row.next_attempt_at) * 1000))
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    times = {"started_at": format_time(attempt.started_at), "ended_at": _time(attempt.ended_at)}
+    return attempt.model_dump() | times
+
+
+def _response(response: Response) -> dict[str, Any]:
+    """The kept bytes, as text where they are UTF-8."""
+    document: dict[str, Any] = {"status_code": response.status_code, "headers": response.headers}
+    try:
+        document["body"] = response.body.decode()
+    except UnicodeDecodeError:
+        document["body_base64"] = base64.b64encode(response.body).decode()
+    document["truncated"] = response.truncated
+    return document
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else format_time(seconds)
+
+
+def page_token(row: Row) -> str:
+    """Opaque to callers: the place after *row* in a list."""
+    return base64.urlsafe_b64encode(json.dumps([row.created_at, row.task_id]).encode()).decode().rstrip("=")
+
+
+def place_of(token: str) -> tuple[float, str]:
+    """The place that a page token stands for; ValueError if it is none of ours."""
+    created_at, task_id = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    return float(created_at), str(task_id)

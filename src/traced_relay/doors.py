@@ -1,0 +1,61 @@
+"""The gate in front of the application: what it refuses never gets further, is one record, and makes no span."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from werkzeug.wrappers import Request
+
+from traced_relay import problems
+from traced_relay.dispatch import Dispatch
+from traced_relay.errors import NotAuthorized, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from traced_relay.gate import Gate
+    from traced_relay.journal import Journal
+
+PRINCIPAL = "traced_relay.principal"
+_OPEN = ("/health", "/ready", "/openapi.json", "/_ah/start", "/_ah/stop", "/_ah/warmup")
+
+
+class Doors:
+    """WSGI: open paths pass, `/dispatch` asks for the queue, everything else for a caller, known path or not."""
+
+    def __init__(self, app: WSGIApplication, gate: Gate, journal: Journal) -> None:
+        self._app = app
+        self._gate = gate
+        self._journal = journal
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request = Request(environ)
+        at_queue = request.path == "/dispatch"
+        try:
+            if at_queue:
+                self._gate.admit_queue(request.headers)
+            elif request.path not in _OPEN:
+                environ[PRINCIPAL] = self._gate.admit_caller(request.headers)
+        except NotAuthorized as exc:
+            self._say(request, exc, at_queue=at_queue)
+            return problems.problem(exc.status, str(exc))(environ, start_response)
+        except Unavailable as exc:
+            # A 503 at /dispatch would make App Engine's queue slow down as a whole.
+            status = 500 if at_queue else 503
+            return problems.problem(status, problems.detail_of(exc))(environ, start_response)
+        return self._app(environ, start_response)
+
+    def _say(self, request: Request, refusal: NotAuthorized, *, at_queue: bool) -> None:
+        if not at_queue:
+            self._journal.rejected("enqueue.rejected", reason=refusal.reason, detail=str(refusal))
+            return
+        claimed = Dispatch.from_headers(request.headers)
+        self._journal.rejected(
+            "dispatch.rejected",
+            reason=refusal.reason,
+            detail=str(refusal),
+            queue=claimed.queue[:100],
+            task_name=claimed.task[:500],
+        )

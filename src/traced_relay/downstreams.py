@@ -1,0 +1,106 @@
+"""Which URLs may be called, and how: the operator's rules, first match wins, no match is no."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from pydantic import AfterValidator, Field
+
+from traced_relay.calls import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LABEL = re.compile(r"\*|[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
+_PORTS = {"http": 80, "https": 443}
+
+
+def _check_pattern(pattern: str) -> str:
+    parts = urlsplit(pattern)
+    if parts.scheme not in _PORTS:
+        raise ValueError("must start with http:// or https://")
+    host, port = _host_and_port(pattern)
+    labels = [] if host.startswith("[") else host.split(".")
+    if not host or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError("must have a host of whole labels, where * stands for one or more of them")
+    if port and port != "*" and not port.isdigit():
+        raise ValueError("must have a port from 1 to 65535, or * for any")
+    if "@" in parts.netloc or parts.query or parts.fragment or "*" in parts.path:
+        raise ValueError("must be scheme, host, port and path only; * stands in the host or for the port")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
+
+
+class Downstream(Model):
+    """
+    One rule for calls to *url*, a pattern.
+
+    `*` in its host stands for one or more whole labels, its port must be the
+    call's (the scheme's if it names none, any if it is `*`), and its path is
+    matched by whole segments.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")]
+    url: Pattern
+    auth: Literal["id_token", "none"]
+    audience: str | None = None
+    trace: Literal["w3c", "none"] = "w3c"
+    allow_private: bool = False
+
+    def matches(self, url: str) -> bool:
+        rule, call = urlsplit(self.url), urlsplit(url)
+        host, port = _host_and_port(self.url)
+        return (
+            rule.scheme == call.scheme
+            and (port == "*" or int(port or _PORTS[rule.scheme]) == (call.port or _PORTS[call.scheme]))
+            and _host_matches(host, _host_of(call))
+            and _path_matches(rule.path, call.path)
+        )
+
+    def audience_of(self, url: str) -> str:
+        """What an ID token for *url* must name: the origin; Cloud Functions want their name behind it."""
+        if self.audience is not None:
+            return self.audience
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc.lower()}"
+        if (parts.hostname or "").endswith(".cloudfunctions.net"):
+            return f"{origin}/{_plain(parts.path).strip('/').split('/')[0]}"
+        return origin
+
+
+def find(rules: Iterable[Downstream], url: str) -> Downstream | None:
+    return next((rule for rule in rules if rule.matches(url)), None)
+
+
+def _host_and_port(pattern: str) -> tuple[str, str]:
+    netloc = urlsplit(pattern).netloc.lower()
+    if netloc.startswith("["):
+        host, _, port = netloc.partition("]")
+        return host + "]", port.removeprefix(":")
+    host, _, port = netloc.partition(":")
+    return host.rstrip("."), port
+
+
+def _host_of(call: SplitResult) -> str:
+    host = (call.hostname or "").rstrip(".")
+    return f"[{host}]" if ":" in host else host
+
+
+def _host_matches(pattern: str, host: str) -> bool:
+    labels = (r"[^.]+(\.[^.]+)*" if label == "*" else re.escape(label) for label in pattern.split("."))
+    return re.fullmatch(r"\.".join(labels), host) is not None
+
+
+def _path_matches(pattern: str, path: str) -> bool:
+    wanted = [part for part in _plain(pattern).split("/") if part]
+    return [part for part in _plain(path).split("/") if part][: len(wanted)] == wanted
+
+
+def _plain(path: str) -> str:
+    """The path as a server reads it: escapes undone, dot segments gone (RFC 3986, section 5.2.4)."""
+    return posixpath.normpath("/" + unquote(path).replace("\\", "/").lstrip("/"))

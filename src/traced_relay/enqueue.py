@@ -1,0 +1,267 @@
+"""A caller's request becomes a row in the ledger, then a task in the queue, then a receipt."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import get_current_span
+
+from traced_relay import border, strict_json, tracing
+from traced_relay.calls import MAX_URL, SCHEDULE_AHEAD, Call, EnqueueRequest, RetryPolicy
+from traced_relay.cloud_tasks import MAX_DEADLINE_HTTP, DirectCall
+from traced_relay.downstreams import find
+from traced_relay.durations import format_duration
+from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, Unavailable
+from traced_relay.rows import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from opentelemetry.trace import Tracer
+
+    from traced_relay.clock import Clock
+    from traced_relay.cloud_tasks import CloudTasks
+    from traced_relay.downstreams import Downstream
+    from traced_relay.gate import Principal
+    from traced_relay.journal import Journal
+    from traced_relay.ledger import SqliteLedger
+
+DEFAULT_TIMEOUT = 600.0
+MAX_URL_DIRECT = 2083
+_WITH_BODY = ("POST", "PUT", "PATCH")
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a caller gets for a call; *schedule_time* in seconds since the epoch."""
+
+    task_id: str
+    task_name: str
+    queue: str
+    state: str
+    trace_id: str
+    schedule_time: float
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A request that keeps all rules, and how it will be made."""
+
+    request: EnqueueRequest
+    queue: str
+    rule: Downstream
+    call: Call
+    at: float | None
+    task_id: str
+    fingerprint: str
+
+
+class Enqueuer:
+    def __init__(
+        self,
+        *,
+        ledger: SqliteLedger,
+        cloud_tasks: CloudTasks,
+        journal: Journal,
+        tracer: Tracer,
+        clock: Clock,
+        queues: Sequence[str],
+        downstreams: Sequence[Downstream],
+        retry: RetryPolicy,
+        max_timeout: float,
+        direct_account: str,
+        new_id: Callable[[], str] = lambda: secrets.token_hex(16),
+    ) -> None:
+        self._ledger = ledger
+        self._cloud_tasks = cloud_tasks
+        self._journal = journal
+        self._tracer = tracer
+        self._clock = clock
+        self._queues = queues
+        self._downstreams = downstreams
+        self._retry = retry
+        self._max_timeout = max_timeout
+        self._direct_account = direct_account
+        self._new_id = new_id
+
+    def enqueue(self, document: Any, principal: Principal, key: str | None = None) -> Receipt:
+        """
+        Take on the call that *document* asks for.
+
+        The same *principal*, *key* and document give the same task. InvalidCall,
+        Unavailable or EnqueueFailed mean that nothing was taken on; only with a
+        *key* may a task still come of it, the very one that asking again gives.
+        """
+        plan = self._plan(border.enqueue_request(document), document, principal, key)
+        if plan.request.route == "direct":
+            return self._enqueue_direct(plan)
+        if key is not None and (row := self._ledger.get(plan.task_id)) is not None:
+            return self._repeated(row, plan)
+        task_name = self._cloud_tasks.task_name(plan.queue, f"{plan.task_id}-1")
+        with tracing.sending(self._tracer, plan.queue, plan.task_id, task_name=task_name):
+            row = self._new_row(plan, principal)
+            if not self._ledger.insert(row):
+                return self._repeated(self._ledger.get(plan.task_id) or row, plan)
+            self._create_task(row, can_be_asked_again=key is not None)
+        self._journal.enqueued(row, task_name)
+        return self._receipt(row)
+
+    def _new_row(self, plan: _Plan, principal: Principal) -> Row:
+        headers = tracing.task_headers()
+        span = tracing.trace_ref(get_current_span())
+        now = self._clock.now()
+        return Row(
+            task_id=plan.task_id,
+            queue=plan.queue,
+            call=plan.call,
+            rule=plan.rule.name,
+            caller=principal.name,
+            fingerprint=plan.fingerprint,
+            carrier={name: headers[name] for name in ("traceparent", "tracestate") if name in headers},
+            trace_id=span.trace_id,
+            span_id=span.span_id,
+            sampled=span.sampled,
+            created_at=now,
+            schedule_time=plan.at or now,
+            next_attempt_at=plan.at or now,
+        )
+
+    def _create_task(self, row: Row, *, can_be_asked_again: bool) -> None:
+        """Create the first task and note it; if it surely or possibly is not there, take the row back."""
+        try:
+            self._cloud_tasks.create(
+                queue=row.queue,
+                task_id=row.task_id,
+                attempt=1,
+                at=row.schedule_time if row.schedule_time > row.created_at else None,
+                timeout=row.call.timeout,
+                headers=tracing.task_headers(tracing.parent_context(row.carrier)),
+            )
+        except (Unavailable, EnqueueFailed) as exc:
+            if isinstance(exc, Unavailable) and can_be_asked_again:
+                raise  # the row stays, so that the same key finds it and its task
+            if self._ledger.remove(row):
+                raise
+            return  # the task was made all the same, and is being worked on
+        self._ledger.replace(row.model_copy(update={"task_created": True, "revision": row.revision + 1}))
+
+    def _repeated(self, row: Row, plan: _Plan) -> Receipt:
+        if row.fingerprint != plan.fingerprint:
+            raise border.refusal([FieldError("Idempotency-Key", "was used before with another body")])
+        if not row.task_created and row.state == "queued":
+            self._create_task(row, can_be_asked_again=True)
+        return self._receipt(row)
+
+    def _receipt(self, row: Row) -> Receipt:
+        task_name = self._cloud_tasks.task_name(row.queue, f"{row.task_id}-1")
+        return Receipt(row.task_id, task_name, row.queue, row.state, row.trace_id, row.schedule_time)
+
+    def _enqueue_direct(self, plan: _Plan) -> Receipt:
+        """Let Cloud Tasks make the call itself: its delivery, its retries, and no row."""
+        task_name = self._cloud_tasks.task_name(plan.queue, f"{plan.task_id}-1")
+        now = self._clock.now()
+        with tracing.sending(self._tracer, plan.queue, plan.task_id, task_name=task_name) as span:
+            context = tracing.task_headers() if plan.rule.trace == "w3c" else {}
+            call = plan.call
+            self._cloud_tasks.create_direct(
+                queue=plan.queue,
+                task_id=plan.task_id,
+                at=plan.at,
+                call=DirectCall(
+                    url=call.url,
+                    method=call.method,
+                    headers={**call.headers, **context, "idempotency-key": plan.task_id},
+                    body=call.body,
+                    timeout=call.timeout,
+                    service_account=self._direct_account,
+                    audience=plan.rule.audience_of(call.url) if plan.rule.auth == "id_token" else None,
+                ),
+            )
+            trace_id = tracing.trace_ref(span).trace_id
+        return Receipt(plan.task_id, task_name, plan.queue, "queued", trace_id, plan.at or now)
+
+    def _plan(self, request: EnqueueRequest, document: Any, principal: Principal, key: str | None) -> _Plan:
+        errors: list[FieldError] = []
+        queue = request.queue or self._queues[0]
+        if queue not in self._queues or not principal.may_use_queue(queue):
+            errors.append(FieldError("queue", "must be a queue of relay.yaml that you may use"))
+        rule = find(self._downstreams, request.url)
+        if rule is None or not principal.may_call(rule.name):
+            errors.append(FieldError("url", "must match a downstream of relay.yaml that you may call"))
+        if request.callback is not None:
+            errors.append(FieldError("callback", "must match a receiver of relay.yaml; none is served"))
+        at = self._at(request, errors)
+        timeout = self._timeout(request, errors)
+        retry = self._policy(request, errors)
+        if request.route == "direct":
+            errors += _broken_by_direct(request)
+        if key is not None and not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?", key):
+            errors.append(FieldError("Idempotency-Key", "must be 1 to 255 printable ASCII characters"))
+        if errors or rule is None:
+            raise border.refusal(errors)
+        body, content_type = request.content()
+        call = Call(
+            url=request.url,
+            method=request.method,
+            headers=request.headers_for(content_type),
+            body=body,
+            timeout=timeout,
+            retry=retry,
+            idempotent=request.idempotent,
+            labels=request.labels,
+        )
+        task_id = self._new_id() if key is None else _derived_id(principal.name, key)
+        fingerprint = hashlib.sha256(strict_json.canonical(document)).hexdigest()
+        return _Plan(request, queue, rule, call, at, task_id, fingerprint)
+
+    def _at(self, request: EnqueueRequest, errors: list[FieldError]) -> float | None:
+        """When the first attempt is due; None is now, as is the past."""
+        now = self._clock.now()
+        at = now + request.delay if request.delay is not None else request.schedule_time
+        if at is None or at <= now:
+            return None
+        if at > now + SCHEDULE_AHEAD:
+            errors.append(FieldError("schedule_time", "must be at most 30 days ahead"))
+        return at
+
+    def _timeout(self, request: EnqueueRequest, errors: list[FieldError]) -> float:
+        most = self._max_timeout
+        if request.route == "direct":
+            most = min(most, MAX_DEADLINE_HTTP)
+        timeout = request.timeout if request.timeout is not None else min(DEFAULT_TIMEOUT, most)
+        if timeout > most:
+            message = f"must be at most {format_duration(most)}, got {format_duration(timeout)}"
+            errors.append(FieldError("timeout", message))
+        return timeout
+
+    def _policy(self, request: EnqueueRequest, errors: list[FieldError]) -> RetryPolicy:
+        """The caller's policy, what it leaves out filled from the operator's."""
+        if request.retry is None:
+            return self._retry
+        given = request.retry.model_dump(include=request.retry.model_fields_set)
+        try:
+            return border.read(RetryPolicy, self._retry.model_dump() | given, "retry.")
+        except InvalidCall as exc:
+            errors.extend(exc.errors)
+            return self._retry
+
+
+def _broken_by_direct(request: EnqueueRequest) -> list[FieldError]:
+    errors = [
+        FieldError(name, "must not be given with route direct: Cloud Tasks itself makes the call")
+        for name in ("retry", "callback", "idempotent")
+        if name in request.model_fields_set
+    ]
+    if request.method not in _WITH_BODY and {"body", "body_base64"} & request.model_fields_set:
+        errors.append(FieldError("body", f"must not be given with route direct and method {request.method}"))
+    if len(request.url) > MAX_URL_DIRECT < MAX_URL:
+        errors.append(FieldError("url", f"must take at most {MAX_URL_DIRECT} characters with route direct"))
+    return errors
+
+
+def _derived_id(caller: str, key: str) -> str:
+    return hashlib.sha256(f"{caller}\0{key}".encode()).hexdigest()[:32]

@@ -1,0 +1,168 @@
+"""
+Who is asking: a principal or a refusal, before anything else of the application runs.
+
+The outermost layer; what it refuses makes no span. No bytes sent as a token
+make it raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal
+
+from google.auth import jwt
+
+from traced_relay.errors import NotAuthorized, Unavailable
+
+if TYPE_CHECKING:
+    from werkzeug.datastructures import Headers
+
+    from traced_relay.clock import Clock
+    from traced_relay.relay_file import Caller, RelayFile
+
+Certificates = Mapping[str, str]
+
+_jwt: Any = jwt  # untyped
+
+GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
+MAX_TOKEN = 8192
+SKEW = 30
+FRESH_FOR = 3600.0
+ASK_AGAIN_AFTER = 30.0
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Somebody who may enqueue. *queues* and *downstreams* are names, or `"*"` for all."""
+
+    name: str
+    queues: Literal["*"] | tuple[str, ...]
+    downstreams: Literal["*"] | tuple[str, ...]
+    is_operator: bool = False
+
+    def may_use_queue(self, queue: str) -> bool:
+        return self.queues == "*" or queue in self.queues
+
+    def may_call(self, rule: str) -> bool:
+        return self.downstreams == "*" or rule in self.downstreams
+
+    @classmethod
+    def of(cls, caller: Caller) -> Principal:
+        def names(listed: Literal["*"] | list[str]) -> Literal["*"] | tuple[str, ...]:
+            return "*" if listed == "*" else tuple(listed)
+
+        return cls(caller.email, names(caller.queues), names(caller.downstreams), caller.role == "operator")
+
+
+ANYBODY = Principal("anybody on loopback", "*", "*", is_operator=True)
+
+
+class Keys:
+    """Public keys by their id, kept for an hour; old ones serve on while the source is away."""
+
+    def __init__(self, fetch: Callable[[], Certificates], clock: Clock) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._lock = Lock()
+        self._kept: Certificates = {}
+        self._fetched_at = self._asked_at = float("-inf")
+
+    def having(self, key_id: str) -> Certificates:
+        """The keys, fetched anew if they are old or lack *key_id*, but not for every stranger's token."""
+        with self._lock:
+            now = self._clock.monotonic()
+            is_fresh = now - self._fetched_at < FRESH_FOR
+            if not (is_fresh and key_id in self._kept) and (not self._kept or now - self._asked_at > ASK_AGAIN_AFTER):
+                self._asked_at = now
+                self._refresh(now)
+            return self._kept
+
+    def _refresh(self, now: float) -> None:
+        try:
+            self._kept = self._fetch()
+            self._fetched_at = now
+        except Unavailable:
+            if not self._kept:
+                raise
+
+
+class Gate:
+    """Decides by path: the queue's door, the callers' doors, and what is open."""
+
+    def __init__(
+        self,
+        rules: RelayFile,
+        *,
+        keys: Keys,
+        issuers: tuple[str, ...] | None,
+        believes_app_engine: bool,
+        open_on_loopback: bool,
+    ) -> None:
+        self._callers = {caller.email: Principal.of(caller) for caller in rules.callers}
+        self._queues = {queue.name for queue in rules.queues}
+        self._audience = rules.audience
+        self._queue_account = rules.worker.service_account
+        self._keys = keys
+        self._issuers = issuers
+        self._believes_app_engine = believes_app_engine
+        self._open = open_on_loopback
+
+    def admit_queue(self, headers: Headers) -> None:
+        """Let in Cloud Tasks alone: by the header that App Engine keeps from others, or by its ID token."""
+        if self._queue_account is None:
+            queue = headers.get("X-AppEngine-QueueName")
+            if queue is None or not self._believes_app_engine:
+                raise NotAuthorized("only Cloud Tasks may dispatch", status=403, reason="not_from_the_queue")
+        else:
+            email = self._email(headers)
+            queue = headers.get("X-CloudTasks-QueueName", "")
+            if email != self._queue_account:
+                raise NotAuthorized("only Cloud Tasks may dispatch", status=403, reason="not_from_the_queue")
+        if queue not in self._queues:
+            raise NotAuthorized("this queue is not one of relay.yaml", status=403, reason="unknown_queue")
+
+    def admit_caller(self, headers: Headers) -> Principal:
+        if self._open:
+            if not is_local_host(headers.get("Host", "")):
+                raise NotAuthorized("this relay answers on localhost only", status=403, reason="foreign_host")
+            return ANYBODY
+        principal = self._callers.get(self._email(headers))
+        if principal is None:
+            raise NotAuthorized("this account is no caller of relay.yaml", status=403, reason="unknown_caller")
+        return principal
+
+    def _email(self, headers: Headers) -> str:
+        """The address that a valid token speaks for; Unavailable if it cannot be known whether it is valid."""
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise NotAuthorized("an ID token is required", status=401, reason="no_token")
+        claims = self._claims(token.strip())
+        email = claims.get("email")
+        if claims.get("email_verified") is not True or not isinstance(email, str):
+            raise NotAuthorized("the ID token names no verified email", status=401, reason="no_email")
+        return email
+
+    def _claims(self, token: str) -> Mapping[str, Any]:
+        if len(token) > MAX_TOKEN or not self._audience:
+            raise NotAuthorized("the ID token is not valid", status=401, reason="bad_token")
+        try:
+            key_id = str(_jwt.decode_header(token).get("kid", ""))
+            certificates = self._keys.having(key_id)
+            claims: Mapping[str, Any] = _jwt.decode(
+                token, certs=certificates, audience=self._audience, clock_skew_in_seconds=SKEW
+            )
+        except Unavailable:
+            raise
+        except Exception as exc:
+            raise NotAuthorized("the ID token is not valid", status=401, reason="bad_token") from exc
+        if self._issuers is not None and claims.get("iss") not in self._issuers:
+            raise NotAuthorized("the ID token is not Google's", status=401, reason="bad_issuer")
+        return claims
+
+
+def is_local_host(host: str) -> bool:
+    """Whether a Host header names this machine; a page whose name was rebound to loopback sends another."""
+    name, bracket, _ = host.partition("]")
+    return (name + bracket if bracket else host.partition(":")[0]).lower() in ("localhost", "127.0.0.1", "[::1]")

@@ -1,0 +1,77 @@
+"""Which headers a call may set: what HTTP allows (RFC 9110), less what is the relay's or belongs to one hop."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from traced_relay.errors import FieldError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MAX_HEADERS = 50
+MAX_BYTES = 8192
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\x20-\x7e]*")
+_OWNED = frozenset(
+    [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "te",
+        "trailer",
+        "connection",
+        "keep-alive",
+        "upgrade",
+        "expect",
+        "authorization",
+        "x-serverless-authorization",
+        "cookie",
+        "forwarded",
+        "via",
+        "metadata-flavor",
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "idempotency-key",
+    ]
+)
+_OWNED_PREFIXES = (
+    "proxy-",
+    "x-forwarded-",
+    "x-google-",
+    "x-goog-",
+    "x-appengine-",
+    "x-cloudtasks-",
+    "x-cloud-trace-",
+    "x-relay-",
+    "webhook-",
+)
+
+
+def is_owned(name: str) -> bool:
+    """Whether the header is the relay's or the connection's; servers read `_` as `-`, so we do too."""
+    folded = name.lower().replace("_", "-")
+    return folded in _OWNED or folded.startswith(_OWNED_PREFIXES)
+
+
+def broken_rules(headers: Mapping[str, str]) -> Iterator[FieldError]:
+    """What is wrong with *headers*, a line each; values are never repeated, they may be secrets."""
+    seen: set[str] = set()
+    for name, value in headers.items():
+        field = f"headers.{name}"
+        if not _TOKEN.fullmatch(name):
+            yield FieldError(field, "must be a header name: letters, digits and !#$%&'*+-.^_`|~ only")
+        elif is_owned(name):
+            yield FieldError(field, "is set by the relay or belongs to the connection; a call cannot set it")
+        elif name.lower() in seen:
+            yield FieldError(field, "is given twice; header names do not differ by case")
+        elif not _VALUE.fullmatch(value) or value != value.strip():
+            yield FieldError(field, "must be printable ASCII without spaces at its ends")
+        seen.add(name.lower())
+    if len(headers) > MAX_HEADERS:
+        yield FieldError("headers", f"must be at most {MAX_HEADERS}, got {len(headers)}")
+    if sum(len(name) + len(value) for name, value in headers.items()) > MAX_BYTES:
+        yield FieldError("headers", f"must take at most {MAX_BYTES} bytes together")

@@ -1,0 +1,39 @@
+"""ID tokens, one credential an audience, from wherever this process has its identity; never shown to anybody."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any
+
+import google.auth.transport.requests
+import requests
+from google.auth.exceptions import GoogleAuthError
+from google.oauth2 import id_token
+
+from traced_relay.errors import IdentityFailed
+
+
+class IdTokens:
+    """Hands out ID tokens; google-auth refreshes each shortly before it expires."""
+
+    def __init__(self) -> None:
+        self._credentials: dict[str, Any] = {}
+        self._lock = Lock()
+        self._request = google.auth.transport.requests.Request(session=requests.Session())
+
+    def token(self, audience: str) -> str:
+        with self._lock:
+            try:
+                return self._token(audience)
+            except (GoogleAuthError, OSError, ValueError) as exc:
+                raise IdentityFailed(f"no ID token for {audience}") from exc
+
+    def _token(self, audience: str) -> str:
+        credentials = self._credentials.get(audience)
+        if credentials is None:
+            fetch: Any = id_token.fetch_id_token_credentials
+            credentials = fetch(audience, request=self._request)
+            self._credentials[audience] = credentials
+        if not credentials.valid:
+            credentials.refresh(self._request)
+        return str(credentials.token)

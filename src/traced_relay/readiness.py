@@ -1,0 +1,43 @@
+"""Whether work can be taken: ledger and queue were both seen lately."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from traced_relay.errors import EnqueueFailed, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from traced_relay.clock import Clock
+    from traced_relay.ledger import SqliteLedger
+
+LATELY = 10.0
+
+
+class Readiness:
+    """Asks both at most every few seconds, however often it is asked itself."""
+
+    def __init__(self, clock: Clock, ledger: SqliteLedger, see_queue: Callable[[], None]) -> None:
+        self._clock = clock
+        self._ledger = ledger
+        self._see_queue = see_queue
+        self._lock = Lock()
+        self._looked_at = float("-inf")
+        self._was_ready = False
+
+    def is_ready(self) -> bool:
+        with self._lock:
+            if self._clock.monotonic() - self._looked_at > LATELY:
+                self._was_ready = self._look()
+                self._looked_at = self._clock.monotonic() if self._was_ready else float("-inf")
+            return self._was_ready
+
+    def _look(self) -> bool:
+        try:
+            self._ledger.get("")
+            self._see_queue()
+        except (Unavailable, EnqueueFailed):
+            return False
+        return True

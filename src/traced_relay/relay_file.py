@@ -1,0 +1,109 @@
+"""relay.yaml: who may do what. Read once, strictly: an unknown key is an error that names file and key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from traced_relay.border import read
+from traced_relay.calls import Duration, Model, RetryPolicy
+from traced_relay.downstreams import Downstream, Pattern
+from traced_relay.errors import InvalidCall, InvalidSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUEUE_ID = r"^[A-Za-z0-9-]{1,100}$"
+SERVICE_ID = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+class Queue(Model):
+    name: Annotated[str, Field(pattern=QUEUE_ID)]
+    max_dispatches_per_second: Annotated[float, Field(gt=0, le=500, strict=False)] = 100.0
+    max_concurrent_dispatches: Annotated[int, Field(ge=1, le=5000)] = 80
+    use: Annotated[Literal["calls", "callbacks"], Field(alias="for")] = "calls"
+
+
+class Worker(Model):
+    """Where tasks go: an App Engine service of this project, or a URL with the account whose ID token they carry."""
+
+    app_engine: Annotated[str, Field(pattern=SERVICE_ID)] | None = None
+    url: str | None = None
+    service_account: str | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Worker:
+        if (self.app_engine is None) == (self.url is None):
+            raise ValueError("worker: must have either app_engine or url")
+        if (self.url is None) != (self.service_account is None):
+            raise ValueError("worker: must have service_account together with url")
+        return self
+
+
+class Caller(Model):
+    """Somebody who may enqueue, and see its own tasks; an operator sees all. `"*"` means all."""
+
+    email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
+    role: Literal["caller", "operator"] = "caller"
+    queues: Literal["*"] | list[str] = Field(default=[])
+    downstreams: Literal["*"] | list[str] = Field(default=[])
+
+
+class CallbackReceiver(Model):
+    url: Pattern
+    secret: str | None = None
+
+
+class RelayFile(Model):
+    location: str | None = None
+    queues: Annotated[list[Queue], Field(min_length=1)]
+    worker: Worker
+    audience: str | None = None
+    callers: list[Caller] = Field(default=[])
+    downstreams: list[Downstream] = Field(default=[])
+    callbacks: list[CallbackReceiver] = Field(default=[])
+    retry: RetryPolicy = RetryPolicy()
+    heartbeat: Annotated[Duration, Field(ge=1, le=3600)] = 60.0
+    max_timeout: Annotated[Duration, Field(ge=1)] | None = None
+    retention: Annotated[Duration, Field(ge=60)] = 7 * 86_400.0
+    sweep_every: Annotated[Duration, Field(ge=1, le=3600)] = 60.0
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> RelayFile:
+        for key, names in (
+            ("queues", [queue.name for queue in self.queues]),
+            ("downstreams", [downstream.name for downstream in self.downstreams]),
+            ("callers", [caller.email for caller in self.callers]),
+        ):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key}: must not name {max(names, key=names.count)} twice")
+        if all(queue.use == "callbacks" for queue in self.queues):
+            raise ValueError("queues: must have one that is not for callbacks")
+        return self
+
+
+def load(path: Path) -> RelayFile:
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
+    except OSError as exc:
+        raise InvalidSettings(f"{path}: cannot be read: {exc.strerror}") from exc
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as exc:
+        raise InvalidSettings(f"{path}: is not YAML: {' '.join(str(exc).split())[:200]}") from exc
+    return parse({} if document is None else document, str(path))
+
+
+def parse(document: Any, where: str) -> RelayFile:
+    try:
+        return read(RelayFile, document)
+    except InvalidCall as exc:
+        raise InvalidSettings("; ".join(f"{where}: {error.field} {error.message}" for error in exc.errors)) from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if len(set(names)) != len(names):
+            raise yaml.constructor.ConstructorError(problem=f"the key {max(names, key=names.count)} stands twice")
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,126 @@
+"""What follows an attempt. Pure: the time and the dice are arguments."""
+
+from __future__ import annotations
+
+import email.utils
+import re
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, Literal
+
+from traced_relay import reasons
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from traced_relay.calls import Jitter, RetryPolicy
+
+RETRY_AFTER_WITHOUT_LIMIT = 86_400.0  # the longest Retry-After that is waited for where the policy sets no duration
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one attempt ended: a status code, or the reason that there is none."""
+
+    status_code: int | None
+    reason: str | None
+    retry_after: float | None = None
+    was_sent: bool = True
+
+
+@dataclass(frozen=True)
+class History:
+    """What came before in this round; times in seconds."""
+
+    counted_attempts: int
+    failures: int
+    since_first: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    verdict: Literal["succeeded", "retry", "gave_up", "cancelled"]
+    reason: str | None = None
+    blame: reasons.Blame | None = None
+    retry_delay: float | None = None
+    delay_reason: Literal["backoff", "retry_after"] | None = None
+
+
+def judge(
+    policy: RetryPolicy, *, idempotent: bool, ending: Ending, history: History, random: Callable[[], float]
+) -> Verdict:
+    """
+    The verdict on the attempt that just ended.
+
+    *history* counts that attempt too. Whichever limit of the policy is reached
+    first ends the call; Cloud Tasks would go on until both are.
+    """
+    if ending.reason is None:
+        return Verdict("succeeded")
+    gave_up = Verdict("gave_up", ending.reason, reasons.blame(ending.reason))
+    if not is_retryable(policy, idempotent=idempotent, ending=ending):
+        return gave_up
+    if history.counted_attempts >= policy.max_attempts:
+        return gave_up
+    delay = jittered(curve(policy, history.failures), policy.jitter, random)
+    delay_reason: Literal["backoff", "retry_after"] = "backoff"
+    if ending.retry_after is not None and ending.retry_after > delay:
+        delay, delay_reason = ending.retry_after, "retry_after"
+    if _is_too_late(policy, history.since_first, delay, delay_reason):
+        return gave_up
+    return Verdict("retry", ending.reason, gave_up.blame, delay, delay_reason)
+
+
+def _is_too_late(policy: RetryPolicy, since_first: float, delay: float, delay_reason: str) -> bool:
+    if policy.max_retry_duration > 0:
+        return since_first + delay > policy.max_retry_duration
+    return delay_reason == "retry_after" and delay > RETRY_AFTER_WITHOUT_LIMIT
+
+
+def is_retryable(policy: RetryPolicy, *, idempotent: bool, ending: Ending) -> bool:
+    if ending.status_code is not None and ending.reason == f"http_{ending.status_code}":
+        return ending.status_code in retryable_status_codes(policy, idempotent=idempotent)
+    if ending.reason == "interrupted" and not ending.was_sent:
+        return True
+    return ending.reason in (reasons.IDEMPOTENT_REASONS if idempotent else reasons.SAFE_REASONS)
+
+
+def retryable_status_codes(policy: RetryPolicy, *, idempotent: bool) -> tuple[int, ...]:
+    if policy.retryable_status_codes is not None:
+        return policy.retryable_status_codes
+    return reasons.IDEMPOTENT_STATUS_CODES if idempotent else reasons.SAFE_STATUS_CODES
+
+
+def curve(policy: RetryPolicy, failures: int) -> float:
+    """
+    Seconds to wait after the given number of *failures*, before jitter.
+
+    `min_backoff`, doubled `max_doublings` times, then growing by the last step,
+    never over `max_backoff` (Cloud Tasks' RetryConfig): 10, 20, 40, 80, 160,
+    240, 300, 300 for 10 s, 300 s and 3 doublings.
+    """
+    doublings = min(max(failures - 1, 0), policy.max_doublings)
+    step = policy.min_backoff * 2.0**doublings
+    return min(policy.max_backoff, step * max(failures - doublings, 1))
+
+
+def jittered(seconds: float, jitter: Jitter, random: Callable[[], float]) -> float:
+    """Full jitter by default, so that calls which failed together do not return together."""
+    if jitter == "none":
+        return seconds
+    return random() * seconds if jitter == "full" else seconds / 2 + random() * seconds / 2
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """Seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3); None if it cannot be read or is over."""
+    if value is None:
+        return None
+    value = value.strip()
+    if re.fullmatch(r"[0-9]{1,10}", value):
+        return float(value)
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return seconds if seconds > 0 else None

@@ -1,0 +1,99 @@
+"""The ledger's row: the truth about one task, and how it is written down. Times are seconds since the epoch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from traced_relay.calls import Call, Model
+
+State = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
+STATES: tuple[State, ...] = ("queued", "running", "waiting", "succeeded", "failed", "cancelled")
+ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+ATTEMPTS_KEPT = 100
+
+
+class Attempt(Model):
+    """One exchange with the downstream, from claim to verdict."""
+
+    attempt: int
+    round: int
+    task_name: str
+    span_id: str
+    version: str
+    instance: str
+    started_at: float
+    ended_at: float | None = None
+    queue_delay_ms: int | None = None
+    latency_ms: int | None = None
+    status_code: int | None = None
+    verdict: str | None = None
+    reason: str | None = None
+    blame: str | None = None
+    retry_delay_ms: int | None = None
+    delay_reason: str | None = None
+
+
+class Response(Model):
+    """What the downstream answered: bytes, as they came, as many as are kept."""
+
+    status_code: int
+    headers: dict[str, str]
+    body: bytes = b""
+    truncated: bool = False
+
+
+class Row(Model):
+    """
+    One task.
+
+    *attempt* is the last one started, *failures* how many of this round failed,
+    *interruptions* how many of those count against no limit. *carrier*
+    holds the W3C headers of the task's first `send`, *span_id* and *sampled*
+    say the same in parts. *task_created* is True once Cloud Tasks has answered
+    for the task that is awaited; *revision* grows with every change.
+    """
+
+    task_id: str
+    kind: Literal["call", "callback"] = "call"
+    queue: str
+    call: Call
+    rule: str | None
+    caller: str
+    fingerprint: str = ""
+    adopted_task_name: str | None = None
+    carrier: dict[str, str]
+    trace_id: str
+    span_id: str
+    sampled: bool
+    state: State = "queued"
+    round: int = 1
+    created_at: float
+    schedule_time: float
+    next_attempt_at: float | None
+    finished_at: float | None = None
+    first_started_at: float | None = None
+    attempt: int = 0
+    failures: int = 0
+    interruptions: int = 0
+    worker: str | None = None
+    task_created: bool = False
+    reason: str | None = None
+    blame: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    response: Response | None = None
+    revision: int = 1
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def retry_count(self) -> int:
+        """How many attempts of this round failed before the last one started."""
+        last_failed = bool(self.attempts) and self.attempts[-1].reason is not None
+        return self.failures - last_failed
+
+    @property
+    def version(self) -> str | None:
+        """The deployed version that made the last attempt."""
+        return self.attempts[-1].version if self.attempts else None

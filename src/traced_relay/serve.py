@@ -1,0 +1,77 @@
+"""The production server: gunicorn, one process, a thread for every running call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+
+from traced_relay import logs, tracing
+from traced_relay.assembly import Assembly
+from traced_relay.listener import listen
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from traced_relay.settings import Settings
+
+
+class _Lines(Logger):  # type: ignore[misc]
+    """gunicorn's own lines go where all lines of libraries go; it has no access log."""
+
+    def setup(self, cfg: Any) -> None:  # noqa: ARG002  (the signature is gunicorn's)
+        self.error_log.propagate = True
+        self.error_log.handlers.clear()
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
+        self._settings = settings
+        self._options = options
+        self._assembly: Assembly | None = None
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            self.cfg.set(name, value)
+        self.cfg.set("worker_exit", lambda _arbiter, _worker: self.close())
+
+    def load(self) -> WSGIApplication:
+        # Called in the worker: gRPC channels and SQLite connections do not survive a fork.
+        settings = self._settings
+        log = _configure_log(settings)
+        provider = tracing.configure(version=settings.version, instance=settings.instance)
+        self._assembly = Assembly(settings, log=log, provider=provider)
+        self._assembly.start()
+        return self._assembly.wsgi
+
+    def close(self) -> None:
+        if self._assembly is not None:
+            self._assembly.close()
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; PortTaken and Unavailable are raised before anything runs."""
+    _configure_log(settings)
+    listening = listen(settings.host, settings.port)
+    listening.set_inheritable(True)
+    Assembly.check_ledger(settings)
+    _Server(
+        settings,
+        {
+            "bind": f"fd://{listening.detach()}",
+            "workers": 1,
+            "worker_class": "gthread",
+            "threads": settings.threads,
+            "timeout": 0,
+            "graceful_timeout": 1,
+            "keepalive": 620,  # longer than Google's front ends keep theirs, so that they close first
+            "logger_class": _Lines,
+            "control_socket_disable": True,
+        },
+    ).run()
+
+
+def _configure_log(settings: Settings) -> logs.Log:
+    return logs.configure(logs.Identity(settings.project, settings.version, settings.instance))

@@ -1,0 +1,185 @@
+"""The environment and relay.yaml, read once and frozen. Errors name the variable, or file and key."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import traced_relay
+from traced_relay import relay_file
+from traced_relay.durations import format_duration
+from traced_relay.errors import InvalidSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from traced_relay.relay_file import RelayFile
+
+MAX_TIMEOUT_APP_ENGINE = 86_400.0
+MAX_TIMEOUT_HTTP_WORKER = 1_785.0  # Cloud Tasks waits 30 minutes for an HTTP target, less the 15 s of slack
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+Platform = Literal["app_engine", "cloud_run", "local", "other"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    All that a deployment decides.
+
+    *local* means the embedded queue on this machine: loopback only, its headers
+    and its tokens are believed. *open_on_loopback* lets anybody on loopback
+    enqueue (`dev` without a file of rules).
+    """
+
+    project: str
+    location: str
+    rules: RelayFile
+    ledger: str
+    platform: Platform
+    emulator: str | None = None
+    port: int = 8080
+    threads: int = 100
+    version: str = traced_relay.__version__
+    instance: str = ""
+    open_on_loopback: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        return self.platform == "local"
+
+    @property
+    def host(self) -> str:
+        return "127.0.0.1" if self.is_local else "0.0.0.0"  # noqa: S104  (the platform's router is what reaches it)
+
+    @property
+    def max_timeout(self) -> float:
+        """Seconds one attempt may take: what the worker's platform allows, or less where the file says so."""
+        ceiling = MAX_TIMEOUT_APP_ENGINE if self.rules.worker.app_engine else MAX_TIMEOUT_HTTP_WORKER
+        return ceiling if self.rules.max_timeout is None else self.rules.max_timeout
+
+    @property
+    def call_queues(self) -> list[str]:
+        return [queue.name for queue in self.rules.queues if queue.use == "calls"]
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
+    """What `serve` runs with; InvalidSettings says what is missing and what to do."""
+    rules = relay_file.load(Path(environ.get("RELAY_CONFIG") or "relay.yaml"))
+    platform = _platform(environ)
+    settings = Settings(
+        project=_required(environ, "GOOGLE_CLOUD_PROJECT", "the project whose queues are used"),
+        location=rules.location
+        or _required(environ, "RELAY_LOCATION", "the region of the queues, or set location in relay.yaml"),
+        rules=rules,
+        ledger=_ledger(environ, platform),
+        platform=platform,
+        emulator=_emulator(environ, platform),
+        port=_number(environ, "PORT", 8080, 0, 65_535),
+        threads=_number(environ, "RELAY_THREADS", 100, 1, 10_000),
+        version=environ.get("GAE_VERSION") or environ.get("K_REVISION") or traced_relay.__version__,
+        instance=environ.get("GAE_INSTANCE") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+    )
+    _check_rules(settings)
+    return settings
+
+
+def _platform(environ: Mapping[str, str]) -> Platform:
+    if environ.get("GAE_ENV") == "standard":
+        return "app_engine"
+    if environ.get("K_SERVICE"):
+        return "cloud_run"
+    return "local" if environ.get("CLOUD_TASKS_EMULATOR_HOST") else "other"
+
+
+def _required(environ: Mapping[str, str], name: str, purpose: str) -> str:
+    if not environ.get(name):
+        raise InvalidSettings(f"{name} must be set: {purpose}")
+    return environ[name]
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = environ.get(name) or str(default)
+    if not re.fullmatch(r"\d{1,9}", text) or not least <= int(text) <= most:
+        raise InvalidSettings(f"{name} must be a number from {least} to {most}, got {text[:40]!r}")
+    return int(text)
+
+
+def _emulator(environ: Mapping[str, str], platform: Platform) -> str | None:
+    address = environ.get("CLOUD_TASKS_EMULATOR_HOST")
+    if not address:
+        return None
+    if platform != "local":
+        raise InvalidSettings(
+            "CLOUD_TASKS_EMULATOR_HOST must not be set on Google Cloud: it opens the relay to its host"
+        )
+    host, _, port = address.rpartition(":")
+    if host.strip("[]") not in LOOPBACK or not re.fullmatch(r"\d{1,5}", port):
+        raise InvalidSettings(
+            f"CLOUD_TASKS_EMULATOR_HOST must be a loopback address such as 127.0.0.1:8123, got {address!r}"
+        )
+    return address
+
+
+def _ledger(environ: Mapping[str, str], platform: Platform) -> str:
+    ledger = _required(environ, "RELAY_LEDGER", "where tasks are kept: memory or sqlite:FILE")
+    if ledger != "memory" and not re.fullmatch(r"sqlite:.+", ledger):
+        raise InvalidSettings(f"RELAY_LEDGER must be memory or sqlite:FILE, got {ledger[:80]!r}")
+    if platform in ("app_engine", "cloud_run"):
+        raise InvalidSettings(f"RELAY_LEDGER must not be {ledger[:80]} on {platform}: its disk is memory and is lost")
+    return ledger
+
+
+def _check_rules(settings: Settings) -> None:
+    rules, ceiling = settings.rules, MAX_TIMEOUT_HTTP_WORKER if settings.rules.worker.url else MAX_TIMEOUT_APP_ENGINE
+    if settings.max_timeout > ceiling:
+        raise InvalidSettings(
+            f"relay.yaml: max_timeout must be at most {format_duration(ceiling)} with this worker,"
+            f" got {format_duration(settings.max_timeout)}"
+        )
+    if (rules.callers or rules.worker.url) and not rules.audience:
+        raise InvalidSettings("relay.yaml: audience must be set: ID tokens have to name it")
+    known_queues, known_downstreams = set(settings.call_queues), {rule.name for rule in rules.downstreams}
+    for caller in rules.callers:
+        for key, named, known in (
+            ("queues", caller.queues, known_queues),
+            ("downstreams", caller.downstreams, known_downstreams),
+        ):
+            unknown = sorted(set(named) - known) if named != "*" else []
+            if unknown:
+                raise InvalidSettings(
+                    f"relay.yaml: callers.{key} of {caller.email} names {unknown[0]}, which is not there"
+                )
+
+
+def for_dev(*, rules: RelayFile | None, project: str = "local", environ: Mapping[str, str] = os.environ) -> Settings:
+    """What `dev` and `demo` run with: everything on loopback; without *rules*, anybody there may call loopback."""
+    given = rules or relay_file.parse(_DEV_RULES, "built-in rules")
+    ledger = environ.get("RELAY_LEDGER") or "memory"
+    settings = Settings(
+        project=environ.get("GOOGLE_CLOUD_PROJECT") or project,
+        location=given.location or environ.get("RELAY_LOCATION") or "us-central1",
+        rules=given,
+        ledger=ledger if ledger == "memory" else _ledger(environ, "local"),
+        platform="local",
+        instance=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+        open_on_loopback=rules is None,
+    )
+    _check_rules(settings)
+    return settings
+
+
+_DEV_RULES = {
+    "queues": [{"name": "relay", "max_dispatches_per_second": 500, "max_concurrent_dispatches": 1000}],
+    "worker": {"app_engine": "default"},
+    "downstreams": [
+        {"name": "loopback", "url": "http://127.0.0.1:*/", "auth": "none", "allow_private": True},
+        {"name": "localhost", "url": "http://localhost:*/", "auth": "none", "allow_private": True},
+        {"name": "loopback6", "url": "http://[::1]:*/", "auth": "none", "allow_private": True},
+    ],
+}

@@ -1,0 +1,88 @@
+"""JSON that means one thing (RFC 8259, I-JSON): no doubled names, no NaN, no depth beyond reason."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+MAX_DEPTH = 200
+MAX_DIGITS = 400
+
+
+class NotJson(ValueError):
+    """The text is not JSON as we read it; the message says why and where."""
+
+
+def loads(text: bytes) -> Any:
+    """The value that the UTF-8 *text* stands for."""
+    try:
+        value = json.loads(
+            text.decode(),
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_float=_number,
+            parse_constant=_no_constant,
+        )
+        _check_depth(value)
+    except UnicodeDecodeError as exc:
+        raise NotJson(f"the body is not UTF-8: byte {exc.start} cannot stand there") from None
+    except RecursionError:
+        raise NotJson(f"the body is nested deeper than {MAX_DEPTH} levels") from None
+    except json.JSONDecodeError as exc:
+        raise NotJson(f"the body is not JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}") from None
+    return value
+
+
+def dumps(value: Any) -> bytes:
+    """Compact UTF-8; UnicodeEncodeError for a text with lone surrogates."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def canonical(value: Any) -> bytes:
+    """The same bytes for the same value, whatever order its names came in."""
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise NotJson(f"the body names {twice[:80]!a} twice in one object")
+    for name in members:
+        if not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name):
+            raise NotJson(f"the body holds a name with a lone surrogate: {name[:80]!a}")
+    return members
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise NotJson(f"the body holds a number of more than {MAX_DIGITS} digits")
+    return int(digits)
+
+
+def _number(digits: str) -> float:
+    if len(digits) > MAX_DIGITS:
+        raise NotJson(f"the body holds a number of more than {MAX_DIGITS} digits")
+    if not math.isfinite(number := float(digits)):
+        raise NotJson("the body holds a number beyond the range of a double")
+    return number
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise NotJson(f"the body is not JSON: {name} is no value")
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise NotJson(f"the body is nested deeper than {MAX_DEPTH} levels")
