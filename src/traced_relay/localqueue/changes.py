@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from traced_relay.localqueue.messages import Queue, Task
@@ -25,7 +25,7 @@ class PutTask(NamedTuple):
 
 class KeepProgress(NamedTuple):
     serial: int
-    progress: tuple[object, ...]
+    progress: tuple[Any, ...]
 
 
 class DropTask(NamedTuple):
@@ -48,6 +48,6 @@ class Kept(NamedTuple):
     """All that a store has kept, oldest first, for an engine to start from."""
 
     queues: list[Queue]
-    tasks: list[tuple[int, Task, bool, tuple[object, ...] | None]]
+    tasks: list[tuple[int, Task, bool, tuple[Any, ...] | None]]
     task_names: list[tuple[str, float]]
     queue_names: list[tuple[str, float]]

@@ -135,8 +135,7 @@ class Dispatcher:
                 if self._watch.is_over:
                     return None
                 return Answer(End.DEADLINE if guard.is_cut else End.UNREACHABLE)
-            except Exception:
-                # Whatever went wrong here, the task must not stay in flight for ever.
+            except Exception:  # noqa: BLE001  (whatever went wrong, the task must not stay in flight for ever)
                 _log.exception("a dispatch of %s could not be sent", dispatch.task.name)
                 return Answer(End.UNREACHABLE)
         return Answer(End.ANSWERED, reply.status, reply.retry_after)

@@ -45,8 +45,8 @@ class Engine:
 
     def restore(self, kept: changes.Kept, now: float) -> None:
         """Start from what was kept; a task that was in flight waits again."""
-        for message in kept.queues:
-            self.queues[message.name] = QueueState(message)
+        for queue in map(QueueState, kept.queues):
+            self.queues[queue.name] = queue
         for name, until in kept.queue_names:
             self._queue_names.restore(name, until)
         for name, until in kept.task_names:

@@ -39,8 +39,8 @@ def exchange(connection: socket.socket, request: bytes, method: str) -> Reply:
     is_reusable = headers.get(b"connection", b"").lower() != b"close"
     if method != "HEAD" and status not in (204, 304):
         is_reusable = _skip_body(incoming, headers) and is_reusable
-    retry_after = headers.get(b"retry-after")
-    return Reply(status, retry_after and retry_after.decode("latin-1"), is_reusable and incoming.is_drained)
+    retry_after = headers[b"retry-after"].decode("latin-1") if b"retry-after" in headers else None
+    return Reply(status, retry_after, is_reusable and incoming.is_drained)
 
 
 class _Incoming:

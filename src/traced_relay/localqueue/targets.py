@@ -88,7 +88,7 @@ def _app_engine_url(dispatch: Dispatch, content: m.AppEngineHttpRequest, app_eng
     base = app_engine.get(routing.service or "default") or app_engine.get("default")
     if base is None:
         raise NoSuchTarget(f"no address for App Engine service {routing.service or 'default'}")
-    return base.rstrip("/") + content.relative_uri
+    return f"{base.rstrip('/')}{content.relative_uri}"
 
 
 @lru_cache(maxsize=1024)

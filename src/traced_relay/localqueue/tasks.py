@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from traced_relay.localqueue import headers
 from traced_relay.localqueue import messages as m
@@ -48,7 +48,7 @@ class Progress:
     previous_response: int | None = None
     retry_reason: str = ""
 
-    def snapshot(self) -> tuple[object, ...]:
+    def snapshot(self) -> tuple[Any, ...]:
         return astuple(self)
 
 
