@@ -96,12 +96,8 @@ class _Unimplemented(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Takes what nobody else took, so that the caller reads more than `Method not found!`."""
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        method = call.method.rpartition("/")[2]
-
-        def refuse(_: Empty) -> Empty:
-            raise unimplemented(method)
-
-        return _unary(method, Empty, Empty, refuse)
+        refusal = unimplemented(call.method.rpartition("/")[2])
+        return grpc.unary_unary_rpc_method_handler(lambda _, context: _abort(context, refusal))
 
 
 def _unary(

@@ -73,12 +73,13 @@ def _fill(message: Message, value: dict[str, Any], *, at: str) -> None:
 
 def _refusal(complaint: str, at: str) -> str:
     """What Google would say where the protobuf library makes its *complaint*."""
-    inner = re.findall(r"Failed to parse (\w+) field: ", complaint)
-    where = ".".join(filter(None, [at, *map(_snake, inner)]))
+    named = re.search(r' at "?\w+((?:\.\w+)*)"?\.*(?:\n|$)', complaint)
+    path = named[1].split(".") if named else re.findall(r"Failed to parse (\w+) field: ", complaint)
+    where = ".".join(_snake(name) for name in [at, *path] if name)
     if unknown := re.search(r'no field named "(.*?)" at "', complaint):
         place = f" at '{where}'" if where else ""
         return f'Invalid JSON payload received. Unknown name "{unknown[1]}"{place}: Cannot find field.'
-    reason = re.sub(r"Failed to parse \w+ field: ", "", complaint).partition(" at ")[0].rstrip(".")
+    reason = re.sub(r"Failed to parse \w+ field: ", "", complaint[: named.start()] if named else complaint).rstrip(".")
     return f"Invalid value at '{where}': {reason}" if where else f"Invalid JSON payload received. {reason}"
 
 

@@ -14,6 +14,7 @@ from werkzeug.wrappers import Request, Response
 from traced_relay.localqueue import http_rules
 from traced_relay.localqueue.errors import ApiError, unimplemented
 from traced_relay.localqueue.json_forms import request_from
+from traced_relay.localqueue.loopback import is_from_another_site
 from traced_relay.localqueue.status import status_of
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class RestApp:
             return _refusal(ApiError(grpc.StatusCode.INTERNAL, "Internal error encountered."))
 
     def _answer(self, request: Request) -> dict[str, Any]:
+        if is_from_another_site(request):
+            raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "Pages of other sites may not use this queue.")
         if request.method == "GET" and (published := self._published(request.path)):
             return published
         found = http_rules.find(request.method, request.path)
