@@ -14,6 +14,7 @@ from traced_relay.console import console_app
 from traced_relay.errors import InvalidSettings
 from traced_relay.listener import Listener
 from traced_relay.localqueue import LocalQueue
+from traced_relay.provision import add_queues
 from traced_relay.samples import sample_downstream
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Dev:
     def start(self) -> Self:
         self._sample.start()
         self.queue.start()
-        _add_queues(self.queue, self._settings)
+        add_queues(self.queue, self._settings)
         given = replace(self._settings, emulator=self.queue.address)
         log = logs.configure(
             logs.Identity(given.project, given.version, given.instance),
@@ -110,24 +111,3 @@ def _make_directory(data: Path) -> None:
         data.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise InvalidSettings(f"--data {data}: cannot be made: {exc.strerror}") from exc
-
-
-def _add_queues(queue: LocalQueue, given: settings.Settings) -> None:
-    for rule in given.rules.queues:
-        queue.add_queue(f"projects/{given.project}/locations/{given.location}/queues/{rule.name}", **queue_fields(rule))
-
-
-def queue_fields(rule: relay_file.Queue) -> dict[str, dict[str, object]]:
-    """A queue as the relay wants it: its own retries serve crashes only, so they never end and never hurry."""
-    return {
-        "rate_limits": {
-            "max_dispatches_per_second": rule.max_dispatches_per_second,
-            "max_concurrent_dispatches": rule.max_concurrent_dispatches,
-        },
-        "retry_config": {
-            "max_attempts": -1,
-            "max_retry_duration": {"seconds": 0},
-            "min_backoff": {"seconds": 5},
-            "max_backoff": {"seconds": 60},
-        },
-    }
