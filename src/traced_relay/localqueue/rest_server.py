@@ -109,7 +109,9 @@ class RestApp:
 
 def _refusal(error: ApiError) -> Response:
     status = HTTP_STATUS[error.code]
-    described = MessageToDict(status_of(error)) | {"code": status, "status": error.code.name}
+    described = {"code": status, "message": error.message, "status": error.code.name}
+    if error.help_links:
+        described["details"] = MessageToDict(status_of(error))["details"]
     return _json(status, {"error": described})
 
 
