@@ -1,12 +1,13 @@
-"""What the whole suite shares: a run ends by naming the programs it had to do without."""
+"""What the whole suite shares: a run ends by naming what it had to do without, and CI takes no other skip."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from parts import missing
+from parts import Missing, missing
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -17,3 +18,29 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     yield
     if missing:
         terminalreporter.write_line(f"not tested, because missing on this machine: {', '.join(sorted(missing))}")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _refuse_skip(report, call.excinfo)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report, report.call.excinfo if report.call else None)
+    return report
+
+
+def _refuse_skip(
+    report: pytest.TestReport | pytest.CollectReport, raised: pytest.ExceptionInfo[BaseException] | None
+) -> None:
+    """Make a failure of a skip that is not for a missing part: in CI nobody would notice it."""
+    is_unexcused = raised and raised.errisinstance(pytest.skip.Exception) and not raised.errisinstance(Missing)
+    if raised and is_unexcused and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI, though no part is missing: {raised.value}"
