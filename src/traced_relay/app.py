@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from traced_relay import border, documents, problems, strict_json
+from traced_relay import border, documents, openapi, problems, strict_json
 from traced_relay.dispatch import Dispatch
 from traced_relay.documents import Links
 from traced_relay.doors import PRINCIPAL
@@ -78,6 +78,7 @@ class Api:
             ("/dispatch", ["POST"], self.dispatch),
             ("/health", ["GET"], _alive),
             ("/ready", ["GET"], self.ready),
+            ("/openapi.json", ["GET"], _described),
             ("/_ah/start", ["GET"], _alive),
             ("/_ah/warmup", ["GET"], _alive),
             ("/_ah/stop", ["GET"], _alive),
@@ -213,6 +214,10 @@ def _on_surprise(error: Exception) -> Any:
 
 def _alive() -> Response:
     return _answer({"status": "ok"}, 200)
+
+
+def _described() -> Response:
+    return _answer(openapi.document(), 200)
 
 
 def _principal() -> Principal:
