@@ -85,11 +85,12 @@ def resume_queue(engine: Engine, request: m.ResumeQueueRequest, now: float) -> m
 
 def create_task(engine: Engine, request: m.CreateTaskRequest, now: float) -> m.Task:
     queue = _queue(engine, request.parent)
-    task_id = names.check_task_in(request.task.name, queue.name) if request.task.name else ""
-    message = validation.task_to_store(request.task, queue.name, now)
-    if task_id and engine.is_taken(queue, task_id, now):
+    is_named = bool(request.task.name)
+    task_id = names.check_task_in(request.task.name, queue.name) if is_named else engine.new_id(queue, now)
+    message = validation.task_to_store(request.task, f"{queue.name}/tasks/{task_id}", now)
+    if is_named and engine.is_taken(queue, task_id, now):
         raise task_exists()
-    return engine.add_task(queue, message, task_id, now).shown(request.response_view)
+    return engine.add_task(queue, message, now, is_named=is_named).shown(request.response_view)
 
 
 def get_task(engine: Engine, request: m.GetTaskRequest, now: float) -> m.Task:

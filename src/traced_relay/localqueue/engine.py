@@ -52,9 +52,9 @@ class Engine:
         for name, until in kept.task_names:
             self._task_names.restore(name, until)
         for serial, message, is_named, progress in kept.tasks:
-            queue_name, _, task_id = message.name.partition("/tasks/")
+            queue = self.queues[message.name.partition("/tasks/")[0]]
             state = Progress(*progress) if progress else Progress(seconds_of(message.schedule_time))
-            self._admit(TaskState(self.queues[queue_name], serial, message, task_id, is_named, state))
+            self._admit(TaskState(queue, serial, message, is_named, state))
             self._last_serial = serial
         for queue in self.queues.values():
             self._plan(queue, now)
@@ -83,18 +83,23 @@ class Engine:
 
     # Tasks
 
-    def add_task(self, queue: QueueState, message: m.Task, task_id: str, now: float) -> TaskState:
-        """Let the task in under *task_id*, or under a new one if that is empty."""
-        is_named = bool(task_id)
-        task_id = task_id or self._new_id(queue, now)
-        message.name = f"{queue.name}/tasks/{task_id}"
+    def add_task(self, queue: QueueState, message: m.Task, now: float, *, is_named: bool) -> TaskState:
+        """Let a task in; *is_named* says that its name was chosen by whoever made it."""
         self._last_serial += 1
         progress = Progress(seconds_of(message.schedule_time))
-        task = TaskState(queue, self._last_serial, message, task_id, is_named, progress)
+        task = TaskState(queue, self._last_serial, message, is_named, progress)
         self._admit(task)
         self._changes.append(changes.PutTask(task.serial, message, is_named))
         self._plan(queue, now)
         return task
+
+    def new_id(self, queue: QueueState, now: float) -> str:
+        """Digits, as production makes them: the microsecond of the making, never twice, and three at random."""
+        while True:
+            self._last_id = max(self._last_id + 1, int(now * 1e6))
+            task_id = f"{self._last_id:016d}{int(self._random() * 1000):03d}"
+            if task_id not in queue.tasks:
+                return task_id
 
     def is_taken(self, queue: QueueState, task_id: str, now: float) -> bool:
         return task_id in queue.tasks or self._task_names.holds(f"{queue.name}/tasks/{task_id}", now)
@@ -207,14 +212,6 @@ class Engine:
 
     def _retention_ends(self, task: TaskState) -> float:
         return seconds_of(task.message.create_time) + RETENTION
-
-    def _new_id(self, queue: QueueState, now: float) -> str:
-        # Digits, as production makes them: the microsecond of the making, never twice, and three at random.
-        while True:
-            self._last_id = max(self._last_id + 1, int(now * 1e6))
-            task_id = f"{self._last_id:016d}{int(self._random() * 1000):03d}"
-            if task_id not in queue.tasks:
-                return task_id
 
     def _sweep(self, now: float) -> None:
         if now < self._swept_at + SWEEP_EVERY:

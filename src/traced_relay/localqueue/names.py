@@ -72,8 +72,8 @@ def short(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def app_engine_host(routing: AppEngineRouting, queue: str) -> str:
-    """Where App Engine would serve the task; shown in the task, while delivery goes to a configured address."""
-    project = queue.split("/", 2)[1]
+def app_engine_host(routing: AppEngineRouting, name: str) -> str:
+    """Where the App Engine of the project in *name* is; shown, while delivery goes to a configured address."""
+    project = name.split("/", 2)[1]
     parts = (routing.instance, routing.version, routing.service, f"{project}.appspot.com")
     return ".".join(part for part in parts if part)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from traced_relay.localqueue import headers
+from traced_relay.localqueue import headers, names
 from traced_relay.localqueue import messages as m
 from traced_relay.localqueue.attempts import Answer, Dispatch, End
 from traced_relay.localqueue.backoff import seconds
@@ -59,14 +59,15 @@ class TaskState:
     queue: QueueState
     serial: int
     message: m.Task
-    task_id: str
     is_named: bool
     progress: Progress
     running: int = 0
     is_gone: bool = False
+    task_id: str = field(init=False)
     family: headers.Family = field(init=False)
 
     def __post_init__(self) -> None:
+        self.task_id = names.short(self.message.name)
         self.family = headers.HTTP if self.message.HasField("http_request") else headers.APP_ENGINE
 
     def dispatch(self, token: int, now: float, *, run_at: float | None = None) -> Dispatch:

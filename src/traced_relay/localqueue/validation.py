@@ -28,10 +28,11 @@ _BODY_METHODS = {"http_request": ("POST", "PUT", "PATCH"), "app_engine_http_requ
 _OUTPUT_ONLY = ("create_time", "dispatch_count", "response_count", "first_attempt", "last_attempt", "view")
 
 
-def task_to_store(requested: m.Task, queue: str, now: float) -> m.Task:
-    """The task as it is kept and shown, all defaults filled in; its name is the caller's business."""
+def task_to_store(requested: m.Task, name: str, now: float) -> m.Task:
+    """The task as it is kept and shown under *name*, all defaults filled in."""
     task = m.Task()
     task.CopyFrom(requested)
+    task.name = name
     for field in _OUTPUT_ONLY:
         task.ClearField(field)
     kind = task.WhichOneof("message_type")
@@ -40,7 +41,7 @@ def task_to_store(requested: m.Task, queue: str, now: float) -> m.Task:
     if kind == "http_request":
         _complete_http(task.http_request)
     else:
-        _complete_app_engine(task.app_engine_http_request, queue)
+        _complete_app_engine(task.app_engine_http_request, name)
     _check_deadline(task, LONGEST_HTTP_DEADLINE if kind == "http_request" else LONGEST_APP_ENGINE_DEADLINE)
     if task.HasField("retry_config"):
         check_retry_config(task.retry_config)
@@ -68,7 +69,7 @@ def _complete_http(request: m.HttpRequest) -> None:
     _settle_request(request, stored, "http_request", "HttpRequest")
 
 
-def _complete_app_engine(request: m.AppEngineHttpRequest, queue: str) -> None:
+def _complete_app_engine(request: m.AppEngineHttpRequest, name: str) -> None:
     request.relative_uri = request.relative_uri or "/"
     if not request.relative_uri.startswith("/") or any(char.isspace() for char in request.relative_uri):
         raise invalid("AppEngineHttpRequest.relativeUri must begin with '/' and contain no spaces.")
@@ -77,7 +78,7 @@ def _complete_app_engine(request: m.AppEngineHttpRequest, queue: str) -> None:
     header_rules.check(request.headers, "AppEngineHttpRequest.headers")
     stored = header_rules.for_app_engine(request.headers, request.body)
     _settle_request(request, stored, "app_engine_http_request", "AppEngineHttpRequest")
-    request.app_engine_routing.host = names.app_engine_host(request.app_engine_routing, queue)
+    request.app_engine_routing.host = names.app_engine_host(request.app_engine_routing, name)
 
 
 def _settle_request(
