@@ -147,12 +147,12 @@ class Enqueuer:
             if self._ledger.remove(row):
                 raise
             return  # the task was made all the same, and is being worked on
-        self._ledger.replace(row.model_copy(update={"task_created": True, "revision": row.revision + 1}))
+        self._ledger.note(row.task_id, 1)
 
     def _repeated(self, row: Row, plan: _Plan) -> Receipt:
         if row.fingerprint != plan.fingerprint:
             raise border.refusal([FieldError("Idempotency-Key", "was used before with another body")])
-        if not row.task_created and row.state == "queued":
+        if row.noted_attempt < 1 and row.state == "queued":
             self._create_task(row, can_be_asked_again=True)
         return self._receipt(row)
 

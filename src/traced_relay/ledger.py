@@ -24,7 +24,8 @@ CREATE TABLE IF NOT EXISTS tasks (
     task_id TEXT PRIMARY KEY,
     kind TEXT NOT NULL, state TEXT NOT NULL, queue TEXT NOT NULL, caller TEXT NOT NULL,
     rule TEXT, reason TEXT, version TEXT, created_at REAL NOT NULL,
-    revision INTEGER NOT NULL, document TEXT NOT NULL, body BLOB NOT NULL, response BLOB
+    revision INTEGER NOT NULL, noted_attempt INTEGER NOT NULL DEFAULT 0,
+    document TEXT NOT NULL, body BLOB NOT NULL, response BLOB
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS tasks_by_age ON tasks (kind, created_at DESC, task_id DESC);
 CREATE INDEX IF NOT EXISTS tasks_by_state ON tasks (kind, state, created_at DESC, task_id DESC);
@@ -34,7 +35,8 @@ CREATE TABLE IF NOT EXISTS labels (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS workers (worker TEXT PRIMARY KEY, alive_until REAL NOT NULL) WITHOUT ROWID;
 """
-_APART = {"call": {"body"}, "response": {"body"}}  # bytes, kept in columns of their own
+# Bytes, and what changes by itself, have columns of their own.
+_APART: Any = {"call": {"body"}, "response": {"body"}, "noted_attempt": True}
 _COLUMNS = ("kind", "state", "queue", "rule", "reason", "version", "caller")
 
 
@@ -92,8 +94,8 @@ class SqliteLedger:
 
     def get(self, task_id: str) -> Row | None:
         with self._lock, _mapped_errors():
-            found = self._db.execute("SELECT document, body, response FROM tasks WHERE task_id = ?", (task_id,))
-            stored = found.fetchone()
+            query = "SELECT document, noted_attempt, body, response FROM tasks WHERE task_id = ?"
+            stored = self._db.execute(query, (task_id,)).fetchone()
         return None if stored is None else _row(*stored)
 
     def replace(self, row: Row) -> bool:
@@ -106,6 +108,11 @@ class SqliteLedger:
                 (*values, row.task_id, row.revision - 1),
             )
             return done.rowcount == 1
+
+    def note(self, task_id: str, attempt: int) -> None:
+        """Remember that Cloud Tasks has answered for the task of *attempt*; no other change is in its way."""
+        with self._transaction() as db:
+            db.execute("UPDATE tasks SET noted_attempt = MAX(noted_attempt, ?) WHERE task_id = ?", (attempt, task_id))
 
     def remove(self, row: Row) -> bool:
         """Forget a row that nobody was told of; False if it has changed since."""
@@ -124,12 +131,12 @@ class SqliteLedger:
         if selection.before:
             asked.append(("(created_at, task_id) < (?, ?)", selection.before))
         query = (
-            f"SELECT document FROM tasks WHERE {' AND '.join(where for where, _ in asked)}"  # noqa: S608
+            f"SELECT document, noted_attempt FROM tasks WHERE {' AND '.join(where for where, _ in asked)}"  # noqa: S608
             " ORDER BY created_at DESC, task_id DESC LIMIT ?"
         )
         with self._lock, _mapped_errors():
             stored = self._db.execute(query, (*(v for _, values in asked for v in values), limit)).fetchall()
-        return [_row(document, b"", None) for (document,) in stored]
+        return [_row(document, noted_attempt, b"", None) for document, noted_attempt in stored]
 
     def keep_alive(self, worker: str, seconds: float) -> None:
         """Let *worker* hold what it runs for the given *seconds* from now; 0 gives everything up."""
@@ -169,12 +176,14 @@ def _columns(row: Row) -> tuple[list[str], list[Any]]:
     return list(values), list(values.values())
 
 
-def _row(document: str, body: bytes, response: bytes | None) -> Row:
+def _row(document: str, noted_attempt: int, body: bytes, response: bytes | None) -> Row:
     try:
         row = Row.model_validate_json(document)
     except ValidationError as exc:
         raise Unavailable(f"the ledger holds a row this version cannot read: {exc.error_count()} problems") from exc
-    changes: dict[str, Any] = {"call": row.call.model_copy(update={"body": body})} if body else {}
+    changes: dict[str, Any] = {"noted_attempt": noted_attempt}
+    if body:
+        changes["call"] = row.call.model_copy(update={"body": body})
     if row.response and response:
         changes["response"] = row.response.model_copy(update={"body": response})
-    return row.model_copy(update=changes) if changes else row
+    return row.model_copy(update=changes)

@@ -100,7 +100,6 @@ def _begin(row: Row, event: Dispatched, now: float) -> Step:
         attempt=event.number,
         worker=event.worker,
         next_attempt_at=None,
-        task_created=True,
         first_started_at=now if row.first_started_at is None else row.first_started_at,
         attempts=(*row.attempts[1 - ATTEMPTS_KEPT :], attempt),
     )
@@ -131,7 +130,7 @@ def end(row: Row, ending: retry.Ending, *, response: Response | None, now: float
     finished = Said("attempt.finished")
     if verdict.verdict == "retry":
         next_attempt_at = now + (verdict.retry_delay or 0.0)
-        waiting = _changed(over, state="waiting", next_attempt_at=next_attempt_at, task_created=False)
+        waiting = _changed(over, state="waiting", next_attempt_at=next_attempt_at)
         return Step(row=waiting, creates=True, says=(finished,))
     step = _finish(over, "succeeded" if verdict.verdict == "succeeded" else "failed", verdict.reason, now=now)
     return Step(row=step.row, says=(finished, *step.says))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from traced_relay.journal import Journal
     from traced_relay.ledger import SqliteLedger
     from traced_relay.sender import Exchange, Sender
+
+
+CHANGES_MET = 3
+
+
+class _Changed(Exception):
+    """Somebody else changed the row first; what it is now decides."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +94,20 @@ class Relay:
 
     def dispatch(self, dispatch: Dispatch, body: bytes) -> Answer:
         """Work one delivery; Unavailable and EnqueueFailed leave it to be delivered again."""
-        delivery, row = self._read(dispatch, body)
-        if row is None:
-            return Answer(DONE, reason="rejected")
+        for _ in range(CHANGES_MET):
+            delivery, row = self._read(dispatch, body)
+            if row is None:
+                return Answer(DONE, reason="rejected")
+            with suppress(_Changed):
+                return self._work(row, delivery)
+        return Answer(AGAIN, reason="changed_meanwhile")
+
+    def _work(self, row: Row, delivery: _Delivery) -> Answer:
         step = self._arrive(row, delivery)
         if not step.begins or step.row is None:
             return self._apply(step, row, delivery)
         with self._processing(step.row, delivery) as running, self._holding(running):
-            claimed = self._apply(Step(row=running, says=step.says), row, delivery)
-            if claimed.status_code != DONE:
-                return claimed
+            self._apply(Step(row=running, says=step.says), row, delivery)
             exchange = self._send(running)
             return self._finish(running, exchange, delivery)
 
@@ -151,7 +162,7 @@ class Relay:
             created_at=now,
             schedule_time=delivery.dispatch.task_eta or now,
             next_attempt_at=now,
-            task_created=True,
+            noted_attempt=1,
         )
         return row if self._ledger.insert(row) else self._ledger.get(task_id)
 
@@ -224,7 +235,7 @@ class Relay:
         """Commit the step, say what was committed, make the task that follows, and only then answer."""
         row = step.row or before
         if step.row is not None and not self._ledger.replace(step.row):
-            return Answer(AGAIN, before, "changed meanwhile")
+            raise _Changed
         for said in step.says:
             self._journal.step(
                 said,
@@ -240,7 +251,7 @@ class Relay:
         return Answer(step.answer, row)
 
     def _create_next(self, row: Row) -> None:
-        """Create the task that *row* awaits, and note it; its dispatch may have come first, which notes it as well."""
+        """Create the task that *row* awaits, and note that it is there."""
         self._cloud_tasks.create(
             queue=row.queue,
             task_id=row.task_id,
@@ -249,8 +260,7 @@ class Relay:
             timeout=row.call.timeout,
             headers=tracing.task_headers(tracing.parent_context(row.carrier)),
         )
-        if not row.task_created:
-            self._ledger.replace(row.model_copy(update={"task_created": True, "revision": row.revision + 1}))
+        self._ledger.note(row.task_id, row.attempt + 1)
 
 
 def _context_of(row: Row) -> Context | None:

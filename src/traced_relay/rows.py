@@ -49,8 +49,8 @@ class Row(Model):
     *attempt* is the last one started, *failures* how many of this round failed,
     *interruptions* how many of those count against no limit. *carrier*
     holds the W3C headers of the task's first `send`, *span_id* and *sampled*
-    say the same in parts. *task_created* is True once Cloud Tasks has answered
-    for the task that is awaited; *revision* grows with every change.
+    say the same in parts. *noted_attempt* is the last attempt whose task Cloud
+    Tasks is known to have; *revision* grows with every change but that note.
     """
 
     task_id: str
@@ -76,7 +76,7 @@ class Row(Model):
     failures: int = 0
     interruptions: int = 0
     worker: str | None = None
-    task_created: bool = False
+    noted_attempt: int = 0
     reason: str | None = None
     blame: str | None = None
     attempts: tuple[Attempt, ...] = ()

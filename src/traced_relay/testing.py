@@ -95,9 +95,7 @@ class RunningRelay:
         self.queue = LocalQueue(app_engine={"default": self.url}, clock=clock)
         self.queue.start()
         add_queues(self.queue, given)
-        self.settings = replace(
-            given, emulator=self.queue.address, ledger=f"sqlite:{ledger}" if ledger else "memory"
-        )
+        self.settings = replace(given, emulator=self.queue.address, ledger=f"sqlite:{ledger}" if ledger else "memory")
         self.records, self.spans = logs.RecordStore(), tracing.SpanStore()
         identity = logs.Identity(given.project, given.version, given.instance)
         self.log = logs.Log(identity, stream=io.StringIO(), store=self.records, clock=clock)
