@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+MESSAGE_ID = "messaging.message.id"
+
 
 @dataclass(frozen=True)
 class FinishedSpan:
@@ -46,3 +48,19 @@ def tree_of(spans: Iterable[FinishedSpan]) -> tuple[SpanNode, ...]:
         return tuple(SpanNode(span, nodes(span.span_id)) for span in under[parent])
 
     return nodes(None)
+
+
+def of_task(spans: Iterable[FinishedSpan], task_id: str) -> list[FinishedSpan]:
+    """The spans that name the task, what they hang under and all that hangs under them: a trace may hold many tasks."""
+    every = list(spans)
+    named = [span for span in every if span.attributes.get(MESSAGE_ID) == task_id]
+    chosen = {span.span_id for span in named} | {span.parent_id for span in named}
+    grown = 0
+    while grown != len(chosen):
+        grown = len(chosen)
+        chosen |= {span.span_id for span in every if span.parent_id in chosen and _may_belong(span, task_id)}
+    return [span for span in every if span.span_id in chosen]
+
+
+def _may_belong(span: FinishedSpan, task_id: str) -> bool:
+    return span.attributes.get(MESSAGE_ID, task_id) == task_id

@@ -1,0 +1,70 @@
+"""What the life of a task should have left behind, and did not. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from traced_relay.span_tree import FinishedSpan
+
+_ENDED = {"succeeded", "failed", "cancelled"}
+_ENQUEUE = "POST /v1/tasks"  # its parent is the caller's, whose spans are not ours to have
+
+
+def gaps(
+    document: Mapping[str, Any], records: Sequence[Mapping[str, Any]], spans: Sequence[FinishedSpan] | None
+) -> tuple[str, ...]:
+    """A line for each; *spans* are None where nobody could look for any."""
+    found = [*_record_gaps(document, records), *_attempt_gaps(document, records)]
+    if spans is not None:
+        found += _span_gaps(document, spans)
+    return tuple(found)
+
+
+def _record_gaps(document: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    said = {record.get("event") for record in records}
+    if "task.enqueued" not in said and not _is_adopted(document):
+        yield "no record task.enqueued"
+    ended = {record.get("round") for record in records if record.get("event") == "task.finished"}
+    if document["state"] in _ENDED and document["round"] not in ended:
+        yield f"no record task.finished of round {document['round']}"
+
+
+def _attempt_gaps(document: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    started = {record.get("attempt") for record in records if record.get("event") == "attempt.started"}
+    finished = {record.get("attempt") for record in records if record.get("event") == "attempt.finished"}
+    attempts = {attempt["attempt"]: attempt for attempt in document["attempts"]}
+    oldest = min(attempts, default=1)
+    if oldest > 1:
+        yield f"attempts 1 to {oldest - 1}: no longer kept in the ledger"
+    for number, attempt in attempts.items():
+        if number not in started:
+            yield f"attempt {number}: no record attempt.started"
+        if number not in finished and attempt["ended_at"] is not None:
+            yield f"attempt {number}: no record attempt.finished"
+        if attempt["ended_at"] is None and (number < document["attempt"] or document["state"] != "running"):
+            yield f"attempt {number}: it began, and nobody wrote how it ended"
+    for number in sorted(number for number in started | finished if isinstance(number, int)):
+        if number >= oldest and number not in attempts:
+            yield f"attempt {number}: in the records, not in the ledger"
+
+
+def _span_gaps(document: Mapping[str, Any], spans: Sequence[FinishedSpan]) -> Iterator[str]:
+    known = {span.span_id for span in spans}
+    adopted = _is_adopted(document)
+    if not adopted and not any(span.kind == "PRODUCER" for span in spans):
+        yield "no span send"
+    for attempt in document["attempts"]:
+        if attempt["ended_at"] is not None and attempt["span_id"] not in known:
+            yield f"attempt {attempt['attempt']}: no span {attempt['span_id'] or 'process'}"
+    for span in spans:
+        from_outside = span.name.startswith(_ENQUEUE) or (adopted and span.kind == "SERVER")
+        if span.parent_id is not None and span.parent_id not in known and not from_outside:
+            yield f"span {span.name}: its parent {span.parent_id} does not exist"
+
+
+def _is_adopted(document: Mapping[str, Any]) -> bool:
+    """A task that was made by hand: nobody here enqueued it."""
+    return bool(document["attempts"]) and document["attempts"][0]["task_name"].partition("-")[0] != document["task_id"]
