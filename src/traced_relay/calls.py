@@ -128,13 +128,29 @@ LabelKey = Annotated[str, Field(min_length=1, max_length=63), AfterValidator(_ch
 LabelValue = Annotated[str, Field(max_length=256), AfterValidator(_check_label)]
 
 
+def _check_body(value: Any) -> Any:
+    try:
+        content_of(value)
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode, without lone surrogates") from None
+    return value
+
+
+def content_of(value: Any) -> bytes:
+    """What is sent for a body given as JSON: a string as it is, everything else as compact JSON."""
+    return value.encode() if isinstance(value, str) else strict_json.dumps(value)
+
+
+JsonBody = Annotated[Any, AfterValidator(_check_body)]
+
+
 class EnqueueRequest(Model):
     """The body of `POST /v1/tasks`."""
 
     url: Url
     method: Method = "POST"
     headers: dict[str, str] = Field(default={})
-    body: Any = None
+    body: JsonBody = None
     body_base64: str | None = None
     queue: str | None = None
     route: Literal["relay", "direct"] = "relay"
@@ -145,15 +161,6 @@ class EnqueueRequest(Model):
     idempotent: bool = False
     callback: Callback | None = None
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default={})
-
-    @field_validator("body")
-    @classmethod
-    def _body_is_unicode(cls, value: Any) -> Any:
-        try:
-            value.encode() if isinstance(value, str) else strict_json.dumps(value)
-        except UnicodeEncodeError:
-            raise ValueError("must be valid Unicode, without lone surrogates") from None
-        return value
 
     @field_validator("body_base64")
     @classmethod
@@ -177,9 +184,7 @@ class EnqueueRequest(Model):
             return base64.b64decode(self.body_base64), "application/octet-stream"
         if "body" not in self.model_fields_set:
             return b"", None
-        if isinstance(self.body, str):
-            return self.body.encode(), "text/plain; charset=utf-8"
-        return strict_json.dumps(self.body), "application/json"
+        return content_of(self.body), "text/plain; charset=utf-8" if isinstance(self.body, str) else "application/json"
 
     def headers_for(self, content_type: str | None) -> dict[str, str]:
         named = any(name.lower() == "content-type" for name in self.headers)

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from traced_relay import header_policy, strict_json
 from traced_relay.border import read
-from traced_relay.calls import DAY, Call, Method, Model, RetryPolicy, Url
+from traced_relay.calls import DAY, Call, JsonBody, Method, Model, RetryPolicy, Url, content_of
 from traced_relay.durations import parse_duration
 from traced_relay.errors import InvalidCall
 
@@ -83,7 +83,7 @@ class Bare(Model):
     url: Url
     method: Method = "POST"
     headers: dict[str, str] = Field(default={})
-    body: Any = Field(default={})
+    body: JsonBody = Field(default={})
     content_type: str = "application/json"
     timeout: Any = BARE_TIMEOUT
 
@@ -93,11 +93,10 @@ class Bare(Model):
             raise InvalidCall(f"{broken[0].field} {broken[0].message}", errors=tuple(broken))
         if not re.fullmatch(r"[\x20-\x7e]{1,200}", self.content_type):
             raise InvalidCall("content_type must be printable ASCII")
-        body = self.body.encode() if isinstance(self.body, str) else strict_json.dumps(self.body)
         named = any(name.lower() == "content-type" for name in self.headers)
         headers = self.headers if named else {"content-type": self.content_type, **self.headers}
         timeout = min(_timeout(self.timeout), max_timeout)
-        return Call(url=self.url, method=self.method, headers=headers, body=body, timeout=timeout, retry=retry)
+        return Call(url=self.url, method=self.method, headers=headers, body=content_of(self.body), timeout=timeout, retry=retry)
 
 
 def _timeout(value: Any) -> float:
@@ -117,7 +116,7 @@ def read_task(body: bytes) -> Ours | Bare:
     except strict_json.NotJson as exc:
         raise InvalidCall(str(exc)) from None
     match document:
-        case {"task_id": str(task_id), "attempt": int(attempt), **others} if not others:
+        case {"task_id": str(task_id), "attempt": int(attempt), **others} if not others and attempt is not True:
             if _TASK_ID.fullmatch(task_id) and attempt >= 1:
                 return Ours(task_id, attempt)
         case {"url": _}:

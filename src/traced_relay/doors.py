@@ -56,6 +56,6 @@ class Doors:
             "dispatch.rejected",
             reason=refusal.reason,
             detail=str(refusal),
-            queue=claimed.queue[:100],
-            task_name=claimed.task[:500],
+            queue=claimed.queue[:100] or None,
+            task_name=claimed.task[:500] or None,
         )

@@ -120,6 +120,8 @@ class Gate:
             queue = headers.get("X-CloudTasks-QueueName", "")
             if email != self._queue_account:
                 raise NotAuthorized("only Cloud Tasks may dispatch", status=403, reason="not_from_the_queue")
+        if not (headers.get("X-AppEngine-TaskName") or headers.get("X-CloudTasks-TaskName")):
+            raise NotAuthorized("a dispatch names its task", status=403, reason="no_task_name")
         if queue not in self._queues:
             raise NotAuthorized("this queue is not one of relay.yaml", status=403, reason="unknown_queue")
 
