@@ -162,6 +162,17 @@ def test_the_store_finds_the_records_of_one_task() -> None:
     assert [record["task_id"] for record in store.records(TASK_ID)] == [TASK_ID]
 
 
+def test_a_record_that_is_yet_to_come_can_be_waited_for() -> None:
+    log, store, _ = stored()
+    say = Thread(target=log.say, args=("task.enqueued",), kwargs={"message": "in", "fields": TASK, "trace": TRACE})
+    say.start()
+    found = store.wait_for("task.enqueued", TASK_ID, seconds=10)
+    say.join()
+    assert found is not None
+    assert found["message"] == "in"
+    assert store.wait_for("task.finished", TASK_ID, seconds=0) is None
+
+
 def test_whoever_follows_the_store_gets_each_record_once_and_the_oldest_make_room() -> None:
     log, store, _ = stored(limit=3)
     seen: list[list[int]] = []
