@@ -13,6 +13,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import StringValue
 
+from parts import without
 from traced_relay.errors import PortTaken
 from traced_relay.localqueue.grpc_server import GrpcServer
 
@@ -80,7 +81,7 @@ def test_the_server_listens_on_ipv6_too(local: LocalQueue) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
-        pytest.skip("this machine has no IPv6")
+        without("IPv6", "this machine has no IPv6")
     with (
         GrpcServer(local.service, mint=local.token, certificates=lambda: {"k": "v"}, host="::1", port=0) as server,
         grpc.insecure_channel(f"[::1]:{server.port}") as channel,

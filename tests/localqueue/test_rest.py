@@ -239,14 +239,16 @@ def test_googles_library_verifies_our_tokens_by_the_served_certificates(local: L
     assert claims["email"] == "a@example.com"
 
 
-def test_a_defect_is_answered_as_internal_and_logged(local: LocalQueue, caplog: pytest.LogCaptureFixture) -> None:
-    def defective() -> str:
+class Defective(Signer):
+    def jwks(self) -> dict[str, Any]:
         raise ZeroDivisionError
 
-    answer = Client(RestApp(local.service, Signer.generate(), defective)).get("/.well-known/openid-configuration")
+
+def test_a_defect_is_answered_as_internal_and_logged(local: LocalQueue, caplog: pytest.LogCaptureFixture) -> None:
+    answer = Client(RestApp(local.service, Defective.generate(), local.rest_url)).get("/jwks")
     assert (answer.status_code, answer.json) == refusal(500, "INTERNAL", "Internal error encountered.")
     (record,) = caplog.records
-    assert (record.getMessage(), record.levelno) == ("GET /.well-known/openid-configuration failed", logging.ERROR)
+    assert (record.getMessage(), record.levelno) == ("GET /jwks failed", logging.ERROR)
 
 
 def test_a_page_of_another_site_cannot_use_a_queue_on_loopback(local: LocalQueue) -> None:

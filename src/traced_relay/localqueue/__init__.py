@@ -7,7 +7,7 @@ Time and chance come in as arguments; nothing outside this process is needed.
 from __future__ import annotations
 
 import random as randomness
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -55,16 +55,15 @@ class LocalQueue:
         self._host, self._port, self._rest_port = host, port, rest_port
         self._clock = clock
         self._app_engine = dict(app_engine)
-        self._store = Store(data) if data else None
-        self._signer = _signer(self._store)
-        self.service = Service(clock, self._store, random)
+        self._running = ExitStack()
+        store = self._running.enter_context(closing(Store(data))) if data else None
+        self._signer = _signer(store)
+        self.service = Service(clock, store, random)
 
     def start(self) -> Self:
-        with ExitStack() as running:
-            if self._store:
-                running.callback(self._store.close)
-            app = RestApp(self.service, self._signer, lambda: self.rest_url)
-            self._rest = running.enter_context(Listener(app, host=self._host, port=self._rest_port))
+        with self._running as running:
+            self._rest = Listener(host=self._host, port=self._rest_port)
+            running.callback(self._rest.stop)
             self._grpc = running.enter_context(
                 GrpcServer(
                     self.service,
@@ -74,9 +73,10 @@ class LocalQueue:
                     port=self._port,
                 )
             )
-            self._dispatcher = Dispatcher(self.service, self._clock, mint=self.token, app_engine=self._app_engine)
-            self._dispatcher.start()
-            running.callback(self._dispatcher.stop)
+            self._rest.start(RestApp(self.service, self._signer, self.rest_url))
+            dispatcher = Dispatcher(self.service, self._clock, mint=self.token, app_engine=self._app_engine)
+            dispatcher.start()
+            running.callback(dispatcher.stop)
             self._running = running.pop_all()
         return self
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +13,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import StringValue
 
 from traced_relay.errors import PortTaken
+from traced_relay.listener import listen
 from traced_relay.localqueue.errors import ApiError, invalid, unimplemented
 from traced_relay.localqueue.status import status_of
 
@@ -29,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 CLOUD_TASKS = "google.cloud.tasks.v2.CloudTasks"
 IDENTITY = "traced_relay.LocalIdentity"
-THREADS = 64  # most of them wait for the disk
+GRACE = 0.2  # seconds for calls in flight
+THREADS = 16  # they wait for the disk; more would batch more changes a commit, and cost more in switching
 
 
 class GrpcServer:
@@ -58,7 +58,8 @@ class GrpcServer:
         return self
 
     def stop(self) -> None:
-        self._server.stop(grace=None).wait()
+        # Without grace even connections at rest are broken off as if by a fault, which clients log.
+        self._server.stop(GRACE).wait()
         self._threads.shutdown(wait=False)
 
     def __enter__(self) -> Self:
@@ -125,20 +126,9 @@ def _abort(context: grpc.ServicerContext, refusal: ApiError) -> Any:
 
 
 def _bind(server: grpc.Server, host: str, port: int) -> int:
-    _refuse_a_taken(host, port)
+    # Of a port that it cannot have gRPC says no reason, and logs besides; a socket of our own gets the reason.
+    listen(host, port).close()
     try:
         return int(server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
     except RuntimeError as exc:
         raise PortTaken(f"port {port} on {host} cannot be had: {exc}") from exc
-
-
-def _refuse_a_taken(host: str, port: int) -> None:
-    # Of a port that it cannot have gRPC says no reason, and logs besides; a socket of our own gets the reason.
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as exc:
-            if exc.errno != errno.EADDRINUSE:
-                raise
-            raise PortTaken(f"port {port} on {host} is taken by another process; choose another one") from exc

@@ -18,7 +18,7 @@ from traced_relay.localqueue.loopback import is_from_another_site
 from traced_relay.localqueue.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
@@ -51,9 +51,9 @@ HTTP_STATUS = {
 
 
 class RestApp:
-    """The WSGI application; *issuer* is asked at each request, since the port is known only after binding."""
+    """The WSGI application; *issuer* is its own URL."""
 
-    def __init__(self, service: Service, signer: Signer, issuer: Callable[[], str]) -> None:
+    def __init__(self, service: Service, signer: Signer, issuer: str) -> None:
         self._service = service
         self._signer = signer
         self._issuer = issuer
@@ -92,10 +92,9 @@ class RestApp:
 
     def _published(self, path: str) -> dict[str, Any] | None:
         if path == "/.well-known/openid-configuration":
-            issuer = self._issuer()
             return {
-                "issuer": issuer,
-                "jwks_uri": f"{issuer}/jwks",
+                "issuer": self._issuer,
+                "jwks_uri": f"{self._issuer}/jwks",
                 "response_types_supported": ["id_token"],
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["RS256"],
