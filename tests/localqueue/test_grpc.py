@@ -15,10 +15,17 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from parts import without
 from traced_relay.errors import PortTaken
+from traced_relay.localqueue import LocalQueue
 from traced_relay.localqueue.grpc_server import GrpcServer
 
 if TYPE_CHECKING:
-    from traced_relay.localqueue import LocalQueue
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[LocalQueue]:
+    with LocalQueue() as running:
+        yield running
 
 
 def certificates(channel: grpc.Channel) -> dict[str, str]:

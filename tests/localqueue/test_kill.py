@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from process import QueueProcess
 from worker import Worker
 
+from queue_process import QueueProcess
 from traced_relay.localqueue import messages as m
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from google.auth import jwt
 from google.cloud.tasks_v2 import CloudTasksClient
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
-from process import QueueProcess
 from worker import Worker
 
+from queue_process import QueueProcess
 from traced_relay.cli import main
 from traced_relay.clock import ManualClock
 from traced_relay.errors import PortTaken

@@ -12,13 +12,12 @@ from google.auth.transport.requests import Request as AuthRequest
 from google.oauth2 import id_token
 from werkzeug.test import Client
 
+from traced_relay.localqueue import LocalQueue
 from traced_relay.localqueue.rest_server import LARGEST_BODY, RestApp
 from traced_relay.localqueue.tokens import Signer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from traced_relay.localqueue import LocalQueue
 
 LOCATION = "projects/p/locations/europe-west1"
 QUEUE = f"{LOCATION}/queues/reports"
@@ -39,7 +38,13 @@ class Api:
         self._session.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def local() -> Iterator[LocalQueue]:
+    with LocalQueue() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def api(local: LocalQueue) -> Iterator[Api]:
     local.add_queue(QUEUE)
     with closing(Api(local.rest_url)) as opened:
@@ -97,19 +102,23 @@ def test_update_masks_come_in_either_case(api: Api, mask: str) -> None:
     assert (status, queue["retryConfig"]["maxAttempts"], queue["retryConfig"]["maxDoublings"]) == (200, 5, 16)
 
 
-def test_an_empty_answer_is_an_empty_object(api: Api) -> None:
-    assert api("DELETE", f"/v2/{QUEUE}") == (200, {})
+def test_an_empty_answer_is_an_empty_object(local: LocalQueue, api: Api) -> None:
+    local.add_queue(f"{LOCATION}/queues/short-lived")
+    assert api("DELETE", f"/v2/{LOCATION}/queues/short-lived") == (200, {})
 
 
-def test_pages_follow_their_token(api: Api) -> None:
+def test_pages_follow_their_token(local: LocalQueue, api: Api) -> None:
+    queue = f"{LOCATION}/queues/paged"
+    local.add_queue(queue)
+    api("POST", f"/v2/{queue}:pause")
     for number in range(3):
         api(
             "POST",
-            f"/v2/{QUEUE}/tasks",
-            {"task": {"name": f"{QUEUE}/tasks/t{number}", "httpRequest": {"url": "http://x"}}},
+            f"/v2/{queue}/tasks",
+            {"task": {"name": f"{queue}/tasks/t{number}", "httpRequest": {"url": "http://x"}}},
         )
-    _, first = api("GET", f"/v2/{QUEUE}/tasks?pageSize=2&responseView=FULL")
-    _, second = api("GET", f"/v2/{QUEUE}/tasks?page_size=2&pageToken={first['nextPageToken']}")
+    _, first = api("GET", f"/v2/{queue}/tasks?pageSize=2&responseView=FULL")
+    _, second = api("GET", f"/v2/{queue}/tasks?page_size=2&pageToken={first['nextPageToken']}")
     assert sorted(task["name"][-2:] for page in (first, second) for task in page["tasks"]) == ["t0", "t1", "t2"]
     assert {task["view"] for task in first["tasks"]} == {"FULL"}
     assert "nextPageToken" not in second
