@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import Any, NoReturn
 
 MAX_DEPTH = 200
@@ -47,8 +48,7 @@ def canonical(value: Any) -> bytes:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise NotJson(f"the body names {twice[:80]!a} twice in one object")
     for name in members:
         if not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name):
