@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -30,6 +31,9 @@ from traced_relay.durations import format_duration, parse_duration, parse_time
 DAY = 86_400.0
 SCHEDULE_AHEAD = 30 * DAY
 MAX_URL = 8192
+MAX_HOST = 253
+# Labels of at most 63 characters (RFC 1035), or an IPv6 address without zone; what resolvers would choke on stays out.
+_HOST = re.compile(r"(([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Jitter = Literal["full", "equal", "none"]
@@ -55,10 +59,10 @@ def _check_url(url: str) -> str:
         raise ValueError("must have a valid host, and a port from 1 to 65535") from exc
     if parts.scheme not in ("http", "https"):
         raise ValueError("must start with http:// or https://")
-    if not parts.hostname or port == 0 or parts.netloc.endswith(":"):
-        raise ValueError("must have a host, and a port from 1 to 65535 if any")
     if "@" in parts.netloc:
         raise ValueError("must not carry a user name or password")
+    if not _HOST.fullmatch(parts.netloc) or len(parts.hostname or "") > MAX_HOST or port == 0:
+        raise ValueError("must have a host, by its name in DNS or its IP address, and a port from 1 to 65535 if any")
     return url
 
 
