@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=Model)
 
-_DURATIONS = {"timeout", "delay", "max_retry_duration", "min_backoff", "max_backoff"}
+_DURATIONS = {
+    *("timeout", "delay", "max_retry_duration", "min_backoff", "max_backoff"),
+    *("heartbeat", "max_timeout", "retention", "sweep_every"),
+}
 _KINDS = {
     "string_type": "a string",
     "int_type": "an integer",
@@ -101,4 +104,4 @@ def _limit(kind: str, context: dict[str, Any]) -> tuple[str, float]:
 
 
 def _shown(field: str, value: Any) -> str:
-    return format_duration(value) if field in _DURATIONS and isinstance(value, float) else str(value)[:40]
+    return format_duration(value) if field in _DURATIONS and isinstance(value, (int, float)) else str(value)[:40]
