@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from traced_relay.border import read
-from traced_relay.calls import Duration, Model, RetryPolicy
+from traced_relay.calls import DAY, Duration, Model, RetryPolicy
 from traced_relay.downstreams import Downstream, Pattern
 from traced_relay.errors import InvalidCall, InvalidSettings
 
@@ -36,9 +36,9 @@ class Worker(Model):
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Worker:
         if (self.app_engine is None) == (self.url is None):
-            raise ValueError("worker: must have either app_engine or url")
+            raise ValueError("must have either app_engine or url")
         if (self.url is None) != (self.service_account is None):
-            raise ValueError("worker: must have service_account together with url")
+            raise ValueError("must have service_account together with url")
         return self
 
 
@@ -67,7 +67,7 @@ class RelayFile(Model):
     retry: RetryPolicy = RetryPolicy()
     heartbeat: Annotated[Duration, Field(ge=1, le=3600)] = 60.0
     max_timeout: Annotated[Duration, Field(ge=1)] | None = None
-    retention: Annotated[Duration, Field(ge=60)] = 7 * 86_400.0
+    retention: Annotated[Duration, Field(ge=60, le=3650 * DAY)] = 7 * DAY
     sweep_every: Annotated[Duration, Field(ge=1, le=3600)] = 60.0
 
     @model_validator(mode="after")
@@ -89,7 +89,7 @@ def load(path: Path) -> RelayFile:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
     except OSError as exc:
         raise InvalidSettings(f"{path}: cannot be read: {exc.strerror}") from exc
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as exc:
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise InvalidSettings(f"{path}: is not YAML: {' '.join(str(exc).split())[:200]}") from exc
     return parse({} if document is None else document, str(path))
 
@@ -103,7 +103,7 @@ def parse(document: Any, where: str) -> RelayFile:
 
 class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if len(set(names)) != len(names):
             raise yaml.constructor.ConstructorError(problem=f"the key {max(names, key=names.count)} stands twice")
         return super().construct_mapping(node, deep)
