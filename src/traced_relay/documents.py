@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from traced_relay import strict_json
 from traced_relay.durations import format_time
 from traced_relay.retry import retryable_status_codes
 
@@ -124,5 +125,7 @@ def page_token(row: Row) -> str:
 
 def place_of(token: str) -> tuple[float, str]:
     """The place that a page token stands for; ValueError if it is none of ours."""
-    created_at, task_id = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    return float(created_at), str(task_id)
+    match strict_json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))):
+        case [float(created_at), str(task_id)] if task_id.isascii():
+            return created_at, task_id
+    raise ValueError("no place in a list")
