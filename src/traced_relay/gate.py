@@ -7,6 +7,7 @@ make it raise.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
@@ -166,5 +167,4 @@ class Gate:
 
 def is_local_host(host: str) -> bool:
     """Whether a Host header names this machine; a page whose name was rebound to loopback sends another."""
-    name, bracket, _ = host.partition("]")
-    return (name + bracket if bracket else host.partition(":")[0]).lower() in ("localhost", "127.0.0.1", "[::1]")
+    return re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", host, re.IGNORECASE) is not None
