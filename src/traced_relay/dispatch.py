@@ -91,12 +91,14 @@ class Bare(Model):
         broken = list(header_policy.broken_rules(self.headers))
         if broken:
             raise InvalidCall(f"{broken[0].field} {broken[0].message}", errors=tuple(broken))
-        if not re.fullmatch(r"[\x20-\x7e]{1,200}", self.content_type):
+        if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,198}[\x21-\x7e])?", self.content_type):
             raise InvalidCall("content_type must be printable ASCII")
         named = any(name.lower() == "content-type" for name in self.headers)
         headers = self.headers if named else {"content-type": self.content_type, **self.headers}
         timeout = min(_timeout(self.timeout), max_timeout)
-        return Call(url=self.url, method=self.method, headers=headers, body=content_of(self.body), timeout=timeout, retry=retry)
+        return Call(
+            url=self.url, method=self.method, headers=headers, body=content_of(self.body), timeout=timeout, retry=retry
+        )
 
 
 def _timeout(value: Any) -> float:
