@@ -61,7 +61,7 @@ def broken_rules(headers: Mapping[str, str]) -> Iterator[FieldError]:
     """What is wrong with *headers*, a line each; values are never repeated, they may be secrets."""
     seen: set[str] = set()
     for name, value in headers.items():
-        field = f"headers.{name}"
+        field = f"headers.{name}"[:300]
         if not _TOKEN.fullmatch(name):
             yield FieldError(field, "must be a header name: letters, digits and !#$%&'*+-.^_`|~ only")
         elif is_owned(name):
