@@ -17,7 +17,7 @@ LATELY = 10.0
 
 
 class Readiness:
-    """Asks both at most every few seconds, however often it is asked itself."""
+    """Believes a yes for a few seconds, however often it is asked; a no is looked into again at once."""
 
     def __init__(self, clock: Clock, ledger: SqliteLedger, see_queue: Callable[[], None]) -> None:
         self._clock = clock
