@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from traced_relay.calls import Model
 
@@ -26,7 +26,7 @@ def _check_pattern(pattern: str) -> str:
     labels = [] if host.startswith("[") else host.split(".")
     if not host or not all(_LABEL.fullmatch(label) for label in labels):
         raise ValueError("must have a host of whole labels, where * stands for one or more of them")
-    if port and port != "*" and not port.isdigit():
+    if port and port != "*" and not (re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65_535):
         raise ValueError("must have a port from 1 to 65535, or * for any")
     if "@" in parts.netloc or parts.query or parts.fragment or "*" in parts.path:
         raise ValueError("must be scheme, host, port and path only; * stands in the host or for the port")
@@ -51,6 +51,13 @@ class Downstream(Model):
     audience: str | None = None
     trace: Literal["w3c", "none"] = "w3c"
     allow_private: bool = False
+
+    @field_validator("auth")
+    @classmethod
+    def _tokens_need_tls(cls, auth: str, info: ValidationInfo) -> str:
+        if auth == "id_token" and str(info.data.get("url")).startswith("http:"):
+            raise ValueError("must be none for http://: an ID token never goes out in the clear")
+        return auth
 
     def matches(self, url: str) -> bool:
         rule, call = urlsplit(self.url), urlsplit(url)
@@ -97,10 +104,21 @@ def _host_matches(pattern: str, host: str) -> bool:
 
 
 def _path_matches(pattern: str, path: str) -> bool:
-    wanted = [part for part in _plain(pattern).split("/") if part]
-    return [part for part in _plain(path).split("/") if part][: len(wanted)] == wanted
+    """Whether *path* lies under *pattern* whichever way the server reads it: `/private/..%2fpublic` is two places."""
+    wanted = _segments(_plain(pattern))
+    as_sent = [unquote(part) for part in _segments(_undotted(re.sub("%2e", ".", path, flags=re.IGNORECASE)))]
+    return all(reading[: len(wanted)] == wanted for reading in (_segments(_plain(path)), as_sent))
+
+
+def _segments(path: str) -> list[str]:
+    return [part for part in path.split("/") if part]
 
 
 def _plain(path: str) -> str:
-    """The path as a server reads it: escapes undone, dot segments gone (RFC 3986, section 5.2.4)."""
-    return posixpath.normpath("/" + unquote(path).replace("\\", "/").lstrip("/"))
+    """The path as a server reads it that undoes escapes first."""
+    return _undotted(unquote(path).replace("\\", "/"))
+
+
+def _undotted(path: str) -> str:
+    """The path without dot segments (RFC 3986, section 5.2.4)."""
+    return posixpath.normpath("/" + path.lstrip("/"))
