@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError
 
 if TYPE_CHECKING:
     import socket
@@ -37,7 +38,10 @@ class _Https(HTTPSConnection):
 
     def connect(self) -> None:
         started = time.perf_counter()
-        super().connect()
+        try:
+            super().connect()
+        except TimeoutError as exc:  # of the handshake; it would pass for a slow answer
+            raise ConnectTimeoutError(self, f"no TLS with {self.host} in time") from exc
         this = opening.get()
         this.tls = time.perf_counter() - started - (this.connect or 0.0)
 

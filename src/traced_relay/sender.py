@@ -48,13 +48,18 @@ class Exchange:
     response_size: int | None = None
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Nowhere: a redirect is an answer. requests would read its whole body to prepare the next request."""
+
+
 class Sender:
     """Makes calls over kept connections; no cookies, no redirects, no proxies or passwords from the environment."""
 
     def __init__(self, clock: Clock, id_token: Callable[[str], str], *, connections: int = 100) -> None:
         self._clock = clock
         self._id_token = id_token
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         adapter = egress.Adapter(connections)
@@ -170,6 +175,7 @@ def _kept_headers(answer: requests.Response) -> dict[str, str]:
 
 
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
+    (urllib3.exceptions.InvalidHeader, "malformed_response"),
     (urllib3.exceptions.NameResolutionError, "dns_failed"),
     (urllib3.exceptions.NewConnectionError, "connect_failed"),
     (urllib3.exceptions.ConnectTimeoutError, "connect_failed"),
@@ -183,6 +189,8 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (http.client.RemoteDisconnected, "reset"),
     (ConnectionError, "reset"),
     (http.client.HTTPException, "malformed_response"),
+    (TimeoutError, "reset"),
+    (urllib3.exceptions.ProtocolError, "incomplete_response"),
     (urllib3.exceptions.HTTPError, "reset"),
     (requests.ConnectionError, "reset"),
 )
