@@ -6,6 +6,7 @@ Its law: it never waits by itself for anything but the socket; whoever wants it 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _CHUNK = 65536
 _LONGEST_HEAD = 256 * 1024
 _LONGEST_LINE = 4096
+_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 
 
 class BrokenExchange(Exception):
@@ -113,7 +115,7 @@ def _skip_body(incoming: _Incoming, headers: dict[bytes, bytes]) -> bool:
     if length is None:
         incoming.skip_to_end()
         return False
-    if not length.isdigit():
+    if not _SIZE.fullmatch(length) or not length.isdigit():
         raise BrokenExchange("not HTTP")
     incoming.skip(int(length))
     return True
@@ -121,11 +123,10 @@ def _skip_body(incoming: _Incoming, headers: dict[bytes, bytes]) -> bool:
 
 def _skip_chunks(incoming: _Incoming) -> None:
     while True:
-        size_text = incoming.read_line().partition(b";")[0].strip()
-        try:
-            size = int(size_text, 16)
-        except ValueError:
-            raise BrokenExchange("not HTTP") from None
+        digits = incoming.read_line().partition(b";")[0].strip()
+        if not _SIZE.fullmatch(digits):
+            raise BrokenExchange("not HTTP")
+        size = int(digits, 16)
         if size == 0:
             break
         incoming.skip(size)
