@@ -8,9 +8,9 @@ import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from traced_relay import border, documents, openapi, problems, strict_json
+from traced_relay import border, documents, openapi, problems, strict_json, tracing
 from traced_relay.dispatch import Dispatch
 from traced_relay.documents import Links
 from traced_relay.doors import PRINCIPAL
@@ -196,6 +196,8 @@ class Api:
         status = problems.status_of(error)
         if request.path.startswith("/v1/tasks") and request.method == "POST":
             self._say_rejected(error)
+            if status < 500:
+                tracing.refuse()
         return problems.problem(status, problems.detail_of(error), problems.fields_of(error))
 
     def _say_rejected(self, error: RelayError) -> None:
@@ -235,6 +237,8 @@ def _json_body() -> Any:
         raise InvalidCall("the content type must be application/json", status=415)
     try:
         return strict_json.loads(request.get_data())
+    except RequestEntityTooLarge:
+        raise InvalidCall(f"the request must take at most {MAX_REQUEST} bytes", status=413) from None
     except strict_json.NotJson as exc:
         raise InvalidCall(str(exc), status=400) from None
 

@@ -26,7 +26,7 @@ SLACK = 15.0  # seconds that the queue waits beyond the attempt's own timeout, s
 MIN_DEADLINE = 15.0
 MAX_DEADLINE_HTTP = 1800.0
 ONE_TRY = 5.0
-ALL_TRIES = 15.0
+ALL_TRIES = 10.0
 
 _PASSING = (exceptions.ServiceUnavailable, exceptions.DeadlineExceeded, exceptions.Aborted)
 

@@ -7,6 +7,7 @@ import os
 import sys
 import urllib.request
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def _show(dev: Dev, play: _Play, receipt: dict[str, Any], *, colour: bool) -> bo
     finished = dev.records.wait_for("task.finished", receipt["task_id"], PATIENCE)
     with urllib.request.urlopen(receipt["links"]["status"], timeout=PATIENCE) as answer:  # noqa: S310
         document = json.load(answer)
-    records = dev.records.records(receipt["task_id"])
+    records = sorted(dev.records.records(receipt["task_id"]), key=itemgetter("time"))
     built = timeline.build(document, records, dev.spans.spans(receipt["trace_id"]))
     sys.stdout.write(f"\n{play.title}\n\n{waterfall.render(built, width=100, colour=colour)}\n\n")
     sys.stdout.writelines(json.dumps(record) + "\n" for record in records)

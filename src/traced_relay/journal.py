@@ -43,7 +43,6 @@ class Journal:
         """A delivery that could not be worked now, through no fault of its task: the queue keeps it."""
         self._log.say(
             "dispatch.deferred",
-            severity="WARNING",
             message=f"dispatch of {dispatch.task} deferred: {detail}",
             fields={"reason": "unavailable", "detail": detail, "queue": dispatch.queue, "task_name": dispatch.task},
         )

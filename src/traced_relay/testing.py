@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import cache
 from threading import Condition
 from typing import TYPE_CHECKING, Any, Self
 
+from opentelemetry.sdk.trace import SpanProcessor
 from werkzeug.wrappers import Request, Response
 
 from traced_relay import logs, relay_file, settings, tracing
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
 __all__ = ["Arrived", "Downstream", "ManualClock", "RunningRelay"]
 
@@ -34,6 +37,22 @@ class Arrived:
     path: str
     headers: Mapping[str, str]
     body: bytes
+
+
+class _ToAll(SpanProcessor):
+    """Hands spans to every running relay's store: `requests` can be instrumented only once a process."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        for store in list(_stores):
+            store.on_end(span)
+
+
+_stores: set[tracing.SpanStore] = set()
+
+
+@cache
+def _provider() -> TracerProvider:
+    return tracing.configure(version="test", instance="test", processors=[_ToAll()])
 
 
 class Downstream:
@@ -99,8 +118,7 @@ class RunningRelay:
         self.records, self.spans = logs.RecordStore(), tracing.SpanStore()
         identity = logs.Identity(given.project, given.version, given.instance)
         self.log = logs.Log(identity, stream=io.StringIO(), store=self.records, clock=clock)
-        provider = tracing.configure(version=given.version, instance=given.instance, processors=[self.spans])
-        self.assembly = Assembly(self.settings, log=self.log, provider=provider, clock=clock)
+        self.assembly = Assembly(self.settings, log=self.log, provider=_provider(), clock=clock)
 
     def wait_for(self, event: str, task_id: str, seconds: float = 10.0) -> dict[str, Any]:
         """The record of *event* for the task; AssertionError if it is not written in time."""
@@ -110,6 +128,7 @@ class RunningRelay:
         return record
 
     def __enter__(self) -> Self:
+        _stores.add(self.spans)
         self.assembly.start()
         self._listener.start(self.assembly.wsgi)
         return self
@@ -118,3 +137,4 @@ class RunningRelay:
         self.queue.stop()
         self._listener.stop()
         self.assembly.close()
+        _stores.discard(self.spans)

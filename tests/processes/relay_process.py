@@ -1,0 +1,75 @@
+"""`traced-relay serve` as a process of its own, beside a queue of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from threading import Condition, Thread
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class RelayProcess:
+    """Runs until it is killed or told to end; its records are read as they are printed."""
+
+    def __init__(self, *, config: Path, ledger: str, emulator: str, port: int) -> None:
+        environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+        environ |= {
+            "RELAY_CONFIG": str(config),
+            "RELAY_LEDGER": ledger,
+            "CLOUD_TASKS_EMULATOR_HOST": emulator,
+            "GOOGLE_CLOUD_PROJECT": "test-project",
+            "PORT": str(port),
+        }
+        self.records: list[dict[str, Any]] = []
+        self._changed = Condition()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "traced_relay", "serve"],
+            env=environ,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.wait_for("relay.started")
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        with self._process.stdout as lines:
+            for line in lines:
+                with self._changed:
+                    self.records.append(json.loads(line))
+                    self._changed.notify_all()
+
+    def said(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        wanted = {"event": event} | fields
+        return [record for record in self.records if wanted.items() <= record.items()]
+
+    def wait_for(self, event: str, seconds: float = 20.0, **fields: Any) -> dict[str, Any]:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.said(event, **fields), seconds), (event, fields, self.records)
+            return self.said(event, **fields)[0]
+
+    def kill(self) -> None:
+        """The whole process group at once, as when a machine is lost."""
+        os.killpg(self._process.pid, 9)
+        self._process.wait(10)
+        self._reader.join(10)
+
+    def end(self, signal: int) -> int:
+        self._process.send_signal(signal)
+        status = self._process.wait(10)
+        self._reader.join(10)
+        return status
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self.kill()
