@@ -17,6 +17,8 @@ from traced_relay.cli import main
 from traced_relay.clock import ManualClock
 from traced_relay.errors import PortTaken
 from traced_relay.localqueue import LocalQueue
+from traced_relay.localqueue import messages as m
+from traced_relay.localqueue.errors import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,6 +106,13 @@ def test_the_key_and_the_queues_outlive_a_restart(tmp_path: Path) -> None:
         assert jwt.decode_header(token) == jwt.decode_header(second.token("a@example.com", "https://x"))
 
 
+def test_a_queue_deleted_a_short_while_ago_cannot_be_added(local: LocalQueue) -> None:
+    local.add_queue(QUEUE)
+    local.service.call("DeleteQueue", m.DeleteQueueRequest(name=QUEUE))
+    with pytest.raises(ApiError, match="existed too recently"):
+        local.add_queue(QUEUE)
+
+
 def test_a_queue_that_cannot_have_its_port_gives_back_what_it_took(local: LocalQueue, tmp_path: Path) -> None:
     taken = int(local.address.rpartition(":")[2])
     rest_port = free_port()
@@ -128,7 +137,7 @@ def test_a_taken_port_is_one_line(local: LocalQueue, invoke: Callable[..., tuple
         ("--queue=reports", "--queue reports: Queue name must be formatted"),
         ("--app-engine=http://127.0.0.1:8080", "--app-engine must be SERVICE=http://HOST:PORT, got"),
         ("--app-engine=default=127.0.0.1:8080", "--app-engine must be SERVICE=http://HOST:PORT, got"),
-        ("--data=/nowhere/at/all/queue.db", "the queue cannot start: "),
+        ("--data=/nowhere/at/all/queue.db", "queue data /nowhere/at/all/queue.db: "),
         ("--host=192.0.2.1", "the queue cannot start: "),
     ],
 )
@@ -162,7 +171,8 @@ def test_without_a_running_queue_there_is_no_token(invoke: Callable[..., tuple[i
 @pytest.mark.whole
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_ends_cleanly_on_a_signal(ending: int, tmp_path: Path) -> None:
-    with QueueProcess(f"--queue={QUEUE}", f"--data={tmp_path / 'queue.db'}") as running:
+    options = [f"--queue={QUEUE}", f"--data={tmp_path / 'queue.db'}", "--app-engine=default=http://127.0.0.1:9"]
+    with QueueProcess(*options) as running:
         assert running.send(ending) == 0
     assert f"export CLOUD_TASKS_EMULATOR_HOST={running.address}\n" in running.said
     assert "Traceback" not in running.said

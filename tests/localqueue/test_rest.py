@@ -265,3 +265,8 @@ def test_a_page_of_another_site_cannot_use_a_queue_on_loopback(local: LocalQueue
         for headers in ({"Origin": "https://evil.example.com"}, {"Host": "rebound.example.com"}):
             answer = session.get(f"{local.rest_url}/jwks", headers=headers, timeout=5)
             assert (answer.status_code, answer.json()["error"]["status"]) == (403, "PERMISSION_DENIED")
+
+
+def test_a_queue_that_others_can_reach_answers_to_any_name(local: LocalQueue) -> None:
+    client = Client(RestApp(local.service, Signer.generate(), local.rest_url))
+    assert client.get("/jwks", base_url="http://192.0.2.5:8124", headers={"Host": "queue:8124"}).status_code == 200

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import sqlite3
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -56,7 +55,7 @@ def queue(ctx: click.Context, /, queues: tuple[str, ...], routes: tuple[str, ...
 def _start(**options: Any) -> LocalQueue:
     try:
         return LocalQueue(**options).start()
-    except (OSError, sqlite3.Error) as exc:
+    except OSError as exc:
         raise InvalidSettings(f"the queue cannot start: {exc}") from exc
 
 

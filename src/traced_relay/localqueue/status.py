@@ -1,4 +1,4 @@
-"""A refusal as google.rpc.Status, which both surfaces carry."""
+"""A refusal with help links as google.rpc.Status, which both surfaces carry."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 
 def status_of(error: ApiError) -> Status:
-    status = Status(code=error.code.value[0], message=error.message)
-    if error.help_links:
-        detail = Any()
-        detail.Pack(Help(links=[Help.Link(description=link.description, url=link.url) for link in error.help_links]))
-        status.details.append(detail)
-    return status
+    links = [Help.Link(description=link.description, url=link.url) for link in error.help_links]
+    detail = Any()
+    detail.Pack(Help(links=links))
+    return Status(code=error.code.value[0], message=error.message, details=[detail])
