@@ -67,11 +67,7 @@ class CloudTasks:
     def create(
         self, *, queue: str, task_id: str, attempt: int, at: float | None, timeout: float, headers: Mapping[str, str]
     ) -> None:
-        """
-        Create the task of one attempt, due *at* (epoch seconds; None: now).
-
-        The name makes it safe to ask again; one that exists already counts as made.
-        """
+        """Create the task of one attempt, due *at* (epoch seconds; None: now)."""
         content = json.dumps({"task_id": task_id, "attempt": attempt}, separators=(",", ":")).encode()
         request = {"headers": {"content-type": "application/json", **headers}, "body": content}
         task: dict[str, Any] = {"name": self.task_name(queue, f"{task_id}-{attempt}")}
@@ -85,8 +81,8 @@ class CloudTasks:
             task["http_request"] = {"url": url, "oidc_token": token, **request}
         self._create(queue, task, at)
 
-    def create_direct(self, *, queue: str, task_id: str, at: float | None, call: DirectCall) -> None:
-        """Create the HTTP task that is the call itself."""
+    def create_direct(self, *, queue: str, task_id: str, at: float | None, call: DirectCall) -> bool:
+        """Create the HTTP task that is the call itself; False where another call's task has its name."""
         request: dict[str, Any] = {"url": call.url, "http_method": call.method, "headers": dict(call.headers)}
         if call.body:
             request["body"] = call.body
@@ -94,9 +90,21 @@ class CloudTasks:
             request["oidc_token"] = {"service_account_email": call.service_account, "audience": call.audience}
         deadline = min(max(call.timeout, MIN_DEADLINE), MAX_DEADLINE_HTTP)
         name = self.task_name(queue, f"{task_id}-1")
-        self._create(queue, {"name": name, "dispatch_deadline": _duration(deadline), "http_request": request}, at)
+        task = {"name": name, "dispatch_deadline": _duration(deadline), "http_request": request}
+        return self._create(queue, task, at) or self._is_the_same(name, call)
 
-    def _create(self, queue: str, fields: dict[str, Any], at: float | None) -> None:
+    def _is_the_same(self, name: str, call: DirectCall) -> bool:
+        """Whether the pending task is this call; of one that is over, or may not be read, nothing else is known."""
+        try:
+            kept = self._client.get_task(
+                request={"name": name, "response_view": tasks_v2.Task.View.FULL}, timeout=ONE_TRY
+            ).http_request
+        except GoogleAPICallError:
+            return True
+        return bool((kept.url, kept.http_method.name, kept.body) == (call.url, call.method, call.body))
+
+    def _create(self, queue: str, fields: dict[str, Any], at: float | None) -> bool:
+        """Whether the task is new: its name makes it safe to ask again, and one that exists counts as made."""
         task = tasks_v2.Task(fields)
         if at is not None:
             seconds, nanos = divmod(round(at * 1e9), 10**9)
@@ -108,7 +116,8 @@ class CloudTasks:
             try:
                 self._client.create_task(parent=f"{self._parent}/{queue}", task=task, retry=patience, timeout=ONE_TRY)
             except AlreadyExists:
-                return
+                return False
+        return True
 
     def see(self, queue: str) -> None:
         """Returns if the queue is there and answers."""

@@ -151,7 +151,7 @@ class Enqueuer:
 
     def _repeated(self, row: Row, plan: _Plan) -> Receipt:
         if row.fingerprint != plan.fingerprint:
-            raise border.refusal([FieldError("Idempotency-Key", "was used before with another body")])
+            raise _key_used_before()
         if row.noted_attempt < 1 and row.state == "queued":
             self._create_task(row, can_be_asked_again=True)
         return self._receipt(row)
@@ -167,7 +167,7 @@ class Enqueuer:
         with tracing.sending(self._tracer, plan.queue, plan.task_id, task_name=task_name) as span:
             context = tracing.task_headers() if plan.rule.trace == "w3c" else {}
             call = plan.call
-            self._cloud_tasks.create_direct(
+            is_ours = self._cloud_tasks.create_direct(
                 queue=plan.queue,
                 task_id=plan.task_id,
                 at=plan.at,
@@ -182,6 +182,8 @@ class Enqueuer:
                 ),
             )
             trace_id = tracing.trace_ref(span).trace_id
+        if not is_ours:
+            raise _key_used_before()
         return Receipt(plan.task_id, task_name, plan.queue, "queued", trace_id, plan.at or now)
 
     def _plan(self, request: EnqueueRequest, document: Any, principal: Principal, key: str | None) -> _Plan:
@@ -261,6 +263,10 @@ def _broken_by_direct(request: EnqueueRequest) -> list[FieldError]:
     if len(request.url) > MAX_URL_DIRECT < MAX_URL:
         errors.append(FieldError("url", f"must take at most {MAX_URL_DIRECT} characters with route direct"))
     return errors
+
+
+def _key_used_before() -> InvalidCall:
+    return border.refusal([FieldError("Idempotency-Key", "was used before with another body")])
 
 
 def _derived_id(caller: str, key: str) -> str:

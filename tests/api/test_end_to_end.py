@@ -3,14 +3,18 @@ from __future__ import annotations
 import base64
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from werkzeug.wrappers import Response
 
-from asking import get, post
+from asking import ask, get, post
 from schema import validate
 from traced_relay.calls import DAY
+from traced_relay.dispatch import adopted_task_id
 from traced_relay.testing import Downstream, RunningRelay
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from traced_relay.tracing import FinishedSpan
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+QUEUE = "projects/test-project/locations/us-central1/queues/relay"
 QUICKLY = {"min_backoff": "0.05s", "jitter": "none"}
 
 
@@ -300,3 +305,34 @@ def test_a_finished_task_is_there_after_a_restart(tmp_path: Path, downstream: Do
         after = get(f"{relay.url}/v1/tasks/{before['task_id']}").document
     ports = re.compile(r"127\.0\.0\.1:\d+/v1")
     assert ports.sub("", json.dumps(after)) == ports.sub("", json.dumps(before))
+
+
+def test_a_key_makes_a_direct_call_repeatable_too(relay: RunningRelay, downstream: Downstream) -> None:
+    key = {"Idempotency_Key": "direct-17"}
+    call = {"url": downstream.url, "route": "direct", "body": "a"}
+    first = enqueue(relay, **call, delay="1h", sent=key)
+    assert enqueue(relay, **call, delay="1h", sent=key)["task_id"] == first["task_id"]
+    other = post(f"{relay.url}/v1/tasks", call | {"body": "b", "delay": "1h"}, **key)
+    assert (other.status, other.document["errors"][0]["field"]) == (422, "Idempotency-Key")
+
+
+def test_two_deliveries_at_once_make_one_call(relay: RunningRelay) -> None:
+    release = Event()
+
+    def hang(_: Arrived) -> Response:
+        release.wait(20)
+        return Response("ok")
+
+    headers = {"X-AppEngine-QueueName": "relay", "X-AppEngine-TaskName": "at-once"}
+    with Downstream(hang) as downstream, ThreadPoolExecutor(6) as pool:
+        body = json.dumps({"url": downstream.url}).encode()
+        answers = [pool.submit(ask, "POST", f"{relay.url}/dispatch", body=body, headers=headers) for _ in range(6)]
+        held = [answer.result() for answer in islice(as_completed(answers, 20), 5)]
+        release.set()
+    assert {answer.status for answer in held} == {500}
+    assert sorted(answer.result().status for answer in answers) == [200, *[500] * 5]
+    assert len(downstream.arrived) == 1
+    deferred = [r for r in relay.records.records(adopted_task_id(f"{QUEUE}/tasks/at-once")) if "deferred" in r["event"]]
+    for record in deferred:
+        validate(record)
+    assert [record["reason"] for record in deferred] == ["held_by_another_worker"] * 5
