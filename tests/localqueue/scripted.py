@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-Script = "Callable[[socket.socket], None]"
 
 
 def status(code: int, *headers: str) -> bytes:
@@ -40,6 +39,10 @@ class ScriptedWorker:
                 f"{len(self.requests)} of {count} requests"
             )
             return list(self.requests)
+
+    def wait_for_connections(self, count: int, seconds: float = 10) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.connections >= count, seconds)
 
     def headers(self, number: int) -> dict[str, str]:
         """Of that request, in lower case."""
@@ -73,6 +76,7 @@ class ScriptedWorker:
             with self._changed:
                 self.connections += 1
                 self._open.add(connection)
+                self._changed.notify_all()
             thread = Thread(target=self._serve, args=(connection,), daemon=True)
             self._threads.append(thread)
             thread.start()

@@ -117,6 +117,14 @@ def test_the_eta_moves_to_the_time_of_the_retry(rig: Rig) -> None:
     assert retry.eta == START + 10
 
 
+def test_a_task_for_now_is_due_now_whatever_fraction_of_a_microsecond_it_is(rig: Rig) -> None:
+    rig.make_queue()
+    for n in range(200):
+        rig.now = START + n + n * 1.37e-7
+        rig.create(f"t{n}")
+        rig.finish(rig.due_one())
+
+
 def test_a_task_waits_for_its_schedule_time(rig: Rig) -> None:
     rig.make_queue()
     rig.create("t", delay=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
 from typing import TYPE_CHECKING
@@ -53,11 +54,12 @@ class Dispatcher:
         self._lock = Lock()
         self._threads: set[Thread] = set()
         self._idle = 0
-        self._timer = Thread(target=service.deliver, args=(self._accept,), name="queue-timer", daemon=True)
+        self._timer = Thread(target=service.keep_time, name="queue-timer", daemon=True)
 
     def start(self) -> None:
         self._watch.start()
         self._add_thread()
+        self._service.start_delivering(self._accept)
         self._timer.start()
 
     def stop(self) -> None:
@@ -142,15 +144,14 @@ class Dispatcher:
 
     def _send(self, dispatch: Dispatch, guard: Guard) -> Reply:
         request = request_for(dispatch, self._app_engine, self._mint)
-        connection = self._connections.get(request.origin, dispatch.deadline)
+        hold = partial(self._watch.hold, guard)
+        connection = self._connections.get(request.origin, dispatch.deadline, hold)
         is_reusable = False
         try:
-            self._watch.hold(guard, connection)
             reply = exchange(connection, request.message, request.method)
             is_reusable = reply.is_reusable
         finally:
-            self._watch.release(guard)
-            if is_reusable and not guard.is_cut:
+            if self._watch.release(guard) and is_reusable:
                 self._connections.put(request.origin, connection)
             else:
                 connection.close()

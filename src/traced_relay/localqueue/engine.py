@@ -86,7 +86,9 @@ class Engine:
     def add_task(self, queue: QueueState, message: m.Task, now: float, *, is_named: bool) -> TaskState:
         """Let a task in; *is_named* says that its name was chosen by whoever made it."""
         self._last_serial += 1
-        progress = Progress(seconds_of(message.schedule_time))
+        due_at = seconds_of(message.schedule_time)
+        # A stamp of this very moment is rounded to a microsecond that may not have come yet.
+        progress = Progress(now if due_at < now + 1e-6 else due_at)
         task = TaskState(queue, self._last_serial, message, is_named, progress)
         self._admit(task)
         self._changes.append(changes.PutTask(task.serial, message, is_named))

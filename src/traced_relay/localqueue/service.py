@@ -89,7 +89,7 @@ class Service:
             self._engine.finished(dispatch, answer, now)
             self._settle(now)
 
-    def deliver(self, sink: Callable[[list[Dispatch]], None]) -> None:
+    def start_delivering(self, sink: Callable[[list[Dispatch]], None]) -> None:
         """
         Give *sink* every dispatch as it falls due, until `stop_delivering`.
 
@@ -97,6 +97,11 @@ class Service:
         """
         with self._lock:
             self._sink = sink
+            self._settle(self._clock.now())
+
+    def keep_time(self) -> None:
+        """Deliver what falls due by the passing of time alone; returns once delivering has stopped."""
+        with self._lock:
             while self._sink is not None:
                 now = self._clock.now()
                 self._settle(now)

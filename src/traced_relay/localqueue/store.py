@@ -146,18 +146,19 @@ def _refused() -> Commit:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+    except sqlite3.Error as exc:
+        raise InvalidSettings(f"queue data {path}: {exc}") from exc
     try:
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.executescript(_SCHEMA)
-    except sqlite3.OperationalError as exc:
+    except sqlite3.Error as exc:
         connection.close()
-        raise InvalidSettings(f"queue data {path}: {exc}; is another process using it?") from exc
-    except sqlite3.DatabaseError as exc:
-        connection.close()
-        raise InvalidSettings(f"queue data {path}: {exc}") from exc
+        hint = "; is another process using it?" if isinstance(exc, sqlite3.OperationalError) else ""
+        raise InvalidSettings(f"queue data {path}: {exc}{hint}") from exc
     return connection
 
 

@@ -80,10 +80,11 @@ class Watch:
             if guard.is_cut or self._is_over:
                 guard.cut()
 
-    def release(self, guard: Guard) -> None:
-        """The connection is not this guard's business any more."""
+    def release(self, guard: Guard) -> bool:
+        """Let go of the connection; whether it is still whole."""
         with self._changed:
             guard.connection = None
+            return not guard.is_cut
 
     def _keep(self) -> None:
         with self._changed:

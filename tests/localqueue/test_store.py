@@ -1,0 +1,185 @@
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rig import HTTP, QUEUE
+
+from traced_relay.errors import InvalidSettings
+from traced_relay.localqueue import messages as m
+from traced_relay.localqueue.changes import (
+    BuryName,
+    Change,
+    DropQueue,
+    DropTask,
+    FreeNames,
+    KeepProgress,
+    Kept,
+    PutQueue,
+    PutTask,
+)
+from traced_relay.localqueue.store import Store
+from traced_relay.localqueue.tasks import Progress
+
+NOTHING = Kept([], [], [], [])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "queue.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    opened = Store(path)
+    yield opened
+    opened.close()
+
+
+def queue(name: str = QUEUE) -> m.Queue:
+    return m.Queue(name=name, state=m.RUNNING)
+
+
+def task(name: str) -> m.Task:
+    return m.Task(name=f"{QUEUE}/tasks/{name}", http_request=HTTP)
+
+
+def kept_by(path: Path, *changes: Change) -> Kept:
+    """What a store that was given *changes* finds when it is opened again."""
+    store = Store(path)
+    commit = store.write(changes)
+    assert commit is not None
+    commit.wait()
+    store.close()
+    again = Store(path)
+    kept = again.load()
+    again.close()
+    return kept
+
+
+def test_a_new_store_holds_nothing(store: Store) -> None:
+    assert store.load() == NOTHING
+
+
+def test_what_was_written_is_there_again(path: Path) -> None:
+    progress = Progress(12.5, dispatch_count=2, previous_response=503, retry_reason="App Error").snapshot()
+
+    assert kept_by(
+        path,
+        PutQueue(queue()),
+        PutTask(1, task("a"), is_named=True),
+        PutTask(2, task("b"), is_named=False),
+        KeepProgress(2, progress),
+        BuryName("late", 20.0),
+        BuryName("early", 10.0),
+    ) == Kept(
+        queues=[queue()],
+        tasks=[(1, task("a"), True, None), (2, task("b"), False, progress)],
+        task_names=[("early", 10.0), ("late", 20.0)],
+        queue_names=[],
+    )
+
+
+def test_what_was_taken_back_is_gone(path: Path) -> None:
+    assert kept_by(
+        path,
+        PutQueue(queue("one")),
+        PutQueue(queue("two")),
+        DropQueue("one", 30.0),
+        PutTask(1, task("a"), is_named=True),
+        DropTask(1),
+        BuryName("a", 10.0),
+        BuryName("b", 20.0),
+        FreeNames(10.0),
+    ) == Kept([queue("two")], [], [("b", 20.0)], [("one", 30.0)])
+
+
+def test_a_queue_that_was_configured_again_is_kept_once(path: Path) -> None:
+    paused = m.Queue(name=QUEUE, state=m.PAUSED)
+
+    assert kept_by(path, PutQueue(queue()), PutQueue(paused)).queues == [paused]
+
+
+def test_changes_of_many_calls_keep_their_order(path: Path) -> None:
+    store = Store(path)
+    for serial in range(1, 501):
+        store.write([PutTask(serial, task(str(serial)), is_named=True)])
+        store.write([DropTask(serial - 1)])
+    store.close()
+
+    again = Store(path)
+    assert [serial for serial, *_ in again.load().tasks] == [500]
+    again.close()
+
+
+def test_without_changes_there_is_something_to_wait_for_only_while_something_is_being_written(store: Store) -> None:
+    commit = store.write([PutQueue(queue())])
+    assert commit is not None
+
+    following = store.write([])
+    commit.wait()
+    if following is not None:
+        following.wait()
+    # The writer may still be on its way from the finished commit to the next.
+    while store.write([]) is not None:
+        pass
+    assert store.write([]) is None
+
+
+def test_a_failed_commit_is_told_to_its_waiters_and_the_next_one_works(store: Store) -> None:
+    failing = store.write([PutTask(1, task("a"), is_named=True), PutTask(1, task("b"), is_named=True)])
+    assert failing is not None
+    with pytest.raises(sqlite3.IntegrityError):
+        failing.wait()
+
+    working = store.write([PutTask(1, task("c"), is_named=True)])
+    assert working is not None
+    working.wait()
+    assert [message.name[-1] for _, message, *_ in store.load().tasks] == ["c"]
+
+
+def test_a_closed_store_refuses_instead_of_keeping_its_caller_waiting(path: Path) -> None:
+    store = Store(path)
+    store.close()
+
+    commit = store.write([PutQueue(queue())])
+    assert commit is not None
+    with pytest.raises(sqlite3.ProgrammingError, match="the store is closed"):
+        commit.wait()
+
+
+def test_one_file_belongs_to_one_process(store: Store, path: Path) -> None:
+    store.load()
+    with pytest.raises(InvalidSettings, match=r"queue\.db: database is locked; is another process using it\?"):
+        Store(path)
+
+
+def test_a_file_that_is_no_queue_is_refused(path: Path) -> None:
+    path.write_bytes(b"not a database, but long enough to be looked at as one" * 100)
+
+    with pytest.raises(InvalidSettings, match="file is not a database"):
+        Store(path)
+
+
+def test_a_path_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match="unable to open database file"):
+        Store(tmp_path / "missing" / "queue.db")
+
+
+def test_a_secret_outlives_the_process(path: Path) -> None:
+    store = Store(path)
+    assert store.secret("signing-key") is None
+    store.keep_secret("signing-key", b"pem")
+    store.close()
+
+    again = Store(path)
+    assert again.secret("signing-key") == b"pem"
+    again.close()
+
+
+def test_every_commit_reaches_the_disk_before_it_is_done(store: Store) -> None:
+    settings = {
+        name: store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+    }
+
+    assert settings == {"journal_mode": "wal", "synchronous": 2}
