@@ -216,7 +216,7 @@ class Enqueuer:
             idempotent=request.idempotent,
             labels=request.labels,
         )
-        task_id = self._new_id() if key is None else _derived_id(principal.name, key)
+        task_id = self._new_id() if key is None else derived_id(principal.name, key)
         fingerprint = hashlib.sha256(strict_json.canonical(document)).hexdigest()
         return _Plan(request, queue, rule, call, at, task_id, fingerprint)
 
@@ -269,5 +269,6 @@ def _key_used_before() -> InvalidCall:
     return border.refusal([FieldError("Idempotency-Key", "was used before with another body")])
 
 
-def _derived_id(caller: str, key: str) -> str:
+def derived_id(caller: str, key: str) -> str:
+    """The id of the task that *caller* means by an Idempotency-Key."""
     return hashlib.sha256(f"{caller}\0{key}".encode()).hexdigest()[:32]

@@ -3,88 +3,21 @@
 from __future__ import annotations
 
 import signal
-import socket
-import subprocess
-import sys
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from relay_process import RelayProcess
+from place import Place
 from werkzeug.wrappers import Response
 
 from asking import ask, get, post
-from queue_process import QueueProcess
 from schema import validate
 from traced_relay.testing import Arrived, Downstream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.whole
-
-QUEUE = "projects/test-project/locations/us-central1/queues/relay"
-AUDIENCE = "https://relay.example.com"
-RULES = """
-location: us-central1
-queues:
-  - {{name: relay}}
-  - {{name: spare}}
-worker: {{app_engine: default}}
-audience: {audience}
-callers:
-  - {{email: reports@p.iam.gserviceaccount.com, queues: [relay], downstreams: [reports]}}
-  - {{email: other@p.iam.gserviceaccount.com, queues: "*", downstreams: "*"}}
-  - {{email: oncall@example.com, role: operator}}
-downstreams:
-  - {{name: reports, url: "{url}/reports", auth: none, allow_private: true}}
-  - {{name: rest, url: "{url}/", auth: none, allow_private: true}}
-"""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-class Place:
-    """A queue process, room for relay processes beside it, and tokens from the queue's key."""
-
-    def __init__(self, directory: Path, downstream: Downstream) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.queue = QueueProcess(f"--queue={QUEUE}", f"--app-engine=default={self.url}")
-        self._config = directory / "relay.yaml"
-        self._config.write_text(RULES.format(audience=AUDIENCE, url=downstream.url))
-        self._ledger = directory / "ledger.db"
-
-    def relay(self) -> RelayProcess:
-        return RelayProcess(
-            config=self._config, ledger=f"sqlite:{self._ledger}", emulator=self.queue.address, port=self.port
-        )
-
-    def token(self, email: str, audience: str = AUDIENCE) -> str:
-        host, port = self.queue.address.split(":")
-        command = [sys.executable, "-m", "traced_relay", "queue", "token", email, f"--audience={audience}"]
-        ran = subprocess.run([*command, f"--host={host}", f"--port={port}"], capture_output=True, text=True, check=True)
-        return ran.stdout.strip()
-
-    def bearer(self, email: str, audience: str = AUDIENCE) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token(email, audience)}"}
-
-
-@pytest.fixture
-def place(tmp_path: Path, downstream: Downstream) -> Iterator[Place]:
-    made = Place(tmp_path, downstream)
-    with made.queue:
-        yield made
-
-
-@pytest.fixture
-def downstream() -> Iterator[Downstream]:
-    with Downstream() as running:
-        yield running
 
 
 def test_the_production_server_relays_for_callers_of_its_rules(place: Place, downstream: Downstream) -> None:
@@ -176,14 +109,3 @@ def test_an_attempt_whose_worker_was_killed_is_finished_by_the_next_dispatch(tmp
     keys = [request.headers["idempotency-key"] for request in downstream.arrived]
     assert keys.count(receipts[True]["task_id"]) == 2
     assert keys.count(receipts[False]["task_id"]) == 1
-
-
-def test_a_queue_out_of_reach_is_a_503_that_leaves_nothing_behind(place: Place, downstream: Downstream) -> None:
-    who = place.bearer("reports@p.iam.gserviceaccount.com")
-    with place.relay() as relay:
-        assert get(f"{place.url}/v1/tasks", **who).status == 200
-        place.queue.send(signal.SIGKILL)
-        answer: Any = post(f"{place.url}/v1/tasks", {"url": f"{downstream.url}/reports"}, **who)
-        assert (answer.status, answer.headers["content-type"]) == (503, "application/problem+json")
-        assert get(f"{place.url}/v1/tasks", **who).document["tasks"] == []
-        assert relay.wait_for("enqueue.rejected")["reason"] == "unavailable"

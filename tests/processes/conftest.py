@@ -1,0 +1,27 @@
+"""A place for processes, and a downstream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from place import Place
+
+from traced_relay.testing import Downstream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def place(tmp_path: Path, downstream: Downstream) -> Iterator[Place]:
+    made = Place(tmp_path, downstream)
+    with made.queue:
+        yield made
+
+
+@pytest.fixture
+def downstream() -> Iterator[Downstream]:
+    with Downstream() as running:
+        yield running

@@ -1,0 +1,77 @@
+"""A queue process, room for relay processes beside it, and tokens from the queue's key."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from relay_process import RelayProcess
+
+from queue_process import QueueProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from traced_relay.testing import Downstream
+
+QUEUE = "projects/test-project/locations/us-central1/queues/relay"
+AUDIENCE = "https://relay.example.com"
+QUEUE_ACCOUNT = "queue@p.iam.gserviceaccount.com"
+RULES = """
+location: us-central1
+queues:
+  - {{name: relay}}
+  - {{name: spare}}
+worker: {worker}
+audience: {audience}
+callers:
+  - {{email: reports@p.iam.gserviceaccount.com, queues: [relay], downstreams: [reports]}}
+  - {{email: other@p.iam.gserviceaccount.com, queues: "*", downstreams: "*"}}
+  - {{email: oncall@example.com, role: operator}}
+downstreams:
+  - {{name: reports, url: "{url}/reports", auth: none, allow_private: true}}
+  - {{name: rest, url: "{url}/", auth: none, allow_private: true}}
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+class Place:
+    """Everything a relay process needs; tasks go to it through App Engine's door unless *by_token*."""
+
+    def __init__(self, directory: Path, downstream: Downstream, *, by_token: bool = False) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._queue_options = (
+            f"--queue={QUEUE}",
+            f"--app-engine=default={self.url}",
+            f"--data={directory / 'queue.db'}",
+        )
+        self.queue = QueueProcess(*self._queue_options)
+        worker = f"{{url: {self.url}, service_account: {QUEUE_ACCOUNT}}}" if by_token else "{app_engine: default}"
+        self._config = directory / "relay.yaml"
+        self._config.write_text(RULES.format(audience=AUDIENCE, url=downstream.url, worker=worker))
+        self._ledger = directory / "ledger.db"
+
+    def restart_queue(self) -> None:
+        """Again on the same ports, with what the one before had acknowledged."""
+        self.queue = QueueProcess(*self._queue_options, port=self.queue.port, rest_port=self.queue.rest_port)
+
+    def relay(self) -> RelayProcess:
+        return RelayProcess(
+            config=self._config, ledger=f"sqlite:{self._ledger}", emulator=self.queue.address, port=self.port
+        )
+
+    def token(self, email: str, audience: str = AUDIENCE) -> str:
+        host, port = self.queue.address.split(":")
+        command = [sys.executable, "-m", "traced_relay", "queue", "token", email, f"--audience={audience}"]
+        ran = subprocess.run([*command, f"--host={host}", f"--port={port}"], capture_output=True, text=True, check=True)
+        return ran.stdout.strip()
+
+    def bearer(self, email: str, audience: str = AUDIENCE) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token(email, audience)}"}
