@@ -1,4 +1,4 @@
-"""The `traced-relay` command. A user's mistake ends as one line on stderr and exit status 1, never as a traceback."""
+"""The `traced-relay` command. A user's mistake ends as one line on stderr and a status, never as a traceback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 from threading import Event
-from typing import IO, Any
+from typing import Any, NoReturn
 
 import click
 
@@ -15,17 +15,31 @@ from traced_relay.errors import RelayError
 from traced_relay.localqueue.command import queue
 
 
-class _Mistake(click.ClickException):
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"traced-relay: {self.message}", file=file or sys.stderr)
-
-
 class _Commands(click.Group):
-    def invoke(self, ctx: click.Context) -> Any:
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
         try:
-            return super().invoke(ctx)
+            status = super().main(*args, **{**extra, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as exc:
+            click.echo(exc.format_message(), err=True)
+            sys.exit(exc.exit_code)
+        except click.UsageError as exc:
+            hint = f" (see `{exc.ctx.command_path} --help`)" if exc.ctx else ""
+            _fail(exc.format_message().rstrip(".") + hint, exc.exit_code)
+        except click.ClickException as exc:
+            _fail(exc.format_message(), exc.exit_code)
         except RelayError as exc:
-            raise _Mistake(str(exc)) from exc
+            _fail(str(exc), 1)
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(128 + signal.SIGINT)
+        except BrokenPipeError:
+            sys.stdout = None  # whoever read it has gone; nothing is left to flush
+            sys.exit(1)
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(f"traced-relay: {message}", err=True)
+    sys.exit(status)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -39,7 +53,7 @@ main.add_command(queue)
 
 @main.command()
 def demo() -> None:
-    """Relay three calls through an embedded queue, and print each one's waterfall and records."""
+    """Relay three calls; print their waterfalls and records."""
     from traced_relay.demo import run
 
     if not run(colour=sys.stdout.isatty()):
@@ -53,7 +67,7 @@ def demo() -> None:
 @click.option("--config", metavar="FILE", type=Path, help="A relay.yaml; else anybody on loopback may call loopback.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: text on a terminal, else json.")
 def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_format: str | None) -> None:
-    """Run relay, embedded queue and a sample downstream on this machine until Ctrl-C."""
+    """Run relay and queue on this machine until Ctrl-C."""
     from traced_relay.dev import Dev
 
     told_to_end = _signalled()
@@ -66,8 +80,9 @@ def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_
 @main.command()
 def serve() -> None:
     """
-    Run the production server on PORT, as the environment and relay.yaml say.
+    Run the production server.
 
+    The environment and relay.yaml (RELAY_CONFIG) say how; it listens on PORT.
     With CLOUD_TASKS_EMULATOR_HOST set to a running `traced-relay queue` it
     serves this machine alone.
     """

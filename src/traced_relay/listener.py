@@ -39,7 +39,7 @@ class Listener:
         self._host = host
         self._socket = listen(host, port)
         self.port: int = self._socket.getsockname()[1]
-        self.url = f"http://{host}:{self.port}"
+        self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
         self._server: BaseWSGIServer | None = None
 
     def start(self, app: WSGIApplication | None = None) -> Self:

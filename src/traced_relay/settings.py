@@ -70,7 +70,7 @@ class Settings:
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     """What `serve` runs with; InvalidSettings says what is missing and what to do."""
-    rules = relay_file.load(Path(environ.get("RELAY_CONFIG") or "relay.yaml"))
+    rules = _rules(environ)
     platform = _platform(environ)
     settings = Settings(
         project=_required(environ, "GOOGLE_CLOUD_PROJECT", "the project whose queues are used"),
@@ -87,6 +87,13 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     )
     _check_rules(settings)
     return settings
+
+
+def _rules(environ: Mapping[str, str]) -> RelayFile:
+    path = Path(environ.get("RELAY_CONFIG") or "relay.yaml")
+    if not environ.get("RELAY_CONFIG") and not path.exists():
+        raise InvalidSettings("RELAY_CONFIG must name the file of rules, or relay.yaml must be in this directory")
+    return relay_file.load(path)
 
 
 def _platform(environ: Mapping[str, str]) -> Platform:

@@ -36,7 +36,7 @@ from traced_relay.localqueue.loopback import is_loopback
 )
 @click.pass_context
 def queue(ctx: click.Context, /, queues: tuple[str, ...], routes: tuple[str, ...], **where: Any) -> None:
-    """Run the embedded queue: a Cloud Tasks emulator, for any project, over gRPC and REST."""
+    """Run the embedded queue, a Cloud Tasks emulator."""
     if ctx.invoked_subcommand:
         return
     told_to_end = Event()
