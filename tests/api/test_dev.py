@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import urllib3
+
+from asking import get, post
+from traced_relay.dev import Dev
+from traced_relay.errors import InvalidSettings, PortTaken
+from traced_relay.localqueue import messages as m
+from traced_relay.testing import Downstream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUEUE = "projects/local/locations/us-central1/queues/relay"
+
+
+def text_of(url: str, **headers: str) -> tuple[int, str]:
+    answer = urllib3.request("GET", url, headers=headers, retries=False)
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    return answer.status, answer.data.decode()
+
+
+def test_dev_relays_to_its_sample_and_tells_the_story() -> None:
+    with Dev(stream=io.StringIO()) as dev:
+        (command,) = (line for line in dev.greeting().splitlines() if "curl" in line)
+        assert f"{dev.url}/v1/tasks" in command
+        call = json.loads(command.rpartition("-d ")[2].strip("'"))
+        receipt = post(f"{dev.url}/v1/tasks", call | {"retry": {"min_backoff": "0.01s"}}).document
+        assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
+        assert receipt["links"]["trace"] == f"{dev.url}/console/tasks/{receipt['task_id']}"
+        status, story = text_of(receipt["links"]["trace"])
+        assert (status, "attempt 3" in story, "succeeded" in story) == (200, True, True)
+        assert receipt["task_id"] in text_of(f"{dev.url}/console/")[1]
+        assert text_of(f"{dev.url}/console/tasks/{'0' * 32}")[0] == 404
+        assert text_of(f"{dev.url}/console/", Host="rebound.example")[0] == 403
+
+
+def test_dev_with_data_goes_on_where_it_was_ended(tmp_path: Path) -> None:
+    with Downstream() as downstream:
+        with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
+            dev.queue.service.call("PauseQueue", m.PauseQueueRequest(name=QUEUE))
+            receipt = post(f"{dev.url}/v1/tasks", {"url": downstream.url, "body": "kept"}).document
+        assert downstream.arrived == []
+        with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
+            status = f"{dev.url}/v1/tasks/{receipt['task_id']}"
+            assert get(status).document["state"] == "queued"
+            dev.queue.service.call("ResumeQueue", m.ResumeQueueRequest(name=QUEUE))
+            assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
+            assert get(status).document["state"] == "succeeded"
+            assert downstream.arrived[0].body == b"kept"
+
+
+def test_a_taken_port_is_said_before_anything_runs() -> None:
+    with Downstream() as downstream, pytest.raises(PortTaken, match=downstream.url.rpartition(":")[2]):
+        Dev(port=int(downstream.url.rpartition(":")[2]))
+
+
+def test_a_data_directory_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InvalidSettings, match=r"--data .*file"):
+        Dev(data=tmp_path / "file")
