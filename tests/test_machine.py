@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from example_rows import BUSY, MISSING, NOW, SUCCESS, TASK_ID, call, policy, row
+from traced_relay.machine import AGAIN, DONE, Dispatched, Said, Step, arrive, end
+from traced_relay.retry import Ending
+from traced_relay.rows import Attempt, Response, Row
+
+STARTED = Said("attempt.started")
+FINISHED, OVER = Said("attempt.finished"), Said("task.finished")
+LOST = Ending(None, "worker_lost")
+
+
+def dispatched(number: int = 1, worker: str = "w1") -> Dispatched:
+    return Dispatched(number, worker, f"{TASK_ID}-{number}", "v1", "i1", queue_delay_ms=12)
+
+
+def arrived(before: Row, number: int = 1, *, now: float = NOW, alive: bool = False, worker: str = "w1") -> Step:
+    return arrive(before, dispatched(number, worker), now=now, holder_is_alive=alive, random=lambda: 0.5)
+
+
+def ended(before: Row, ending: Ending, *, now: float = NOW + 2, response: Response | None = None) -> Step:
+    return end(before, ending, response=response, now=now, random=lambda: 0.5)
+
+
+def running(number: int = 1, **changes: Any) -> Row:
+    """A row whose attempt *number* runs, after failures."""
+    before = row(attempt=number - 1, failures=number - 1, state="waiting" if number > 1 else "queued", **changes)
+    step = arrived(before, number)
+    assert step.row is not None
+    return step.row
+
+
+def committed(step: Step) -> Row:
+    assert step.row is not None
+    return step.row
+
+
+def changes(before: Row, after: Row) -> dict[str, Any]:
+    return {name: value for name, value in after if value != getattr(before, name)}
+
+
+FIRST = Attempt(
+    attempt=1,
+    round=1,
+    task_name=f"{TASK_ID}-1",
+    span_id="",
+    version="v1",
+    instance="i1",
+    started_at=NOW,
+    queue_delay_ms=12,
+)
+
+
+def test_the_awaited_dispatch_begins_the_attempt() -> None:
+    before = row()
+    step = arrived(before)
+    assert step == Step(DONE, step.row, begins=True, says=(STARTED,))
+    assert changes(before, committed(step)) == {
+        "state": "running",
+        "attempt": 1,
+        "worker": "w1",
+        "next_attempt_at": None,
+        "first_started_at": NOW,
+        "attempts": (FIRST,),
+        "revision": 2,
+    }
+
+
+def test_a_later_attempt_keeps_when_the_first_one_started() -> None:
+    before = row(state="waiting", attempt=1, failures=1, first_started_at=NOW - 60, attempts=(FIRST,), revision=3)
+    after = committed(arrived(before, 2))
+    assert (after.attempt, after.first_started_at, after.revision) == (2, NOW - 60, 4)
+    assert [attempt.attempt for attempt in after.attempts] == [1, 2]
+
+
+@pytest.mark.parametrize("state", ["queued", "waiting"])
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+def test_the_dispatch_of_another_task_than_the_awaited_creates_that_again(state: str, number: int) -> None:
+    assert arrived(row(state=state, attempt=3), number) == Step(DONE, creates=True)
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_after_the_end_a_dispatch_is_taken_and_changes_nothing(state: str, number: int) -> None:
+    assert arrived(row(state=state, attempt=2), number, alive=True) == Step(DONE)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_while_an_attempt_runs_the_dispatch_of_an_older_one_is_done(alive: bool) -> None:
+    assert arrived(running(2), 1, alive=alive) == Step(DONE)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_while_its_holder_lives_a_second_dispatch_comes_again_later(number: int) -> None:
+    deferred = Said("dispatch.deferred", {"reason": "held_by_another_worker"})
+    assert arrived(running(2), number, alive=True) == Step(AGAIN, says=(deferred,))
+
+
+def test_when_its_holder_is_gone_the_attempt_ends_as_lost() -> None:
+    before = running(1, call=call(idempotent=True))
+    assert arrived(before, 1, now=NOW + 30, worker="w2") == ended(before, LOST, now=NOW + 30)
+
+
+def test_an_attempt_lost_with_its_worker_is_over_unless_the_call_is_idempotent() -> None:
+    once = committed(ended(running(), LOST))
+    again = committed(ended(running(call=call(idempotent=True)), LOST))
+    assert (once.state, once.reason, once.blame) == ("failed", "worker_lost", "platform")
+    assert (again.state, again.reason, again.next_attempt_at) == ("waiting", None, NOW + 12)
+
+
+def test_a_success_ends_the_task() -> None:
+    before, response = running(), Response(status_code=200, headers={}, body=b"ok")
+    step = ended(before, SUCCESS, response=response)
+    assert step == Step(DONE, step.row, says=(FINISHED, OVER))
+    assert changes(before, committed(step)) == {
+        "state": "succeeded",
+        "finished_at": NOW + 2,
+        "worker": None,
+        "response": response,
+        "attempts": (
+            FIRST.model_copy(
+                update={"ended_at": NOW + 2, "latency_ms": 2000, "status_code": 200, "verdict": "succeeded"}
+            ),
+        ),
+        "revision": 3,
+    }
+
+
+def test_a_failure_that_may_be_repeated_waits_for_the_next_attempt() -> None:
+    before = running()
+    step = ended(before, BUSY)
+    assert step == Step(DONE, step.row, creates=True, says=(FINISHED,))
+    assert changes(before, committed(step)) == {
+        "state": "waiting",
+        "next_attempt_at": NOW + 12,
+        "worker": None,
+        "failures": 1,
+        "attempts": (
+            FIRST.model_copy(
+                update={
+                    "ended_at": NOW + 2,
+                    "latency_ms": 2000,
+                    "status_code": 503,
+                    "verdict": "retry",
+                    "reason": "http_503",
+                    "blame": "downstream",
+                    "retry_delay_ms": 10_000,
+                    "delay_reason": "backoff",
+                }
+            ),
+        ),
+        "revision": 3,
+    }
+
+
+def test_a_failure_that_may_not_be_repeated_ends_the_task() -> None:
+    before = running()
+    step = ended(before, MISSING)
+    after = committed(step)
+    assert step == Step(DONE, after, says=(FINISHED, OVER))
+    assert (after.state, after.reason, after.blame, after.finished_at) == ("failed", "http_404", "caller", NOW + 2)
+    assert (after.attempts[-1].verdict, after.attempts[-1].reason) == ("gave_up", "http_404")
+
+
+def test_the_last_attempt_that_the_policy_allows_ends_the_task() -> None:
+    four, five = committed(ended(running(4), BUSY)), committed(ended(running(5), BUSY))
+    assert (four.state, five.state, five.reason) == ("waiting", "failed", "http_503")
+
+
+def test_an_interrupted_attempt_counts_against_no_limit_but_waits_its_turn() -> None:
+    interrupted = Ending(None, "interrupted", was_sent=False)
+    after = committed(ended(running(5), interrupted))
+    assert (after.state, after.interruptions, after.failures) == ("waiting", 1, 5)
+    last = committed(ended(committed(arrived(after, 6)), BUSY))
+    assert (last.state, last.attempt, last.reason) == ("failed", 6, "http_503")
+
+
+def test_an_answer_of_an_earlier_attempt_gives_way_to_none() -> None:
+    answered = running(2).model_copy(update={"response": Response(status_code=503, headers={})})
+    assert committed(ended(answered, Ending(None, "dns_failed"))).response is None
+
+
+def test_no_attempt_starts_past_the_time_the_policy_gives() -> None:
+    hurried = call(retry=policy(max_retry_duration="60s"))
+    before = row(call=hurried, state="waiting", attempt=1, failures=1, first_started_at=NOW, attempts=(FIRST,))
+    assert arrived(before, 2, now=NOW + 60).begins
+    step = arrived(before, 2, now=NOW + 60.1)
+    assert step == Step(DONE, step.row, says=(OVER,))
+    assert changes(before, committed(step)) == {
+        "state": "failed",
+        "finished_at": NOW + 60.1,
+        "next_attempt_at": None,
+        "reason": "expired",
+        "blame": "relay",
+        "revision": 2,
+    }
+
+
+def test_a_first_attempt_never_expires() -> None:
+    assert arrived(row(call=call(retry=policy(max_retry_duration="1s"))), 1, now=NOW + 86_400).begins
+
+
+def test_the_last_hundred_attempts_are_kept() -> None:
+    patient = call(retry=policy(max_attempts=200, min_backoff="0s"))
+    after = row(call=patient)
+    for number in range(1, 151):
+        after = committed(ended(committed(arrived(after, number)), BUSY))
+    assert [attempt.attempt for attempt in after.attempts] == list(range(51, 151))
+    assert (after.attempt, after.failures, after.retry_count) == (150, 150, 149)
