@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import resource
+import sqlite3
+from contextlib import contextmanager
+from threading import Barrier, Thread
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from example_rows import NOW, TASK_ID, call, policy, row
+from traced_relay.calls import Callback
+from traced_relay.clock import ManualClock
+from traced_relay.errors import Unavailable
+from traced_relay.ledger import Selection, SqliteLedger
+from traced_relay.rows import Attempt, Response, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ATTEMPT = Attempt(
+    attempt=1,
+    round=1,
+    task_name=f"{TASK_ID}-1",
+    span_id="00f067aa0ba902b7",
+    version="v7",
+    instance="i-1",
+    started_at=NOW + 0.123456,
+    ended_at=NOW + 1,
+    queue_delay_ms=3,
+    latency_ms=876,
+    status_code=503,
+    verdict="retry",
+    reason="http_503",
+    blame="downstream",
+    retry_delay_ms=1500,
+    delay_reason="retry_after",
+)
+FULL = row(
+    kind="callback",
+    call=call(
+        method="PUT",
+        headers={"content-type": "text/plain", "x": ""},
+        body=bytes(range(256)),
+        retry=policy(max_attempts=7, min_backoff="0.1s", retryable_status_codes=[500]),
+        idempotent=True,
+        labels={"team": "billing", "é😀": ""},
+        callback=Callback(url="https://hooks.example.com/", on=("failed",)),
+    ),
+    rule=None,
+    fingerprint="f" * 64,
+    adopted_task_name="projects/p/locations/l/queues/q/tasks/t",
+    sampled=False,
+    state="running",
+    round=2,
+    next_attempt_at=None,
+    finished_at=NOW + 3,
+    first_started_at=NOW + 0.1,
+    attempt=1,
+    failures=1,
+    interruptions=1,
+    worker="w1",
+    reason="http_503",
+    blame="downstream",
+    attempts=(ATTEMPT,),
+    response=Response(status_code=503, headers={"x": "ÿ\x7f"}, body=b"\xff\x00", truncated=True),
+    revision=4,
+)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOW)
+
+
+@pytest.fixture
+def ledger(clock: ManualClock) -> Iterator[SqliteLedger]:
+    opened = SqliteLedger(clock)
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def opened(clock: ManualClock, file: Path) -> Iterator[SqliteLedger]:
+    ledger = SqliteLedger(clock, file)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+def changed(before: Row, **changes: Any) -> Row:
+    return before.model_copy(update={**changes, "revision": before.revision + 1})
+
+
+@pytest.mark.parametrize("written", [row(), FULL])
+def test_a_row_comes_back_as_it_was_written(ledger: SqliteLedger, written: Row) -> None:
+    assert ledger.insert(written)
+    assert ledger.get(TASK_ID) == written
+
+
+def test_a_row_survives_the_process(clock: ManualClock, tmp_path: Path) -> None:
+    with opened(clock, tmp_path / "ledger") as before:
+        before.insert(FULL)
+    with opened(clock, tmp_path / "ledger") as after:
+        assert after.get(TASK_ID) == FULL
+
+
+def test_what_is_not_there_is_none(ledger: SqliteLedger) -> None:
+    assert ledger.get(TASK_ID) is None
+    assert ledger.get("") is None
+
+
+def test_a_task_is_written_once(ledger: SqliteLedger) -> None:
+    assert ledger.insert(row())
+    assert not ledger.insert(row(queue="other", call=call(labels={"a": "b"})))
+    assert ledger.get(TASK_ID) == row()
+    assert ledger.select(Selection(label=("a", "b")), 10) == []
+
+
+def test_a_change_is_written_over_the_revision_before_it_and_no_other(ledger: SqliteLedger) -> None:
+    ledger.insert(row())
+    first = changed(
+        row(), state="running", attempts=(ATTEMPT,), response=Response(status_code=200, headers={}, body=b"x")
+    )
+    assert ledger.replace(first)
+    assert not ledger.replace(changed(row(), state="cancelled"))
+    assert not ledger.replace(first)
+    assert not ledger.replace(changed(changed(first)))
+    assert ledger.get(TASK_ID) == first
+    second = changed(first, state="failed", response=None)
+    assert ledger.replace(second)
+    assert ledger.get(TASK_ID) == second
+
+
+def test_a_row_that_is_not_there_cannot_be_changed(ledger: SqliteLedger) -> None:
+    assert not ledger.replace(changed(row()))
+    assert ledger.get(TASK_ID) is None
+
+
+def test_of_two_processes_that_change_one_row_one_wins(clock: ManualClock, tmp_path: Path) -> None:
+    with opened(clock, tmp_path / "ledger") as one, opened(clock, tmp_path / "ledger") as other:
+        one.insert(row())
+        start, won = Barrier(2), []
+
+        def change(ledger: SqliteLedger, worker: str) -> None:
+            start.wait(5)
+            if ledger.replace(changed(row(), worker=worker)):
+                won.append(worker)
+
+        threads = [Thread(target=change, args=(one, "w1")), Thread(target=change, args=(other, "w2"))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert len(won) == 1
+        found = one.get(TASK_ID)
+        assert found is not None
+        assert found.worker == won[0]
+        assert other.get(TASK_ID) == found
+
+
+def test_a_note_is_in_nobodys_way_and_never_goes_back(ledger: SqliteLedger) -> None:
+    ledger.insert(row())
+    for attempt in (1, 3, 2):
+        ledger.note(TASK_ID, attempt)
+    assert ledger.get(TASK_ID) == row(noted_attempt=3)
+    assert ledger.replace(changed(row(), state="running"))
+    assert ledger.get(TASK_ID) == row(state="running", noted_attempt=3, revision=2)
+    ledger.note("unknown", 1)
+
+
+def test_a_row_is_removed_unless_it_has_changed(ledger: SqliteLedger) -> None:
+    ledger.insert(row(call=call(labels={"a": "b"})))
+    ledger.replace(changed(row(call=call(labels={"a": "b"}))))
+    assert not ledger.remove(row())
+    assert ledger.remove(row(revision=2))
+    assert not ledger.remove(row(revision=2))
+    assert ledger.get(TASK_ID) is None
+    assert ledger.insert(row(call=call(labels={"a": "c"})))
+    assert ledger.select(Selection(label=("a", "b")), 10) == []
+
+
+def listed(ledger: SqliteLedger, limit: int = 10, **selection: Any) -> list[str]:
+    return [found.task_id for found in ledger.select(Selection(**selection), limit)]
+
+
+@pytest.fixture
+def filled(ledger: SqliteLedger) -> SqliteLedger:
+    labels = call(labels={"team": "billing", "tier": "1"})
+    for given in (
+        row(task_id="a", created_at=NOW + 1, call=labels, attempts=(ATTEMPT,)),
+        row(task_id="b", created_at=NOW + 2, state="failed", reason="timeout"),
+        row(task_id="c", created_at=NOW + 2, queue="slow", call=call(labels={"team": "sales"})),
+        row(task_id="d", created_at=NOW + 3, rule="partner", caller="other@p"),
+        row(task_id="e", created_at=NOW + 4, kind="callback"),
+    ):
+        ledger.insert(given)
+    return ledger
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ({}, "dcba"),
+        ({"kind": "callback"}, "e"),
+        ({"state": "failed"}, "b"),
+        ({"state": "queued"}, "dca"),
+        ({"queue": "slow"}, "c"),
+        ({"rule": "partner"}, "d"),
+        ({"reason": "timeout"}, "b"),
+        ({"version": "v7"}, "a"),
+        ({"caller": "other@p"}, "d"),
+        ({"since": NOW + 2}, "dcb"),
+        ({"since": NOW + 5}, ""),
+        ({"label": ("team", "billing")}, "a"),
+        ({"label": ("team", "")}, ""),
+        ({"label": ("billing", "team")}, ""),
+        ({"before": (NOW + 2, "c")}, "ba"),
+        ({"before": (NOW + 3, "a")}, "cba"),
+        ({"state": "queued", "queue": "relay", "label": ("tier", "1")}, "a"),
+        ({"queue": "' OR 1=1 --"}, ""),
+        ({"label": ("%", "%")}, ""),
+    ],
+)
+def test_a_list_is_newest_first_and_filtered(filled: SqliteLedger, selection: dict[str, Any], expected: str) -> None:
+    assert "".join(listed(filled, **selection)) == expected
+
+
+def test_a_list_follows_what_changed(filled: SqliteLedger) -> None:
+    filled.replace(row(task_id="a", created_at=NOW + 1, state="failed", reason="http_404", revision=2))
+    assert listed(filled, state="failed") == ["b", "a"]
+    assert listed(filled, reason="http_404") == ["a"]
+    assert listed(filled, version="v7") == []
+
+
+def test_pages_follow_each_other_without_gap_or_overlap(filled: SqliteLedger) -> None:
+    seen: list[str] = []
+    before: tuple[float, str] | None = None
+    while page := filled.select(Selection(before=before), 1):
+        seen += [found.task_id for found in page]
+        before = (page[-1].created_at, page[-1].task_id)
+    assert seen == ["d", "c", "b", "a"]
+
+
+def test_a_list_has_rows_without_bodies(ledger: SqliteLedger) -> None:
+    ledger.insert(FULL)
+    ledger.note(TASK_ID, 2)
+    [found] = ledger.select(Selection(kind="callback"), 1)
+    answer = FULL.response
+    assert answer is not None
+    bodiless = {"call": FULL.call.model_copy(update={"body": b""}), "response": answer.model_copy(update={"body": b""})}
+    assert found == FULL.model_copy(update={**bodiless, "noted_attempt": 2})
+
+
+def test_a_worker_lives_until_its_time_is_over(ledger: SqliteLedger, clock: ManualClock) -> None:
+    assert not ledger.is_alive("w1")
+    ledger.keep_alive("w1", 15)
+    clock.advance(14.9)
+    assert ledger.is_alive("w1")
+    assert not ledger.is_alive("w2")
+    ledger.keep_alive("w1", 15)
+    clock.advance(14.9)
+    assert ledger.is_alive("w1")
+    clock.advance(0.1)
+    assert not ledger.is_alive("w1")
+
+
+def test_a_worker_can_give_up_at_once(ledger: SqliteLedger) -> None:
+    ledger.keep_alive("w1", 15)
+    ledger.keep_alive("w1", 0)
+    assert not ledger.is_alive("w1")
+
+
+def test_one_process_sees_that_the_worker_of_another_lives(clock: ManualClock, tmp_path: Path) -> None:
+    with opened(clock, tmp_path / "ledger") as one, opened(clock, tmp_path / "ledger") as other:
+        one.keep_alive("w1", 15)
+        assert other.is_alive("w1")
+
+
+def test_a_closed_ledger_is_unavailable(clock: ManualClock) -> None:
+    ledger = SqliteLedger(clock)
+    ledger.close()
+    for ask in (
+        lambda: ledger.get(TASK_ID),
+        lambda: ledger.insert(row()),
+        lambda: ledger.select(Selection(), 1),
+        lambda: ledger.is_alive("w1"),
+    ):
+        with pytest.raises(Unavailable, match="the ledger cannot be used"):
+            ask()
+
+
+def test_a_place_that_holds_no_ledger_is_unavailable(clock: ManualClock, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("not a database, and long enough to be looked at " * 100)
+    for place in (tmp_path, tmp_path / "missing" / "ledger", tmp_path / "text"):
+        with pytest.raises(Unavailable, match="the ledger cannot be used"):
+            SqliteLedger(clock, place)
+
+
+def test_a_row_of_another_version_is_unavailable_and_not_guessed_at(clock: ManualClock, tmp_path: Path) -> None:
+    with opened(clock, tmp_path / "ledger") as ledger:
+        ledger.insert(row())
+        with sqlite3.connect(tmp_path / "ledger") as raw:
+            raw.execute("""UPDATE tasks SET document = json_set(document, '$.colour', 'red')""")
+        raw.close()
+        with pytest.raises(Unavailable, match="cannot read: 1 problems"):
+            ledger.get(TASK_ID)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process grows past 64 KiB; the kernel says so as it would of a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_on_a_full_disk_nothing_is_half_made_and_later_all_is_well(clock: ManualClock, tmp_path: Path) -> None:
+    large = call(body=b"x" * 500_000, labels={"a": "b"})
+    with opened(clock, tmp_path / "ledger") as ledger:
+        ledger.insert(row(task_id="before"))
+        with full_disk():
+            for _ in range(2):
+                with pytest.raises(Unavailable, match="the ledger cannot be used"):
+                    ledger.insert(row(call=large))
+        assert ledger.get(TASK_ID) is None
+        assert ledger.select(Selection(label=("a", "b")), 1) == []
+        assert ledger.insert(row(call=large))
+        assert ledger.get(TASK_ID) == row(call=large)
+        assert ledger.get("before") is not None
