@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 from contextlib import ExitStack
-from threading import Event
+from threading import Event, Semaphore
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -337,7 +338,6 @@ def test_stopping_cuts_what_is_in_flight_and_a_restart_sends_it_again(clock: Man
             queue.make_queue()
             queue.create("cut", **http(worker))
             worker.wait_for(1)
-            clock.advance(3600 * 24)
             queue.create("late", **http(worker), schedule_time=m.Timestamp(seconds=int(clock.now()) + 60))
         assert gone.wait(5)
 
@@ -355,3 +355,27 @@ def test_a_queue_can_be_stopped_before_it_had_anything_to_do() -> None:
     with ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(Running(SystemClock()))
+
+
+def test_a_machine_without_room_for_more_threads_delivers_with_those_it_has(clock: ManualClock) -> None:
+    asked, go_on = Semaphore(0), Event()
+
+    def hesitate(email: str, audience: str) -> str:
+        asked.release()
+        assert go_on.wait(10)
+        return email
+
+    with ScriptedWorker() as worker, Running(clock, mint=hesitate) as queue:
+        queue.make_queue()
+        usual = threading.stack_size(1 << 47)  # more than there is, so that no thread can start
+        try:
+            for _ in range(3):
+                queue.create("", **http(worker, oidc_token={"service_account_email": "e"}))
+            assert asked.acquire(timeout=10)
+        finally:
+            threading.stack_size(usual)
+        go_on.set()
+        queue.settle()
+
+        assert len(worker.requests) == 3
+        assert queue.left() == []

@@ -1,4 +1,6 @@
+from datetime import timedelta, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 from rig import QUEUE, START, duration, refusal
@@ -205,6 +207,13 @@ def test_more_than_30_days_ahead_is_refused_with_the_time_as_production_writes_i
             "Schedule time must be no more than 720h in the future."
         ),
     )
+
+
+def test_without_time_zone_data_times_are_written_as_in_winter() -> None:
+    def find(name: str) -> tzinfo:
+        raise ZoneInfoNotFoundError(name)
+
+    assert validation.pacific(find).utcoffset(None) == timedelta(hours=-8)
 
 
 def test_the_largest_task_is_a_byte_smaller_than_one_that_is_refused() -> None:

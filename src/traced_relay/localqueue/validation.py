@@ -14,6 +14,7 @@ from traced_relay.localqueue.configuration import check_retry_config
 from traced_relay.localqueue.errors import invalid
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import tzinfo
 
 LONGEST_SCHEDULE = 30 * 86400
@@ -117,15 +118,15 @@ def _settle_schedule(task: m.Task, now: float) -> None:
         task.schedule_time.nanos -= task.schedule_time.nanos % 1000
 
 
-def _pacific() -> tzinfo:
-    # Production writes times in these texts as of its head office; a machine may lack the time zones' data.
+def pacific(find: Callable[[str], tzinfo] = ZoneInfo) -> tzinfo:
+    """Production's own time zone, in which it writes times in its texts."""
     try:
-        return ZoneInfo("America/Los_Angeles")
-    except ZoneInfoNotFoundError:
+        return find("America/Los_Angeles")
+    except ZoneInfoNotFoundError:  # a machine may lack the time zones' data
         return timezone(timedelta(hours=-8))
 
 
-_PACIFIC = _pacific()
+_PACIFIC = pacific()
 
 
 def set_time(stamp: m.Timestamp, time: float) -> None:
