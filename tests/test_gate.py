@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.auth import crypt, jwt
+from hypothesis import given
+from hypothesis import strategies as st
+from werkzeug.datastructures import EnvironHeaders, Headers
+
+from traced_relay import relay_file
+from traced_relay.clock import ManualClock, SystemClock
+from traced_relay.errors import NotAuthorized, Unavailable
+from traced_relay.gate import ANYBODY, GOOGLE_ISSUERS, Certificates, Gate, Keys, Principal, is_local_host
+from traced_relay.localqueue.tokens import Signer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ISSUER = "https://accounts.google.com"
+AUDIENCE = "https://relay.example.com"
+REPORTS = "reports@p.iam.gserviceaccount.com"
+ONCALL = "oncall@example.com"
+QUEUE_ACCOUNT = "queue@p.iam.gserviceaccount.com"
+HTTP_WORKER = {"url": "https://relay-x.a.run.app", "service_account": QUEUE_ACCOUNT}
+SIGNER, STRANGER = Signer.generate(), Signer.generate()
+
+
+def gate(
+    worker: dict[str, str] | None = None,
+    *,
+    audience: str | None = AUDIENCE,
+    fetch: Callable[[], Certificates] = SIGNER.certificates,
+    issuers: tuple[str, ...] | None = GOOGLE_ISSUERS,
+    believes_app_engine: bool = True,
+    open_on_loopback: bool = False,
+) -> Gate:
+    rules = relay_file.parse(
+        {
+            "queues": [{"name": "relay"}, {"name": "relay-callbacks", "for": "callbacks"}],
+            "worker": worker or {"app_engine": "default"},
+            "audience": audience,
+            "callers": [
+                {"email": REPORTS, "queues": ["relay"], "downstreams": ["reports"]},
+                {"email": ONCALL, "role": "operator", "queues": "*", "downstreams": "*"},
+            ],
+        },
+        "rules",
+    )
+    return Gate(
+        rules,
+        keys=Keys(fetch, ManualClock()),
+        issuers=issuers,
+        believes_app_engine=believes_app_engine,
+        open_on_loopback=open_on_loopback,
+    )
+
+
+def minted(
+    email: str = REPORTS, audience: str = AUDIENCE, *, by: Signer = SIGNER, issuer: str = ISSUER, ago: float = 0
+) -> str:
+    return by.mint(email, audience, issuer=issuer, now=SystemClock().now() - ago)
+
+
+def bearing(token: str, **others: str) -> Headers:
+    return Headers(
+        {"Authorization": f"Bearer {token}"} | {name.replace("_", "-"): value for name, value in others.items()}
+    )
+
+
+def claims(**changes: Any) -> str:
+    """A token signed by the right key, with claims as they are given; None leaves one out."""
+    now = int(SystemClock().now())
+    plain = {"iss": ISSUER, "aud": AUDIENCE, "email": REPORTS, "email_verified": True, "iat": now, "exp": now + 600}
+    signer = crypt.RSASigner.from_string(SIGNER.pem, SIGNER.key_id)
+    payload = {name: value for name, value in (plain | changes).items() if value is not None}
+    return jwt.encode(signer, payload).decode()
+
+
+def unsigned(header: Any, payload: Any = None) -> str:
+    parts = (json.dumps(header), json.dumps(payload), "signature")
+    return ".".join(base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts)
+
+
+def refusal(admit: Callable[[Headers], object], headers: Headers) -> tuple[int, str]:
+    with pytest.raises(NotAuthorized) as refused:
+        admit(headers)
+    return refused.value.status, refused.value.reason
+
+
+def test_a_listed_account_with_a_valid_token_is_let_in() -> None:
+    assert gate().admit_caller(bearing(minted())) == Principal(REPORTS, ("relay",), ("reports",))
+    assert gate().admit_caller(bearing(minted(ONCALL))) == Principal(ONCALL, "*", "*", is_operator=True)
+
+
+def test_a_token_may_be_half_a_minute_ahead_or_behind() -> None:
+    now = int(SystemClock().now())
+    assert gate().admit_caller(bearing(claims(iat=now + 25))).name == REPORTS
+    assert gate().admit_caller(bearing(claims(iat=now - 600, exp=now - 25))).name == REPORTS
+
+
+@pytest.mark.parametrize(
+    ("authorization", "reason"),
+    [
+        *((value, "no_token") for value in (None, "", "Bearer", "Bearer ", "Basic dTpw", "token", "BearerX y")),
+        *(
+            (f"Bearer {value}", "bad_token")
+            for value in ("x", "x.y.z", "..", "a.b", "é", "\0", "x" * 8193, "x.y.z, Bearer a")
+        ),
+        (lambda: f"Bearer {minted(by=STRANGER)}", "bad_token"),
+        (lambda: f"Bearer {minted(audience='https://elsewhere.example.com')}", "bad_token"),
+        (lambda: f"Bearer {minted(ago=3700)}", "bad_token"),
+        (lambda: f"Bearer {minted(ago=-120)}", "bad_token"),
+        (lambda: f"Bearer {minted()}x", "bad_token"),
+        (lambda: f"Bearer {minted().rpartition('.')[0]}.SIGNATURE_REMOVED_BY_GOOGLE", "bad_token"),
+        (lambda: f"Bearer {claims(exp=None)}", "bad_token"),
+        (lambda: f"Bearer {claims(aud=None)}", "bad_token"),
+        (lambda: f"Bearer {unsigned({'alg': 'none'}, {'email': REPORTS})}", "bad_token"),
+        (lambda: f"Bearer {unsigned({'alg': 'HS256', 'kid': SIGNER.key_id}, {})}", "bad_token"),
+        (lambda: f"Bearer {unsigned({'alg': 'RS256', 'kid': [1]}, {})}", "bad_token"),
+        (lambda: f"Bearer {unsigned([], [])}", "bad_token"),
+        (lambda: f"Bearer {claims(iss='https://accounts.evil.test')}", "bad_issuer"),
+        (lambda: f"Bearer {claims(iss=None)}", "bad_issuer"),
+        (lambda: f"Bearer {claims(email=None)}", "no_email"),
+        (lambda: f"Bearer {claims(email=[REPORTS])}", "no_email"),
+        *(
+            (lambda value=value: f"Bearer {claims(email_verified=value)}", "no_email")
+            for value in (None, False, "true", 1)
+        ),
+    ],
+)
+def test_without_a_valid_token_nobody_is_let_in(authorization: str | Callable[[], str] | None, reason: str) -> None:
+    value = authorization() if callable(authorization) else authorization
+    assert refusal(gate().admit_caller, Headers({} if value is None else {"Authorization": value})) == (401, reason)
+
+
+def test_an_account_that_is_not_listed_is_refused() -> None:
+    assert refusal(gate().admit_caller, bearing(minted("other@example.com"))) == (403, "unknown_caller")
+    assert refusal(gate().admit_caller, bearing(minted(REPORTS.upper()))) == (403, "unknown_caller")
+
+
+def test_without_an_audience_of_its_own_the_relay_believes_no_token() -> None:
+    assert refusal(gate(audience=None).admit_caller, bearing(minted())) == (401, "bad_token")
+    assert refusal(gate(audience="").admit_caller, bearing(claims(aud=""))) == (401, "bad_token")
+
+
+def test_a_deeply_nested_token_is_refused_before_it_is_read() -> None:
+    deep = base64.urlsafe_b64encode(b"[" * 5000).decode()
+    assert refusal(gate().admit_caller, bearing(f"{deep}.e30.e30")) == (401, "bad_token")
+
+
+def test_locally_the_queues_own_issuer_is_believed() -> None:
+    token = minted(issuer="http://127.0.0.1:8124")
+    assert gate(issuers=None).admit_caller(bearing(token)).name == REPORTS
+    assert refusal(gate().admit_caller, bearing(token)) == (401, "bad_issuer")
+
+
+APP_ENGINE = {"X-AppEngine-QueueName": "relay", "X-AppEngine-TaskName": "t"}
+CLOUD_TASKS = {"X_CloudTasks_QueueName": "relay", "X_CloudTasks_TaskName": "t"}
+
+
+@pytest.mark.parametrize("queue", ["relay", "relay-callbacks"])
+def test_on_app_engine_its_header_is_the_queue(queue: str) -> None:
+    gate().admit_queue(Headers(APP_ENGINE | {"X-AppEngine-QueueName": queue}))
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ({}, (403, "not_from_the_queue")),
+        ({"X-CloudTasks-QueueName": "relay", "X-CloudTasks-TaskName": "t"}, (403, "not_from_the_queue")),
+        ({"X-AppEngine-QueueName": "other", "X-AppEngine-TaskName": "t"}, (403, "unknown_queue")),
+        ({"X-AppEngine-QueueName": "relay,other", "X-AppEngine-TaskName": "t"}, (403, "unknown_queue")),
+        ({"X-AppEngine-QueueName": "", "X-AppEngine-TaskName": "t"}, (403, "unknown_queue")),
+        ({"X-AppEngine-QueueName": "relay"}, (403, "no_task_name")),
+    ],
+)
+def test_what_app_engine_did_not_send_is_refused(headers: dict[str, str], refused: tuple[int, str]) -> None:
+    assert refusal(gate().admit_queue, Headers(headers)) == refused
+
+
+def test_elsewhere_app_engines_header_is_nothing() -> None:
+    assert refusal(gate(believes_app_engine=False).admit_queue, Headers(APP_ENGINE)) == (403, "not_from_the_queue")
+    assert refusal(gate(HTTP_WORKER).admit_queue, Headers(APP_ENGINE)) == (401, "no_token")
+
+
+def test_an_http_worker_takes_the_token_of_the_queues_account_alone() -> None:
+    gate(HTTP_WORKER).admit_queue(bearing(minted(QUEUE_ACCOUNT), **CLOUD_TASKS))
+    for email in (REPORTS, ONCALL):
+        assert refusal(gate(HTTP_WORKER).admit_queue, bearing(minted(email), **CLOUD_TASKS)) == (
+            403,
+            "not_from_the_queue",
+        )
+    assert refusal(gate(HTTP_WORKER).admit_queue, bearing(minted(QUEUE_ACCOUNT))) == (403, "no_task_name")
+    other = CLOUD_TASKS | {"X_CloudTasks_QueueName": "other"}
+    assert refusal(gate(HTTP_WORKER).admit_queue, bearing(minted(QUEUE_ACCOUNT), **other)) == (403, "unknown_queue")
+
+
+def test_open_on_loopback_anybody_may_enqueue_who_asks_for_this_machine() -> None:
+    opened = gate(open_on_loopback=True)
+    assert opened.admit_caller(Headers({"Host": "localhost:8080"})) == ANYBODY
+    assert refusal(opened.admit_caller, Headers({"Host": "rebound.example:8080"})) == (403, "foreign_host")
+    assert refusal(opened.admit_caller, Headers()) == (403, "foreign_host")
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        *((host, True) for host in ("localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:8080")),
+        *(
+            (host, False)
+            for host in ("", "localhost.", "localhost.evil.test", "127.0.0.1.evil.test", "127.0.0.2", "0.0.0.0")
+        ),
+        *(
+            (host, False)
+            for host in ("::1", "[::1]evil.test", "[::1", "localhost:80:80", "localhost@evil.test", "localhost\n")
+        ),
+    ],
+)
+def test_a_host_header_names_this_machine_or_another(host: str, expected: bool) -> None:
+    assert is_local_host(host) is expected
+
+
+def test_a_principal_may_use_what_is_listed_or_all() -> None:
+    some, every = Principal("a@b", ("relay",), ("reports",)), Principal("a@b", "*", "*")
+    assert [some.may_use_queue(queue) for queue in ("relay", "other")] == [True, False]
+    assert [some.may_call(rule) for rule in ("reports", "partner")] == [True, False]
+    assert every.may_use_queue("other")
+    assert every.may_call("partner")
+
+
+def unreachable() -> Certificates:
+    raise Unavailable("certificates cannot be fetched")
+
+
+def test_without_certificates_nobody_can_say_whether_a_token_is_valid() -> None:
+    with pytest.raises(Unavailable):
+        gate(fetch=unreachable).admit_caller(bearing(minted()))
+    assert refusal(gate(fetch=unreachable).admit_caller, Headers()) == (401, "no_token")
+
+
+TEXTS = st.text(alphabet=st.characters(exclude_categories=[]))
+HEADERS_OF_TOKENS = st.dictionaries(
+    st.sampled_from(["alg", "kid", "typ"]), st.sampled_from(["RS256", "ES256", "none", SIGNER.key_id]) | TEXTS
+)
+TOKENS = (
+    TEXTS
+    | st.binary().map(lambda octets: octets.decode("latin-1"))
+    | st.builds(unsigned, HEADERS_OF_TOKENS | st.lists(st.none()), st.dictionaries(TEXTS, TEXTS))
+    | st.tuples(TEXTS, st.integers(0, 500)).map(lambda edit: VALID[: edit[1]] + edit[0] + VALID[edit[1] :])
+)
+VALID = minted("nobody@example.com")
+
+
+@pytest.mark.parametrize("fetch", [SIGNER.certificates, unreachable])
+@given(scheme=st.sampled_from(["Bearer ", "bearer ", "", "Bearer"]), token=TOKENS)
+def test_no_bytes_sent_as_a_token_make_it_raise_anything_but_a_refusal(
+    fetch: Callable[[], Certificates], scheme: str, token: str
+) -> None:
+    headers = EnvironHeaders({"HTTP_AUTHORIZATION": scheme + token})
+    for admit in (gate(fetch=fetch).admit_caller, gate(HTTP_WORKER, fetch=fetch).admit_queue):
+        with pytest.raises((NotAuthorized, Unavailable)):
+            admit(headers)
+
+
+class Source:
+    """Where certificates come from: its answers in their order, and how often it was asked."""
+
+    def __init__(self, *answers: Certificates | None) -> None:
+        self._answers: Iterator[Certificates | None] = iter(answers)
+        self.asked = 0
+
+    def __call__(self) -> Certificates:
+        self.asked += 1
+        answer = next(self._answers)
+        if answer is None:
+            raise Unavailable("away")
+        return answer
+
+
+def test_keys_are_fetched_once_an_hour() -> None:
+    source, clock = Source({"a": "1"}, {"a": "2"}), ManualClock()
+    keys = Keys(source, clock)
+    assert [keys.having("a"), keys.having("a")] == [{"a": "1"}] * 2
+    clock.advance(3599)
+    assert (keys.having("a"), source.asked) == ({"a": "1"}, 1)
+    clock.advance(1)
+    assert (keys.having("a"), source.asked) == ({"a": "2"}, 2)
+
+
+def test_a_new_key_is_asked_for_but_not_for_every_strangers_token() -> None:
+    source, clock = Source({"a": "1"}, {"a": "1"}, {"a": "1", "b": "2"}), ManualClock()
+    keys = Keys(source, clock)
+    keys.having("a")
+    clock.advance(31)
+    assert [keys.having("b") for _ in range(5)] == [{"a": "1"}] * 5
+    assert source.asked == 2
+    clock.advance(31)
+    assert keys.having("b") == {"a": "1", "b": "2"}
+
+
+def test_old_keys_serve_on_while_the_source_is_away_and_it_is_asked_now_and_then() -> None:
+    source, clock = Source({"a": "1"}, None, None, {"a": "2"}), ManualClock()
+    keys = Keys(source, clock)
+    keys.having("a")
+    clock.advance(7200)
+    assert [keys.having("a") for _ in range(5)] == [{"a": "1"}] * 5
+    assert source.asked == 2
+    clock.advance(31)
+    assert (keys.having("a"), source.asked) == ({"a": "1"}, 3)
+    clock.advance(31)
+    assert keys.having("a") == {"a": "2"}
+
+
+def test_without_any_key_the_source_is_asked_each_time() -> None:
+    source = Source(None, None, {"a": "1"})
+    keys = Keys(source, ManualClock())
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            keys.having("a")
+    assert keys.having("a") == {"a": "1"}

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from traced_relay import errors, problems
+from traced_relay.errors import FieldError, RelayError
+
+FIELDS = (FieldError("retry.max_attempts", "must be at least 1, got 0"),)
+BROKEN = errors.InvalidCall("retry.max_attempts must be at least 1, got 0", errors=FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "detail"),
+    [
+        (BROKEN, 422, "retry.max_attempts must be at least 1, got 0"),
+        (errors.InvalidCall("the body is not JSON", status=400), 400, "the body is not JSON"),
+        (
+            errors.NotAuthorized("an ID token is required", status=401, reason="no_token"),
+            401,
+            "an ID token is required",
+        ),
+        (errors.NotAuthorized("only Cloud Tasks may", status=403, reason="x"), 403, "only Cloud Tasks may"),
+        (errors.NotFound("there is no task"), 404, "there is no task"),
+        (
+            errors.Unavailable("/data/ledger is locked"),
+            503,
+            "the ledger, the queue or the certificates cannot be reached; try again",
+        ),
+        (errors.EnqueueFailed("queue p/l/q: no permission"), 503, "the queue refused the task; nothing was enqueued"),
+        (errors.IdentityFailed("no ID token"), 500, "no ID token"),
+    ],
+)
+def test_an_error_has_its_status_and_what_the_caller_may_know(error: RelayError, status: int, detail: str) -> None:
+    assert (problems.status_of(error), problems.detail_of(error)) == (status, detail)
+
+
+def test_only_a_broken_rule_names_fields() -> None:
+    assert problems.fields_of(BROKEN) == FIELDS
+    assert problems.fields_of(errors.NotFound("x")) == ()
+
+
+def test_a_problem_in_full() -> None:
+    answer = problems.problem(422, BROKEN.detail, FIELDS)
+    assert answer.status == "422 UNPROCESSABLE ENTITY"
+    assert answer.content_type == "application/problem+json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert json.loads(answer.get_data()) == {
+        "type": "about:blank",
+        "title": "Unprocessable Entity",
+        "status": 422,
+        "detail": "retry.max_attempts must be at least 1, got 0",
+        "errors": [{"field": "retry.max_attempts", "message": "must be at least 1, got 0"}],
+    }
+
+
+def test_a_problem_without_fields_has_no_errors() -> None:
+    assert problems.document_of(404, "there is no task") == {
+        "type": "about:blank",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "there is no task",
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "value"),
+    [
+        (401, "WWW-Authenticate", "Bearer"),
+        (503, "Retry-After", "5"),
+        (403, "WWW-Authenticate", None),
+        (500, "Retry-After", None),
+    ],
+)
+def test_a_status_has_the_header_that_http_wants_with_it(status: int, name: str, value: str | None) -> None:
+    assert problems.problem(status, "x").headers.get(name) == value
+
+
+def test_a_problem_is_ascii_whatever_it_speaks_of() -> None:
+    assert problems.problem(422, "é\ud800", [FieldError("\ud800", "é")]).get_data().isascii()

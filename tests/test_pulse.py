@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import logging
+from threading import Condition
+from typing import TYPE_CHECKING
+
+import pytest
+
+from traced_relay.clock import ManualClock
+from traced_relay.ledger import SqliteLedger
+from traced_relay.pulse import BEAT, LEASE, Pulse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class WatchedClock(ManualClock):
+    """Tells when somebody waits on it, so that a test moves it no sooner."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waited: list[Condition] = []
+        self._waits = Condition()
+
+    def wait(self, condition: Condition, seconds: float | None) -> None:
+        with self._waits:
+            self._waited.append(condition)
+            self._waits.notify_all()
+        super().wait(condition, seconds)
+
+    def wait_for_waits(self, count: int) -> None:
+        with self._waits:
+            assert self._waits.wait_for(lambda: len(self._waited) >= count, 5)
+        with self._waited[-1]:  # free again once its holder sleeps
+            pass
+
+
+@pytest.fixture
+def clock() -> WatchedClock:
+    return WatchedClock()
+
+
+@pytest.fixture
+def ledger(clock: WatchedClock) -> Iterator[SqliteLedger]:
+    opened = SqliteLedger(clock)
+    yield opened
+    opened.close()
+
+
+def test_a_worker_lives_as_long_as_its_pulse_beats(clock: WatchedClock, ledger: SqliteLedger) -> None:
+    pulse = Pulse(ledger, "w1", clock)
+    assert not ledger.is_alive("w1")
+    pulse.start()
+    for beats in range(1, 20):
+        clock.wait_for_waits(beats)
+        assert ledger.is_alive("w1")
+        clock.advance(BEAT)
+    pulse.stop()
+
+
+def test_a_worker_that_stops_gives_up_at_once(clock: WatchedClock, ledger: SqliteLedger) -> None:
+    pulse = Pulse(ledger, "w1", clock)
+    pulse.start()
+    pulse.stop()
+    assert not ledger.is_alive("w1")
+
+
+def test_a_lease_outlives_two_beats_that_are_missed(clock: WatchedClock, ledger: SqliteLedger) -> None:
+    ledger.keep_alive("w1", LEASE)
+    clock.advance(2 * BEAT)
+    assert ledger.is_alive("w1")
+    clock.advance(BEAT)
+    assert not ledger.is_alive("w1")
+
+
+def test_a_beat_that_cannot_be_written_is_told_of_and_does_not_end_the_pulse(
+    clock: WatchedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = SqliteLedger(clock)
+    pulse = Pulse(ledger, "w1", clock)
+    pulse.start()
+    ledger.close()
+    with caplog.at_level(logging.WARNING, "traced_relay.pulse"):
+        for beats in (1, 2):
+            clock.wait_for_waits(beats)
+            clock.advance(BEAT)
+        clock.wait_for_waits(3)
+        pulse.stop()
+    assert len(caplog.messages) == 3
+    assert set(caplog.messages) == {caplog.messages[0]}
+    assert caplog.messages[0].startswith("the worker's sign of life could not be written: the ledger cannot be used")

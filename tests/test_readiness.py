@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from traced_relay.clock import ManualClock
+from traced_relay.errors import EnqueueFailed, RelayError, Unavailable
+from traced_relay.ledger import SqliteLedger
+from traced_relay.readiness import LATELY, Readiness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Queue:
+    """A queue that can be made to fail, and counts how often it was looked at."""
+
+    def __init__(self) -> None:
+        self.failure: RelayError | None = None
+        self.looks = 0
+
+    def see(self) -> None:
+        self.looks += 1
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def ledger(clock: ManualClock) -> Iterator[SqliteLedger]:
+    opened = SqliteLedger(clock)
+    yield opened
+    opened.close()
+
+
+def test_a_yes_is_believed_for_a_while(clock: ManualClock, ledger: SqliteLedger) -> None:
+    queue = Queue()
+    readiness = Readiness(clock, ledger, queue.see)
+    assert [readiness.is_ready() for _ in range(5)] == [True] * 5
+    queue.failure = Unavailable("away")
+    clock.advance(LATELY)
+    assert readiness.is_ready()
+    assert queue.looks == 1
+    clock.advance(0.1)
+    assert not readiness.is_ready()
+
+
+@pytest.mark.parametrize("failure", [Unavailable("away"), EnqueueFailed("no such queue")])
+def test_without_the_queue_it_is_not_ready_and_looks_again_at_once(
+    clock: ManualClock, ledger: SqliteLedger, failure: RelayError
+) -> None:
+    queue = Queue()
+    queue.failure = failure
+    readiness = Readiness(clock, ledger, queue.see)
+    assert [readiness.is_ready(), readiness.is_ready()] == [False, False]
+    assert queue.looks == 2
+    queue.failure = None
+    assert readiness.is_ready()
+
+
+def test_without_the_ledger_it_is_not_ready(clock: ManualClock) -> None:
+    ledger = SqliteLedger(clock)
+    ledger.close()
+    assert not Readiness(clock, ledger, Queue().see).is_ready()

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import traced_relay
+from traced_relay import relay_file, settings
+from traced_relay.errors import InvalidSettings
+from traced_relay.settings import Settings
+
+RULES = "location: us-central1\nqueues: [{name: relay}, {name: back, for: callbacks}]\nworker: {app_engine: default}\n"
+HTTP_WORKER = "{url: https://relay-x.a.run.app, service_account: queue@p.iam.gserviceaccount.com}"
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "relay.yaml").write_text(RULES)
+    return {
+        "RELAY_CONFIG": str(tmp_path / "relay.yaml"),
+        "GOOGLE_CLOUD_PROJECT": "p",
+        "RELAY_LEDGER": "memory",
+        "CLOUD_TASKS_EMULATOR_HOST": "127.0.0.1:8123",
+    }
+
+
+def rewrite(environ: dict[str, str], text: str) -> None:
+    Path(environ["RELAY_CONFIG"]).write_text(text)
+
+
+def refusal(environ: dict[str, str]) -> str:
+    with pytest.raises(InvalidSettings) as refused:
+        settings.from_environment(environ)
+    return str(refused.value)
+
+
+def test_a_local_relay_is_read_whole(environ: dict[str, str]) -> None:
+    read = settings.from_environment(environ)
+    assert read == Settings(
+        project="p",
+        location="us-central1",
+        rules=relay_file.load(Path(environ["RELAY_CONFIG"])),
+        ledger="memory",
+        platform="local",
+        emulator="127.0.0.1:8123",
+        port=8080,
+        threads=100,
+        version=traced_relay.__version__,
+        instance=read.instance,
+    )
+    assert read.instance
+    assert (read.is_local, read.host, read.max_timeout, read.call_queues) == (True, "127.0.0.1", 86_400.0, ["relay"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"PORT": "0"}, {"port": 0}),
+        ({"PORT": ""}, {"port": 8080}),
+        ({"PORT": "9000", "RELAY_THREADS": "7"}, {"port": 9000, "threads": 7}),
+        ({"RELAY_LEDGER": "sqlite:/data/ledger"}, {"ledger": "sqlite:/data/ledger"}),
+        ({"CLOUD_TASKS_EMULATOR_HOST": "[::1]:1"}, {"emulator": "[::1]:1"}),
+        ({"CLOUD_TASKS_EMULATOR_HOST": "localhost:1"}, {"emulator": "localhost:1"}),
+        ({"CLOUD_TASKS_EMULATOR_HOST": ""}, {"emulator": None, "platform": "other", "host": "0.0.0.0"}),
+        ({"K_REVISION": "relay-00007", "GAE_INSTANCE": "i-1"}, {"version": "relay-00007", "instance": "i-1"}),
+        ({"RELAY_LOCATION": "europe-west1"}, {"location": "us-central1"}),
+    ],
+)
+def test_the_environment_says_what_differs_by_deployment(
+    environ: dict[str, str], changes: dict[str, str], expected: dict[str, Any]
+) -> None:
+    read = settings.from_environment(environ | changes)
+    assert {name: getattr(read, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"RELAY_CONFIG": "/nowhere/relay.yaml"}, "/nowhere/relay.yaml: cannot be read: No such file or directory"),
+        ({"GOOGLE_CLOUD_PROJECT": ""}, "GOOGLE_CLOUD_PROJECT must be set: the project whose queues are used"),
+        ({"RELAY_LEDGER": ""}, "RELAY_LEDGER must be set: where tasks are kept: memory or sqlite:FILE"),
+        ({"RELAY_LEDGER": "redis:x"}, "RELAY_LEDGER must be memory or sqlite:FILE, got 'redis:x'"),
+        ({"RELAY_LEDGER": "sqlite:"}, "RELAY_LEDGER must be memory or sqlite:FILE, got 'sqlite:'"),
+        *(
+            ({"PORT": text}, f"PORT must be a number from 0 to 65535, got {text!r}")
+            for text in ("65536", "-1", "http", " 80", "8080x", "1e3")
+        ),
+        ({"RELAY_THREADS": "0"}, "RELAY_THREADS must be a number from 1 to 10000, got '0'"),
+        *(
+            (
+                {"CLOUD_TASKS_EMULATOR_HOST": address},
+                f"CLOUD_TASKS_EMULATOR_HOST must be a loopback address such as 127.0.0.1:8123, got {address!r}",
+            )
+            for address in (
+                "10.0.0.1:8123",
+                "127.0.0.1",
+                "emulator:8123",
+                "127.0.0.1.evil.test:1",
+                "localhost:",
+                ":8123",
+            )
+        ),
+    ],
+)
+def test_what_is_missing_or_wrong_is_named(environ: dict[str, str], changes: dict[str, str], why: str) -> None:
+    assert refusal(environ | changes) == why
+
+
+def test_without_a_location_in_the_file_the_environment_names_it(environ: dict[str, str]) -> None:
+    rewrite(environ, RULES.replace("location: us-central1\n", ""))
+    assert refusal(environ).startswith("RELAY_LOCATION must be set: the region of the queues")
+    assert settings.from_environment(environ | {"RELAY_LOCATION": "europe-west1"}).location == "europe-west1"
+
+
+@pytest.mark.parametrize(
+    ("google", "platform"), [({"GAE_ENV": "standard"}, "app_engine"), ({"K_SERVICE": "r"}, "cloud_run")]
+)
+def test_on_google_the_emulator_and_a_ledger_in_memory_are_refused(
+    environ: dict[str, str], google: dict[str, str], platform: str
+) -> None:
+    without = {name: value for name, value in environ.items() if name != "CLOUD_TASKS_EMULATOR_HOST"} | google
+    for ledger in ("memory", "sqlite:/tmp/ledger"):
+        assert refusal(without | {"RELAY_LEDGER": ledger}) == (
+            f"RELAY_LEDGER must not be {ledger} on {platform}: its disk is memory and is lost"
+        )
+    assert "must not be" in refusal(environ | google)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("max_timeout: 25h", "max_timeout must be at most 24h with this worker, got 25h"),
+        ("callers: [{email: a@b}]", "audience must be set: ID tokens have to name it"),
+        ("audience: ''\ncallers: [{email: a@b}]", "audience must be set: ID tokens have to name it"),
+        (
+            "audience: a\ncallers: [{email: a@b, queues: [relay, slow]}]",
+            "callers.queues of a@b names slow, which is not there",
+        ),
+        (
+            "audience: a\ncallers: [{email: a@b, queues: [back]}]",
+            "callers.queues of a@b names back, which is not there",
+        ),
+        (
+            "audience: a\ncallers: [{email: a@b, downstreams: [reports]}]",
+            "callers.downstreams of a@b names reports, which is not there",
+        ),
+    ],
+)
+def test_rules_that_do_not_fit_each_other_are_named(environ: dict[str, str], more: str, why: str) -> None:
+    rewrite(environ, RULES + more)
+    assert refusal(environ) == f"relay.yaml: {why}"
+
+
+def test_an_http_worker_allows_less_time(environ: dict[str, str]) -> None:
+    rules = RULES.replace("{app_engine: default}", HTTP_WORKER) + "audience: https://relay.example.com\n"
+    rewrite(environ, rules)
+    assert settings.from_environment(environ).max_timeout == 1785.0
+    rewrite(environ, rules + "max_timeout: 10m")
+    assert settings.from_environment(environ).max_timeout == 600.0
+    rewrite(environ, rules + "max_timeout: 30m")
+    assert refusal(environ) == "relay.yaml: max_timeout must be at most 1785s with this worker, got 30m"
+
+
+def test_an_http_worker_needs_an_audience(environ: dict[str, str]) -> None:
+    rewrite(environ, RULES.replace("{app_engine: default}", HTTP_WORKER))
+    assert refusal(environ) == "relay.yaml: audience must be set: ID tokens have to name it"
+
+
+def test_dev_needs_nothing_and_calls_loopback_alone() -> None:
+    made = settings.for_dev(rules=None, environ={})
+    assert made == Settings(
+        project="local",
+        location="us-central1",
+        rules=made.rules,
+        ledger="memory",
+        platform="local",
+        instance=made.instance,
+        open_on_loopback=True,
+    )
+    urls = {"http://127.0.0.1:9/x", "http://localhost/", "http://[::1]:9/", "http://10.0.0.1/", "https://127.0.0.1/"}
+    assert {url for url in urls if any(rule.matches(url) for rule in made.rules.downstreams)} == {
+        "http://127.0.0.1:9/x",
+        "http://localhost/",
+        "http://[::1]:9/",
+    }
+
+
+def test_dev_with_rules_keeps_them_and_is_not_open() -> None:
+    rules = relay_file.parse({"queues": [{"name": "q"}], "worker": {"app_engine": "default"}}, "rules")
+    environ = {"GOOGLE_CLOUD_PROJECT": "mine", "RELAY_LOCATION": "asia-east1", "RELAY_LEDGER": "sqlite:x"}
+    made = settings.for_dev(rules=rules, environ=environ)
+    assert (made.project, made.location, made.ledger, made.open_on_loopback) == (
+        "mine",
+        "asia-east1",
+        "sqlite:x",
+        False,
+    )
+    assert made.rules is rules
