@@ -121,7 +121,7 @@ class Sender:
             token_ms=token_ms,
             connect_ms=_ms(opening.connect),
             tls_ms=_ms(opening.tls),
-            first_byte_ms=_ms((answered or ended) - sent - (opening.connect or 0) - (opening.tls or 0)),
+            first_byte_ms=_ms(max(0.0, (answered or ended) - sent - (opening.connect or 0) - (opening.tls or 0))),
             body_ms=None if answered is None else _ms(ended - answered),
         )
         retry_after = None
@@ -144,8 +144,9 @@ class Sender:
 
 
 def _chunks(answer: requests.Response) -> Iterator[bytes]:
-    stream: Iterator[bytes] = answer.raw.stream(_CHUNK, decode_content=False)
-    return stream
+    """The body as it comes in: a trickle, too, lets the deadline be looked at."""
+    while chunk := answer.raw.read1(_CHUNK, decode_content=False):
+        yield chunk
 
 
 def _ms(seconds: float | None) -> int | None:
