@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+import gzip
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from werkzeug.wrappers import Response as Answer
+
+import traced_relay
+from example_rows import TASK_ID, call
+from raw_downstream import (
+    OK,
+    RawDownstream,
+    says,
+    says_and_resets,
+    says_and_stays,
+    says_by_turns,
+    shakes_hands,
+    trickles,
+)
+from traced_relay.clock import ManualClock, SystemClock
+from traced_relay.downstreams import Downstream as Rule
+from traced_relay.errors import IdentityFailed
+from traced_relay.retry import Ending
+from traced_relay.rows import Response
+from traced_relay.sender import BODY_KEPT, HEADERS_KEPT, Exchange, Sender, Timing
+from traced_relay.testing import Downstream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from raw_downstream import Behaviour
+
+PLAIN = Rule(name="any", url="http://*:*/", auth="none")
+TLS = Rule(name="tls", url="https://*:*/", auth="none")
+TOKEN = Rule(name="token", url="https://*:*/", auth="id_token")
+
+
+def no_token(audience: str) -> str:
+    raise AssertionError(f"nobody asked for a token for {audience}")
+
+
+@pytest.fixture
+def sender() -> Iterator[Sender]:
+    made = Sender(SystemClock(), no_token)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def tls_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Where a server speaks TLS with a certificate that it signed itself."""
+    key, name = (
+        ec.generate_private_key(ec.SECP256R1()),
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")]),
+    )
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    pem = made.sign(key, SHA256()).public_bytes(Encoding.PEM)
+    file = tmp_path_factory.mktemp("tls") / "chain.pem"
+    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    with RawDownstream(shakes_hands(context), reads=False) as downstream:
+        yield downstream.port
+
+
+def sent(sender: Sender, url: str, rule: Rule | None = PLAIN, **changes: Any) -> Exchange:
+    return sender.send(call(**{"url": url, "timeout": 5.0} | changes), rule, TASK_ID)
+
+
+def sent_to(sender: Sender, behaviour: Behaviour, **changes: Any) -> Exchange:
+    with RawDownstream(behaviour) as downstream:
+        return sent(sender, f"http://127.0.0.1:{downstream.port}/", **changes)
+
+
+def failed(reason: str) -> Ending:
+    return Ending(None, reason)
+
+
+def test_a_call_goes_out_as_it_was_enqueued_with_its_key(sender: Sender) -> None:
+    with Downstream() as downstream:
+        exchange = sent(
+            sender,
+            f"{downstream.url}/a%20b/c?d=%2F&e",
+            method="PUT",
+            headers={"Content-Type": "text/csv", "X-Team": "billing", "Accept-Encoding": "gzip"},
+            body=b"a;b\x00\xff",
+        )
+        [arrived] = downstream.arrived
+    assert exchange.ending == Ending(200, None)
+    assert (arrived.method, arrived.path, arrived.body) == ("PUT", "/a b/c?d=%2F&e", b"a;b\x00\xff")
+    assert arrived.headers == {
+        "host": downstream.url.removeprefix("http://"),
+        "accept": "*/*",
+        "user-agent": f"traced-relay/{traced_relay.__version__}",
+        "content-type": "text/csv",
+        "x-team": "billing",
+        "accept-encoding": "identity",
+        "idempotency-key": TASK_ID,
+        "content-length": "5",
+    }
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_every_method_is_made(sender: Sender, method: str) -> None:
+    with Downstream() as downstream:
+        assert sent(sender, downstream.url, method=method).ending == Ending(200, None)
+        assert downstream.arrived[0].method == method
+
+
+def test_the_environment_adds_nothing(sender: Sender, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://user:secret@127.0.0.1:9")
+    with Downstream() as downstream:
+        assert sent(sender, downstream.url).ending == Ending(200, None)
+        assert "authorization" not in downstream.arrived[0].headers
+
+
+def test_cookies_are_neither_kept_nor_shown(sender: Sender) -> None:
+    with Downstream(Answer(headers={"Set-Cookie": "a=b", "X-Other": "1"})) as downstream:
+        first, _ = sent(sender, downstream.url), sent(sender, downstream.url)
+        assert "cookie" not in downstream.arrived[1].headers
+    assert first.response is not None
+    assert first.response.headers["x-other"] == "1"
+    assert "set-cookie" not in first.response.headers
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(200, None), (201, None), (299, None), (400, "http_400"), (404, "http_404"), (429, "http_429"), (503, "http_503")],
+)
+def test_an_answer_is_data_whatever_its_status(sender: Sender, status: int, reason: str | None) -> None:
+    exchange = sent_to(sender, says(b"HTTP/1.1 %d Any\r\nX-A: \xff\r\nContent-Length: 2\r\n\r\nok" % status))
+    assert exchange.ending == Ending(status, reason)
+    assert exchange.response == Response(status_code=status, headers={"x-a": "ÿ", "content-length": "2"}, body=b"ok")
+    assert exchange.response_size == 2
+
+
+@pytest.mark.parametrize("location", ["/elsewhere", "http://127.0.0.1:9/", "http://[", "http://a:99999/", "", "\xff"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_its_answer_kept(sender: Sender, status: int, location: str) -> None:
+    head = f"HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 4\r\n\r\n".encode("latin-1")
+    exchange = sent_to(sender, says(head, b"gone"))
+    assert exchange.ending == Ending(status, "redirect")
+    assert exchange.response is not None
+    assert exchange.response.body == b"gone"
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        ((OK, b"Content-Length: 3\r\n\r\n", b"abc"), b"abc"),
+        ((OK, b"\r\n", b"until the end"), b"until the end"),
+        ((OK, b"Transfer-Encoding: chunked\r\n\r\n", b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nTrailer: x\r\n\r\n"), b"abcde"),
+        ((b"HTTP/1.0 200 OK\r\n\r\n", b"old"), b"old"),
+        ((b"HTTP/1.1 204 No Content\r\n\r\n",), b""),
+        ((b"HTTP/1.1 100 Continue\r\n\r\n", OK, b"Content-Length: 1\r\n\r\na"), b"a"),
+        (
+            (OK, b"Content-Encoding: gzip\r\n\r\n", gzip.compress(b"x" * 1_000_000, mtime=0)),
+            gzip.compress(b"x" * 1_000_000, mtime=0),
+        ),
+        ((OK, b"Content-Encoding: gzip\r\n\r\n", b"no gzip"), b"no gzip"),
+    ],
+    ids=range(8),
+)
+def test_a_body_is_kept_as_it_came(sender: Sender, answer: tuple[bytes, ...], body: bytes) -> None:
+    exchange = sent_to(sender, says(*answer))
+    assert (exchange.ending.reason, exchange.response_size) == (None, len(body))
+    assert exchange.response is not None
+    assert (exchange.response.body, exchange.response.truncated) == (body, False)
+
+
+@pytest.mark.parametrize("size", [BODY_KEPT, BODY_KEPT + 1, 10 * BODY_KEPT])
+def test_a_long_body_is_counted_and_cut(sender: Sender, size: int) -> None:
+    body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    exchange = sent_to(sender, says(OK, b"Content-Length: %d\r\n\r\n" % size, body))
+    assert exchange.ending == Ending(200, None)
+    assert exchange.response_size == size
+    assert exchange.response is not None
+    assert (exchange.response.body, exchange.response.truncated) == (body[:BODY_KEPT], size > BODY_KEPT)
+
+
+def test_headers_are_kept_while_they_fit(sender: Sender) -> None:
+    lines = b"".join(b"X-%d: %s\r\n" % (number, b"v" * 1000) for number in range(20))
+    response = sent_to(sender, says(OK, b"Content-Length: 0\r\n", lines, b"\r\n")).response
+    assert response is not None
+    assert 7000 < sum(len(name) + len(value) for name, value in response.headers.items()) <= HEADERS_KEPT
+
+
+def test_repeated_headers_are_joined(sender: Sender) -> None:
+    response = sent_to(sender, says(OK, b"X-A: 1\r\nx-a: 2\r\nContent-Length: 0\r\n\r\n")).response
+    assert response is not None
+    assert response.headers["x-a"] == "1, 2"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("7", 7.0), (formatdate(1_790_000_090, usegmt=True), 90.0), ("soon", None)]
+)
+def test_a_retry_after_is_read_by_the_clock(value: str, seconds: float | None) -> None:
+    sender = Sender(ManualClock(1_790_000_000.0), no_token)
+    exchange = sent_to(
+        sender, says(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: " + value.encode() + b"\r\n\r\n")
+    )
+    assert exchange.ending == Ending(503, "http_503", retry_after=seconds)
+    sender.close()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        (says(), "reset"),
+        (says_and_resets(), "reset"),
+        (says_and_resets(OK, b"Content-Length: 100\r\n\r\n", b"abc"), "reset"),
+        (says(OK, b"Content-Length: 100\r\n\r\n", b"abc"), "incomplete_response"),
+        (says(OK, b"Transfer-Encoding: chunked\r\n\r\n", b"3\r\nabc\r\n"), "incomplete_response"),
+        (says(OK, b"Transfer-Encoding: chunked\r\n\r\n", b"9\r\nabc"), "incomplete_response"),
+        (says(OK, b"Transfer-Encoding: chunked\r\n\r\n", b"xyz\r\nabc\r\n0\r\n\r\n"), "incomplete_response"),
+        (says(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 9\r\n\r\n", b"abc"), "incomplete_response"),
+        (says(b"SSH-2.0-OpenSSH_9.6\r\n"), "malformed_response"),
+        (says(b"\x15\x03\x01\x00\x02\x02\x16"), "malformed_response"),
+        (says(b"hello, this is HTTP/0.9"), "malformed_response"),
+        (says(b"HTTP/1.1 abc OK\r\n\r\n"), "malformed_response"),
+        (says(b"HTTP/1.1 099 Low\r\n\r\n"), "malformed_response"),
+        (says(b"HTTP/1.1 1000 High\r\n\r\n"), "malformed_response"),
+        (says(b"HTTP/1.1 200 ", b"x" * 70_000, b"\r\n\r\n"), "malformed_response"),
+        (says(OK, b"X: ", b"x" * 70_000, b"\r\n\r\n"), "malformed_response"),
+        (says(OK, b"X: y\r\n" * 101, b"\r\n"), "malformed_response"),
+        (says(OK, b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"), "malformed_response"),
+    ],
+    ids=range(18),
+)
+def test_what_is_no_whole_answer_is_a_reason(sender: Sender, behaviour: Behaviour, reason: str) -> None:
+    exchange = sent_to(sender, behaviour)
+    assert (exchange.ending, exchange.response, exchange.response_size) == (failed(reason), None, None)
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        says_and_stays(),
+        says_and_stays(b"HTTP/1.1 2"),
+        says_and_stays(OK, b"X: y\r\n"),
+        says_and_stays(OK, b"Content-Length: 9\r\n\r\n", b"abc"),
+        says_and_stays(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 9\r\n\r\n"),
+        trickles(OK + b"Content-Length: 100000\r\n\r\n", b"x", 0.02),
+        trickles(OK + b"\r\n", b"x", 0.02),
+        trickles(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", 0.02),
+        trickles(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", b"x", 0.02),
+    ],
+    ids=range(9),
+)
+def test_a_silent_or_endless_answer_is_cut_at_its_timeout(sender: Sender, behaviour: Behaviour) -> None:
+    started = monotonic()
+    assert sent_to(sender, behaviour, timeout=0.15).ending == failed("timeout")
+    assert 0.14 < monotonic() - started < 2
+
+
+def test_a_closed_port_is_connect_failed(sender: Sender) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    exchange = sent(sender, f"http://127.0.0.1:{port}/")
+    assert exchange.ending == failed("connect_failed")
+    assert exchange.timing.connect_ms is None
+
+
+def test_a_name_that_nobody_knows_is_dns_failed(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert sent(sender, "http://reports.example.com/").ending == failed("dns_failed")
+
+
+def test_a_certificate_that_nobody_vouches_for_is_tls_failed(sender: Sender, tls_port: int) -> None:
+    assert sent(sender, f"https://127.0.0.1:{tls_port}/", TLS).ending == failed("tls_failed")
+
+
+def test_a_server_that_does_not_speak_tls_is_tls_failed(sender: Sender) -> None:
+    with RawDownstream(says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), reads=False) as downstream:
+        assert sent(sender, f"https://127.0.0.1:{downstream.port}/", TLS).ending == failed("tls_failed")
+
+
+def test_tls_that_hangs_is_connect_failed(sender: Sender) -> None:
+    with RawDownstream(says_and_stays(), reads=False) as downstream:
+        exchange = sent(sender, f"https://127.0.0.1:{downstream.port}/", TLS, timeout=0.15)
+    assert exchange.ending == failed("connect_failed")
+
+
+def test_without_a_rule_nothing_is_sent(sender: Sender) -> None:
+    with RawDownstream(says(OK)) as downstream:
+        exchange = sent(sender, f"http://127.0.0.1:{downstream.port}/", None)
+        assert downstream.connections == 0
+    assert exchange == Exchange(Ending(None, "denied", was_sent=False), Timing())
+
+
+def test_an_id_token_is_asked_for_by_the_rules_audience(tls_port: int) -> None:
+    asked: list[str] = []
+
+    def token(audience: str) -> str:
+        asked.append(audience)
+        return "secret"
+
+    sender = Sender(SystemClock(), token)
+    exchange = sent(sender, f"https://127.0.0.1:{tls_port}/build", TOKEN)
+    sender.close()
+    assert asked == [f"https://127.0.0.1:{tls_port}"]
+    assert exchange.timing.token_ms is not None
+
+
+def test_without_an_id_token_nothing_is_sent(sender: Sender) -> None:
+    def fail(audience: str) -> NoReturn:
+        raise IdentityFailed(f"no ID token for {audience}")
+
+    anonymous = Sender(SystemClock(), fail)
+    with RawDownstream(says(OK)) as downstream:
+        exchange = sent(anonymous, f"https://127.0.0.1:{downstream.port}/", TOKEN)
+        in_the_clear = sent(sender, f"http://127.0.0.1:{downstream.port}/", TOKEN)
+        assert downstream.connections == 0
+    anonymous.close()
+    assert exchange.ending == in_the_clear.ending == Ending(None, "auth_unavailable", was_sent=False)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK + b"Content-Length: 3\r\n\r\nabc",
+        OK + b"Content-Length: 0\r\n\r\n",
+        OK + b"Content-Length: 200000\r\n\r\n" + b"x" * 200_000,
+        OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 3\r\n\r\nabc",
+        b"HTTP/1.1 503 Busy\r\nContent-Length: 3\r\n\r\nabc",
+    ],
+    ids=range(7),
+)
+def test_connections_are_kept_and_timed_when_they_open(sender: Sender, answer: bytes) -> None:
+    with RawDownstream(says_by_turns(answer, answer)) as downstream:
+        url = f"http://127.0.0.1:{downstream.port}/"
+        first, second = sent(sender, url).timing, sent(sender, url).timing
+        assert downstream.connections == 1
+    assert (first.connect_ms is None, second.connect_ms is None) == (False, True)
+    assert (first.tls_ms, first.token_ms) == (None, None)
+    for timing in (first, second):
+        assert timing.first_byte_ms is not None
+        assert timing.body_ms is not None
+
+
+def test_a_kept_connection_that_the_downstream_closed_is_not_used(sender: Sender) -> None:
+    with RawDownstream(says(OK, b"Content-Length: 0\r\n\r\n")) as downstream:
+        url = f"http://127.0.0.1:{downstream.port}/"
+        assert sent(sender, url).ending == Ending(200, None)
+        assert downstream.closed.wait(5)
+        assert sent(sender, url).ending == Ending(200, None)
+        assert downstream.connections == 2
+
+
+def test_a_failed_call_is_made_once(sender: Sender) -> None:
+    with RawDownstream(says_and_resets()) as downstream:
+        assert sent(sender, f"http://127.0.0.1:{downstream.port}/", method="GET").ending == failed("reset")
+        assert downstream.connections == 1
