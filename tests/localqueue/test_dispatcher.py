@@ -221,15 +221,19 @@ def test_a_connection_that_rested_for_long_is_not_trusted(clock: ManualClock) ->
 
 
 def test_a_connection_that_the_worker_closed_is_replaced_and_no_attempt_is_lost(clock: ManualClock) -> None:
+    closed = Event()
+
     def answer_and_close(connection: socket.socket) -> None:
         connection.sendall(OK)
         connection.shutdown(socket.SHUT_RDWR)
+        closed.set()
 
     with ScriptedWorker(answer_and_close, OK) as worker, Running(clock) as queue:
         queue.make_queue()
         for task_id in ("a", "b"):
             queue.create(task_id, **http(worker))
             queue.settle()
+            assert closed.wait(5)
 
         assert [worker.headers(n)["x-cloudtasks-taskretrycount"] for n in range(2)] == ["0", "0"]
         assert worker.connections == 2
@@ -323,6 +327,7 @@ def test_as_many_are_in_flight_as_the_queue_allows_and_no_more(clock: ManualCloc
         queue.settle()
 
         assert len(worker.requests) == 40
+    assert not [thread for thread in threading.enumerate() if thread.name == "queue-pusher"]
 
 
 def test_stopping_cuts_what_is_in_flight_and_a_restart_sends_it_again(clock: ManualClock, tmp_path: Path) -> None:

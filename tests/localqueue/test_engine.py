@@ -334,6 +334,15 @@ def test_a_forced_dispatch_is_never_ahead_of_its_own_time(rig: Rig) -> None:
     assert rig.due_one().eta == START
 
 
+def test_a_forced_task_that_still_runs_is_not_sent_again_when_its_own_time_comes(rig: Rig) -> None:
+    rig.make_queue()
+    rig.create("t", delay=10)
+    rig.run("t")
+    rig.due_one()
+
+    assert rig.pass_time(60) == []
+
+
 def test_a_forced_task_that_fails_waits_from_the_time_it_was_forced(rig: Rig) -> None:
     rig.make_queue(retry_config=retries(5, 0, 10, 300, 3))
     rig.create("t", delay=3600)

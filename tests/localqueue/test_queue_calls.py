@@ -96,6 +96,7 @@ def test_the_attempts_of_a_deleted_queue_end_quietly(rig: Rig) -> None:
     rig.create(delay=60)
     dispatch = rig.due_one()
     rig.call(calls.delete_queue, m.DeleteQueueRequest(name=QUEUE))
+    assert rig.next_due() is None
 
     rig.finish(dispatch, 503)
 

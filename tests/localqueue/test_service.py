@@ -1,6 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -8,12 +8,13 @@ from rig import HTTP, LOCATION, QUEUE, answered, refusal, retries
 
 from traced_relay.clock import ManualClock, SystemClock
 from traced_relay.localqueue import messages as m
+from traced_relay.localqueue.attempts import Dispatch
 from traced_relay.localqueue.errors import ApiError
 from traced_relay.localqueue.service import Service
 from traced_relay.localqueue.store import Store
 
 if TYPE_CHECKING:
-    from traced_relay.localqueue.attempts import Dispatch
+    from collections.abc import Callable
 
 
 class Sink:
@@ -21,17 +22,22 @@ class Sink:
 
     def __init__(self, service: Service) -> None:
         self.dispatches: list[Dispatch] = []
+        self.then: Callable[[], object] = list
         self._service = service
         self._thread = Thread(target=service.keep_time)
 
     def __enter__(self) -> Self:
-        self._service.start_delivering(self.dispatches.extend)
+        self._service.start_delivering(self._take)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._service.stop_delivering()
         self._thread.join()
+
+    def _take(self, dispatches: list[Dispatch]) -> None:
+        self.dispatches += dispatches
+        self.then()
 
 
 def make_queue(service: Service, **fields: Any) -> None:
@@ -110,6 +116,21 @@ def test_a_real_clock_wakes_the_queue_by_itself() -> None:
         service.finish(sink.dispatches[1], answered(500))
 
     assert [dispatch.retry_count for dispatch in sink.dispatches] == [0, 1]
+
+
+def test_a_task_that_comes_while_nothing_is_awaited_wakes_the_queue_in_time() -> None:
+    clock, arrived = SystemClock(), Event()
+    service = Service(clock)
+    make_queue(service)
+    with Sink(service) as sink:
+        sink.then = arrived.set
+        soon = m.Timestamp()
+        soon.FromMicroseconds(round((clock.now() + 0.05) * 1e6))
+        task = m.Task(http_request=HTTP, schedule_time=soon)
+        service.call("CreateTask", m.CreateTaskRequest(parent=QUEUE, task=task))
+
+        assert arrived.wait(5)
+        assert len(sink.dispatches) == 1
 
 
 def test_what_was_acknowledged_is_there_after_a_crash(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 from rig import HTTP, QUEUE
@@ -112,17 +113,33 @@ def test_changes_of_many_calls_keep_their_order(path: Path) -> None:
     again.close()
 
 
-def test_without_changes_there_is_something_to_wait_for_only_while_something_is_being_written(store: Store) -> None:
-    commit = store.write([PutQueue(queue())])
-    assert commit is not None
+class SlowTask:
+    """A message that takes its time to be written."""
 
-    following = store.write([])
-    commit.wait()
-    if following is not None:
-        following.wait()
-    # The writer may still be on its way from the finished commit to the next.
-    while store.write([]) is not None:
-        pass
+    def __init__(self) -> None:
+        self.is_being_written, self.go_on = Event(), Event()
+
+    def SerializeToString(self) -> bytes:  # noqa: N802
+        self.is_being_written.set()
+        assert self.go_on.wait(10)
+        return b""
+
+
+def test_without_changes_there_is_the_commit_that_is_being_written_to_wait_for(store: Store) -> None:
+    slow = SlowTask()
+    commit = store.write([PutTask(1, slow, is_named=True)])  # type: ignore[arg-type]
+    assert slow.is_being_written.wait(10)
+
+    assert store.write([]) is commit
+    later = store.write([DropTask(1)])
+    assert later is not commit
+    assert store.write([]) is later
+    slow.go_on.set()
+    assert later is not None
+    later.wait()
+
+
+def test_without_changes_and_with_a_resting_writer_there_is_nothing_to_wait_for(store: Store) -> None:
     assert store.write([]) is None
 
 

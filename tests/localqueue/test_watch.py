@@ -65,6 +65,17 @@ def test_the_earliest_deadline_is_kept_though_it_came_last(
         assert pair[1].recv(1) == b""
 
 
+def test_a_short_deadline_wakes_a_watch_that_naps_for_a_long_one(pair: tuple[socket.socket, socket.socket]) -> None:
+    watch = Watch(SystemClock())
+    watch.start()
+    with watch.over(3600), watch.over(0.05) as guard:
+        watch.hold(guard, pair[0])
+        pair[1].settimeout(5)
+
+        assert pair[1].recv(1) == b""
+    watch.stop()
+
+
 def test_a_connection_that_comes_after_its_time_is_cut_at_once(clock: ManualClock) -> None:
     watch = Watch(clock)
     with watch.over(15) as guard:
