@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LAYERS = {
     "values": """. clock errors durations strict_json json_values reasons trace_ref span_tree calls rows""",
     "rules": """
-        header_policy border downstreams dispatch retry machine documents problems records record_text gaps lengths
+        header_policy border downstreams policy dispatch retry machine documents problems records record_text gaps lengths
         timeline waterfall api_schemas openapi
     """,
     "edges": "cloud_tasks egress gate identity journal ledger listener logs sender tracing",

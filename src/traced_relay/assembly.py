@@ -21,9 +21,10 @@ from traced_relay.gate import GOOGLE_ISSUERS, Certificates, Gate, Keys
 from traced_relay.identity import IdTokens
 from traced_relay.journal import Journal
 from traced_relay.ledger import SqliteLedger
+from traced_relay.policy import Policy
 from traced_relay.pulse import Pulse
 from traced_relay.readiness import Readiness
-from traced_relay.relay import Relay
+from traced_relay.relay import Relay, Worker
 from traced_relay.sender import Sender
 
 if TYPE_CHECKING:
@@ -50,76 +51,78 @@ class Assembly:
         log: Log,
         provider: TracerProvider,
         clock: Clock | None = None,
-        dice: random.Random | None = None,
         has_console: bool = False,
     ) -> None:
-        clock = clock or SystemClock()
-        rules = settings.rules
         self._settings = settings
         self._log = log
-        self.journal = Journal(log)
-        self.ledger = SqliteLedger(clock, _file_of(settings.ledger))
-        self._cloud_tasks = CloudTasks(
+        self._clock = clock or SystemClock()
+        self._tracer = tracing.tracer_of(provider)
+        self._worker = Worker(uuid.uuid4().hex, settings.version, settings.instance)
+        self._journal = Journal(log)
+        self.ledger = SqliteLedger(self._clock, _file_of(settings.ledger))
+        self._cloud_tasks = self._make_cloud_tasks()
+        self._sender = Sender(self._clock, IdTokens().token, connections=settings.threads)
+        self._pulse = Pulse(self.ledger, self._worker.id, self._clock)
+        self.app = self._make_api(has_console=has_console).flask_app()
+        tracing.instrument(self.app, provider)
+        self.wsgi: WSGIApplication = Doors(self.app.wsgi_app, self._make_gate(), self._journal)
+
+    def _make_cloud_tasks(self) -> CloudTasks:
+        settings = self._settings
+        return CloudTasks(
             project=settings.project,
             location=settings.location,
-            worker=rules.worker,
-            audience=rules.audience,
+            worker=settings.rules.worker,
+            audience=settings.rules.audience,
             emulator=settings.emulator,
         )
-        self._sender = Sender(clock, IdTokens().token, connections=settings.threads)
-        worker = uuid.uuid4().hex
-        self._pulse = Pulse(self.ledger, worker, clock)
-        tracer = tracing.tracer_of(provider)
-        self.enqueuer = Enqueuer(
+
+    def _make_api(self, *, has_console: bool) -> Api:
+        settings, rules = self._settings, self._settings.rules
+        policy = Policy(settings.call_queues, rules.downstreams, rules.retry, settings.max_timeout)
+        enqueuer = Enqueuer(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
-            journal=self.journal,
-            tracer=tracer,
-            clock=clock,
-            queues=settings.call_queues,
-            downstreams=rules.downstreams,
-            retry=rules.retry,
-            max_timeout=settings.max_timeout,
+            journal=self._journal,
+            tracer=self._tracer,
+            clock=self._clock,
+            policy=policy,
             direct_account=rules.worker.service_account or f"{settings.project}@appspot.gserviceaccount.com",
         )
         relay = Relay(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
             sender=self._sender,
-            journal=self.journal,
-            tracer=tracer,
-            clock=clock,
-            random=(dice or random.SystemRandom()).random,
-            downstreams=rules.downstreams,
-            retry=rules.retry,
-            max_timeout=settings.max_timeout,
-            worker=worker,
-            version=settings.version,
-            instance=settings.instance,
+            journal=self._journal,
+            tracer=self._tracer,
+            clock=self._clock,
+            random=random.SystemRandom().random,
+            policy=policy,
+            worker=self._worker,
         )
-        readiness = Readiness(clock, self.ledger, lambda: self._cloud_tasks.see(settings.call_queues[0]))
-        api = Api(
-            enqueuer=self.enqueuer,
+        readiness = Readiness(self._clock, self.ledger, lambda: self._cloud_tasks.see(settings.call_queues[0]))
+        return Api(
+            enqueuer=enqueuer,
             relay=relay,
             ledger=self.ledger,
-            journal=self.journal,
-            clock=clock,
+            journal=self._journal,
+            clock=self._clock,
             project=settings.project,
             retention=rules.retention,
             is_ready=readiness.is_ready,
             origin=self._origin,
             has_console=has_console,
         )
-        self.app = api.flask_app()
-        tracing.instrument(self.app, provider)
-        gate = Gate(
-            rules,
-            keys=Keys(self._certificates, clock),
+
+    def _make_gate(self) -> Gate:
+        settings = self._settings
+        return Gate(
+            settings.rules,
+            keys=Keys(self._certificates, self._clock),
             issuers=None if settings.is_local else GOOGLE_ISSUERS,
             believes_app_engine=settings.platform in ("app_engine", "local"),
             open_on_loopback=settings.open_on_loopback,
         )
-        self.wsgi: WSGIApplication = Doors(self.app.wsgi_app, gate, self.journal)
 
     @staticmethod
     def check_ledger(settings: Settings) -> None:

@@ -13,13 +13,12 @@ from opentelemetry.trace import get_current_span
 from traced_relay import border, strict_json, tracing
 from traced_relay.calls import MAX_URL, SCHEDULE_AHEAD, Call, EnqueueRequest, RetryPolicy
 from traced_relay.cloud_tasks import MAX_DEADLINE_HTTP, DirectCall
-from traced_relay.downstreams import find
 from traced_relay.durations import format_duration
 from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, Unavailable
 from traced_relay.rows import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from opentelemetry.trace import Tracer
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from traced_relay.gate import Principal
     from traced_relay.journal import Journal
     from traced_relay.ledger import SqliteLedger
+    from traced_relay.policy import Policy
 
 DEFAULT_TIMEOUT = 600.0
 MAX_URL_DIRECT = 2083
@@ -69,10 +69,7 @@ class Enqueuer:
         journal: Journal,
         tracer: Tracer,
         clock: Clock,
-        queues: Sequence[str],
-        downstreams: Sequence[Downstream],
-        retry: RetryPolicy,
-        max_timeout: float,
+        policy: Policy,
         direct_account: str,
         new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
@@ -81,10 +78,7 @@ class Enqueuer:
         self._journal = journal
         self._tracer = tracer
         self._clock = clock
-        self._queues = queues
-        self._downstreams = downstreams
-        self._retry = retry
-        self._max_timeout = max_timeout
+        self._policy = policy
         self._direct_account = direct_account
         self._new_id = new_id
 
@@ -188,17 +182,17 @@ class Enqueuer:
 
     def _plan(self, request: EnqueueRequest, document: Any, principal: Principal, key: str | None) -> _Plan:
         errors: list[FieldError] = []
-        queue = request.queue or self._queues[0]
-        if queue not in self._queues or not principal.may_use_queue(queue):
+        queue = request.queue or self._policy.queues[0]
+        if queue not in self._policy.queues or not principal.may_use_queue(queue):
             errors.append(FieldError("queue", "must be a queue of relay.yaml that you may use"))
-        rule = find(self._downstreams, request.url)
+        rule = self._policy.rule_for(request.url)
         if rule is None or not principal.may_call(rule.name):
             errors.append(FieldError("url", "must match a downstream of relay.yaml that you may call"))
         if request.callback is not None:
             errors.append(FieldError("callback", "must match a receiver of relay.yaml; none is served"))
         at = self._at(request, errors)
         timeout = self._timeout(request, errors)
-        retry = self._policy(request, errors)
+        retry = self._retry(request, errors)
         if request.route == "direct":
             errors += _broken_by_direct(request)
         if key is not None and not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?", key):
@@ -231,7 +225,7 @@ class Enqueuer:
         return at
 
     def _timeout(self, request: EnqueueRequest, errors: list[FieldError]) -> float:
-        most = self._max_timeout
+        most = self._policy.max_timeout
         if request.route == "direct":
             most = min(most, MAX_DEADLINE_HTTP)
         timeout = request.timeout if request.timeout is not None else min(DEFAULT_TIMEOUT, most)
@@ -240,16 +234,16 @@ class Enqueuer:
             errors.append(FieldError("timeout", message))
         return timeout
 
-    def _policy(self, request: EnqueueRequest, errors: list[FieldError]) -> RetryPolicy:
+    def _retry(self, request: EnqueueRequest, errors: list[FieldError]) -> RetryPolicy:
         """The caller's policy, what it leaves out filled from the operator's."""
         if request.retry is None:
-            return self._retry
+            return self._policy.retry
         given = request.retry.model_dump(include=request.retry.model_fields_set)
         try:
-            return border.read(RetryPolicy, self._retry.model_dump() | given, "retry.")
+            return border.read(RetryPolicy, self._policy.retry.model_dump() | given, "retry.")
         except InvalidCall as exc:
             errors.extend(exc.errors)
-            return self._retry
+            return self._policy.retry
 
 
 def _broken_by_direct(request: EnqueueRequest) -> list[FieldError]:

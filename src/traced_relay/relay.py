@@ -11,24 +11,22 @@ from opentelemetry.trace import get_current_span
 
 from traced_relay import machine, tracing
 from traced_relay.dispatch import Bare, adopted_task_id, read_task
-from traced_relay.downstreams import find
 from traced_relay.errors import InvalidCall
 from traced_relay.machine import AGAIN, DONE, Dispatched, Step
 from traced_relay.rows import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Tracer
 
-    from traced_relay.calls import RetryPolicy
     from traced_relay.clock import Clock
     from traced_relay.cloud_tasks import CloudTasks
     from traced_relay.dispatch import Dispatch
-    from traced_relay.downstreams import Downstream
     from traced_relay.journal import Journal
     from traced_relay.ledger import SqliteLedger
+    from traced_relay.policy import Policy
     from traced_relay.sender import Exchange, Sender
 
 
@@ -37,6 +35,15 @@ CHANGES_MET = 3
 
 class _Changed(Exception):
     """Somebody else changed the row first; what it is now decides."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process: *id* is its alone, *version* and *instance* are the platform's words for it."""
+
+    id: str
+    version: str
+    instance: str
 
 
 @dataclass(frozen=True)
@@ -69,12 +76,8 @@ class Relay:
         tracer: Tracer,
         clock: Clock,
         random: Callable[[], float],
-        downstreams: Sequence[Downstream],
-        retry: RetryPolicy,
-        max_timeout: float,
-        worker: str,
-        version: str,
-        instance: str,
+        policy: Policy,
+        worker: Worker,
     ) -> None:
         self._ledger = ledger
         self._cloud_tasks = cloud_tasks
@@ -83,12 +86,8 @@ class Relay:
         self._tracer = tracer
         self._clock = clock
         self._random = random
-        self._downstreams = downstreams
-        self._retry = retry
-        self._max_timeout = max_timeout
+        self._policy = policy
         self._worker = worker
-        self._version = version
-        self._instance = instance
         self._running: set[tuple[str, int]] = set()
         self._lock = Lock()
 
@@ -143,8 +142,8 @@ class Relay:
         known = self._ledger.get(task_id)
         if known is not None:
             return known
-        call = bare.call(retry=self._retry, max_timeout=self._max_timeout)
-        rule = find(self._downstreams, call.url)
+        call = bare.call(retry=self._policy.retry, max_timeout=self._policy.max_timeout)
+        rule = self._policy.rule_for(call.url)
         span = tracing.trace_ref(get_current_span())
         headers = tracing.task_headers()
         now = self._clock.now()
@@ -169,17 +168,17 @@ class Relay:
     def _arrive(self, row: Row, delivery: _Delivery) -> Step:
         event = Dispatched(
             number=delivery.number,
-            worker=self._worker,
+            worker=self._worker.id,
             task_name=delivery.task_name,
-            version=self._version,
-            instance=self._instance,
+            version=self._worker.version,
+            instance=self._worker.instance,
             queue_delay_ms=delivery.queue_delay_ms,
         )
         alive = row.state == "running" and self._is_held(row)
         return machine.arrive(row, event, now=self._clock.now(), holder_is_alive=alive, random=self._random)
 
     def _is_held(self, row: Row) -> bool:
-        if row.worker == self._worker:
+        if row.worker == self._worker.id:
             return (row.task_id, row.attempt) in self._running
         return row.worker is not None and self._ledger.is_alive(row.worker)
 
@@ -211,7 +210,7 @@ class Relay:
                 self._running.discard(held)
 
     def _send(self, row: Row) -> Exchange:
-        rule = find(self._downstreams, row.call.url)
+        rule = self._policy.rule_for(row.call.url)
         with tracing.calling(attempt=row.attempt, trace_leaves=rule is not None and rule.trace == "w3c"):
             exchange = self._sender.send(row.call, rule, row.task_id)
         if exchange.ending.reason == "denied":

@@ -1,0 +1,28 @@
+"""What the operator's rules decide about a call: where it may go, how often it is tried, how long it may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from traced_relay.downstreams import find
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from traced_relay.calls import RetryPolicy
+    from traced_relay.downstreams import Downstream
+
+
+@dataclass(frozen=True)
+class Policy:
+    """*retry* is for calls without a policy of their own, *max_timeout* in seconds; the first of *queues* is meant."""
+
+    queues: Sequence[str]
+    downstreams: Sequence[Downstream]
+    retry: RetryPolicy
+    max_timeout: float
+
+    def rule_for(self, url: str) -> Downstream | None:
+        """The first rule that matches; None means that the URL may not be called."""
+        return find(self.downstreams, url)
