@@ -1,0 +1,164 @@
+"""
+What the relay adds to a call: POST /dispatch to its answer, with the downstream's in between.
+
+The tasks are real ones: enqueued before, in a queue that pauses, so that each
+dispatch claims its row, ends it and says its records.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+from bench import http_load
+from bench.bare_flask import BareFlask
+from bench.figures import Sample, Scale, Table, Variant, alternate, compared, compared_latencies, sample
+from bench.processes import free_port
+from bench.relays import HELD, LIVE, Queue, RelayServer
+from bench.sink import Sink
+from bench.tasks_load import REST_BETWEEN, Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from bench.progress import Progress
+
+CLIENTS = (1, 8)
+BARE, FLASK = "downstream", "bare Flask"
+MEMORY, SQLITE = "relay, memory", "relay, sqlite"
+PRELOADED_PER_SECOND = 500
+BATCH = 100
+BODY = b'{"report": 7}'
+
+
+@dataclass(frozen=True)
+class Running:
+    sink: Sink
+    flask: BareFlask
+    relays: dict[str, RelayServer]
+    held: Tasks
+    token: str
+
+
+@contextmanager
+def servers(directory: Path) -> Iterator[Running]:
+    """A durable queue whose App Engine tasks go to the relay with the SQLite ledger, and what it is compared to."""
+    with ExitStack() as running:
+        sink = running.enter_context(Sink(directory))
+        worker_port = free_port()
+        queue = running.enter_context(Queue(directory, data="queue.db", worker_port=worker_port))
+        flask = running.enter_context(BareFlask(f"passes_on('{sink.url}/work')", directory))
+        relays = {
+            name: running.enter_context(
+                RelayServer(directory, ledger=ledger, queue=queue, downstream=sink.url, port=port)
+            )
+            for name, ledger, port in (
+                (MEMORY, "memory", free_port()),
+                (SQLITE, f"sqlite:{directory / 'ledger.db'}", worker_port),
+            )
+        }
+        for server in (sink, queue, flask):
+            server.wait()
+        held = Tasks(queue.address, [HELD], sink)
+        for tasks in (held, Tasks(queue.address, [LIVE], sink)):
+            tasks.make_queues()
+        held.pause()
+        for relay in relays.values():
+            relay.wait_ready()
+        yield Running(sink, flask, relays, held, queue.token())
+
+
+def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
+    with servers(directory) as running:
+        return [_overhead(running, scale, progress), _whole_path(running, scale, progress)]
+
+
+def _overhead(running: Running, scale: Scale, progress: Progress) -> Table:
+    posted = http_load.request("POST", "/dispatch", BODY, content_type="application/json")
+
+    def straight(port: int, clients: int) -> Callable[[float], Sample]:
+        return lambda seconds: http_load.run(port, clients, repeat(posted), status=200, seconds=seconds)
+
+    def relayed(relay: RelayServer, clients: int) -> Callable[[float], Sample]:
+        def measure(seconds: float) -> Sample:
+            dispatches = _preload(running, relay, int(PRELOADED_PER_SECOND * seconds))
+            return http_load.run(relay.port, clients, dispatches, status=200)
+
+        return measure
+
+    variants = []
+    for clients in CLIENTS:
+        variants += [Variant(BARE, clients, straight(running.sink.port, clients))]
+        variants += [Variant(FLASK, clients, straight(running.flask.port, clients))]
+        variants += [Variant(name, clients, relayed(relay, clients)) for name, relay in running.relays.items()]
+    samples = alternate(variants, rounds=scale.rounds, seconds=scale.seconds, progress=progress)
+    running.held.purge()
+    notes = (
+        f"{FLASK}: Flask and requests under gunicorn as the relay's, which sends the body on and no more.",
+        "Relay: real tasks; spans made but not exported, records written to a file.",
+    )
+    return compared("dispatch: POST /dispatch to its answer", variants, samples, (BARE, FLASK), notes)
+
+
+def _preload(running: Running, relay: RelayServer, count: int) -> list[bytes]:
+    """The dispatches, as the queue would send them, of so many tasks that were enqueued just now."""
+    call = {"url": f"{running.sink.url}/work", "queue": "held", "body": {"report": 7}}
+    dispatches = []
+    for start in range(0, count, BATCH):
+        receipts = relay.enqueue([call] * min(BATCH, count - start), running.token)
+        dispatches += [_dispatch(receipt) for receipt in receipts]
+    return dispatches
+
+
+def _dispatch(receipt: dict[str, Any]) -> bytes:
+    task_id, traceparent = receipt["task_id"], f"00-{receipt['trace_id']}-{receipt['trace_id'][:16]}-01"
+    headers = {
+        "X_AppEngine_QueueName": "held",
+        "X_AppEngine_TaskName": f"{task_id}-1",
+        "X_AppEngine_TaskRetryCount": "0",
+        "X_AppEngine_TaskExecutionCount": "0",
+        "X_AppEngine_TaskETA": f"{time.time():.6f}",
+        "user_agent": "AppEngine-Google; (+http://code.google.com/appengine)",
+        "content_type": "application/json",
+        "traceparent": traceparent,
+        "x_relay_traceparent": traceparent,
+    }
+    return http_load.request("POST", "/dispatch", json.dumps({"task_id": task_id, "attempt": 1}).encode(), **headers)
+
+
+def _whole_path(running: Running, scale: Scale, progress: Progress) -> Table:
+    """From the caller's POST to the downstream, through ledger, queue and relay, all of them durable."""
+    call = json.dumps({"url": f"{running.sink.url}/work", "queue": "live", "body": {"report": 7}}).encode()
+    enqueued = http_load.request(
+        "POST", "/v1/tasks", call, content_type="application/json", authorization=f"Bearer {running.token}"
+    )
+    passed_on = http_load.request("POST", "/dispatch", BODY, content_type="application/json")
+
+    def arriving(port: int, message: bytes, status: int) -> Callable[[float], Sample]:
+        return lambda _: _singles(running.sink, port, message, status, scale.singles)
+
+    variants = [
+        Variant(FLASK, 1, arriving(running.flask.port, passed_on, 200)),
+        Variant("whole path", 1, arriving(running.relays[SQLITE].port, enqueued, 202)),
+    ]
+    running.sink.forget()
+    samples = alternate(variants, rounds=scale.few_rounds, seconds=scale.seconds, progress=progress)
+    return compared_latencies("dispatch: one call at a time, from POST to downstream", variants, samples, FLASK)
+
+
+def _singles(sink: Sink, port: int, message: bytes, status: int, calls: int) -> Sample:
+    latencies = []
+    with http_load.one_client(port, status) as client:
+        for _ in range(calls):
+            sink.ask(1)
+            started = time.monotonic()
+            client.send(message)
+            latencies.append(sink.moments()[0] - started)
+            client.await_answer()
+            time.sleep(REST_BETWEEN)
+    return sample(latencies)

@@ -1,0 +1,145 @@
+"""What is measured and how it is compared. Law: a figure stands beside its floor of the same round, or not at all."""
+
+from __future__ import annotations
+
+import gc
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from bench.progress import Progress
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured: the whole, or a quick look at everything."""
+
+    rounds: int
+    seconds: float  # one variant, one round
+    tasks: int  # to work off at once
+    singles: int  # one after the other, for latency
+    hold: int  # seconds that one queue must hold its limit
+    few_rounds: int  # of what takes long
+
+
+FULL = Scale(rounds=5, seconds=1.2, tasks=3000, singles=150, hold=10, few_rounds=3)
+QUICK = Scale(rounds=2, seconds=0.2, tasks=240, singles=20, hold=2, few_rounds=2)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One variant in one round; latencies in milliseconds."""
+
+    per_second: float | None = None
+    p50: float | None = None
+    p99: float | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Something to measure for about so many seconds, with so many *clients* at once."""
+
+    name: str
+    clients: int
+    measure: Callable[[float], Sample]
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    headings: tuple[str, ...]
+    rows: list[tuple[Cell, ...]]
+    notes: tuple[str, ...] = ()
+
+
+def sample(latencies: Sequence[float], *, seconds: float | None = None) -> Sample:
+    """The sample of so many *latencies* (in seconds) that together took *seconds*; without: one after the other."""
+    assert latencies, "nothing was measured"
+    rate = None if seconds is None else len(latencies) / seconds
+    ordered = sorted(latencies)
+    return Sample(rate, percentile(ordered, 50) * 1000, percentile(ordered, 99) * 1000)
+
+
+def percentile(ordered: Sequence[float], per_cent: float) -> float:
+    """The least value that so many per cent do not exceed."""
+    return ordered[max(0, math.ceil(len(ordered) * per_cent / 100) - 1)]
+
+
+def alternate(variants: Sequence[Variant], *, rounds: int, seconds: float, progress: Progress) -> list[list[Sample]]:
+    """
+    The samples of each variant, one a round.
+
+    Every second round goes backwards, so that nobody always follows the same
+    neighbour; a short round before the first warms everything up.
+    """
+    samples: list[list[Sample]] = [[] for _ in variants]
+    for number in range(rounds + 1):
+        places = list(range(len(variants)))
+        for place in places if number % 2 else reversed(places):
+            variant = variants[place]
+            progress.say(f"round {number} of {rounds}: {variant.name}, {variant.clients}")
+            with undisturbed():
+                found = variant.measure(seconds if number else seconds / 4)
+            if number:
+                samples[place].append(found)
+    return samples
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep this process's garbage collection out of the way."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def middle(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def ratio(values: Iterable[float | None], floors: Iterable[float | None]) -> float | None:
+    """The median of the rounds' ratios: what slowed a whole round down slowed both."""
+    pairs = zip(values, floors, strict=True)
+    return middle(value / floor if value is not None and floor is not None else None for value, floor in pairs)
+
+
+def compared(
+    title: str,
+    variants: Sequence[Variant],
+    samples: Sequence[Sequence[Sample]],
+    floors: Sequence[str],
+    notes: tuple[str, ...] = (),
+) -> Table:
+    """One line a variant: rate, latency, and its rate as a part of each floor's with as many clients."""
+    rows: list[tuple[Cell, ...]] = []
+    by_key = {(v.name, v.clients): [s.per_second for s in found] for v, found in zip(variants, samples, strict=True)}
+    for variant, found in zip(variants, samples, strict=True):
+        rates = [s.per_second for s in found]
+        parts = [ratio(rates, by_key[floor, variant.clients]) for floor in floors]
+        p50, p99 = middle(s.p50 for s in found), middle(s.p99 for s in found)
+        rows.append((variant.name, variant.clients, middle(rates), p50, p99, *parts))
+    headings = ("", "clients", "per second", "p50 ms", "p99 ms", *(f"of {floor}" for floor in floors))
+    return Table(title, headings, rows, notes)
+
+
+def compared_latencies(
+    title: str, variants: Sequence[Variant], samples: Sequence[Sequence[Sample]], floor: str
+) -> Table:
+    """One line a variant: how long one takes, and how much longer that is than the floor's."""
+    floors = next([s.p50 for s in found] for v, found in zip(variants, samples, strict=True) if v.name == floor)
+    rows: list[tuple[Cell, ...]] = []
+    for variant, found in zip(variants, samples, strict=True):
+        times = [s.p50 for s in found]
+        rows.append((variant.name, middle(times), middle(s.p99 for s in found), ratio(times, floors)))
+    return Table(title, ("", "p50 ms", "p99 ms", f"times {floor}"), rows)
