@@ -29,7 +29,7 @@ dev: $(READY)  ## relay and queue on this machine, kept running
 	@$(BIN)/traced-relay dev
 
 unit: $(READY)  ## the fast tests, for the inner loop
-	@$(BIN)/pytest -q -m "not whole and not soak"
+	@$(BIN)/pytest -q --hypothesis-profile=quick -m "not whole and not soak"
 
 test: $(READY)  ## all tests but the soak
 	@$(BIN)/pytest -m "not soak"
