@@ -57,7 +57,9 @@ def test_an_answer_is_read_to_its_end_and_no_further(
 
 
 def test_a_body_without_a_length_ends_with_the_connection(pair: tuple[socket.socket, socket.socket]) -> None:
-    assert answered(pair, b"HTTP/1.1 200 OK\r\n\r\nall of it", closes=True) == Reply(200, None, False)
+    answer = b"HTTP/1.1 200 OK\r\n\r\nall of it" + b"x" * 100_000
+
+    assert answered(pair, answer, closes=True) == Reply(200, None, False)
 
 
 def test_a_large_body_is_read_and_dropped(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -38,7 +38,11 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How an attempt ended; *status* and *retry_after* are the worker's, if it answered."""
+    """
+    How an attempt ended; *status* and *retry_after* are the worker's, if it answered.
+
+    A redirect is an answer like any other that is no success: it is not followed, for either family.
+    """
 
     end: End
     status: int = 0

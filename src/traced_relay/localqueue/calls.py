@@ -99,7 +99,7 @@ def get_task(engine: Engine, request: m.GetTaskRequest, now: float) -> m.Task:
 
 def list_tasks(engine: Engine, request: m.ListTasksRequest, now: float) -> m.ListTasksResponse:  # noqa: ARG001
     queue = _queue(engine, request.parent)
-    found = [(f"{task.serial:019d}", task) for task in queue.tasks.values()]
+    found = ((f"{task.serial:019d}", task) for task in queue.tasks.values())
     page, token = paging.page(found, request.page_size, request.page_token, most=paging.MOST_TASKS)
     return m.ListTasksResponse(tasks=[task.shown(request.response_view) for task in page], next_page_token=token)
 

@@ -44,7 +44,7 @@ class Engine:
         self._last_serial = self._last_token = self._last_id = 0
 
     def restore(self, kept: changes.Kept, now: float) -> None:
-        """Start from what was kept; a task that was in flight waits again."""
+        """Start from what was kept; a task that was in flight waits again, that attempt being uncounted."""
         for queue in map(QueueState, kept.queues):
             self.queues[queue.name] = queue
         for name, until in kept.queue_names:

@@ -34,8 +34,9 @@ CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY, message BLOB NOT NULL)
 CREATE TABLE IF NOT EXISTS tasks (
   serial INTEGER PRIMARY KEY, is_named INTEGER NOT NULL, message BLOB NOT NULL, progress TEXT
 );
-CREATE TABLE IF NOT EXISTS used_task_names (name TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS used_queue_names (name TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS used_task_names (name TEXT NOT NULL, until REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS used_task_names_by_end ON used_task_names (until);
+CREATE TABLE IF NOT EXISTS used_queue_names (name TEXT NOT NULL, until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 
@@ -183,7 +184,7 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
         case KeepProgress(serial, progress):
             execute("UPDATE tasks SET progress = ? WHERE serial = ?", (json.dumps(progress), serial))
         case BuryName(name, until):
-            execute("INSERT OR REPLACE INTO used_task_names VALUES (?, ?)", (name, until))
+            execute("INSERT INTO used_task_names VALUES (?, ?)", (name, until))
         case FreeNames(until):
             execute("DELETE FROM used_task_names WHERE until <= ?", (until,))
             execute("DELETE FROM used_queue_names WHERE until <= ?", (until,))
@@ -191,4 +192,4 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
             execute("INSERT OR REPLACE INTO queues VALUES (?, ?)", (message.name, message.SerializeToString()))
         case DropQueue(name, until):
             execute("DELETE FROM queues WHERE name = ?", (name,))
-            execute("INSERT OR REPLACE INTO used_queue_names VALUES (?, ?)", (name, until))
+            execute("INSERT INTO used_queue_names VALUES (?, ?)", (name, until))
