@@ -1,4 +1,4 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from traced_relay.localqueue.agenda import Agenda
@@ -59,7 +59,6 @@ def test_what_was_discarded_does_not_pile_up() -> None:
     assert agenda.next_time() == 0
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.one_of(st.none(), st.integers(0, 9)))))
 def test_it_is_a_dictionary_sorted_by_time(steps: list[tuple[int, int | None]]) -> None:
     agenda: Agenda[int] = Agenda()

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from traced_relay.localqueue.backoff import LONGEST_RETRY_AFTER, RetryPolicy, retry_after
@@ -28,7 +28,6 @@ def test_the_wait_doubles_then_grows_by_the_last_step_then_stays(
     assert [policy(least, most, doublings).delay(n + 1) for n in range(len(delays))] == delays
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10**9), st.floats(0, 1e6), st.floats(0, 1e7), st.integers(0, 2**31 - 1))
 def test_the_wait_never_passes_the_maximum_and_never_shrinks(
     failures: int, least: float, most: float, doublings: int

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from traced_relay.localqueue.rates import HALVINGS_AT_MOST, Rate
@@ -77,7 +77,6 @@ def test_the_rate_recovers_with_time() -> None:
     assert spacing(START + 900) == pytest.approx(0.1)
 
 
-@settings(deadline=None)
 @given(
     st.floats(0.1, 500),
     st.integers(1, 100),
