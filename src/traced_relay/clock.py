@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from threading import Condition
+from threading import Condition, local
 from typing import Protocol
 
 
@@ -40,15 +40,18 @@ class ManualClock:
         self._now = now
         self._changed = Condition()
         self._waiting: set[Condition] = set()
+        self._seen = local()
 
     def now(self) -> float:
+        self._seen.now = self._now
         return self._now
 
     def monotonic(self) -> float:
-        return self._now
+        return self.now()
 
     def wait(self, condition: Condition, seconds: float | None) -> None:
-        until = None if seconds is None else self._now + seconds
+        # The seconds were reckoned from the time this thread saw last; it may have moved on since.
+        until = None if seconds is None else getattr(self._seen, "now", self._now) + seconds
         with self._changed:
             if until is not None and self._now >= until:
                 return
