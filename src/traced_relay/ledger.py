@@ -68,10 +68,7 @@ class SqliteLedger:
         self._clock = clock
         self._lock = RLock()
         with _mapped_errors():
-            self._db = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False, timeout=10)
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-                self._db.execute(f"PRAGMA {pragma}")
-            self._db.executescript(_SCHEMA)
+            self._db = _open(file)
 
     def close(self) -> None:
         with self._lock:
@@ -167,6 +164,18 @@ def _mapped_errors() -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as exc:
         raise Unavailable(f"the ledger cannot be used: {exc}") from exc
+
+
+def _open(file: Path | None) -> sqlite3.Connection:
+    db = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False, timeout=10)
+    try:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            db.execute(f"PRAGMA {pragma}")
+        db.executescript(_SCHEMA)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
 
 
 def _columns(row: Row) -> tuple[list[str], list[Any]]:

@@ -6,6 +6,7 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response
 
 from traced_relay.errors import EnqueueFailed, InvalidCall, NotAuthorized, NotFound, RelayError, Unavailable
@@ -27,7 +28,7 @@ def problem(status: int, detail: str, errors: Sequence[FieldError] = ()) -> Resp
 
 
 def document_of(status: int, detail: str, errors: Sequence[FieldError] = ()) -> dict[str, Any]:
-    document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    document = {"type": "about:blank", "title": HTTP_STATUS_CODES[status], "status": status, "detail": detail}
     if errors:
         document["errors"] = [{"field": error.field, "message": error.message} for error in errors]
     return document
