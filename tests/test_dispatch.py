@@ -70,8 +70,9 @@ def test_the_wait_in_the_queue_counts_from_when_the_task_was_due(eta: float | No
 
 
 def test_a_task_of_the_relay_is_read() -> None:
-    body = json.dumps({"task_id": TASK_ID, "attempt": 3}).encode()
-    assert read_task(body) == Ours(TASK_ID, 3)
+    for attempt in (1, 3, 10_000):
+        body = json.dumps({"task_id": TASK_ID, "attempt": attempt}).encode()
+        assert read_task(body) == Ours(TASK_ID, attempt)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,7 @@ PLAIN = Call(
         ({"headers": {"x": "1"}}, {"headers": {"content-type": "application/json", "x": "1"}}),
         ({"timeout": 90}, {"timeout": 90.0}),
         ({"timeout": 1.5}, {"timeout": 1.5}),
+        ({"timeout": 0.5}, {"timeout": 0.5}),
         ({"timeout": "5m"}, {"timeout": 300.0}),
         ({"timeout": "9999d"}, {"timeout": 86_400.0}),
     ],

@@ -34,6 +34,8 @@ def downstream(url: str, **changes: Any) -> Downstream:
         ("https://a.*.example/", "https://a.example/", False),
         ("https://*/", "https://anything.example/", True),
         ("https://a.example/", "https://a.example:443/", True),
+        ("http://a.example/", "http://a.example:80/", True),
+        ("http://a.example:1/", "http://a.example:1/", True),
         ("https://a.example/", "https://a.example:8443/", False),
         ("https://a.example:8443/", "https://a.example:8443/", True),
         ("https://a.example:8443/", "https://a.example/", False),
@@ -122,6 +124,11 @@ def test_a_pattern_that_says_too_little_or_too_much_is_refused(pattern: str) -> 
 def test_a_rule_is_closed_and_strict(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         downstream("https://a.example/", **changes)
+
+
+def test_a_rule_allows_nothing_private_unless_it_says_so() -> None:
+    made = downstream("https://a.example/")
+    assert (made.allow_private, made.trace, made.audience) == (False, "w3c", None)
 
 
 def test_an_id_token_needs_tls() -> None:

@@ -171,6 +171,12 @@ def test_the_last_attempt_that_the_policy_allows_ends_the_task() -> None:
     assert (four.state, five.state, five.reason) == ("waiting", "failed", "http_503")
 
 
+def test_the_time_that_the_policy_gives_counts_from_the_first_attempts_start() -> None:
+    hurried = call(retry=policy(max_retry_duration="60s"))
+    assert committed(ended(running(2, call=hurried, first_started_at=NOW - 30), BUSY, now=NOW + 10)).state == "waiting"
+    assert committed(ended(running(2, call=hurried, first_started_at=NOW - 31), BUSY, now=NOW + 10)).state == "failed"
+
+
 def test_an_interrupted_attempt_counts_against_no_limit_but_waits_its_turn() -> None:
     interrupted = Ending(None, "interrupted", was_sent=False)
     after = committed(ended(running(5), interrupted))
@@ -200,6 +206,10 @@ def test_no_attempt_starts_past_the_time_the_policy_gives() -> None:
     }
 
 
+def test_the_queue_is_answered_with_statuses_that_it_knows() -> None:
+    assert (DONE, AGAIN) == (200, 500)
+
+
 def test_a_first_attempt_never_expires() -> None:
     assert arrived(row(call=call(retry=policy(max_retry_duration="1s"))), 1, now=NOW + 86_400).begins
 
@@ -210,4 +220,4 @@ def test_the_last_hundred_attempts_are_kept() -> None:
     for number in range(1, 151):
         after = committed(ended(committed(arrived(after, number)), BUSY))
     assert [attempt.attempt for attempt in after.attempts] == list(range(51, 151))
-    assert (after.attempt, after.failures, after.retry_count) == (150, 150, 149)
+    assert (after.attempt, after.failures, after.retry_count, after.next_attempt_at) == (150, 150, 149, NOW + 2)

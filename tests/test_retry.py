@@ -135,6 +135,7 @@ def test_success_is_success_however_late() -> None:
             {"max_retry_duration": "60s"},
             Verdict("retry", "http_503", "downstream", 10.0, "backoff"),
         ),
+        (BUSY, History(1, 1, 0), {"max_retry_duration": "0.5s"}, Verdict("gave_up", "http_503", "downstream")),
         (BUSY, History(1, 1, 50.1), {"max_retry_duration": "60s"}, Verdict("gave_up", "http_503", "downstream")),
         (BUSY, History(5, 5, 0), {"max_retry_duration": "1h"}, Verdict("gave_up", "http_503", "downstream")),
         (BUSY, History(2, 2, 1e7), {"max_attempts": 9}, Verdict("retry", "http_503", "downstream", 20.0, "backoff")),
@@ -220,6 +221,7 @@ def test_a_wait_is_never_shorter_than_asked_for_nor_longer_than_either(
         (formatdate(NOW + 90), 90.0),
         ("Tuesday, 22-Sep-26 15:41:40 GMT", 91_700.0),
         (formatdate(NOW - 90, usegmt=True), None),
+        (formatdate(NOW, usegmt=True), None),
         *(
             (junk, None)
             for junk in ("", "-1", "1.5", "1e3", "soon", "99999999999", "٣", "5, 6", "120 s", "\0", "Thu, 99 Foo")

@@ -50,6 +50,7 @@ def test_a_local_relay_is_read_whole(environ: dict[str, str]) -> None:
         instance=read.instance,
     )
     assert read.instance
+    assert not read.open_on_loopback
     assert (read.is_local, read.host, read.max_timeout, read.call_queues) == (True, "127.0.0.1", 86_400.0, ["relay"])
 
 
@@ -179,6 +180,7 @@ def test_dev_needs_nothing_and_calls_loopback_alone() -> None:
         open_on_loopback=True,
     )
     urls = {"http://127.0.0.1:9/x", "http://localhost/", "http://[::1]:9/", "http://10.0.0.1/", "https://127.0.0.1/"}
+    assert all(rule.allow_private for rule in made.rules.downstreams)
     assert {url for url in urls if any(rule.matches(url) for rule in made.rules.downstreams)} == {
         "http://127.0.0.1:9/x",
         "http://localhost/",

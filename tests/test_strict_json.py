@@ -28,6 +28,7 @@ VALUES = st.recursive(
         (b' {"a": [1, 2.5, true, "\xc3\xa9", {}]} ', {"a": [1, 2.5, True, "é", {}]}),
         (b"1" * MAX_DIGITS, int("1" * MAX_DIGITS)),
         (b"-0.0", 0.0),
+        (b"0." + b"1" * (MAX_DIGITS - 2), 1 / 9),
         (b'"\\ud83d\\ude00"', "😀"),
         (b'"\\ud800"', "\ud800"),
         (b'{"a": {"a": 1}}', {"a": {"a": 1}}),
@@ -104,6 +105,11 @@ def test_compact_json_is_utf8_without_spaces() -> None:
 def test_a_lone_surrogate_cannot_be_written() -> None:
     with pytest.raises(UnicodeEncodeError):
         dumps({"a": "\ud800"})
+
+
+def test_what_json_does_not_have_cannot_be_written() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dumps([float("nan")])
 
 
 def test_the_canonical_form_knows_no_order_and_takes_any_text() -> None:
