@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 # From the ground up: a layer imports those before it. Every module has its place; a new one gets it here.
 LAYERS = {
-    "values": """. clock errors durations strict_json json_values reasons trace_ref span_tree calls rows""",
+    "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows",
     "rules": """
-        header_policy border downstreams policy dispatch retry machine documents problems records record_text gaps lengths
-        timeline waterfall api_schemas openapi
+        header_policy border downstreams policy dispatch retry machine documents problems records record_text gaps
+        lengths timeline waterfall api_schemas openapi
     """,
     "edges": "cloud_tasks egress gate identity journal ledger listener logs sender tracing",
     "flows": "enqueue pulse readiness relay",
