@@ -178,7 +178,7 @@ class Api:
         try:
             answer = self._relay.dispatch(dispatch, request.get_data())
         except (Unavailable, EnqueueFailed) as exc:
-            self._journal.deferred(dispatch, str(exc))
+            self._journal.deferred(dispatch, "unavailable", str(exc))
             return _answer({"state": None, "reason": "deferred"}, 500)
         row = answer.row
         seen = {"task_id": row.task_id, "attempt": row.attempt, "state": row.state} if row else {}

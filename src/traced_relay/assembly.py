@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import uuid
 from pathlib import Path
@@ -25,6 +26,7 @@ from traced_relay.policy import Policy
 from traced_relay.pulse import Pulse
 from traced_relay.readiness import Readiness
 from traced_relay.relay import Relay, Worker
+from traced_relay.running import RunningCalls
 from traced_relay.sender import Sender
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from traced_relay.logs import Log
     from traced_relay.settings import Settings
 
+_logger = logging.getLogger(__name__)
 _GOOGLE_CERTIFICATES = "https://www.googleapis.com/oauth2/v1/certs"
 
 
@@ -62,6 +65,9 @@ class Assembly:
         self.ledger = SqliteLedger(self._clock, _file_of(settings.ledger))
         self._cloud_tasks = self._make_cloud_tasks()
         self._sender = Sender(self._clock, IdTokens().token, connections=settings.threads)
+        self._running = RunningCalls(
+            self._clock, self._journal, capacity=settings.max_running, heartbeat=settings.rules.heartbeat
+        )
         self._pulse = Pulse(self.ledger, self._worker.id, self._clock)
         self.app = self._make_api(has_console=has_console).flask_app()
         tracing.instrument(self.app, provider)
@@ -89,7 +95,7 @@ class Assembly:
             policy=policy,
             direct_account=rules.worker.service_account or f"{settings.project}@appspot.gserviceaccount.com",
         )
-        relay = Relay(
+        self._relay = Relay(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
             sender=self._sender,
@@ -99,11 +105,12 @@ class Assembly:
             random=random.SystemRandom().random,
             policy=policy,
             worker=self._worker,
+            running=self._running,
         )
         readiness = Readiness(self._clock, self.ledger, lambda: self._cloud_tasks.see(settings.call_queues[0]))
         return Api(
             enqueuer=enqueuer,
-            relay=relay,
+            relay=self._relay,
             ledger=self.ledger,
             journal=self._journal,
             clock=self._clock,
@@ -131,11 +138,25 @@ class Assembly:
 
     def start(self) -> None:
         self._pulse.start()
+        self._running.start()
         settings = self._settings
         self._log.say("relay.started", message=f"traced-relay {settings.version} on {settings.instance}", fields={})
 
+    def interrupt(self, signal: str) -> None:
+        """
+        Cut all running calls, and tell the ledger so; everything else is for the next delivery.
+
+        Meant for the moments between a signal and the end of the process; once is enough.
+        """
+        unsent = self._running.stop(signal)
+        try:
+            self.ledger.stop(self._worker.id, unsent)
+        except Unavailable as exc:
+            _logger.warning("the ledger was not told that this worker stops: %s", exc)
+
     def close(self) -> None:
         self._pulse.stop()
+        self.interrupt("close")
         self._sender.close()
         self._cloud_tasks.close()
         self.ledger.close()

@@ -59,6 +59,17 @@ class Dispatch:
         return None if self.task_eta is None else max(0, round((now - self.task_eta) * 1000))
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """A dispatch together with what was found out about it: *number* is the attempt that its task is for."""
+
+    dispatch: Dispatch
+    task_name: str
+    number: int
+    queue_delay_ms: int | None
+    trace_rewritten: bool
+
+
 def _whole(text: str | None) -> int | None:
     return int(text) if text and re.fullmatch(r"\d{1,9}", text) else None
 

@@ -9,6 +9,7 @@ What can go wrong, as a tree; each error says who meets it and what to do.
     |- Unavailable        ledger, queue or certificates out of reach; 503, at /dispatch 500
     |- EnqueueFailed      the queue said no: an operator's problem; 503
     |- IdentityFailed     no ID token to be had
+    |- DownstreamDenied   address or host that may not be called; never retried
     |- PortTaken          at start; another process listens there
     `- DownstreamFailed   no response, with the contract's reason
 """
@@ -67,6 +68,10 @@ class EnqueueFailed(RelayError):
 
 class IdentityFailed(RelayError):
     """No ID token could be had for the audience; the attempt is retried."""
+
+
+class DownstreamDenied(RelayError):
+    """The host's address may not be called; no OSError, or `requests` would take it for a connection that failed."""
 
 
 class PortTaken(RelayError):

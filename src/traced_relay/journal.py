@@ -10,7 +10,7 @@ from traced_relay.trace_ref import TraceRef
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from traced_relay.dispatch import Dispatch
+    from traced_relay.dispatch import Delivery, Dispatch
     from traced_relay.logs import Log
     from traced_relay.machine import Said
     from traced_relay.rows import Row
@@ -39,23 +39,23 @@ class Journal:
         known = {name: value for name, value in fields.items() if value is not None}
         self._log.say(event, message=f"{event.split('.')[0]} rejected, {reason}: {detail}", fields=known)
 
-    def deferred(self, dispatch: Dispatch, detail: str) -> None:
+    def deferred(self, dispatch: Dispatch, reason: str, detail: str) -> None:
         """A delivery that could not be worked now, through no fault of its task: the queue keeps it."""
         self._log.say(
             "dispatch.deferred",
-            message=f"dispatch of {dispatch.task} deferred: {detail}",
-            fields={"reason": "unavailable", "detail": detail, "queue": dispatch.queue, "task_name": dispatch.task},
+            message=f"dispatch of {dispatch.task} deferred, {reason}: {detail}",
+            fields={"reason": reason, "detail": detail, "queue": dispatch.queue, "task_name": dispatch.task},
         )
+
+    def stopping(self, signal: str, running: int) -> None:
+        message = f"{signal}: {running} running calls are cut"
+        self._log.say("relay.stopping", message=message, fields={"signal": signal, "running": running})
 
     def step(
         self,
         said: Said,
         row: Row,
-        *,
-        dispatch: Dispatch,
-        task_name: str,
-        queue_delay_ms: int | None,
-        trace_rewritten: bool,
+        delivery: Delivery,
         exchange: Exchange | None = None,
     ) -> None:
         """One record of the step that made *row* what it is."""
@@ -64,12 +64,12 @@ class Journal:
             return
         fields = {
             **_task(row),
-            "task_name": task_name,
+            "task_name": delivery.task_name,
             "attempt": row.attempt,
             "retry_count": row.retry_count,
-            "dispatch": _as_the_queue_said(dispatch),
-            "queue_delay_ms": queue_delay_ms,
-            "trace_rewritten": trace_rewritten,
+            "dispatch": _as_the_queue_said(delivery.dispatch),
+            "queue_delay_ms": delivery.queue_delay_ms,
+            "trace_rewritten": delivery.trace_rewritten,
             "rule": row.rule,
             **said.fields,
         }

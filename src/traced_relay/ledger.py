@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from traced_relay.errors import Unavailable
+from traced_relay.machine import Holder
 from traced_relay.rows import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from traced_relay.clock import Clock
@@ -33,7 +35,9 @@ CREATE TABLE IF NOT EXISTS labels (
     task_id TEXT NOT NULL REFERENCES tasks ON DELETE CASCADE, name TEXT NOT NULL, value TEXT NOT NULL,
     PRIMARY KEY (task_id, name)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS workers (worker TEXT PRIMARY KEY, alive_until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS workers (
+    worker TEXT PRIMARY KEY, seen_at REAL NOT NULL, alive_until REAL NOT NULL, unsent TEXT
+) WITHOUT ROWID;
 """
 # Bytes, and what changes by itself, have columns of their own.
 _APART: Any = {"call": {"body"}, "response": {"body"}, "noted_attempt": True}
@@ -136,14 +140,39 @@ class SqliteLedger:
         return [_row(document, noted_attempt, b"", None) for document, noted_attempt in stored]
 
     def keep_alive(self, worker: str, seconds: float) -> None:
-        """Let *worker* hold what it runs for the given *seconds* from now; 0 gives everything up."""
+        """Let *worker* hold what it runs for the given *seconds* from now, unless it has stopped."""
+        now = self._clock.now()
         with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?)", (worker, self._clock.now() + seconds))
+            db.execute(
+                "INSERT INTO workers VALUES (?, ?, ?, NULL) ON CONFLICT DO UPDATE"
+                " SET seen_at = excluded.seen_at, alive_until = excluded.alive_until WHERE unsent IS NULL",
+                (worker, now, now + seconds),
+            )
 
-    def is_alive(self, worker: str) -> bool:
+    def stop(self, worker: str, unsent: Sequence[str]) -> None:
+        """Note that *worker* works no more, and of which of its tasks nothing had been sent yet."""
+        now = self._clock.now()
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?)", (worker, now, now, json.dumps(list(unsent)))
+            )
+
+    def holder_of(self, row: Row) -> Holder:
+        """What became of the worker that runs *row*, by this ledger's clock."""
         with self._lock, _mapped_errors():
-            found = self._db.execute("SELECT alive_until FROM workers WHERE worker = ?", (worker,)).fetchone()
-        return found is not None and found[0] > self._clock.now()
+            query = "SELECT alive_until, unsent FROM workers WHERE worker = ?"
+            found = self._db.execute(query, (row.worker,)).fetchone()
+        if found is None:
+            return Holder.LOST
+        alive_until, unsent = found
+        if unsent is not None:
+            return Holder.STOPPED_UNSENT if row.task_id in json.loads(unsent) else Holder.STOPPED
+        return Holder.ALIVE if alive_until > self._clock.now() else Holder.LOST
+
+    def heartbeats(self) -> dict[str, float]:
+        """When each worker was last seen, in seconds since the epoch."""
+        with self._lock, _mapped_errors():
+            return dict(self._db.execute("SELECT worker, seen_at FROM workers").fetchall())
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

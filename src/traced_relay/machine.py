@@ -8,6 +8,7 @@ name, so a redelivery that applies it again does no harm.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from traced_relay import reasons, retry
@@ -44,6 +45,22 @@ class Step:
     says: tuple[Said, ...] = ()
 
 
+class Holder(Enum):
+    """What is known of the worker that a running row names."""
+
+    ALIVE = "alive"
+    LOST = "lost"
+    STOPPED = "stopped"  # it said so, while the call was out
+    STOPPED_UNSENT = "stopped_unsent"  # and that nothing of this call had left yet
+
+
+_ENDINGS = {
+    Holder.LOST: retry.Ending(None, "worker_lost"),
+    Holder.STOPPED: retry.Ending(None, "interrupted"),
+    Holder.STOPPED_UNSENT: retry.Ending(None, "interrupted", was_sent=False),
+}
+
+
 @dataclass(frozen=True)
 class Dispatched:
     """A dispatch of the task's attempt *number* arrived at *worker*."""
@@ -56,21 +73,20 @@ class Dispatched:
     queue_delay_ms: int | None
 
 
-def arrive(row: Row, event: Dispatched, *, now: float, holder_is_alive: bool, random: Callable[[], float]) -> Step:
+def arrive(row: Row, event: Dispatched, *, now: float, holder: Holder, random: Callable[[], float]) -> Step:
     """
     A dispatch came in.
 
-    *holder_is_alive* says whether the worker that the row names still works on
-    it; it counts only while the row is running.
+    *holder* counts only while the row is running.
     """
     if row.has_ended:
         return Step(DONE)
     if row.state == "running":
         if event.number < row.attempt:
             return Step(DONE)
-        if holder_is_alive:
+        if holder is Holder.ALIVE:
             return Step(AGAIN, says=(Said("dispatch.deferred", {"reason": "held_by_another_worker"}),))
-        return end(row, retry.Ending(None, "worker_lost"), response=None, now=now, random=random)
+        return end(row, _ENDINGS[holder], response=None, now=now, random=random)
     if event.number != row.attempt + 1:
         return Step(DONE, creates=True)
     if _has_expired(row, now):

@@ -38,17 +38,16 @@ class Pulse:
             self._stopped = True
             self._stop.notify_all()
         self._thread.join()
-        self._beat(0.0)
 
     def _run(self) -> None:
         with self._stop:
             while not self._stopped:
                 self._clock.wait(self._stop, BEAT)
                 if not self._stopped:
-                    self._beat(LEASE)
+                    self._beat()
 
-    def _beat(self, seconds: float) -> None:
+    def _beat(self) -> None:
         try:
-            self._ledger.keep_alive(self._worker, seconds)
+            self._ledger.keep_alive(self._worker, LEASE)
         except Unavailable as exc:
             _logger.warning("the worker's sign of life could not be written: %s", exc)

@@ -36,6 +36,8 @@ def of_status(status_code: int) -> str | None:
     """The reason an answer gives: none for 2xx (RFC 9110, section 15)."""
     if 200 <= status_code <= 299:
         return None
+    if not 200 <= status_code <= 599:
+        return "malformed_response"
     return "redirect" if 300 <= status_code <= 399 else f"http_{status_code}"
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from threading import Lock
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import get_current_span
 
 from traced_relay import machine, tracing
-from traced_relay.dispatch import Bare, adopted_task_id, read_task
+from traced_relay.dispatch import Bare, Delivery, adopted_task_id, read_task
 from traced_relay.errors import InvalidCall
-from traced_relay.machine import AGAIN, DONE, Dispatched, Step
+from traced_relay.machine import AGAIN, DONE, Dispatched, Holder, Step
 from traced_relay.rows import Row
 
 if TYPE_CHECKING:
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
     from traced_relay.journal import Journal
     from traced_relay.ledger import SqliteLedger
     from traced_relay.policy import Policy
+    from traced_relay.running import RunningCalls
     from traced_relay.sender import Exchange, Sender
+    from traced_relay.watch import Guard
 
 
 CHANGES_MET = 3
@@ -55,16 +56,6 @@ class Answer:
     reason: str | None = None
 
 
-@dataclass(frozen=True)
-class _Delivery:
-    """A dispatch together with what was found out about it."""
-
-    dispatch: Dispatch
-    task_name: str
-    number: int
-    queue_delay_ms: int | None
-
-
 class Relay:
     def __init__(
         self,
@@ -78,6 +69,7 @@ class Relay:
         random: Callable[[], float],
         policy: Policy,
         worker: Worker,
+        running: RunningCalls,
     ) -> None:
         self._ledger = ledger
         self._cloud_tasks = cloud_tasks
@@ -88,11 +80,13 @@ class Relay:
         self._random = random
         self._policy = policy
         self._worker = worker
-        self._running: set[tuple[str, int]] = set()
-        self._lock = Lock()
+        self._running = running
 
     def dispatch(self, dispatch: Dispatch, body: bytes) -> Answer:
         """Work one delivery; Unavailable and EnqueueFailed leave it to be delivered again."""
+        if (refusal := self._running.refusal()) is not None:
+            self._journal.deferred(dispatch, refusal, "no further call is taken on here")
+            return Answer(AGAIN, reason=refusal)
         for _ in range(CHANGES_MET):
             delivery, row = self._read(dispatch, body)
             if row is None:
@@ -101,20 +95,24 @@ class Relay:
                 return self._work(row, delivery)
         return Answer(AGAIN, reason="changed_meanwhile")
 
-    def _work(self, row: Row, delivery: _Delivery) -> Answer:
+    def _work(self, row: Row, delivery: Delivery) -> Answer:
         step = self._arrive(row, delivery)
         if not step.begins or step.row is None:
             return self._apply(step, row, delivery)
-        with self._processing(step.row, delivery) as running, self._holding(running):
+        with self._processing(step.row, delivery) as running, self._running.hold(running, delivery) as guard:
             self._apply(Step(row=running, says=step.says), row, delivery)
-            exchange = self._send(running)
+            tracing.started(self._tracer, running.queue, _send_context(running))
+            exchange = self._send(running, guard)
+            if exchange.ending.reason == "interrupted":
+                tracing.interrupted(get_current_span())
+                return Answer(AGAIN, running, "interrupted")
             return self._finish(running, exchange, delivery)
 
-    def _read(self, dispatch: Dispatch, body: bytes) -> tuple[_Delivery, Row | None]:
+    def _read(self, dispatch: Dispatch, body: bytes) -> tuple[Delivery, Row | None]:
         """The row the delivery is about; None, with a record, where a retry could not mend it."""
         task_name = self._cloud_tasks.task_name(dispatch.queue, dispatch.task)
         delay = dispatch.queue_delay_ms(self._clock.now())
-        delivery = _Delivery(dispatch, task_name, 1, delay)
+        delivery = Delivery(dispatch, task_name, 1, delay, tracing.rewritten())
         try:
             task = read_task(body)
             if isinstance(task, Bare):
@@ -125,9 +123,9 @@ class Relay:
         row = self._ledger.get(task.task_id)
         if row is None:
             self._reject(delivery, "unknown_task", f"the ledger has no task {task.task_id}")
-        return _Delivery(dispatch, task_name, task.attempt, delay), row
+        return replace(delivery, number=task.attempt), row
 
-    def _reject(self, delivery: _Delivery, reason: str, detail: str) -> None:
+    def _reject(self, delivery: Delivery, reason: str, detail: str) -> None:
         self._journal.rejected(
             "dispatch.rejected",
             reason=reason,
@@ -136,7 +134,7 @@ class Relay:
             task_name=delivery.task_name,
         )
 
-    def _adopt(self, bare: Bare, delivery: _Delivery) -> Row | None:
+    def _adopt(self, bare: Bare, delivery: Delivery) -> Row | None:
         """The row of a task that somebody made by hand; its first dispatch writes it."""
         task_id = adopted_task_id(delivery.task_name)
         known = self._ledger.get(task_id)
@@ -165,7 +163,7 @@ class Relay:
         )
         return row if self._ledger.insert(row) else self._ledger.get(task_id)
 
-    def _arrive(self, row: Row, delivery: _Delivery) -> Step:
+    def _arrive(self, row: Row, delivery: Delivery) -> Step:
         event = Dispatched(
             number=delivery.number,
             worker=self._worker.id,
@@ -174,16 +172,16 @@ class Relay:
             instance=self._worker.instance,
             queue_delay_ms=delivery.queue_delay_ms,
         )
-        alive = row.state == "running" and self._is_held(row)
-        return machine.arrive(row, event, now=self._clock.now(), holder_is_alive=alive, random=self._random)
+        holder = self._holder_of(row) if row.state == "running" else Holder.LOST
+        return machine.arrive(row, event, now=self._clock.now(), holder=holder, random=self._random)
 
-    def _is_held(self, row: Row) -> bool:
+    def _holder_of(self, row: Row) -> Holder:
         if row.worker == self._worker.id:
-            return (row.task_id, row.attempt) in self._running
-        return row.worker is not None and self._ledger.is_alive(row.worker)
+            return Holder.ALIVE if self._running.holds(row) else Holder.LOST
+        return self._ledger.holder_of(row)
 
     @contextmanager
-    def _processing(self, row: Row, delivery: _Delivery) -> Iterator[Row]:
+    def _processing(self, row: Row, delivery: Delivery) -> Iterator[Row]:
         """The `process` span, in the row's trace even where the task's headers were lost, and its id in the row."""
         with tracing.processing(
             self._tracer,
@@ -198,26 +196,15 @@ class Relay:
             begun = row.attempts[-1].model_copy(update={"span_id": tracing.trace_ref(span).span_id})
             yield row.model_copy(update={"attempts": (*row.attempts[:-1], begun)})
 
-    @contextmanager
-    def _holding(self, row: Row) -> Iterator[None]:
-        held = (row.task_id, row.attempt)
-        with self._lock:
-            self._running.add(held)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running.discard(held)
-
-    def _send(self, row: Row) -> Exchange:
+    def _send(self, row: Row, guard: Guard) -> Exchange:
         rule = self._policy.rule_for(row.call.url)
         with tracing.calling(attempt=row.attempt, trace_leaves=rule is not None and rule.trace == "w3c"):
-            exchange = self._sender.send(row.call, rule, row.task_id)
+            exchange = self._sender.send(row.call, rule, row.task_id, guard)
         if exchange.ending.reason == "denied":
             self._journal.denied(row)
         return exchange
 
-    def _finish(self, row: Row, exchange: Exchange, delivery: _Delivery) -> Answer:
+    def _finish(self, row: Row, exchange: Exchange, delivery: Delivery) -> Answer:
         step = machine.end(row, exchange.ending, response=exchange.response, now=self._clock.now(), random=self._random)
         ended = (step.row or row).attempts[-1]
         tracing.judged(
@@ -230,21 +217,13 @@ class Relay:
         )
         return self._apply(step, row, delivery, exchange)
 
-    def _apply(self, step: Step, before: Row, delivery: _Delivery, exchange: Exchange | None = None) -> Answer:
+    def _apply(self, step: Step, before: Row, delivery: Delivery, exchange: Exchange | None = None) -> Answer:
         """Commit the step, say what was committed, make the task that follows, and only then answer."""
         row = step.row or before
         if step.row is not None and not self._ledger.replace(step.row):
             raise _Changed
         for said in step.says:
-            self._journal.step(
-                said,
-                row,
-                dispatch=delivery.dispatch,
-                task_name=delivery.task_name,
-                queue_delay_ms=delivery.queue_delay_ms,
-                trace_rewritten=tracing.rewritten(),
-                exchange=exchange,
-            )
+            self._journal.step(said, row, delivery, exchange)
         if step.creates:
             self._create_next(row)
         return Answer(step.answer, row)
@@ -257,13 +236,15 @@ class Relay:
             attempt=row.attempt + 1,
             at=row.next_attempt_at,
             timeout=row.call.timeout,
-            headers=tracing.task_headers(tracing.parent_context(row.carrier)),
+            headers=tracing.task_headers(_send_context(row)),
         )
         self._ledger.note(row.task_id, row.attempt + 1)
 
 
 def _context_of(row: Row) -> Context | None:
     """The current one, or the row's own where the delivery came without its trace."""
-    if tracing.trace_ref(get_current_span()).trace_id == row.trace_id:
-        return None
+    return None if tracing.trace_ref(get_current_span()).trace_id == row.trace_id else _send_context(row)
+
+
+def _send_context(row: Row) -> Context:
     return tracing.parent_context(row.carrier)

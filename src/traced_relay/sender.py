@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import http.client
+import re
+import time
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
 
 import traced_relay
 from traced_relay import egress, reasons
-from traced_relay.errors import IdentityFailed
+from traced_relay.errors import DownstreamDenied, IdentityFailed
 from traced_relay.retry import Ending, parse_retry_after
 from traced_relay.rows import Response
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
     from traced_relay.calls import Call
     from traced_relay.clock import Clock
     from traced_relay.downstreams import Downstream
+    from traced_relay.watch import Guard
 
-OPENING_TIMEOUT = 30.0
 BODY_KEPT = 64 * 1024
 HEADERS_KEPT = 8 * 1024
 _CHUNK = 64 * 1024
@@ -56,18 +60,25 @@ class _Session(requests.Session):
 class Sender:
     """Makes calls over kept connections; no cookies, no redirects, no proxies or passwords from the environment."""
 
-    def __init__(self, clock: Clock, id_token: Callable[[str], str], *, connections: int = 100) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        id_token: Callable[[str], str],
+        *,
+        connections: int = 100,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._clock = clock
         self._id_token = id_token
         self._session = _Session()
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = egress.Adapter(connections)
+        adapter = egress.Adapter(connections, tls)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
-    def send(self, call: Call, rule: Downstream | None, idempotency_key: str) -> Exchange:
-        """Make the *call* as its *rule* says; without a rule it is denied."""
+    def send(self, call: Call, rule: Downstream | None, idempotency_key: str, guard: Guard) -> Exchange:
+        """Make the *call* as its *rule* says, until the *guard* is cut; without a rule it is denied."""
         if rule is None:
             return Exchange(Ending(None, "denied", was_sent=False), Timing())
         started = self._clock.monotonic()
@@ -76,46 +87,42 @@ class Sender:
         except IdentityFailed:
             return Exchange(Ending(None, "auth_unavailable", was_sent=False), Timing(self._since(started)))
         token_ms = self._since(started) if authorization else None
-        opening = egress.Opening()
+        until = time.monotonic() + min(call.timeout, egress.OPENING_TIMEOUT)
+        opening = egress.Opening(guard, allow_private=rule.allow_private, until=until)
         egress.opening.set(opening)
-        request = _prepared(call, idempotency_key, authorization)
-        return self._exchange(request, call.timeout, started, opening, token_ms)
+        return self._exchange(_prepared(call, idempotency_key, authorization), opening, token_ms)
 
     def close(self) -> None:
         self._session.close()
 
     def _authorization(self, call: Call, rule: Downstream) -> dict[str, str]:
+        """The ID token that the rule asks for; never over http, and never to a bare address."""
         if rule.auth == "none":
             return {}
-        if not call.url.lower().startswith("https://"):
-            raise IdentityFailed("an ID token never goes out over http")
+        parts = urlsplit(call.url)
+        if parts.scheme != "https" or re.fullmatch(r"[0-9.]*|.*:.*", parts.hostname or ""):
+            raise IdentityFailed("an ID token goes to a name, over https")
         return {"authorization": f"Bearer {self._id_token(rule.audience_of(call.url))}"}
 
-    def _exchange(
-        self,
-        request: requests.PreparedRequest,
-        timeout: float,
-        started: float,
-        opening: egress.Opening,
-        token_ms: int | None,
-    ) -> Exchange:
-        sent = self._clock.monotonic()
-        answered = None
+    def _exchange(self, request: requests.PreparedRequest, opening: egress.Opening, token_ms: int | None) -> Exchange:
+        guard, sent = opening.guard, self._clock.monotonic()
+        answered, response, size, retry_after = None, None, None, None
         try:
             with self._session.send(
-                request, stream=True, allow_redirects=False, timeout=(min(timeout, OPENING_TIMEOUT), timeout)
+                request, stream=True, allow_redirects=False, timeout=(egress.OPENING_TIMEOUT, None)
             ) as answer:
                 answered = self._clock.monotonic()
-                kept, size = self._read(answer, started + timeout)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
-            status_code, response, size = None, None, 0
-            reason: str | None = _reason(exc)
+                kept, size = _read(answer)
+                if not guard.release():
+                    raise requests.Timeout
+        except (DownstreamDenied, requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
+            guard.release()
+            ending = Ending(None, _reason(exc, guard), was_sent=guard.was_sent)
         else:
-            status_code = answer.status_code
-            response = Response(
-                status_code=status_code, headers=_kept_headers(answer), body=kept, truncated=size > len(kept)
-            )
-            reason = reasons.of_status(status_code)
+            headers = _kept_headers(answer)
+            response = Response(status_code=answer.status_code, headers=headers, body=kept, truncated=size > len(kept))
+            retry_after = parse_retry_after(answer.headers.get("Retry-After"), self._clock.now())
+            ending = Ending(answer.status_code, reasons.of_status(answer.status_code), retry_after)
         ended = self._clock.monotonic()
         timing = Timing(
             token_ms=token_ms,
@@ -124,29 +131,19 @@ class Sender:
             first_byte_ms=_ms(max(0.0, (answered or ended) - sent - (opening.connect or 0) - (opening.tls or 0))),
             body_ms=None if answered is None else _ms(ended - answered),
         )
-        retry_after = None
-        if status_code is not None:
-            retry_after = parse_retry_after(answer.headers.get("Retry-After"), self._clock.now())
-        return Exchange(Ending(status_code, reason, retry_after), timing, response, size if response else None)
-
-    def _read(self, answer: requests.Response, deadline: float) -> tuple[bytes, int]:
-        """The first bytes of the body as they came, and how many there were; never decoded, never parsed."""
-        kept, size = bytearray(), 0
-        for chunk in _chunks(answer):
-            kept += chunk[: max(0, BODY_KEPT - size)]
-            size += len(chunk)
-            if self._clock.monotonic() > deadline:
-                raise requests.ReadTimeout
-        return bytes(kept), size
+        return Exchange(ending, timing, response, size if response else None)
 
     def _since(self, started: float) -> int:
         return round((self._clock.monotonic() - started) * 1000)
 
 
-def _chunks(answer: requests.Response) -> Iterator[bytes]:
-    """The body as it comes in: a trickle, too, lets the deadline be looked at."""
+def _read(answer: requests.Response) -> tuple[bytes, int]:
+    """The first bytes of the body as they came, and how many there were; never decoded, never parsed."""
+    kept, size = bytearray(), 0
     while chunk := answer.raw.read1(_CHUNK, decode_content=False):
-        yield chunk
+        kept += chunk[: max(0, BODY_KEPT - size)]
+        size += len(chunk)
+    return bytes(kept), size
 
 
 def _ms(seconds: float | None) -> int | None:
@@ -197,8 +194,13 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-def _reason(exc: BaseException) -> str:
-    """The contract's word for what went wrong: the innermost cause that has one speaks."""
+def _reason(exc: BaseException, guard: Guard) -> str:
+    """The contract's word for what went wrong: our own doing first, then the innermost cause that has one."""
+    if isinstance(exc, DownstreamDenied):
+        return "denied"
+    if guard.cut_for is not None:
+        late = "timeout" if guard.was_sent else "connect_failed"
+        return late if guard.cut_for == "deadline" else "interrupted"
     causes = list(_causes(exc))
     for kind, reason in _REASONS:
         if any(isinstance(cause, kind) for cause in causes):

@@ -24,6 +24,8 @@ MAX_TIMEOUT_APP_ENGINE = 86_400.0
 MAX_TIMEOUT_HTTP_WORKER = 1_785.0  # Cloud Tasks waits 30 minutes for an HTTP target, less the 15 s of slack
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+SPARE_THREADS = 8
+
 Platform = Literal["app_engine", "cloud_run", "local", "other"]
 
 
@@ -56,6 +58,11 @@ class Settings:
     @property
     def host(self) -> str:
         return "127.0.0.1" if self.is_local else "0.0.0.0"  # noqa: S104  (the platform's router is what reaches it)
+
+    @property
+    def max_running(self) -> int:
+        """Calls this process runs at once; a few threads are left for whoever asks about them."""
+        return max(1, self.threads - SPARE_THREADS)
 
     @property
     def max_timeout(self) -> float:

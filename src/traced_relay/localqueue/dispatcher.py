@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from traced_relay.localqueue.attempts import Answer, Dispatch, End
 from traced_relay.localqueue.connections import Connections
 from traced_relay.localqueue.exchange import BrokenExchange, Reply, exchange
 from traced_relay.localqueue.targets import NoSuchTarget, request_for
-from traced_relay.localqueue.watch import Guard, Watch
+from traced_relay.watch import Guard, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
@@ -144,14 +143,13 @@ class Dispatcher:
 
     def _send(self, dispatch: Dispatch, guard: Guard) -> Reply:
         request = request_for(dispatch, self._app_engine, self._mint)
-        hold = partial(self._watch.hold, guard)
-        connection = self._connections.get(request.origin, dispatch.deadline, hold)
+        connection = self._connections.get(request.origin, dispatch.deadline, guard.hold)
         is_reusable = False
         try:
             reply = exchange(connection, request.message, request.method)
             is_reusable = reply.is_reusable
         finally:
-            if self._watch.release(guard) and is_reusable:
+            if guard.release() and is_reusable:
                 self._connections.put(request.origin, connection)
             else:
                 connection.close()

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from traced_relay.agenda import Agenda
 from traced_relay.localqueue import changes, headers, names
 from traced_relay.localqueue import messages as m
-from traced_relay.localqueue.agenda import Agenda
 from traced_relay.localqueue.attempts import Answer, Dispatch, End
 from traced_relay.localqueue.backoff import RETENTION, retry_after
 from traced_relay.localqueue.queues import QueueState

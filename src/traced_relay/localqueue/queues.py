@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from traced_relay.agenda import Agenda
 from traced_relay.localqueue import messages as m
 from traced_relay.localqueue import names
-from traced_relay.localqueue.agenda import Agenda
 from traced_relay.localqueue.backoff import RetryPolicy
 from traced_relay.localqueue.configuration import completed
 from traced_relay.localqueue.rates import Rate

@@ -15,7 +15,7 @@ from traced_relay.tracing.propagation import (
     task_headers,
 )
 from traced_relay.tracing.provider import configure, tracer_of
-from traced_relay.tracing.spans import judged, processing, sending, trace_ref
+from traced_relay.tracing.spans import interrupted, judged, processing, sending, started, trace_ref
 from traced_relay.tracing.store import SpanStore
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "calling",
     "configure",
     "instrument",
+    "interrupted",
     "judged",
     "parent_context",
     "platform_span",
@@ -34,6 +35,7 @@ __all__ = [
     "refuse",
     "rewritten",
     "sending",
+    "started",
     "task_headers",
     "trace_ref",
     "tracer_of",

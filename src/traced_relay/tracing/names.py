@@ -17,6 +17,7 @@ BLAME = "relay.blame"
 RETRY_DELAY_MS = "relay.retry_delay_ms"
 TRACE_REWRITTEN = "relay.trace.rewritten"
 ERROR_TYPE = "error.type"
+PENDING_SPAN_ID = "relay.pending_span_id"
 RESEND_COUNT = "http.request.resend_count"
 
 
@@ -26,3 +27,7 @@ def send(queue: str) -> str:
 
 def process(queue: str) -> str:
     return f"process {queue}"
+
+
+def started(queue: str) -> str:
+    return f"process {queue} started"

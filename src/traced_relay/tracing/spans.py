@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from time import time_ns
 from typing import TYPE_CHECKING
 
-from opentelemetry.trace import SpanKind, Status, StatusCode, format_span_id, format_trace_id
+from opentelemetry.trace import SpanKind, Status, StatusCode, format_span_id, format_trace_id, get_current_span
 
 from traced_relay.trace_ref import TraceRef
 from traced_relay.tracing import names
@@ -49,6 +50,28 @@ def processing(
     )
     with _current(tracer, names.process(queue), SpanKind.CONSUMER, attributes, context) as span:
         yield span
+
+
+def started(tracer: Tracer, queue: str, context: Context) -> None:
+    """
+    Leave a mark of the attempt that begins here, beside its span.
+
+    A span is exported when it ends: without the mark, a call that runs for a
+    day, or is killed, would not be in its trace. It hangs under *context* and
+    names the current span, which is still to come.
+    """
+    now = time_ns()
+    pending = trace_ref(get_current_span()).span_id
+    mark = tracer.start_span(
+        names.started(queue), context, SpanKind.INTERNAL, {names.PENDING_SPAN_ID: pending}, start_time=now
+    )
+    mark.end(now)
+
+
+def interrupted(span: Span) -> None:
+    """Write on the attempt's *span* that its process had to end; whether the call is made again is not known here."""
+    span.set_attribute(names.ERROR_TYPE, "interrupted")
+    span.set_status(Status(StatusCode.ERROR, "interrupted"))
 
 
 def judged(

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traced_relay.localqueue.agenda import Agenda
+from traced_relay.agenda import Agenda
 
 
 def drain(agenda: Agenda[str], now: float = float("inf")) -> list[str]:

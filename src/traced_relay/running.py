@@ -1,0 +1,95 @@
+"""The calls that this process runs: room for them, their signs of life, and the end of them all."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from traced_relay.machine import Said
+from traced_relay.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from traced_relay.clock import Clock
+    from traced_relay.dispatch import Delivery
+    from traced_relay.journal import Journal
+    from traced_relay.rows import Row
+    from traced_relay.watch import Guard
+
+
+@dataclass(frozen=True)
+class _Call:
+    row: Row
+    delivery: Delivery
+    guard: Guard
+    started: float
+
+
+class RunningCalls:
+    """At most *capacity* at once; each says that it lives *heartbeat* seconds after the last time it did."""
+
+    def __init__(self, clock: Clock, journal: Journal, *, capacity: int, heartbeat: float) -> None:
+        self._clock = clock
+        self._journal = journal
+        self._capacity = capacity
+        self._heartbeat = heartbeat
+        self._watch = Watch(clock)
+        self._calls: dict[tuple[str, int], _Call] = {}
+        self._lock = Lock()
+        self._is_stopping = False
+
+    def start(self) -> None:
+        self._watch.start()
+
+    def refusal(self) -> str | None:
+        """Why no further call can be taken on; None if one can."""
+        if self._is_stopping:
+            return "stopping"
+        return "capacity" if len(self._calls) >= self._capacity else None
+
+    def holds(self, row: Row) -> bool:
+        return (row.task_id, row.attempt) in self._calls
+
+    @contextmanager
+    def hold(self, row: Row, delivery: Delivery) -> Iterator[Guard]:
+        """Watch the call of *row* while what is inside makes it."""
+        key, started = (row.task_id, row.attempt), self._clock.monotonic()
+        beat = partial(self._beat, row, delivery, started)
+        with self._watch.over(row.call.timeout, every=self._heartbeat, beat=beat) as guard:
+            with self._lock:
+                self._calls[key] = _Call(row, delivery, guard, started)
+            try:
+                yield guard
+            finally:
+                with self._lock:
+                    del self._calls[key]
+
+    def stop(self, signal: str) -> list[str]:
+        """
+        Cut every call and say so; the ids of those of which nothing had been sent.
+
+        What becomes of them is for the next delivery to judge.
+        """
+        with self._lock:
+            if self._is_stopping:
+                return []
+            self._is_stopping = True
+            cut = list(self._calls.values())
+        self._watch.stop()
+        self._journal.stopping(signal, len(cut))
+        for call in cut:
+            fields = {"elapsed_ms": self._ms_since(call.started), "request_sent": call.guard.was_sent}
+            self._journal.step(Said("attempt.interrupted", fields), call.row, call.delivery)
+        return [call.row.task_id for call in cut if not call.guard.was_sent]
+
+    def _beat(self, row: Row, delivery: Delivery, started: float) -> None:
+        elapsed_ms = self._ms_since(started)
+        fields = {"elapsed_ms": elapsed_ms, "deadline_in_ms": max(0, round(row.call.timeout * 1000) - elapsed_ms)}
+        self._journal.step(Said("attempt.heartbeat", fields), row, delivery)
+
+    def _ms_since(self, started: float) -> int:
+        return round((self._clock.monotonic() - started) * 1000)
