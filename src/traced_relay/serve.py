@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
@@ -12,6 +14,8 @@ from traced_relay.assembly import Assembly
 from traced_relay.listener import listen
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from _typeshed.wsgi import WSGIApplication
 
     from traced_relay.settings import Settings
@@ -30,11 +34,13 @@ class _Server(BaseApplication):  # type: ignore[misc]
         self._settings = settings
         self._options = options
         self._assembly: Assembly | None = None
+        self._cutting: Thread | None = None
         super().__init__()
 
     def load_config(self) -> None:
         for name, value in self._options.items():
             self.cfg.set(name, value)
+        self.cfg.set("post_worker_init", lambda _worker: self._listen_for_the_end())
         self.cfg.set("worker_exit", lambda _arbiter, _worker: self.close())
 
     def load(self) -> WSGIApplication:
@@ -46,7 +52,26 @@ class _Server(BaseApplication):  # type: ignore[misc]
         self._assembly.start()
         return self._assembly.wsgi
 
+    def _listen_for_the_end(self) -> None:
+        """Put ourselves before gunicorn's own handlers, which only stop taking requests."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            own = signal.getsignal(number)
+
+            def handle(number: int, frame: FrameType | None, own: Any = own) -> None:
+                # In a thread: this one may be holding the very locks that cutting and writing take.
+                self._cutting = Thread(target=self._interrupt, args=(signal.Signals(number).name,), daemon=True)
+                self._cutting.start()
+                own(number, frame)
+
+            signal.signal(number, handle)
+
+    def _interrupt(self, name: str) -> None:
+        if self._assembly is not None:
+            self._assembly.interrupt(name)
+
     def close(self) -> None:
+        if self._cutting is not None:
+            self._cutting.join(1)
         if self._assembly is not None:
             self._assembly.close()
 

@@ -17,7 +17,7 @@ class RelayProcess:
     """Runs until it is killed or told to end; its records are read as they are printed."""
 
     def __init__(self, *, config: Path, ledger: str, emulator: str, port: int) -> None:
-        environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+        environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH")}
         environ |= {
             "RELAY_CONFIG": str(config),
             "RELAY_LEDGER": ledger,
