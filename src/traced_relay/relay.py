@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
@@ -88,7 +89,7 @@ class Relay:
         self._random = random
         self._policy = policy
         self._worker = worker
-        self._running: set[tuple[str, int]] = set()
+        self._running: Counter[tuple[str, int]] = Counter()
         self._lock = Lock()
 
     def dispatch(self, dispatch: Dispatch, body: bytes) -> Answer:
@@ -179,7 +180,7 @@ class Relay:
 
     def _is_held(self, row: Row) -> bool:
         if row.worker == self._worker.id:
-            return (row.task_id, row.attempt) in self._running
+            return self._running[row.task_id, row.attempt] > 0
         return row.worker is not None and self._ledger.is_alive(row.worker)
 
     @contextmanager
@@ -200,14 +201,17 @@ class Relay:
 
     @contextmanager
     def _holding(self, row: Row) -> Iterator[None]:
+        """Counted, because a delivery that loses the claim lets go while the one that won still works."""
         held = (row.task_id, row.attempt)
         with self._lock:
-            self._running.add(held)
+            self._running[held] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._running.discard(held)
+                self._running[held] -= 1
+                if not self._running[held]:
+                    del self._running[held]
 
     def _send(self, row: Row) -> Exchange:
         rule = self._policy.rule_for(row.call.url)
