@@ -27,7 +27,7 @@ _QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--logl
 
 
 class Celery:
-    """Redis, one worker and one client, each a process; the client sends from one thread, which is its fastest."""
+    """Redis, one worker and one client, each a process; the client sends from one thread."""
 
     def __init__(self, python: Path, redis: str, directory: Path, store: Options, pool: Options) -> None:
         port = free_port()

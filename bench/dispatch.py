@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CLIENTS = (1, 8)
 BARE, FLASK = "downstream", "bare Flask"
 MEMORY, SQLITE = "relay, memory", "relay, sqlite"
-PRELOADED_PER_SECOND = 500
+PRELOADED_PER_SECOND = 400
 BATCH = 100
 BODY = b'{"report": 7}'
 

@@ -10,7 +10,7 @@ from bench.bare_grpc import BareGrpc
 from bench.figures import Sample, Scale, Table, Variant, alternate, compared, compared_latencies, undisturbed
 from bench.relays import Queue
 from bench.sink import Sink
-from bench.tasks_load import NoQueue, Tasks, queue_names
+from bench.tasks_load import THREADS, NoQueue, Tasks, queue_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bench.progress import Progress
 
-QUEUES = 8
+QUEUES = 16  # enough of them that their limits, and their first bursts, are not what is measured
 LIMIT = 500
 BURST = 100
 FLOOR = "bare gRPC"
@@ -82,7 +82,7 @@ def _create(running: Running, several: dict[str, Tasks], scale: Scale, progress:
         return measure
 
     served = {FLOOR: bare, **several}
-    variants = [Variant(name, n, creating(tasks, n)) for n in (1, 8) for name, tasks in served.items()]
+    variants = [Variant(name, n, creating(tasks, n)) for n in (1, THREADS) for name, tasks in served.items()]
     samples = alternate(variants, rounds=scale.rounds, seconds=scale.seconds, progress=progress)
     for tasks in several.values():
         tasks.resume()
@@ -112,11 +112,11 @@ def _ceiling(hops: NoQueue, several: dict[str, Tasks], scale: Scale, progress: P
     def flowing(tasks: Tasks) -> Callable[[float], Sample]:
         return lambda seconds: Sample(tasks.flow(_share(scale, seconds)))
 
-    variants = [Variant(f"{HOPS}, at once", QUEUES, flowing(hops))]
+    variants = [Variant(f"{HOPS}, at once", THREADS, flowing(hops))]
     for name, tasks in several.items():
         variants += [
-            Variant(f"{name}, made before", QUEUES, working(tasks)),
-            Variant(f"{name}, made meanwhile", QUEUES, flowing(tasks)),
+            Variant(f"{name}, made before", THREADS, working(tasks)),
+            Variant(f"{name}, made meanwhile", THREADS, flowing(tasks)),
         ]
     samples = alternate(variants, rounds=scale.few_rounds, seconds=scale.seconds, progress=progress)
     notes = (
@@ -128,7 +128,7 @@ def _ceiling(hops: NoQueue, several: dict[str, Tasks], scale: Scale, progress: P
 
 def _share(scale: Scale, seconds: float) -> int:
     """A whole round's tasks, or the part that a warming round takes of it."""
-    return max(QUEUES, int(scale.tasks * min(1.0, seconds / scale.seconds)) // QUEUES * QUEUES)
+    return max(THREADS, int(scale.tasks * min(1.0, seconds / scale.seconds)) // THREADS * THREADS)
 
 
 def _single(hops: NoQueue, several: dict[str, Tasks], scale: Scale, progress: Progress) -> Table:

@@ -29,7 +29,7 @@ class Scale:
     few_rounds: int  # of what takes long
 
 
-FULL = Scale(rounds=5, seconds=1.2, tasks=3000, singles=150, hold=10, few_rounds=3)
+FULL = Scale(rounds=5, seconds=1.0, tasks=1600, singles=120, hold=10, few_rounds=3)
 QUICK = Scale(rounds=2, seconds=0.2, tasks=240, singles=20, hold=2, few_rounds=2)
 
 
@@ -122,14 +122,16 @@ def compared(
     notes: tuple[str, ...] = (),
 ) -> Table:
     """One line a variant: rate, latency, and its rate as a part of each floor's with as many clients."""
+    rates = {(v.name, v.clients): [s.per_second for s in found] for v, found in zip(variants, samples, strict=True)}
+    has_latencies = any(s.p50 is not None for found in samples for s in found)
     rows: list[tuple[Cell, ...]] = []
-    by_key = {(v.name, v.clients): [s.per_second for s in found] for v, found in zip(variants, samples, strict=True)}
     for variant, found in zip(variants, samples, strict=True):
-        rates = [s.per_second for s in found]
-        parts = [ratio(rates, by_key[floor, variant.clients]) for floor in floors]
-        p50, p99 = middle(s.p50 for s in found), middle(s.p99 for s in found)
-        rows.append((variant.name, variant.clients, middle(rates), p50, p99, *parts))
-    headings = ("", "clients", "per second", "p50 ms", "p99 ms", *(f"of {floor}" for floor in floors))
+        own = rates[variant.name, variant.clients]
+        latencies = (middle(s.p50 for s in found), middle(s.p99 for s in found)) if has_latencies else ()
+        parts = [ratio(own, rates[floor, variant.clients]) for floor in floors]
+        rows.append((variant.name, variant.clients, middle(own), *latencies, *parts))
+    named = ("p50 ms", "p99 ms") if has_latencies else ()
+    headings = ("", "clients", "per second", *named, *(f"of {floor}" for floor in floors))
     return Table(title, headings, rows, notes)
 
 

@@ -96,12 +96,14 @@ def test_a_taken_port_is_said_in_one_line(taken: int, tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(RULES)
     said = [
         complaint(run("dev", f"--port={taken}", "--tasks-port=0")),
-        complaint(run("dev", "--port=0", f"--tasks-port={taken}")),
         complaint(run("queue", f"--port={taken}", "--rest-port=0")),
         complaint(run("queue", "--port=0", f"--rest-port={taken}")),
         complaint(run("serve", directory=tmp_path, PORT=str(taken), **SERVING)),
     ]
     assert {line.partition(" is taken")[0] for line in said} == {f"port {taken} on 127.0.0.1"}
+    # Of dev's two ports for the queue the second, one up, may be somebody's too.
+    dev = complaint(run("dev", "--port=0", f"--tasks-port={taken}"))
+    assert re.match(rf"port ({taken}|{taken + 1}) on 127.0.0.1 is taken by another process", dev)
 
 
 @pytest.mark.parametrize("missing", ["GOOGLE_CLOUD_PROJECT", "RELAY_LEDGER", "RELAY_LOCATION"])
