@@ -11,18 +11,20 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from traced_relay import border, documents, openapi, problems, strict_json, tracing
-from traced_relay.dispatch import Dispatch
 from traced_relay.documents import Links
-from traced_relay.doors import PRINCIPAL
+from traced_relay.doors import DISPATCH, PRINCIPAL
 from traced_relay.durations import parse_duration, parse_time
 from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, NotFound, RelayError, Unavailable
 from traced_relay.ledger import Selection
 from traced_relay.rows import STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from werkzeug.datastructures import MultiDict
 
     from traced_relay.clock import Clock
+    from traced_relay.dispatch import Dispatch
     from traced_relay.enqueue import Enqueuer
     from traced_relay.gate import Principal
     from traced_relay.journal import Journal
@@ -104,38 +106,56 @@ class Api:
         match document:
             case {"tasks": [*tasks], **others} if not others and len(tasks) <= MAX_BATCH:
                 key = request.headers.get("Idempotency-Key")
-                items = [self._batch_item(task, key and f"{key}/{index}") for index, task in enumerate(tasks)]
-                return _answer({"tasks": items}, 200)
+                return _answer({"tasks": self._batch(tasks, key)}, 200)
         raise border.refusal([FieldError("tasks", f"must be a list of at most {MAX_BATCH} tasks, and all there is")])
 
-    def _batch_item(self, document: Any, key: str | None) -> dict[str, Any]:
-        try:
-            return documents.receipt(self._enqueuer.enqueue(document, _principal(), key), self._links())
-        except RelayError as exc:
-            self._say_rejected(exc)
-            status = problems.status_of(exc)
-            return problems.document_of(status, problems.detail_of(exc), problems.fields_of(exc))
+    def _batch(self, tasks: Sequence[Any], key: str | None) -> list[dict[str, Any]]:
+        """A receipt or a problem each; once the queue is away, the rest is not kept waiting for it too."""
+        items: list[dict[str, Any]] = []
+        away: Unavailable | None = None
+        for index, document in enumerate(tasks):
+            try:
+                if away is not None:
+                    raise away
+                made = self._enqueuer.enqueue(document, _principal(), key and f"{key}\n{index}")
+                items.append(documents.receipt(made, self._links()))
+            except RelayError as exc:
+                away = exc if isinstance(exc, Unavailable) else None
+                self._say_rejected(exc)
+                status = problems.status_of(exc)
+                items.append(problems.document_of(status, problems.detail_of(exc), problems.fields_of(exc)))
+        return items
 
     def status(self, task_id: str) -> Response:
         row = self._ledger.get(task_id) if re.fullmatch(r"[0-9a-f]{32}", task_id) else None
         if row is None or not _may_see(row):
             raise NotFound(f"there is no task {task_id[:40]!a} that you may see")
-        return _answer(documents.status(row, self._links(), now=self._clock.now(), retention=self._retention), 200)
+        seen = self._ledger.heartbeats().get(row.worker or "")
+        now = self._clock.now()
+        return _answer(documents.status(row, self._links(), now=now, retention=self._retention, heartbeat_at=seen), 200)
 
     def list(self) -> Response:
         selection, limit = self._selection(request.args)
         rows = self._ledger.select(selection, limit + 1)
         shown, links, now = rows[:limit], self._links(), self._clock.now()
+        seen = self._ledger.heartbeats()
         return _answer(
             {
-                "tasks": [documents.summary(row, links, now=now, retention=self._retention) for row in shown],
+                "tasks": [
+                    documents.summary(
+                        row, links, now=now, retention=self._retention, heartbeat_at=seen.get(row.worker or "")
+                    )
+                    for row in shown
+                ],
                 "next_page_token": documents.page_token(shown[-1]) if len(rows) > limit else None,
             },
             200,
         )
 
-    def _selection(self, given: Mapping[str, str]) -> tuple[Selection, int]:
-        errors = [
+    def _selection(self, args: MultiDict[str, str]) -> tuple[Selection, int]:
+        given = args.to_dict()
+        errors = [FieldError(name, "must be given at most once") for name in given if len(args.getlist(name)) > 1]
+        errors += [
             FieldError(name, "is not a known filter")
             for name in given
             if name not in _FILTERS and not name.startswith("label.")
@@ -174,11 +194,11 @@ class Api:
 
     def dispatch(self) -> Response:
         request.max_content_length = MAX_DISPATCH
-        dispatch = Dispatch.from_headers(request.headers)
+        dispatch: Dispatch = request.environ[DISPATCH]
         try:
             answer = self._relay.dispatch(dispatch, request.get_data())
         except (Unavailable, EnqueueFailed) as exc:
-            self._journal.deferred(dispatch, "unavailable", str(exc))
+            self._journal.deferred(dispatch, reason="unavailable", detail=str(exc))
             return _answer({"state": None, "reason": "deferred"}, 500)
         row = answer.row
         seen = {"task_id": row.task_id, "attempt": row.attempt, "state": row.state} if row else {}
@@ -202,11 +222,13 @@ class Api:
 
     def _say_rejected(self, error: RelayError) -> None:
         reason = "invalid" if isinstance(error, InvalidCall) else "unavailable"
-        self._journal.rejected("enqueue.rejected", reason=reason, detail=str(error)[:1000], principal=_principal().name)
+        self._journal.enqueue_rejected(reason=reason, detail=str(error)[:1000], principal=_principal().name)
 
 
 def _on_http_error(error: HTTPException) -> Any:
-    return problems.problem(error.code or 500, error.description or error.name)
+    answer = problems.problem(error.code or 500, error.description or error.name)
+    answer.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
+    return answer
 
 
 def _on_surprise(error: Exception) -> Any:

@@ -8,8 +8,10 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import google.auth
 import requests
 from flask import request
+from google.auth.exceptions import GoogleAuthError
 
 from traced_relay import tracing
 from traced_relay.app import Api
@@ -17,7 +19,7 @@ from traced_relay.clock import Clock, SystemClock
 from traced_relay.cloud_tasks import CloudTasks
 from traced_relay.doors import Doors
 from traced_relay.enqueue import Enqueuer
-from traced_relay.errors import Unavailable
+from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.gate import GOOGLE_ISSUERS, Certificates, Gate, Keys
 from traced_relay.identity import IdTokens
 from traced_relay.journal import Journal
@@ -61,7 +63,8 @@ class Assembly:
         self._clock = clock or SystemClock()
         self._tracer = tracing.tracer_of(provider)
         self._worker = Worker(uuid.uuid4().hex, settings.version, settings.instance)
-        self._journal = Journal(log)
+        queues = f"projects/{settings.project}/locations/{settings.location}/queues"
+        self._journal = Journal(log, queues)
         self.ledger = SqliteLedger(self._clock, _file_of(settings.ledger))
         self._cloud_tasks = self._make_cloud_tasks()
         self._sender = Sender(self._clock, IdTokens().token, connections=settings.threads)
@@ -128,13 +131,19 @@ class Assembly:
             keys=Keys(self._certificates, self._clock),
             issuers=None if settings.is_local else GOOGLE_ISSUERS,
             believes_app_engine=settings.platform in ("app_engine", "local"),
+            is_local=settings.is_local,
             open_on_loopback=settings.open_on_loopback,
         )
 
     @staticmethod
-    def check_ledger(settings: Settings) -> None:
-        """Raise now, in one line, what would else end a worker: a ledger that cannot be opened."""
+    def check(settings: Settings) -> None:
+        """Raise now, in one line, what would else end a worker: no ledger that opens, no Google credentials."""
         SqliteLedger(SystemClock(), _file_of(settings.ledger)).close()
+        if settings.emulator is None:
+            try:
+                google.auth.default()
+            except GoogleAuthError as exc:
+                raise InvalidSettings(f"no Google credentials: {str(exc).splitlines()[0]}") from exc
 
     def start(self) -> None:
         self._pulse.start()
@@ -165,7 +174,7 @@ class Assembly:
         if self._settings.is_local:
             return self._cloud_tasks.local_certificates()
         try:
-            answer = requests.get(_GOOGLE_CERTIFICATES, timeout=10)
+            answer = requests.get(_GOOGLE_CERTIFICATES, timeout=5)
             answer.raise_for_status()
             certificates: Certificates = answer.json()
         except (requests.RequestException, ValueError) as exc:

@@ -52,6 +52,8 @@ def _check_url(url: str) -> str:
         raise ValueError(f"must take at most {MAX_URL} characters, got {len(url)}")
     if not url.isascii() or any(c <= " " or c == "\x7f" or c in '\\"<>^`{|}' for c in url):
         raise ValueError("must be printable ASCII; percent-encode everything else (RFC 3986)")
+    if re.search(r"%(?![0-9A-Fa-f]{2})", url):
+        raise ValueError("must have two hex digits behind every % (RFC 3986)")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -97,6 +99,15 @@ class RetryPolicy(Model):
         return value
 
 
+class RetryRequest(RetryPolicy):
+    """A policy as a caller gives it: what is left out comes from relay.yaml, and only then are its parts compared."""
+
+    @field_validator("max_backoff")
+    @classmethod
+    def _max_is_not_below_min(cls, value: float) -> float:  # type: ignore[override]
+        return value
+
+
 class Callback(Model):
     """Who is told of the call's end, and of which ends."""
 
@@ -111,7 +122,7 @@ class Callback(Model):
 class Call(Model):
     """The request to make and how: what the ledger keeps of the caller's wish."""
 
-    url: Url
+    url: str
     method: Method = "POST"
     headers: dict[str, str] = Field(default={})
     body: bytes = b""
@@ -161,7 +172,7 @@ class EnqueueRequest(Model):
     schedule_time: Time | None = None
     delay: Annotated[Duration, Field(ge=0, le=SCHEDULE_AHEAD)] | None = None
     timeout: Annotated[Duration, Field(gt=0)] | None = None
-    retry: RetryPolicy | None = None
+    retry: RetryRequest | None = None
     idempotent: bool = False
     callback: Callback | None = None
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default={})

@@ -28,7 +28,20 @@ MAX_DEADLINE_HTTP = 1800.0
 ONE_TRY = 5.0
 ALL_TRIES = 10.0
 
-_PASSING = (exceptions.ServiceUnavailable, exceptions.DeadlineExceeded, exceptions.Aborted)
+_PASSING = (
+    exceptions.ServiceUnavailable,
+    exceptions.DeadlineExceeded,
+    exceptions.Aborted,
+    exceptions.ResourceExhausted,
+)
+# Only these say that there is no task, and will say so again; after any other error there may be one.
+_FINAL = (
+    exceptions.NotFound,
+    exceptions.Forbidden,
+    exceptions.Unauthorized,
+    exceptions.BadRequest,  # FailedPrecondition and OutOfRange too
+    exceptions.MethodNotImplemented,
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,8 @@ class DirectCall:
 
     url: str
     method: str
-    headers: Mapping[str, str]
+    own_headers: Mapping[str, str]  # in lower case
+    context: Mapping[str, str]
     body: bytes
     timeout: float
     service_account: str
@@ -83,7 +97,11 @@ class CloudTasks:
 
     def create_direct(self, *, queue: str, task_id: str, at: float | None, call: DirectCall) -> bool:
         """Create the HTTP task that is the call itself; False where another call's task has its name."""
-        request: dict[str, Any] = {"url": call.url, "http_method": call.method, "headers": dict(call.headers)}
+        request: dict[str, Any] = {
+            "url": call.url,
+            "http_method": call.method,
+            "headers": {**call.own_headers, **call.context},
+        }
         if call.body:
             request["body"] = call.body
         if call.audience is not None:
@@ -101,7 +119,8 @@ class CloudTasks:
             ).http_request
         except GoogleAPICallError:
             return True
-        return bool((kept.url, kept.http_method.name, kept.body) == (call.url, call.method, call.body))
+        own = {name: value for name, value in kept.headers.items() if name.lower() in call.own_headers}
+        return (kept.url, kept.http_method.name, kept.body, own) == (call.url, call.method, call.body, call.own_headers)
 
     def _create(self, queue: str, fields: dict[str, Any], at: float | None) -> bool:
         """Whether the task is new: its name makes it safe to ask again, and one that exists counts as made."""
@@ -153,7 +172,7 @@ def _duration(seconds: float) -> dict[str, int]:
 def _mapped_errors() -> Iterator[None]:
     try:
         yield
-    except (RetryError, *_PASSING, GoogleAuthError) as exc:
-        raise Unavailable("Cloud Tasks cannot be reached") from exc
-    except GoogleAPICallError as exc:
+    except _FINAL as exc:
         raise EnqueueFailed(f"Cloud Tasks refused the task: {exc.message}") from exc
+    except (RetryError, GoogleAPICallError, GoogleAuthError) as exc:
+        raise Unavailable(f"Cloud Tasks gave no clear answer: {type(exc).__name__}") from exc

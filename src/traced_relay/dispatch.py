@@ -18,6 +18,7 @@ from traced_relay.errors import InvalidCall
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
 
+APP_ENGINE, HTTP_TARGET = "X-AppEngine-", "X-CloudTasks-"
 BARE_TIMEOUT = DAY / 2
 _TASK_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -41,9 +42,8 @@ class Dispatch:
     task_retry_reason: str | None = None
 
     @classmethod
-    def from_headers(cls, headers: Headers) -> Dispatch:
-        """Reads `X-CloudTasks-*` or `X-AppEngine-*`; what is absent or no number is None."""
-        family = "X-AppEngine-" if headers.get("X-AppEngine-TaskName") else "X-CloudTasks-"
+    def from_headers(cls, headers: Headers, family: str) -> Dispatch:
+        """Reads one *family* of headers; what is absent or no number is None."""
         return cls(
             queue=headers.get(f"{family}QueueName", ""),
             task=headers.get(f"{family}TaskName", ""),
@@ -75,7 +75,7 @@ def _whole(text: str | None) -> int | None:
 
 
 def _seconds(text: str | None) -> float | None:
-    return float(text) if text and re.fullmatch(r"\d{1,12}(\.\d{1,9})?", text) else None
+    return float(text) if text and re.fullmatch(r"\d{1,10}(\.\d{1,9})?", text) else None
 
 
 @dataclass(frozen=True)

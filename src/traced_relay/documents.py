@@ -51,16 +51,20 @@ def receipt(made: Receipt, links: Links) -> dict[str, Any]:
     }
 
 
-def status(row: Row, links: Links, *, now: float, retention: float) -> dict[str, Any]:
+def status(
+    row: Row, links: Links, *, now: float, retention: float, heartbeat_at: float | None = None
+) -> dict[str, Any]:
     """The whole document: what the list shows, every kept attempt, and the answer."""
     return {
-        **summary(row, links, now=now, retention=retention),
+        **summary(row, links, now=now, retention=retention, heartbeat_at=heartbeat_at),
         "attempts": [_attempt(attempt) for attempt in row.attempts],
         "response": _response(row.response) if row.response else None,
     }
 
 
-def summary(row: Row, links: Links, *, now: float, retention: float) -> dict[str, Any]:
+def summary(
+    row: Row, links: Links, *, now: float, retention: float, heartbeat_at: float | None = None
+) -> dict[str, Any]:
     call = row.call
     policy = call.retry.model_dump()
     policy["retryable_status_codes"] = list(retryable_status_codes(call.retry, idempotent=call.idempotent))
@@ -80,14 +84,14 @@ def summary(row: Row, links: Links, *, now: float, retention: float) -> dict[str
         "finished_at": _time(row.finished_at),
         "next_attempt_at": _time(row.next_attempt_at),
         "overdue_ms": _overdue_ms(row, now),
-        "heartbeat_at": None,
+        "heartbeat_at": _time(heartbeat_at),
         "expires_at": _time(row.finished_at + retention if row.finished_at is not None else None),
         "actor": None,
         "attempt": row.attempt,
         "retry_count": row.retry_count,
         "reason": row.reason,
         "blame": row.blame,
-        "total_ms": None if row.finished_at is None else round((row.finished_at - row.created_at) * 1000),
+        "total_ms": None if row.finished_at is None else max(0, round((row.finished_at - row.created_at) * 1000)),
         "retry": policy,
         "callback": {"state": "none", "attempt_count": 0, "next_attempt_at": None, "reason": None},
         "links": links.of(row.task_id, row.trace_id),

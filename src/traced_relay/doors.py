@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from werkzeug.wrappers import Request
 
 from traced_relay import problems
-from traced_relay.dispatch import Dispatch
+from traced_relay.dispatch import APP_ENGINE, HTTP_TARGET, Dispatch
 from traced_relay.errors import NotAuthorized, Unavailable
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from traced_relay.journal import Journal
 
 PRINCIPAL = "traced_relay.principal"
+DISPATCH = "traced_relay.dispatch"
 _OPEN = ("/health", "/ready", "/openapi.json", "/_ah/start", "/_ah/stop", "/_ah/warmup")
 
 
@@ -34,8 +35,9 @@ class Doors:
         request = Request(environ)
         at_queue = request.path == "/dispatch"
         try:
+            self._gate.admit_host(request.headers.get("Host", ""))
             if at_queue:
-                self._gate.admit_queue(request.headers)
+                environ[DISPATCH] = self._gate.admit_queue(request.headers)
             elif request.path not in _OPEN:
                 environ[PRINCIPAL] = self._gate.admit_caller(request.headers)
         except NotAuthorized as exc:
@@ -44,18 +46,21 @@ class Doors:
         except Unavailable as exc:
             # A 503 at /dispatch would make App Engine's queue slow down as a whole.
             status = 500 if at_queue else 503
+            if at_queue:
+                self._journal.deferred(_claimed(request), reason="unavailable", detail=str(exc))
+            else:
+                self._journal.enqueue_rejected(reason="unavailable", detail=str(exc))
             return problems.problem(status, problems.detail_of(exc))(environ, start_response)
         return self._app(environ, start_response)
 
     def _say(self, request: Request, refusal: NotAuthorized, *, at_queue: bool) -> None:
         if not at_queue:
-            self._journal.rejected("enqueue.rejected", reason=refusal.reason, detail=str(refusal))
+            self._journal.enqueue_rejected(reason=refusal.reason, detail=str(refusal))
             return
-        claimed = Dispatch.from_headers(request.headers)
-        self._journal.rejected(
-            "dispatch.rejected",
-            reason=refusal.reason,
-            detail=str(refusal),
-            queue=claimed.queue[:100] or None,
-            task_name=claimed.task[:500] or None,
-        )
+        self._journal.dispatch_rejected(_claimed(request), reason=refusal.reason, detail=str(refusal))
+
+
+def _claimed(request: Request) -> Dispatch:
+    """What a delivery says of itself, whoever it is from."""
+    family = APP_ENGINE if request.headers.get(f"{APP_ENGINE}QueueName") else HTTP_TARGET
+    return Dispatch.from_headers(request.headers, family)

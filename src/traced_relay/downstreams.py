@@ -74,9 +74,11 @@ class Downstream(Model):
         if self.audience is not None:
             return self.audience
         parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc.lower()}"
-        if (parts.hostname or "").endswith(".cloudfunctions.net"):
-            return f"{origin}/{_plain(parts.path).strip('/').split('/')[0]}"
+        host = _host_of(parts)
+        port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
+        origin = f"{parts.scheme}://{host}{port}"
+        if host.endswith(".cloudfunctions.net"):
+            return f"{origin}/{parts.path.strip('/').split('/')[0]}"
         return origin
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import get_current_span
 
 from traced_relay import border, strict_json, tracing
-from traced_relay.calls import MAX_URL, SCHEDULE_AHEAD, Call, EnqueueRequest, RetryPolicy
+from traced_relay.calls import SCHEDULE_AHEAD, Call, EnqueueRequest, RetryPolicy
 from traced_relay.cloud_tasks import MAX_DEADLINE_HTTP, DirectCall
 from traced_relay.durations import format_duration
 from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, Unavailable
@@ -99,9 +99,9 @@ class Enqueuer:
         with tracing.sending(self._tracer, plan.queue, plan.task_id, task_name=task_name):
             row = self._new_row(plan, principal)
             if not self._ledger.insert(row):
-                return self._repeated(self._ledger.get(plan.task_id) or row, plan)
+                tracing.refuse()
+                raise Unavailable("the same call is being enqueued at this moment")
             self._create_task(row, can_be_asked_again=key is not None)
-        self._journal.enqueued(row, task_name)
         return self._receipt(row)
 
     def _new_row(self, plan: _Plan, principal: Principal) -> Row:
@@ -125,7 +125,12 @@ class Enqueuer:
         )
 
     def _create_task(self, row: Row, *, can_be_asked_again: bool) -> None:
-        """Create the first task and note it; if it surely or possibly is not there, take the row back."""
+        """
+        Create the first task and note it.
+
+        If that fails the row is taken back, so that nothing comes of it; with a
+        key it stays, for whoever asks again to find it and its task.
+        """
         try:
             self._cloud_tasks.create(
                 queue=row.queue,
@@ -135,13 +140,12 @@ class Enqueuer:
                 timeout=row.call.timeout,
                 headers=tracing.task_headers(tracing.parent_context(row.carrier)),
             )
-        except (Unavailable, EnqueueFailed) as exc:
-            if isinstance(exc, Unavailable) and can_be_asked_again:
-                raise  # the row stays, so that the same key finds it and its task
-            if self._ledger.remove(row):
+        except (Unavailable, EnqueueFailed):
+            if can_be_asked_again or self._ledger.remove(row):
                 raise
-            return  # the task was made all the same, and is being worked on
+            # The task was made all the same, and is being worked on.
         self._ledger.note(row.task_id, 1)
+        self._journal.enqueued(row, self._cloud_tasks.task_name(row.queue, f"{row.task_id}-1"))
 
     def _repeated(self, row: Row, plan: _Plan) -> Receipt:
         if row.fingerprint != plan.fingerprint:
@@ -168,7 +172,11 @@ class Enqueuer:
                 call=DirectCall(
                     url=call.url,
                     method=call.method,
-                    headers={**call.headers, **context, "idempotency-key": plan.task_id},
+                    own_headers={
+                        **{name.lower(): value for name, value in call.headers.items()},
+                        "idempotency-key": plan.task_id,
+                    },
+                    context=context,
                     body=call.body,
                     timeout=call.timeout,
                     service_account=self._direct_account,
@@ -176,8 +184,9 @@ class Enqueuer:
                 ),
             )
             trace_id = tracing.trace_ref(span).trace_id
-        if not is_ours:
-            raise _key_used_before()
+            if not is_ours:
+                tracing.refuse()
+                raise _key_used_before()
         return Receipt(plan.task_id, task_name, plan.queue, "queued", trace_id, plan.at or now)
 
     def _plan(self, request: EnqueueRequest, document: Any, principal: Principal, key: str | None) -> _Plan:
@@ -195,7 +204,7 @@ class Enqueuer:
         retry = self._retry(request, errors)
         if request.route == "direct":
             errors += _broken_by_direct(request)
-        if key is not None and not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?", key):
+        if key is not None and not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?(\n[0-9]+)?", key):
             errors.append(FieldError("Idempotency-Key", "must be 1 to 255 printable ASCII characters"))
         if errors or rule is None:
             raise border.refusal(errors)
@@ -254,7 +263,7 @@ def _broken_by_direct(request: EnqueueRequest) -> list[FieldError]:
     ]
     if request.method not in _WITH_BODY and {"body", "body_base64"} & request.model_fields_set:
         errors.append(FieldError("body", f"must not be given with route direct and method {request.method}"))
-    if len(request.url) > MAX_URL_DIRECT < MAX_URL:
+    if len(request.url) > MAX_URL_DIRECT:
         errors.append(FieldError("url", f"must take at most {MAX_URL_DIRECT} characters with route direct"))
     return errors
 

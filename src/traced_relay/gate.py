@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 from google.auth import jwt
 
+from traced_relay.dispatch import APP_ENGINE, HTTP_TARGET, Dispatch
 from traced_relay.errors import NotAuthorized, Unavailable
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ MAX_TOKEN = 8192
 SKEW = 30
 FRESH_FOR = 3600.0
 ASK_AGAIN_AFTER = 30.0
+ASK_AGAIN_AFTER_NOTHING = 2.0  # so that all who wait for a source that is away do not wait one after another
 
 
 @dataclass(frozen=True)
@@ -75,18 +78,18 @@ class Keys:
         with self._lock:
             now = self._clock.monotonic()
             is_fresh = now - self._fetched_at < FRESH_FOR
-            if not (is_fresh and key_id in self._kept) and (not self._kept or now - self._asked_at > ASK_AGAIN_AFTER):
-                self._asked_at = now
-                self._refresh(now)
+            pause = ASK_AGAIN_AFTER if self._kept else ASK_AGAIN_AFTER_NOTHING
+            if not (is_fresh and key_id in self._kept) and now - self._asked_at > pause:
+                self._refresh()
+            if not self._kept:
+                raise Unavailable("no key to verify ID tokens with could be had")
             return self._kept
 
-    def _refresh(self, now: float) -> None:
-        try:
+    def _refresh(self) -> None:
+        with suppress(Unavailable):
             self._kept = self._fetch()
-            self._fetched_at = now
-        except Unavailable:
-            if not self._kept:
-                raise
+            self._fetched_at = self._clock.monotonic()
+        self._asked_at = self._clock.monotonic()
 
 
 class Gate:
@@ -99,6 +102,7 @@ class Gate:
         keys: Keys,
         issuers: tuple[str, ...] | None,
         believes_app_engine: bool,
+        is_local: bool,
         open_on_loopback: bool,
     ) -> None:
         self._callers = {caller.email: Principal.of(caller) for caller in rules.callers}
@@ -108,28 +112,37 @@ class Gate:
         self._keys = keys
         self._issuers = issuers
         self._believes_app_engine = believes_app_engine
+        self._is_local = is_local
         self._open = open_on_loopback
 
-    def admit_queue(self, headers: Headers) -> None:
-        """Let in Cloud Tasks alone: by the header that App Engine keeps from others, or by its ID token."""
+    def admit_queue(self, headers: Headers) -> Dispatch:
+        """
+        Let in Cloud Tasks alone, and read what it says.
+
+        By the headers that App Engine keeps from others, or by its ID token: the
+        family that was not asked for is not believed.
+        """
         if self._queue_account is None:
-            queue = headers.get("X-AppEngine-QueueName")
-            if queue is None or not self._believes_app_engine:
+            dispatch = Dispatch.from_headers(headers, APP_ENGINE)
+            if not dispatch.queue or not self._believes_app_engine:
                 raise NotAuthorized("only Cloud Tasks may dispatch", status=403, reason="not_from_the_queue")
         else:
-            email = self._email(headers)
-            queue = headers.get("X-CloudTasks-QueueName", "")
-            if email != self._queue_account:
+            if self._email(headers) != self._queue_account:
                 raise NotAuthorized("only Cloud Tasks may dispatch", status=403, reason="not_from_the_queue")
-        if not (headers.get("X-AppEngine-TaskName") or headers.get("X-CloudTasks-TaskName")):
+            dispatch = Dispatch.from_headers(headers, HTTP_TARGET)
+        if not dispatch.task:
             raise NotAuthorized("a dispatch names its task", status=403, reason="no_task_name")
-        if queue not in self._queues:
+        if dispatch.queue not in self._queues:
             raise NotAuthorized("this queue is not one of relay.yaml", status=403, reason="unknown_queue")
+        return dispatch
+
+    def admit_host(self, host: str) -> None:
+        """On this machine only names of this machine: a page whose name was rebound to it shows by its Host."""
+        if self._is_local and not is_local_host(host):
+            raise NotAuthorized("this relay answers on localhost only", status=403, reason="foreign_host")
 
     def admit_caller(self, headers: Headers) -> Principal:
         if self._open:
-            if not is_local_host(headers.get("Host", "")):
-                raise NotAuthorized("this relay answers on localhost only", status=403, reason="foreign_host")
             return ANYBODY
         principal = self._callers.get(self._email(headers))
         if principal is None:

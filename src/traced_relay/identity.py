@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -12,14 +14,18 @@ from google.oauth2 import id_token
 
 from traced_relay.errors import IdentityFailed
 
+AUDIENCES_KEPT = 256
+TIMEOUT = 5.0  # seconds for one request to whoever mints tokens
+
 
 class IdTokens:
     """Hands out ID tokens; google-auth refreshes each shortly before it expires."""
 
     def __init__(self) -> None:
-        self._credentials: dict[str, Any] = {}
+        self._credentials: OrderedDict[str, Any] = OrderedDict()
         self._lock = Lock()
-        self._request = google.auth.transport.requests.Request(session=requests.Session())
+        request: Any = google.auth.transport.requests.Request(session=requests.Session())
+        self._request = partial(request, timeout=TIMEOUT)
 
     def token(self, audience: str) -> str:
         with self._lock:
@@ -34,6 +40,9 @@ class IdTokens:
             fetch: Any = id_token.fetch_id_token_credentials
             credentials = fetch(audience, request=self._request)
             self._credentials[audience] = credentials
+            if len(self._credentials) > AUDIENCES_KEPT:
+                self._credentials.popitem(last=False)
+        self._credentials.move_to_end(audience)
         if not credentials.valid:
             credentials.refresh(self._request)
         return str(credentials.token)

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """Says what was committed; whoever commits a change of state calls it, and nobody else."""
+    """
+    Says what was committed; whoever commits a change of state calls it, and nobody else.
 
-    def __init__(self, log: Log) -> None:
+    *queues* is what the full names of tasks start with.
+    """
+
+    def __init__(self, log: Log, queues: str) -> None:
         self._log = log
+        self._queues = queues
 
     def enqueued(self, row: Row, task_name: str) -> None:
         fields = {**_task(row), "task_name": task_name}
@@ -33,19 +38,28 @@ class Journal:
             at=row.created_at,
         )
 
-    def rejected(self, event: str, *, reason: str, detail: str, principal: str | None = None, **claims: object) -> None:
-        """A request or a delivery that was turned away; *claims* are what it said of itself."""
-        fields = {"reason": reason, "detail": detail, "principal": principal, **claims}
-        known = {name: value for name, value in fields.items() if value is not None}
-        self._log.say(event, message=f"{event.split('.')[0]} rejected, {reason}: {detail}", fields=known)
+    def enqueue_rejected(self, *, reason: str, detail: str, principal: str | None = None) -> None:
+        """A caller's request that was turned away."""
+        fields = {"reason": reason, "detail": detail} | ({"principal": principal} if principal else {})
+        self._log.say("enqueue.rejected", message=f"enqueue rejected, {reason}: {detail}", fields=fields)
 
-    def deferred(self, dispatch: Dispatch, reason: str, detail: str) -> None:
+    def dispatch_rejected(self, claimed: Dispatch, *, reason: str, detail: str) -> None:
+        """A delivery that was turned away; its queue and its task are what it says of itself."""
+        fields = {"reason": reason, "detail": detail, **self._named(claimed)}
+        self._log.say("dispatch.rejected", message=f"dispatch rejected, {reason}: {detail}", fields=fields)
+
+    def deferred(self, dispatch: Dispatch, *, reason: str, detail: str, row: Row | None = None) -> None:
         """A delivery that could not be worked now, through no fault of its task: the queue keeps it."""
-        self._log.say(
-            "dispatch.deferred",
-            message=f"dispatch of {dispatch.task} deferred, {reason}: {detail}",
-            fields={"reason": reason, "detail": detail, "queue": dispatch.queue, "task_name": dispatch.task},
-        )
+        fields = {"reason": reason, "detail": detail, **self._named(dispatch), **(_task(row) if row else {})}
+        message = f"dispatch of {dispatch.task[:500]} deferred, {reason}: {detail}"
+        trace = _send_span(row) if row else None
+        self._log.say("dispatch.deferred", message=message, fields=fields, trace=trace)
+
+    def _named(self, dispatch: Dispatch) -> dict[str, str]:
+        named = {"queue": dispatch.queue[:100]} if dispatch.queue else {}
+        if dispatch.task:
+            named["task_name"] = f"{self._queues}/{dispatch.queue[:100]}/tasks/{dispatch.task[:500]}"
+        return named
 
     def stopping(self, signal: str, running: int) -> None:
         message = f"{signal}: {running} running calls are cut"
@@ -62,32 +76,24 @@ class Journal:
         if said.event == "task.finished":
             self._finished(row)
             return
-        fields = {
-            **_task(row),
-            "task_name": delivery.task_name,
-            "attempt": row.attempt,
-            "retry_count": row.retry_count,
-            "dispatch": _as_the_queue_said(delivery.dispatch),
-            "queue_delay_ms": delivery.queue_delay_ms,
-            "trace_rewritten": delivery.trace_rewritten,
-            "rule": row.rule,
-            **said.fields,
-        }
+        fields = {**_dispatched(row, delivery), **said.fields}
         at = None
         if said.event == "attempt.finished":
             fields |= _judged(row, exchange)
             at = row.attempts[-1].ended_at
+            if exchange is None:
+                # Whoever ran it is gone; this delivery is another one than that which began it.
+                fields |= {"dispatch": None, "queue_delay_ms": row.attempts[-1].queue_delay_ms}
         trace = _process_span(row) if said.event.startswith("attempt.") else _send_span(row)
         self._log.say(said.event, trace=trace, message=_message(said, row), fields=fields, at=at)
 
-    def denied(self, row: Row) -> None:
+    def denied(self, row: Row, delivery: Delivery) -> None:
         host = urlsplit(row.call.url).hostname
-        fields = {**_task(row), "attempt": row.attempt, "reason": "denied", "downstream": host, "rule": row.rule}
         self._log.say(
             "downstream.denied",
             trace=_process_span(row),
             message=f"task {row.task_id} may not call {host}",
-            fields=fields,
+            fields={**_dispatched(row, delivery), "reason": "denied", "downstream": host},
         )
 
     def _finished(self, row: Row) -> None:
@@ -95,19 +101,32 @@ class Journal:
         fields = {
             **_task(row),
             "state": row.state,
-            "attempt_count": row.attempt,
+            "attempt_count": row.attempt_count,
             "reason": row.reason,
             "blame": row.blame,
             "rule": row.rule,
-            "total_ms": round((ended - row.created_at) * 1000),
+            "total_ms": max(0, round((ended - row.created_at) * 1000)),
         }
         why = f", {row.reason}" if row.reason else ""
-        message = f"task {row.task_id} {row.state} after {row.attempt} attempts{why}"
+        message = f"task {row.task_id} {row.state} after {row.attempt_count} attempts{why}"
         self._log.say("task.finished", trace=_send_span(row), message=message, fields=fields, at=row.finished_at)
 
 
 def _task(row: Row) -> dict[str, Any]:
     return {"kind": row.kind, "queue": row.queue, "task_id": row.task_id, "round": row.round}
+
+
+def _dispatched(row: Row, delivery: Delivery) -> dict[str, Any]:
+    return {
+        **_task(row),
+        "task_name": delivery.task_name,
+        "attempt": row.attempt,
+        "retry_count": row.retry_count,
+        "dispatch": _as_the_queue_said(delivery.dispatch),
+        "queue_delay_ms": delivery.queue_delay_ms,
+        "trace_rewritten": delivery.trace_rewritten,
+        "rule": row.rule,
+    }
 
 
 def _as_the_queue_said(dispatch: Dispatch) -> Mapping[str, Any]:

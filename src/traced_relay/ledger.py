@@ -16,21 +16,26 @@ from traced_relay.machine import Holder
 from traced_relay.rows import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from traced_relay.clock import Clock
+
+WORKERS_KEPT = 7 * 86_400.0  # long after the last of a dead worker's calls has been judged
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tasks (
     task_id TEXT PRIMARY KEY,
     kind TEXT NOT NULL, state TEXT NOT NULL, queue TEXT NOT NULL, caller TEXT NOT NULL,
     rule TEXT, reason TEXT, version TEXT, created_at REAL NOT NULL,
-    revision INTEGER NOT NULL, noted_attempt INTEGER NOT NULL DEFAULT 0,
-    document TEXT NOT NULL, body BLOB NOT NULL, response BLOB
+    revision INTEGER NOT NULL, noted_attempt INTEGER NOT NULL DEFAULT 0, document TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS tasks_by_age ON tasks (kind, created_at DESC, task_id DESC);
 CREATE INDEX IF NOT EXISTS tasks_by_state ON tasks (kind, state, created_at DESC, task_id DESC);
+CREATE TABLE IF NOT EXISTS bodies (
+    task_id TEXT NOT NULL REFERENCES tasks ON DELETE CASCADE, part TEXT NOT NULL, content BLOB NOT NULL,
+    PRIMARY KEY (task_id, part)
+);
 CREATE TABLE IF NOT EXISTS labels (
     task_id TEXT NOT NULL REFERENCES tasks ON DELETE CASCADE, name TEXT NOT NULL, value TEXT NOT NULL,
     PRIMARY KEY (task_id, name)
@@ -39,8 +44,10 @@ CREATE TABLE IF NOT EXISTS workers (
     worker TEXT PRIMARY KEY, seen_at REAL NOT NULL, alive_until REAL NOT NULL, unsent TEXT
 ) WITHOUT ROWID;
 """
-# Bytes, and what changes by itself, have columns of their own.
+# Bytes are kept apart from what is written with every change, and so is what changes by itself.
 _APART: Any = {"call": {"body"}, "response": {"body"}, "noted_attempt": True}
+_REMOVE = "DELETE FROM tasks WHERE task_id = ? AND revision = ? AND noted_attempt = 0"
+_VERSION = 1
 _COLUMNS = ("kind", "state", "queue", "rule", "reason", "version", "caller")
 
 
@@ -82,22 +89,26 @@ class SqliteLedger:
         """Write a new row; False if the task has one already."""
         with self._transaction() as db:
             columns, values = _columns(row)
-            names = ("task_id", "created_at", "body", *columns)
+            names = ("task_id", "created_at", *columns)
             marks = ", ".join("?" * len(names))
             inserted = db.execute(
                 f"INSERT INTO tasks ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING",  # noqa: S608
-                (row.task_id, row.created_at, row.call.body, *values),
+                (row.task_id, row.created_at, *values),
             )
+            if not inserted.rowcount:
+                return False
             labels = [(row.task_id, name, value) for name, value in row.call.labels.items()]
-            if inserted.rowcount:
-                db.executemany("INSERT INTO labels VALUES (?, ?, ?)", labels)
-            return inserted.rowcount == 1
+            db.executemany("INSERT INTO labels VALUES (?, ?, ?)", labels)
+            if row.call.body:
+                db.execute("INSERT INTO bodies VALUES (?, 'call', ?)", (row.task_id, row.call.body))
+            return True
 
     def get(self, task_id: str) -> Row | None:
         with self._lock, _mapped_errors():
-            query = "SELECT document, noted_attempt, body, response FROM tasks WHERE task_id = ?"
+            query = "SELECT document, noted_attempt FROM tasks WHERE task_id = ?"
             stored = self._db.execute(query, (task_id,)).fetchone()
-        return None if stored is None else _row(*stored)
+            bodies = dict(self._db.execute("SELECT part, content FROM bodies WHERE task_id = ?", (task_id,)))
+        return None if stored is None else _row(stored[0], stored[1], bodies)
 
     def replace(self, row: Row) -> bool:
         """Write the changed *row* over the revision before it; False if another change came first."""
@@ -108,6 +119,9 @@ class SqliteLedger:
                 f"UPDATE tasks SET {changes} WHERE task_id = ? AND revision = ?",  # noqa: S608
                 (*values, row.task_id, row.revision - 1),
             )
+            if done.rowcount and row.response and row.response.body:
+                content = (row.task_id, row.response.body)
+                db.execute("INSERT OR REPLACE INTO bodies VALUES (?, 'response', ?)", content)
             return done.rowcount == 1
 
     def note(self, task_id: str, attempt: int) -> None:
@@ -116,9 +130,9 @@ class SqliteLedger:
             db.execute("UPDATE tasks SET noted_attempt = MAX(noted_attempt, ?) WHERE task_id = ?", (attempt, task_id))
 
     def remove(self, row: Row) -> bool:
-        """Forget a row that nobody was told of; False if it has changed since."""
+        """Forget a row that nobody was told of; False if it has changed since, or its task is known to be there."""
         with self._transaction() as db:
-            done = db.execute("DELETE FROM tasks WHERE task_id = ? AND revision = ?", (row.task_id, row.revision))
+            done = db.execute(_REMOVE, (row.task_id, row.revision))
             return done.rowcount == 1
 
     def select(self, selection: Selection, limit: int) -> list[Row]:
@@ -137,12 +151,13 @@ class SqliteLedger:
         )
         with self._lock, _mapped_errors():
             stored = self._db.execute(query, (*(v for _, values in asked for v in values), limit)).fetchall()
-        return [_row(document, noted_attempt, b"", None) for document, noted_attempt in stored]
+        return [_row(document, noted_attempt, {}) for document, noted_attempt in stored]
 
     def keep_alive(self, worker: str, seconds: float) -> None:
         """Let *worker* hold what it runs for the given *seconds* from now, unless it has stopped."""
         now = self._clock.now()
         with self._transaction() as db:
+            db.execute("DELETE FROM workers WHERE alive_until < ?", (now - WORKERS_KEPT,))
             db.execute(
                 "INSERT INTO workers VALUES (?, ?, ?, NULL) ON CONFLICT DO UPDATE"
                 " SET seen_at = excluded.seen_at, alive_until = excluded.alive_until WHERE unsent IS NULL",
@@ -196,12 +211,17 @@ def _mapped_errors() -> Iterator[None]:
 
 
 def _open(file: Path | None) -> sqlite3.Connection:
+    """The database, made or brought up to this version; Unavailable if a later one has changed it."""
     db = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False, timeout=10)
     try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             db.execute(f"PRAGMA {pragma}")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise Unavailable(f"the ledger is of version {version}, this relay knows {_VERSION}")
         db.executescript(_SCHEMA)
-    except sqlite3.Error:
+        db.execute(f"PRAGMA user_version={_VERSION}")
+    except BaseException:
         db.close()
         raise
     return db
@@ -210,19 +230,18 @@ def _open(file: Path | None) -> sqlite3.Connection:
 def _columns(row: Row) -> tuple[list[str], list[Any]]:
     values: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
     values["revision"] = row.revision
-    values["document"] = row.model_dump_json(exclude=_APART, exclude_defaults=True)
-    values["response"] = row.response.body if row.response else None
+    values["document"] = row.model_dump_json(exclude=_APART)
     return list(values), list(values.values())
 
 
-def _row(document: str, noted_attempt: int, body: bytes, response: bytes | None) -> Row:
+def _row(document: str, noted_attempt: int, bodies: Mapping[str, bytes]) -> Row:
     try:
-        row = Row.model_validate_json(document)
+        row = Row.model_validate_json(document, extra="ignore")
     except ValidationError as exc:
         raise Unavailable(f"the ledger holds a row this version cannot read: {exc.error_count()} problems") from exc
     changes: dict[str, Any] = {"noted_attempt": noted_attempt}
-    if body:
-        changes["call"] = row.call.model_copy(update={"body": body})
-    if row.response and response:
-        changes["response"] = row.response.model_copy(update={"body": response})
+    if "call" in bodies:
+        changes["call"] = row.call.model_copy(update={"body": bodies["call"]})
+    if row.response and "response" in bodies:
+        changes["response"] = row.response.model_copy(update={"body": bodies["response"]})
     return row.model_copy(update=changes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from traced_relay.errors import PortTaken
+from traced_relay.errors import InvalidSettings, PortTaken
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -77,6 +77,6 @@ def listen(host: str, port: int) -> socket.socket:
         listening.close()
         if exc.errno == errno.EADDRINUSE:
             raise PortTaken(f"port {port} on {host} is taken by another process; choose another one") from exc
-        raise
+        raise InvalidSettings(f"port {port} on {host} cannot be listened on: {exc.strerror}") from exc
     listening.listen(1024)
     return listening

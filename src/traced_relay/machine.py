@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 DONE, AGAIN = 200, 500
+HELD = "held_by_another_worker"
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def arrive(row: Row, event: Dispatched, *, now: float, holder: Holder, random: C
         if event.number < row.attempt:
             return Step(DONE)
         if holder is Holder.ALIVE:
-            return Step(AGAIN, says=(Said("dispatch.deferred", {"reason": "held_by_another_worker"}),))
+            return Step(AGAIN, says=(Said("dispatch.deferred", {"reason": HELD}),))
         return end(row, _ENDINGS[holder], response=None, now=now, random=random)
     if event.number != row.attempt + 1:
         return Step(DONE, creates=True)
@@ -130,7 +131,7 @@ def end(row: Row, ending: retry.Ending, *, response: Response | None, now: float
         row.call.retry,
         idempotent=row.call.idempotent,
         ending=ending,
-        history=retry.History(failures - interruptions, failures, now - (row.first_started_at or now)),
+        history=retry.History(failures - interruptions, failures, max(0.0, now - (row.first_started_at or now))),
         random=random,
     )
     attempt = _judged(row.attempts[-1], ending, verdict, now)
@@ -157,7 +158,7 @@ def _judged(attempt: Attempt, ending: retry.Ending, verdict: retry.Verdict, now:
     return attempt.model_copy(
         update={
             "ended_at": now,
-            "latency_ms": round((now - attempt.started_at) * 1000),
+            "latency_ms": max(0, round((now - attempt.started_at) * 1000)),
             "status_code": ending.status_code,
             "verdict": verdict.verdict,
             "reason": verdict.reason,

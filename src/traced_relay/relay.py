@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Condition
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import get_current_span
 
 from traced_relay import machine, tracing
 from traced_relay.dispatch import Bare, Delivery, adopted_task_id, read_task
-from traced_relay.errors import InvalidCall
-from traced_relay.machine import AGAIN, DONE, Dispatched, Holder, Step
+from traced_relay.errors import InvalidCall, Unavailable
+from traced_relay.machine import AGAIN, DONE, HELD, Dispatched, Holder, Step
+from traced_relay.pulse import LEASE
 from traced_relay.rows import Row
+from traced_relay.running import AlreadyHeld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,16 +29,22 @@ if TYPE_CHECKING:
     from traced_relay.journal import Journal
     from traced_relay.ledger import SqliteLedger
     from traced_relay.policy import Policy
+    from traced_relay.rows import Attempt
     from traced_relay.running import RunningCalls
     from traced_relay.sender import Exchange, Sender
     from traced_relay.watch import Guard
 
 
 CHANGES_MET = 3
+COMMIT_AGAIN_AFTER = 0.5
 
 
 class _Changed(Exception):
     """Somebody else changed the row first; what it is now decides."""
+
+
+class _Overtaken(_Changed):
+    """The same, after the call was made: it was taken for lost, and what it brought counts no more."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +94,20 @@ class Relay:
     def dispatch(self, dispatch: Dispatch, body: bytes) -> Answer:
         """Work one delivery; Unavailable and EnqueueFailed leave it to be delivered again."""
         if (refusal := self._running.refusal()) is not None:
-            self._journal.deferred(dispatch, refusal, "no further call is taken on here")
+            self._journal.deferred(dispatch, reason=refusal, detail="no further call is taken on here")
             return Answer(AGAIN, reason=refusal)
         for _ in range(CHANGES_MET):
             delivery, row = self._read(dispatch, body)
             if row is None:
                 return Answer(DONE, reason="rejected")
-            with suppress(_Changed):
+            try:
                 return self._work(row, delivery)
-        return Answer(AGAIN, reason="changed_meanwhile")
+            except AlreadyHeld:
+                break
+            except _Changed:
+                continue  # what the row is now decides
+        self._journal.deferred(dispatch, reason=HELD, detail="another delivery works on it", row=row)
+        return Answer(AGAIN, row, HELD)
 
     def _work(self, row: Row, delivery: Delivery) -> Answer:
         step = self._arrive(row, delivery)
@@ -102,7 +116,7 @@ class Relay:
         with self._processing(step.row, delivery) as running, self._running.hold(running, delivery) as guard:
             self._apply(Step(row=running, says=step.says), row, delivery)
             tracing.started(self._tracer, running.queue, _send_context(running))
-            exchange = self._send(running, guard)
+            exchange = self._send(running, delivery, guard)
             if exchange.ending.reason == "interrupted":
                 tracing.interrupted(get_current_span())
                 return Answer(AGAIN, running, "interrupted")
@@ -126,13 +140,7 @@ class Relay:
         return replace(delivery, number=task.attempt), row
 
     def _reject(self, delivery: Delivery, reason: str, detail: str) -> None:
-        self._journal.rejected(
-            "dispatch.rejected",
-            reason=reason,
-            detail=detail,
-            queue=delivery.dispatch.queue,
-            task_name=delivery.task_name,
-        )
+        self._journal.dispatch_rejected(delivery.dispatch, reason=reason, detail=detail)
 
     def _adopt(self, bare: Bare, delivery: Delivery) -> Row | None:
         """The row of a task that somebody made by hand; its first dispatch writes it."""
@@ -194,39 +202,57 @@ class Relay:
             context=_context_of(row),
         ) as span:
             begun = row.attempts[-1].model_copy(update={"span_id": tracing.trace_ref(span).span_id})
-            yield row.model_copy(update={"attempts": (*row.attempts[:-1], begun)})
+            try:
+                yield row.model_copy(update={"attempts": (*row.attempts[:-1], begun)})
+            except _Overtaken:
+                raise
+            except (AlreadyHeld, _Changed):
+                tracing.refuse()  # whoever works on it has a span of its own
+                raise
 
-    def _send(self, row: Row, guard: Guard) -> Exchange:
+    def _send(self, row: Row, delivery: Delivery, guard: Guard) -> Exchange:
         rule = self._policy.rule_for(row.call.url)
         with tracing.calling(attempt=row.attempt, trace_leaves=rule is not None and rule.trace == "w3c"):
             exchange = self._sender.send(row.call, rule, row.task_id, guard)
         if exchange.ending.reason == "denied":
-            self._journal.denied(row)
+            self._journal.denied(row, delivery)
         return exchange
 
     def _finish(self, row: Row, exchange: Exchange, delivery: Delivery) -> Answer:
-        step = machine.end(row, exchange.ending, response=exchange.response, now=self._clock.now(), random=self._random)
-        ended = (step.row or row).attempts[-1]
-        tracing.judged(
-            get_current_span(),
-            verdict=str(ended.verdict),
-            reason=ended.reason,
-            blame=ended.blame,
-            retry_delay_ms=ended.retry_delay_ms,
-            status_code=ended.status_code,
-        )
+        now = self._clock.now()
+        step = machine.end(row, exchange.ending, response=exchange.response, now=now, random=self._random)
         return self._apply(step, row, delivery, exchange)
 
     def _apply(self, step: Step, before: Row, delivery: Delivery, exchange: Exchange | None = None) -> Answer:
         """Commit the step, say what was committed, make the task that follows, and only then answer."""
         row = step.row or before
-        if step.row is not None and not self._ledger.replace(step.row):
-            raise _Changed
+        if exchange is None:
+            self._commit(step.row)
+        else:
+            self._commit(step.row, patience=LEASE, lost=_Overtaken)
+            _judged(row.attempts[-1])
         for said in step.says:
             self._journal.step(said, row, delivery, exchange)
         if step.creates:
             self._create_next(row)
         return Answer(step.answer, row)
+
+    def _commit(self, row: Row | None, *, patience: float = 0.0, lost: type[_Changed] = _Changed) -> None:
+        """Write *row*; for so many seconds, in which nobody else may judge it, a ledger that is away is asked again."""
+        if row is None:
+            return
+        pause, until = Condition(), self._clock.monotonic() + patience
+        while True:
+            try:
+                if not self._ledger.replace(row):
+                    raise lost
+            except Unavailable:
+                if self._clock.monotonic() >= until:
+                    raise
+            else:
+                return
+            with pause:
+                self._clock.wait(pause, COMMIT_AGAIN_AFTER)
 
     def _create_next(self, row: Row) -> None:
         """Create the task that *row* awaits, and note that it is there."""
@@ -239,6 +265,17 @@ class Relay:
             headers=tracing.task_headers(_send_context(row)),
         )
         self._ledger.note(row.task_id, row.attempt + 1)
+
+
+def _judged(attempt: Attempt) -> None:
+    tracing.judged(
+        get_current_span(),
+        verdict=str(attempt.verdict),
+        reason=attempt.reason,
+        blame=attempt.blame,
+        retry_delay_ms=attempt.retry_delay_ms,
+        status_code=attempt.status_code,
+    )
 
 
 def _context_of(row: Row) -> Context | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from traced_relay.calls import Jitter, RetryPolicy
 
+LONGEST_WAIT = 30 * 86_400.0 - 3600  # Cloud Tasks takes 30 days, by its own clock
 RETRY_AFTER_WITHOUT_LIMIT = 86_400.0  # the longest Retry-After that is waited for where the policy sets no duration
 
 
@@ -72,6 +73,8 @@ def judge(
 
 
 def _is_too_late(policy: RetryPolicy, since_first: float, delay: float, delay_reason: str) -> bool:
+    if delay > LONGEST_WAIT:
+        return True
     if policy.max_retry_duration > 0:
         return since_first + delay > policy.max_retry_duration
     return delay_reason == "retry_after" and delay > RETRY_AFTER_WITHOUT_LIMIT

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from traced_relay.calls import Call, Model
+from pydantic import BaseModel, ConfigDict
+
+from traced_relay.calls import Call
 
 State = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
 STATES: tuple[State, ...] = ("queued", "running", "waiting", "succeeded", "failed", "cancelled")
@@ -12,7 +14,13 @@ ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 ATTEMPTS_KEPT = 100
 
 
-class Attempt(Model):
+class Stored(BaseModel):
+    """What was written by one version is read by the one before it, too: names it does not know are left aside."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class Attempt(Stored):
     """One exchange with the downstream, from claim to verdict."""
 
     attempt: int
@@ -33,7 +41,7 @@ class Attempt(Model):
     delay_reason: str | None = None
 
 
-class Response(Model):
+class Response(Stored):
     """What the downstream answered: bytes, as they came, as many as are kept."""
 
     status_code: int
@@ -42,7 +50,7 @@ class Response(Model):
     truncated: bool = False
 
 
-class Row(Model):
+class Row(Stored):
     """
     One task.
 
@@ -92,6 +100,11 @@ class Row(Model):
         """How many attempts of this round failed before the last one started."""
         last_failed = bool(self.attempts) and self.attempts[-1].reason is not None
         return self.failures - last_failed
+
+    @property
+    def attempt_count(self) -> int:
+        """How many attempts this round has had."""
+        return sum(attempt.round == self.round for attempt in self.attempts[-1:]) and self.retry_count + 1
 
     @property
     def version(self) -> str | None:

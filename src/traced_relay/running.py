@@ -29,6 +29,10 @@ class _Call:
     started: float
 
 
+class AlreadyHeld(Exception):
+    """Another delivery of the same attempt is being worked on in this process."""
+
+
 class RunningCalls:
     """At most *capacity* at once; each says that it lives *heartbeat* seconds after the last time it did."""
 
@@ -56,11 +60,13 @@ class RunningCalls:
 
     @contextmanager
     def hold(self, row: Row, delivery: Delivery) -> Iterator[Guard]:
-        """Watch the call of *row* while what is inside makes it."""
+        """Watch the call of *row* while what is inside makes it; AlreadyHeld if somebody here does that already."""
         key, started = (row.task_id, row.attempt), self._clock.monotonic()
         beat = partial(self._beat, row, delivery, started)
         with self._watch.over(row.call.timeout, every=self._heartbeat, beat=beat) as guard:
             with self._lock:
+                if key in self._calls:
+                    raise AlreadyHeld
                 self._calls[key] = _Call(row, delivery, guard, started)
             try:
                 yield guard

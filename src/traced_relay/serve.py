@@ -81,7 +81,7 @@ def serve(settings: Settings) -> None:
     _configure_log(settings)
     listening = listen(settings.host, settings.port)
     listening.set_inheritable(True)
-    Assembly.check_ledger(settings)
+    Assembly.check(settings)
     _Server(
         settings,
         {

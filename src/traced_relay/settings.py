@@ -104,8 +104,8 @@ def _rules(environ: Mapping[str, str]) -> RelayFile:
 
 
 def _platform(environ: Mapping[str, str]) -> Platform:
-    if environ.get("GAE_ENV") == "standard":
-        return "app_engine"
+    if environ.get("GAE_ENV"):
+        return "app_engine" if environ["GAE_ENV"] == "standard" else "other"
     if environ.get("K_SERVICE"):
         return "cloud_run"
     return "local" if environ.get("CLOUD_TASKS_EMULATOR_HOST") else "other"

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+WRITE_AGAIN_AFTER = 0.5
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY, message BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tasks (
@@ -123,21 +125,40 @@ class Store:
         self._connection.close()
 
     def _write_on(self) -> None:
-        while True:
-            with self._changed:
-                self._writing = None
-                while not self._open.changes:
-                    if self._closed:
-                        return
-                    self._changed.wait()
-                self._writing, self._open = self._open, Commit()
+        while self._take_up():
+            assert self._writing  # noqa: S101  (as taking up left it)
             try:
                 _write(self._connection, self._writing.changes)
             except sqlite3.Error as exc:
-                # Nothing of it was acknowledged; what is asked next may fare better.
-                self._writing.finish(exc)
+                self._put_back(self._writing, exc)
             else:
                 self._writing.finish()
+
+    def _take_up(self) -> bool:
+        """Whether there is something to write; waits until there is, or the store is closed."""
+        with self._changed:
+            self._writing = None
+            while not self._open.changes:
+                if self._closed:
+                    return False
+                self._changed.wait()
+            self._writing, self._open = self._open, Commit()
+            return True
+
+    def _put_back(self, failed: Commit, error: sqlite3.Error) -> None:
+        """
+        Keep what could not be written in front of what comes next.
+
+        Nothing of it was acknowledged, but the queue goes on from it: nothing
+        later may be acknowledged before it is on disk.
+        """
+        with self._changed:
+            self._open.changes[:0] = failed.changes
+            failed.finish(error)
+            if self._closed:
+                self._open = Commit()
+            else:
+                self._changed.wait(WRITE_AGAIN_AFTER)
 
 
 def _refused() -> Commit:

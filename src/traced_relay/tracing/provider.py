@@ -9,6 +9,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
+from traced_relay.tracing.guard import GuardedProvider
 from traced_relay.tracing.propagation import PROPAGATOR
 
 if TYPE_CHECKING:
@@ -47,4 +48,4 @@ def configure(
 
 
 def tracer_of(provider: TracerProvider) -> Tracer:
-    return provider.get_tracer(_SERVICE)
+    return GuardedProvider(provider, start=lambda _, attributes: attributes).get_tracer(_SERVICE)
