@@ -257,10 +257,15 @@ def _may_see(row: Row) -> bool:
 def _json_body() -> Any:
     if request.mimetype != "application/json":
         raise InvalidCall("the content type must be application/json", status=415)
+    too_large = InvalidCall(f"the request must take less than {MAX_REQUEST} bytes", status=413)
     try:
-        return strict_json.loads(request.get_data())
+        body = request.get_data()
     except RequestEntityTooLarge:
-        raise InvalidCall(f"the request must take at most {MAX_REQUEST} bytes", status=413) from None
+        raise too_large from None
+    if len(body) >= MAX_REQUEST:
+        raise too_large  # where the length is not announced the body is cut there, without a word
+    try:
+        return strict_json.loads(body)
     except strict_json.NotJson as exc:
         raise InvalidCall(str(exc), status=400) from None
 

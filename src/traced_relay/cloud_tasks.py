@@ -50,8 +50,7 @@ class DirectCall:
 
     url: str
     method: str
-    own_headers: Mapping[str, str]  # in lower case
-    context: Mapping[str, str]
+    headers: Mapping[str, str]
     body: bytes
     timeout: float
     service_account: str
@@ -95,12 +94,12 @@ class CloudTasks:
             task["http_request"] = {"url": url, "oidc_token": token, **request}
         self._create(queue, task, at)
 
-    def create_direct(self, *, queue: str, task_id: str, at: float | None, call: DirectCall) -> bool:
-        """Create the HTTP task that is the call itself; False where another call's task has its name."""
+    def create_direct(self, *, queue: str, task_id: str, at: float | None, call: DirectCall) -> None:
+        """Create the HTTP task that is the call itself."""
         request: dict[str, Any] = {
             "url": call.url,
             "http_method": call.method,
-            "headers": {**call.own_headers, **call.context},
+            "headers": dict(call.headers),
         }
         if call.body:
             request["body"] = call.body
@@ -109,21 +108,10 @@ class CloudTasks:
         deadline = min(max(call.timeout, MIN_DEADLINE), MAX_DEADLINE_HTTP)
         name = self.task_name(queue, f"{task_id}-1")
         task = {"name": name, "dispatch_deadline": _duration(deadline), "http_request": request}
-        return self._create(queue, task, at) or self._is_the_same(name, call)
+        self._create(queue, task, at)
 
-    def _is_the_same(self, name: str, call: DirectCall) -> bool:
-        """Whether the pending task is this call; of one that is over, or may not be read, nothing else is known."""
-        try:
-            kept = self._client.get_task(
-                request={"name": name, "response_view": tasks_v2.Task.View.FULL}, timeout=ONE_TRY
-            ).http_request
-        except GoogleAPICallError:
-            return True
-        own = {name: value for name, value in kept.headers.items() if name.lower() in call.own_headers}
-        return (kept.url, kept.http_method.name, kept.body, own) == (call.url, call.method, call.body, call.own_headers)
-
-    def _create(self, queue: str, fields: dict[str, Any], at: float | None) -> bool:
-        """Whether the task is new: its name makes it safe to ask again, and one that exists counts as made."""
+    def _create(self, queue: str, fields: dict[str, Any], at: float | None) -> None:
+        """The name makes it safe to ask again: a task that exists counts as made."""
         task = tasks_v2.Task(fields)
         if at is not None:
             seconds, nanos = divmod(round(at * 1e9), 10**9)
@@ -135,8 +123,7 @@ class CloudTasks:
             try:
                 self._client.create_task(parent=f"{self._parent}/{queue}", task=task, retry=patience, timeout=ONE_TRY)
             except AlreadyExists:
-                return False
-        return True
+                return
 
     def see(self, queue: str) -> None:
         """Returns if the queue is there and answers."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import urllib.request
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from traced_relay import timeline, waterfall
 from traced_relay.dev import Dev
+
+if TYPE_CHECKING:
+    from traced_relay.tracing import FinishedSpan
 
 PATIENCE = 20.0
 
@@ -24,6 +28,19 @@ class _Play:
     retry: dict[str, Any]
     state: str
     attempts: int
+
+
+@dataclass(frozen=True)
+class _End:
+    play: _Play
+    document: dict[str, Any]
+    records: list[dict[str, Any]]
+    spans: list[FinishedSpan]
+    is_as_it_should_be: bool
+
+    def waterfall(self, width: int, *, colour: bool) -> str:
+        built = timeline.build(self.document, self.records, self.spans)
+        return waterfall.render(built, width=width, colour=colour)
 
 
 _HURRIED = {"min_backoff": "0.4s", "jitter": "none"}
@@ -39,7 +56,15 @@ def run(*, colour: bool) -> bool:
     with Path(os.devnull).open("w") as nowhere, Dev(stream=nowhere) as dev:
         _say(f"relay on {dev.url}, embedded queue on {dev.queue.address}, sample downstream on {dev.sample_url}")
         receipts = [_enqueue(dev, play) for play in _PLAYS]
-        endings = [_show(dev, play, receipt, colour=colour) for play, receipt in zip(_PLAYS, receipts, strict=True)]
+        ends = [_see(dev, play, receipt) for play, receipt in zip(_PLAYS, receipts, strict=True)]
+        for end in ends:
+            sys.stdout.writelines(json.dumps(record) + "\n" for record in end.records)
+        width = min(max(shutil.get_terminal_size((100, 24)).columns, 80), 120)
+        for end in ends:
+            # The records first: what people look at is the last thing on their screen.
+            sys.stdout.write(f"\n{end.play.title}\n\n{end.waterfall(width, colour=colour)}\n\n")
+        sys.stdout.flush()
+        endings = [end.is_as_it_should_be for end in ends]
     _say("all three ended as they should" if all(endings) else "not all ended as they should")
     return all(endings)
 
@@ -55,16 +80,13 @@ def _enqueue(dev: Dev, play: _Play) -> dict[str, Any]:
     return receipt
 
 
-def _show(dev: Dev, play: _Play, receipt: dict[str, Any], *, colour: bool) -> bool:
+def _see(dev: Dev, play: _Play, receipt: dict[str, Any]) -> _End:
     finished = dev.records.wait_for("task.finished", receipt["task_id"], PATIENCE)
     with urllib.request.urlopen(receipt["links"]["status"], timeout=PATIENCE) as answer:  # noqa: S310
         document = json.load(answer)
     records = sorted(dev.records.records(receipt["task_id"]), key=itemgetter("time"))
-    built = timeline.build(document, records, dev.spans.spans(receipt["trace_id"]))
-    sys.stdout.write(f"\n{play.title}\n\n{waterfall.render(built, width=100, colour=colour)}\n\n")
-    sys.stdout.writelines(json.dumps(record) + "\n" for record in records)
-    sys.stdout.flush()
-    return finished is not None and (document["state"], document["attempt"]) == (play.state, play.attempts)
+    is_right = finished is not None and (document["state"], document["attempt"]) == (play.state, play.attempts)
+    return _End(play, document, records, dev.spans.spans(receipt["trace_id"]), is_right)
 
 
 def _say(line: str) -> None:

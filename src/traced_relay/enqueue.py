@@ -92,7 +92,7 @@ class Enqueuer:
         """
         plan = self._plan(border.enqueue_request(document), document, principal, key)
         if plan.request.route == "direct":
-            return self._enqueue_direct(plan)
+            return self._enqueue_direct(plan, key)
         if key is not None and (row := self._ledger.get(plan.task_id)) is not None:
             return self._repeated(row, plan)
         task_name = self._cloud_tasks.task_name(plan.queue, f"{plan.task_id}-1")
@@ -158,25 +158,23 @@ class Enqueuer:
         task_name = self._cloud_tasks.task_name(row.queue, f"{row.task_id}-1")
         return Receipt(row.task_id, task_name, row.queue, row.state, row.trace_id, row.schedule_time)
 
-    def _enqueue_direct(self, plan: _Plan) -> Receipt:
-        """Let Cloud Tasks make the call itself: its delivery, its retries, and no row."""
+    def _enqueue_direct(self, plan: _Plan, key: str | None) -> Receipt:
+        """Let Cloud Tasks make the call itself: its delivery, its retries, and no row; only a key is remembered."""
+        if key is not None and not self._ledger.remember_key(plan.task_id, plan.fingerprint):
+            raise _key_used_before()
         task_name = self._cloud_tasks.task_name(plan.queue, f"{plan.task_id}-1")
         now = self._clock.now()
         with tracing.sending(self._tracer, plan.queue, plan.task_id, task_name=task_name) as span:
             context = tracing.task_headers() if plan.rule.trace == "w3c" else {}
             call = plan.call
-            is_ours = self._cloud_tasks.create_direct(
+            self._cloud_tasks.create_direct(
                 queue=plan.queue,
                 task_id=plan.task_id,
                 at=plan.at,
                 call=DirectCall(
                     url=call.url,
                     method=call.method,
-                    own_headers={
-                        **{name.lower(): value for name, value in call.headers.items()},
-                        "idempotency-key": plan.task_id,
-                    },
-                    context=context,
+                    headers={**call.headers, **context, "idempotency-key": plan.task_id},
                     body=call.body,
                     timeout=call.timeout,
                     service_account=self._direct_account,
@@ -184,14 +182,11 @@ class Enqueuer:
                 ),
             )
             trace_id = tracing.trace_ref(span).trace_id
-            if not is_ours:
-                tracing.refuse()
-                raise _key_used_before()
         return Receipt(plan.task_id, task_name, plan.queue, "queued", trace_id, plan.at or now)
 
     def _plan(self, request: EnqueueRequest, document: Any, principal: Principal, key: str | None) -> _Plan:
         errors: list[FieldError] = []
-        queue = request.queue or self._policy.queues[0]
+        queue = self._policy.queues[0] if request.queue is None else request.queue
         if queue not in self._policy.queues or not principal.may_use_queue(queue):
             errors.append(FieldError("queue", "must be a queue of relay.yaml that you may use"))
         rule = self._policy.rule_for(request.url)
@@ -219,7 +214,7 @@ class Enqueuer:
             idempotent=request.idempotent,
             labels=request.labels,
         )
-        task_id = self._new_id() if key is None else derived_id(principal.name, key)
+        task_id = self._new_id() if key is None else derived_id(principal.name, key, request.route)
         fingerprint = hashlib.sha256(strict_json.canonical(document)).hexdigest()
         return _Plan(request, queue, rule, call, at, task_id, fingerprint)
 
@@ -272,6 +267,6 @@ def _key_used_before() -> InvalidCall:
     return border.refusal([FieldError("Idempotency-Key", "was used before with another body")])
 
 
-def derived_id(caller: str, key: str) -> str:
+def derived_id(caller: str, key: str, route: str = "relay") -> str:
     """The id of the task that *caller* means by an Idempotency-Key."""
-    return hashlib.sha256(f"{caller}\0{key}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{route}\0{caller}\0{key}".encode()).hexdigest()[:32]

@@ -18,6 +18,7 @@ _VALUE = re.compile(r"[\x20-\x7e]*")
 _OWNED = frozenset(
     [
         "host",
+        "accept-encoding",
         "content-length",
         "transfer-encoding",
         "te",

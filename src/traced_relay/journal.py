@@ -108,7 +108,9 @@ class Journal:
             "total_ms": max(0, round((ended - row.created_at) * 1000)),
         }
         why = f", {row.reason}" if row.reason else ""
-        message = f"task {row.task_id} {row.state} after {row.attempt_count} attempts{why}"
+        message = (
+            f"task {row.task_id} {row.state} after {row.attempt_count} attempt{'s' * (row.attempt_count != 1)}{why}"
+        )
         self._log.say("task.finished", trace=_send_span(row), message=message, fields=fields, at=row.finished_at)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from traced_relay.clock import Clock
 
+KEYS_KEPT = 31 * 86_400.0  # as long as Cloud Tasks keeps a task
 WORKERS_KEPT = 7 * 86_400.0  # long after the last of a dead worker's calls has been judged
 
 _SCHEMA = """
@@ -39,6 +40,9 @@ CREATE TABLE IF NOT EXISTS bodies (
 CREATE TABLE IF NOT EXISTS labels (
     task_id TEXT NOT NULL REFERENCES tasks ON DELETE CASCADE, name TEXT NOT NULL, value TEXT NOT NULL,
     PRIMARY KEY (task_id, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS direct_keys (
+    task_id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, seen_at REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS workers (
     worker TEXT PRIMARY KEY, seen_at REAL NOT NULL, alive_until REAL NOT NULL, unsent TEXT
@@ -123,6 +127,15 @@ class SqliteLedger:
                 content = (row.task_id, row.response.body)
                 db.execute("INSERT OR REPLACE INTO bodies VALUES (?, 'response', ?)", content)
             return done.rowcount == 1
+
+    def remember_key(self, task_id: str, fingerprint: str) -> bool:
+        """Keep what a key was used for where there is no row to ask; False if it was something else."""
+        now = self._clock.now()
+        with self._transaction() as db:
+            db.execute("DELETE FROM direct_keys WHERE seen_at < ?", (now - KEYS_KEPT,))
+            db.execute("INSERT INTO direct_keys VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (task_id, fingerprint, now))
+            query = "SELECT fingerprint FROM direct_keys WHERE task_id = ?"
+            return bool(db.execute(query, (task_id,)).fetchone()[0] == fingerprint)
 
     def note(self, task_id: str, attempt: int) -> None:
         """Remember that Cloud Tasks has answered for the task of *attempt*; no other change is in its way."""

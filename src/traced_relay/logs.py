@@ -146,6 +146,8 @@ def configure(
         root.removeHandler(handler)
     root.addHandler(log.handler)
     root.setLevel(level)
+    # urllib3 warns with whole URLs and headers in its text; what went wrong is in our records.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     return log
 
 

@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from traced_relay.border import read
-from traced_relay.calls import DAY, Duration, Model, RetryPolicy
+from traced_relay.calls import DAY, Duration, Model, RetryPolicy, Url
 from traced_relay.downstreams import Downstream, Pattern
 from traced_relay.errors import InvalidCall, InvalidSettings
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUEUE_ID = r"^[A-Za-z0-9-]{1,100}$"
+LOCATION_ID = r"^[a-z0-9-]{1,63}$"
 SERVICE_ID = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
 class Queue(Model):
     name: Annotated[str, Field(pattern=QUEUE_ID)]
-    max_dispatches_per_second: Annotated[float, Field(gt=0, le=500, strict=False)] = 100.0
+    max_dispatches_per_second: Annotated[float, Field(gt=0, le=500)] = 100.0
     max_concurrent_dispatches: Annotated[int, Field(ge=1, le=5000)] = 80
     use: Annotated[Literal["calls", "callbacks"], Field(alias="for")] = "calls"
 
@@ -30,7 +31,7 @@ class Worker(Model):
     """Where tasks go: an App Engine service of this project, or a URL with the account whose ID token they carry."""
 
     app_engine: Annotated[str, Field(pattern=SERVICE_ID)] | None = None
-    url: str | None = None
+    url: Url | None = None
     service_account: str | None = None
 
     @model_validator(mode="after")
@@ -50,6 +51,12 @@ class Caller(Model):
     queues: Literal["*"] | list[str] = Field(default=[])
     downstreams: Literal["*"] | list[str] = Field(default=[])
 
+    @model_validator(mode="after")
+    def _has_its_lists(self) -> Caller:
+        if self.role == "caller" and not {"queues", "downstreams"} <= self.model_fields_set:
+            raise ValueError('must have queues and downstreams, each a list of names or "*"')
+        return self
+
 
 class CallbackReceiver(Model):
     url: Pattern
@@ -57,7 +64,7 @@ class CallbackReceiver(Model):
 
 
 class RelayFile(Model):
-    location: str | None = None
+    location: Annotated[str, Field(pattern=LOCATION_ID)] | None = None
     queues: Annotated[list[Queue], Field(min_length=1)]
     worker: Worker
     audience: str | None = None
@@ -98,7 +105,8 @@ def parse(document: Any, where: str) -> RelayFile:
     try:
         return read(RelayFile, document)
     except InvalidCall as exc:
-        raise InvalidSettings("; ".join(f"{where}: {error.field} {error.message}" for error in exc.errors)) from None
+        lines = [f"{where}: {error.field} {error.message}" for error in exc.errors if error.field != "request"]
+        raise InvalidSettings("; ".join(lines) or f"{where}: must be a mapping of keys to values") from None
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 MAX_TIMEOUT_APP_ENGINE = 86_400.0
 MAX_TIMEOUT_HTTP_WORKER = 1_785.0  # Cloud Tasks waits 30 minutes for an HTTP target, less the 15 s of slack
+VARIABLES = (
+    "RELAY_CALLBACK_SECRET",
+    "RELAY_CONFIG",
+    "RELAY_LEDGER",
+    "RELAY_LOCATION",
+    "RELAY_THREADS",
+    "RELAY_TRACE_ENDPOINT",
+)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 SPARE_THREADS = 8
@@ -77,6 +85,7 @@ class Settings:
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     """What `serve` runs with; InvalidSettings says what is missing and what to do."""
+    _check_names(environ)
     rules = _rules(environ)
     platform = _platform(environ)
     settings = Settings(
@@ -94,6 +103,15 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     )
     _check_rules(settings)
     return settings
+
+
+def _check_names(environ: Mapping[str, str]) -> None:
+    for name in environ:
+        if name.startswith("RELAY_") and name not in VARIABLES:
+            raise InvalidSettings(f"{name} is no variable of the relay; there are {', '.join(VARIABLES)}")
+    project = environ.get("GOOGLE_CLOUD_PROJECT", "")
+    if not re.fullmatch(r"[a-z0-9.:-]{0,100}", project):
+        raise InvalidSettings(f"GOOGLE_CLOUD_PROJECT must be a project id, got {project[:80]!r}")
 
 
 def _rules(environ: Mapping[str, str]) -> RelayFile:
@@ -119,7 +137,7 @@ def _required(environ: Mapping[str, str], name: str, purpose: str) -> str:
 
 def _number(environ: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
     text = environ.get(name) or str(default)
-    if not re.fullmatch(r"\d{1,9}", text) or not least <= int(text) <= most:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
         raise InvalidSettings(f"{name} must be a number from {least} to {most}, got {text[:40]!r}")
     return int(text)
 
@@ -133,7 +151,7 @@ def _emulator(environ: Mapping[str, str], platform: Platform) -> str | None:
             "CLOUD_TASKS_EMULATOR_HOST must not be set on Google Cloud: it opens the relay to its host"
         )
     host, _, port = address.rpartition(":")
-    if host.strip("[]") not in LOOPBACK or not re.fullmatch(r"\d{1,5}", port):
+    if host.strip("[]") not in LOOPBACK or not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65_536):
         raise InvalidSettings(
             f"CLOUD_TASKS_EMULATOR_HOST must be a loopback address such as 127.0.0.1:8123, got {address!r}"
         )
@@ -153,11 +171,11 @@ def _check_rules(settings: Settings) -> None:
     rules, ceiling = settings.rules, MAX_TIMEOUT_HTTP_WORKER if settings.rules.worker.url else MAX_TIMEOUT_APP_ENGINE
     if settings.max_timeout > ceiling:
         raise InvalidSettings(
-            f"relay.yaml: max_timeout must be at most {format_duration(ceiling)} with this worker,"
+            f"the rules: max_timeout must be at most {format_duration(ceiling)} with this worker,"
             f" got {format_duration(settings.max_timeout)}"
         )
     if (rules.callers or rules.worker.url) and not rules.audience:
-        raise InvalidSettings("relay.yaml: audience must be set: ID tokens have to name it")
+        raise InvalidSettings("the rules: audience must be set: ID tokens have to name it")
     known_queues, known_downstreams = set(settings.call_queues), {rule.name for rule in rules.downstreams}
     for caller in rules.callers:
         for key, named, known in (
@@ -167,7 +185,7 @@ def _check_rules(settings: Settings) -> None:
             unknown = sorted(set(named) - known) if named != "*" else []
             if unknown:
                 raise InvalidSettings(
-                    f"relay.yaml: callers.{key} of {caller.email} names {unknown[0]}, which is not there"
+                    f"the rules: callers.{key} of {caller.email} names {unknown[0]}, which is not there"
                 )
 
 
