@@ -115,7 +115,7 @@ class Relay:
             return self._apply(step, row, delivery)
         with self._processing(step.row, delivery) as running, self._running.hold(running, delivery) as guard:
             self._apply(Step(row=running, says=step.says), row, delivery)
-            tracing.started(self._tracer, running.queue, _send_context(running))
+            tracing.started(self._tracer, running.queue, _send_context(running), at=self._clock.now())
             exchange = self._send(running, delivery, guard)
             if exchange.ending.reason == "interrupted":
                 tracing.interrupted(get_current_span())

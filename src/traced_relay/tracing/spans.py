@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from time import time_ns
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import SpanKind, Status, StatusCode, format_span_id, format_trace_id, get_current_span
@@ -52,15 +51,15 @@ def processing(
         yield span
 
 
-def started(tracer: Tracer, queue: str, context: Context) -> None:
+def started(tracer: Tracer, queue: str, context: Context, *, at: float) -> None:
     """
     Leave a mark of the attempt that begins here, beside its span.
 
     A span is exported when it ends: without the mark, a call that runs for a
     day, or is killed, would not be in its trace. It hangs under *context* and
-    names the current span, which is still to come.
+    names the current span, which is still to come; *at* is now, in seconds.
     """
-    now = time_ns()
+    now = int(at * 1e9)
     pending = trace_ref(get_current_span()).span_id
     mark = tracer.start_span(
         names.started(queue), context, SpanKind.INTERNAL, {names.PENDING_SPAN_ID: pending}, start_time=now
