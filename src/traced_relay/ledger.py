@@ -51,6 +51,11 @@ CREATE TABLE IF NOT EXISTS workers (
 # Bytes are kept apart from what is written with every change, and so is what changes by itself.
 _APART: Any = {"call": {"body"}, "response": {"body"}, "noted_attempt": True}
 _REMOVE = "DELETE FROM tasks WHERE task_id = ? AND revision = ? AND noted_attempt = 0"
+# An empty answer has its place too: it follows one that was not. The same one again is not written again.
+_ANSWERED = (
+    "INSERT INTO bodies VALUES (?, 'response', ?)"
+    " ON CONFLICT DO UPDATE SET content = excluded.content WHERE content != excluded.content"
+)
 _VERSION = 1
 _COLUMNS = ("kind", "state", "queue", "rule", "reason", "version", "caller")
 
@@ -123,9 +128,8 @@ class SqliteLedger:
                 f"UPDATE tasks SET {changes} WHERE task_id = ? AND revision = ?",  # noqa: S608
                 (*values, row.task_id, row.revision - 1),
             )
-            if done.rowcount and row.response and row.response.body:
-                content = (row.task_id, row.response.body)
-                db.execute("INSERT OR REPLACE INTO bodies VALUES (?, 'response', ?)", content)
+            if done.rowcount and row.response:
+                db.execute(_ANSWERED, (row.task_id, row.response.body))
             return done.rowcount == 1
 
     def remember_key(self, task_id: str, fingerprint: str) -> bool:
