@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import resource
 import sqlite3
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from threading import Barrier, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -94,15 +94,20 @@ def changed(before: Row, **changes: Any) -> Row:
     return before.model_copy(update={**changes, "revision": before.revision + 1})
 
 
-@pytest.mark.parametrize("written", [row(), FULL])
-def test_a_row_comes_back_as_it_was_written(ledger: SqliteLedger, written: Row) -> None:
-    assert ledger.insert(written)
-    assert ledger.get(TASK_ID) == written
+def write(ledger: SqliteLedger, full: Row) -> None:
+    """As it comes about: enqueued, and changed once there is an answer."""
+    assert ledger.insert(full.model_copy(update={"response": None, "revision": full.revision - 1}))
+    assert ledger.replace(full)
+
+
+def test_a_row_comes_back_as_it_was_written(ledger: SqliteLedger) -> None:
+    assert ledger.insert(row(call=FULL.call))
+    assert ledger.get(TASK_ID) == row(call=FULL.call)
 
 
 def test_a_row_survives_the_process(clock: ManualClock, tmp_path: Path) -> None:
     with opened(clock, tmp_path / "ledger") as before:
-        before.insert(FULL)
+        write(before, FULL)
     with opened(clock, tmp_path / "ledger") as after:
         assert after.get(TASK_ID) == FULL
 
@@ -132,6 +137,14 @@ def test_a_change_is_written_over_the_revision_before_it_and_no_other(ledger: Sq
     second = changed(first, state="failed", response=None)
     assert ledger.replace(second)
     assert ledger.get(TASK_ID) == second
+
+
+@pytest.mark.parametrize("body", [b"", b"longer than before", b"x"])
+def test_an_answer_takes_the_place_of_the_one_before_it(ledger: SqliteLedger, body: bytes) -> None:
+    write(ledger, FULL)
+    answered = changed(FULL, response=Response(status_code=200, headers={}, body=body))
+    assert ledger.replace(answered)
+    assert ledger.get(TASK_ID) == answered
 
 
 def test_a_row_that_is_not_there_cannot_be_changed(ledger: SqliteLedger) -> None:
@@ -182,39 +195,40 @@ def test_a_row_is_removed_unless_it_has_changed(ledger: SqliteLedger) -> None:
     assert ledger.select(Selection(label=("a", "b")), 10) == []
 
 
+def test_a_row_whose_task_is_known_to_be_there_is_not_removed(ledger: SqliteLedger) -> None:
+    ledger.insert(row())
+    ledger.note(TASK_ID, 1)
+    assert not ledger.remove(row())
+    assert not ledger.remove(row(noted_attempt=1))
+    assert ledger.get(TASK_ID) == row(noted_attempt=1)
+
+
+def test_a_large_body_is_written_once(clock: ManualClock, tmp_path: Path) -> None:
+    large = call(body=b"x" * 800_000)
+    answer = Response(status_code=503, headers={}, body=b"y" * 60_000)
+    with opened(clock, tmp_path / "ledger") as ledger:
+        ledger.insert(row(call=large))
+        ledger.replace(changed(row(call=large), response=answer))
+        before = (tmp_path / "ledger-wal").stat().st_size
+        now = ledger.get(TASK_ID)
+        for attempt in range(1, 6):
+            assert now is not None
+            assert ledger.replace(changed(now, attempt=attempt))
+            ledger.note(TASK_ID, attempt)
+            now = ledger.get(TASK_ID)
+        assert now == row(call=large, response=answer, attempt=5, noted_attempt=5, revision=7)
+        assert before > 860_000
+        assert (tmp_path / "ledger-wal").stat().st_size - before < 200_000
+
+
 def test_a_list_has_rows_without_bodies(ledger: SqliteLedger) -> None:
-    ledger.insert(FULL)
+    write(ledger, FULL)
     ledger.note(TASK_ID, 2)
     [found] = ledger.select(Selection(kind="callback"), 1)
     answer = FULL.response
     assert answer is not None
     bodiless = {"call": FULL.call.model_copy(update={"body": b""}), "response": answer.model_copy(update={"body": b""})}
     assert found == FULL.model_copy(update={**bodiless, "noted_attempt": 2})
-
-
-def test_a_worker_lives_until_its_time_is_over(ledger: SqliteLedger, clock: ManualClock) -> None:
-    assert not ledger.is_alive("w1")
-    ledger.keep_alive("w1", 15)
-    clock.advance(14.9)
-    assert ledger.is_alive("w1")
-    assert not ledger.is_alive("w2")
-    ledger.keep_alive("w1", 15)
-    clock.advance(14.9)
-    assert ledger.is_alive("w1")
-    clock.advance(0.1)
-    assert not ledger.is_alive("w1")
-
-
-def test_a_worker_can_give_up_at_once(ledger: SqliteLedger) -> None:
-    ledger.keep_alive("w1", 15)
-    ledger.keep_alive("w1", 0)
-    assert not ledger.is_alive("w1")
-
-
-def test_one_process_sees_that_the_worker_of_another_lives(clock: ManualClock, tmp_path: Path) -> None:
-    with opened(clock, tmp_path / "ledger") as one, opened(clock, tmp_path / "ledger") as other:
-        one.keep_alive("w1", 15)
-        assert other.is_alive("w1")
 
 
 def test_a_closed_ledger_is_unavailable(clock: ManualClock) -> None:
@@ -224,7 +238,11 @@ def test_a_closed_ledger_is_unavailable(clock: ManualClock) -> None:
         lambda: ledger.get(TASK_ID),
         lambda: ledger.insert(row()),
         lambda: ledger.select(Selection(), 1),
-        lambda: ledger.is_alive("w1"),
+        lambda: ledger.remove(row()),
+        lambda: ledger.keep_alive("w1", 15),
+        lambda: ledger.stop("w1", []),
+        lambda: ledger.holder_of(row()),
+        lambda: ledger.heartbeats(),
     ):
         with pytest.raises(Unavailable, match="the ledger cannot be used"):
             ask()
@@ -237,14 +255,40 @@ def test_a_place_that_holds_no_ledger_is_unavailable(clock: ManualClock, tmp_pat
             SqliteLedger(clock, place)
 
 
-def test_a_row_of_another_version_is_unavailable_and_not_guessed_at(clock: ManualClock, tmp_path: Path) -> None:
+def rewrite(file: Path, statement: str, *values: str) -> None:
+    with closing(sqlite3.connect(file)) as raw, raw:
+        raw.execute(statement, values)
+
+
+def test_what_another_version_added_to_a_row_is_left_aside(clock: ManualClock, tmp_path: Path) -> None:
+    added = ("$.colour", "$.call.colour", "$.call.retry.colour", "$.call.callback.colour", "$.response.colour")
+    with opened(clock, tmp_path / "ledger") as ledger:
+        write(ledger, FULL)
+        for place in (*added, "$.attempts[0].colour"):
+            rewrite(tmp_path / "ledger", "UPDATE tasks SET document = json_set(document, ?, 'red')", place)
+        assert ledger.get(TASK_ID) == FULL
+        assert len(ledger.select(Selection(kind="callback"), 1)) == 1
+        assert ledger.replace(changed(FULL))
+
+
+def test_a_row_that_cannot_be_read_is_unavailable_and_not_guessed_at(clock: ManualClock, tmp_path: Path) -> None:
     with opened(clock, tmp_path / "ledger") as ledger:
         ledger.insert(row())
-        with sqlite3.connect(tmp_path / "ledger") as raw:
-            raw.execute("""UPDATE tasks SET document = json_set(document, '$.colour', 'red')""")
-        raw.close()
+        rewrite(tmp_path / "ledger", "UPDATE tasks SET document = json_set(document, '$.state', 'dreaming')")
         with pytest.raises(Unavailable, match="cannot read: 1 problems"):
             ledger.get(TASK_ID)
+
+
+def test_a_ledger_that_a_later_version_has_changed_is_unavailable(clock: ManualClock, tmp_path: Path) -> None:
+    with opened(clock, tmp_path / "ledger") as ledger:
+        ledger.insert(row())
+    for version in (1, 0):
+        rewrite(tmp_path / "ledger", f"PRAGMA user_version={version}")
+        with opened(clock, tmp_path / "ledger") as ledger:
+            assert ledger.get(TASK_ID) == row()
+    rewrite(tmp_path / "ledger", "PRAGMA user_version=2")
+    with pytest.raises(Unavailable, match="the ledger is of version 2, this relay knows 1"):
+        SqliteLedger(clock, tmp_path / "ledger")
 
 
 @contextmanager

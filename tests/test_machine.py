@@ -5,21 +5,24 @@ from typing import Any
 import pytest
 
 from example_rows import BUSY, MISSING, NOW, SUCCESS, TASK_ID, call, policy, row
-from traced_relay.machine import AGAIN, DONE, Dispatched, Said, Step, arrive, end
+from traced_relay.machine import AGAIN, DONE, Dispatched, Holder, Said, Step, arrive, end
 from traced_relay.retry import Ending
 from traced_relay.rows import Attempt, Response, Row
 
 STARTED = Said("attempt.started")
 FINISHED, OVER = Said("attempt.finished"), Said("task.finished")
 LOST = Ending(None, "worker_lost")
+GONE = [Holder.LOST, Holder.STOPPED, Holder.STOPPED_UNSENT]
 
 
 def dispatched(number: int = 1, worker: str = "w1") -> Dispatched:
     return Dispatched(number, worker, f"{TASK_ID}-{number}", "v1", "i1", queue_delay_ms=12)
 
 
-def arrived(before: Row, number: int = 1, *, now: float = NOW, alive: bool = False, worker: str = "w1") -> Step:
-    return arrive(before, dispatched(number, worker), now=now, holder_is_alive=alive, random=lambda: 0.5)
+def arrived(
+    before: Row, number: int = 1, *, now: float = NOW, holder: Holder = Holder.LOST, worker: str = "w1"
+) -> Step:
+    return arrive(before, dispatched(number, worker), now=now, holder=holder, random=lambda: 0.5)
 
 
 def ended(before: Row, ending: Ending, *, now: float = NOW + 2, response: Response | None = None) -> Step:
@@ -86,18 +89,24 @@ def test_the_dispatch_of_another_task_than_the_awaited_creates_that_again(state:
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_after_the_end_a_dispatch_is_taken_and_changes_nothing(state: str, number: int) -> None:
-    assert arrived(row(state=state, attempt=2), number, alive=True) == Step(DONE)
+    assert arrived(row(state=state, attempt=2), number, holder=Holder.ALIVE) == Step(DONE)
 
 
-@pytest.mark.parametrize("alive", [True, False])
-def test_while_an_attempt_runs_the_dispatch_of_an_older_one_is_done(alive: bool) -> None:
-    assert arrived(running(2), 1, alive=alive) == Step(DONE)
+@pytest.mark.parametrize("holder", Holder)
+def test_while_an_attempt_runs_the_dispatch_of_an_older_one_is_done(holder: Holder) -> None:
+    assert arrived(running(2), 1, holder=holder) == Step(DONE)
+
+
+@pytest.mark.parametrize("holder", Holder)
+def test_what_is_known_of_a_holder_counts_only_while_an_attempt_runs(holder: Holder) -> None:
+    assert arrived(row(), holder=holder).begins
+    assert arrived(row(state="waiting", attempt=1), 2, holder=holder).begins
 
 
 @pytest.mark.parametrize("number", [2, 3])
 def test_while_its_holder_lives_a_second_dispatch_comes_again_later(number: int) -> None:
     deferred = Said("dispatch.deferred", {"reason": "held_by_another_worker"})
-    assert arrived(running(2), number, alive=True) == Step(AGAIN, says=(deferred,))
+    assert arrived(running(2), number, holder=Holder.ALIVE) == Step(AGAIN, says=(deferred,))
 
 
 def test_when_its_holder_is_gone_the_attempt_ends_as_lost() -> None:
@@ -105,11 +114,38 @@ def test_when_its_holder_is_gone_the_attempt_ends_as_lost() -> None:
     assert arrived(before, 1, now=NOW + 30, worker="w2") == ended(before, LOST, now=NOW + 30)
 
 
-def test_an_attempt_lost_with_its_worker_is_over_unless_the_call_is_idempotent() -> None:
-    once = committed(ended(running(), LOST))
-    again = committed(ended(running(call=call(idempotent=True)), LOST))
-    assert (once.state, once.reason, once.blame) == ("failed", "worker_lost", "platform")
-    assert (again.state, again.reason, again.next_attempt_at) == ("waiting", None, NOW + 12)
+@pytest.mark.parametrize(
+    ("holder", "idempotent", "state", "reason", "interruptions"),
+    [
+        (Holder.LOST, False, "failed", "worker_lost", 0),
+        (Holder.LOST, True, "waiting", "worker_lost", 0),
+        (Holder.STOPPED, False, "failed", "interrupted", 1),
+        (Holder.STOPPED, True, "waiting", "interrupted", 1),
+        (Holder.STOPPED_UNSENT, False, "waiting", "interrupted", 1),
+        (Holder.STOPPED_UNSENT, True, "waiting", "interrupted", 1),
+    ],
+)
+def test_what_a_holder_left_behind_is_judged_by_how_it_went(
+    holder: Holder, idempotent: bool, state: str, reason: str, interruptions: int
+) -> None:
+    before = running(1, call=call(idempotent=idempotent))
+    step = arrived(before, 1, now=NOW + 30, holder=holder, worker="w2")
+    after = committed(step)
+    again = state == "waiting"
+    assert step == Step(DONE, after, creates=again, says=(FINISHED,) if again else (FINISHED, OVER))
+    assert (after.state, after.worker, after.attempt, after.interruptions) == (state, None, 1, interruptions)
+    assert (after.reason, after.blame) == ((None, None) if again else (reason, "platform"))
+    assert after.next_attempt_at == (NOW + 40 if again else None)
+    last = after.attempts[-1]
+    assert (last.verdict, last.reason, last.blame) == ("retry" if again else "gave_up", reason, "platform")
+    assert (last.ended_at, last.latency_ms, last.status_code) == (NOW + 30, 30_000, None)
+
+
+@pytest.mark.parametrize("holder", GONE)
+def test_only_a_worker_that_was_lost_uses_up_an_attempt(holder: Holder) -> None:
+    last = running(5, call=call(idempotent=True))
+    expected = "failed" if holder is Holder.LOST else "waiting"
+    assert committed(arrived(last, 5, holder=holder)).state == expected
 
 
 def test_a_success_ends_the_task() -> None:
@@ -204,6 +240,14 @@ def test_no_attempt_starts_past_the_time_the_policy_gives() -> None:
         "blame": "relay",
         "revision": 2,
     }
+
+
+def test_a_clock_that_was_set_back_makes_no_time_negative() -> None:
+    before = running(call=call(retry=policy(max_retry_duration="60s")))
+    step = ended(before, BUSY, now=NOW - 3600)
+    after = committed(step)
+    assert (after.state, after.attempts[-1].latency_ms, after.next_attempt_at) == ("waiting", 0, NOW - 3590)
+    assert committed(ended(before, SUCCESS, now=NOW - 3600)).attempts[-1].latency_ms == 0
 
 
 def test_the_queue_is_answered_with_statuses_that_it_knows() -> None:

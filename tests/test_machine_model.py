@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from example_rows import NOW, TASK_ID, call, policy, row
-from traced_relay.machine import AGAIN, Dispatched, Step, arrive, end
+from traced_relay.machine import AGAIN, Dispatched, Holder, Step, arrive, end
 from traced_relay.retry import Ending
 from traced_relay.rows import ENDED, Row
 
@@ -43,7 +43,7 @@ class TaskLife(RuleBasedStateMachine):
         self.tasks = {1}
         self.begun: list[int] = []
         self.ends: list[str] = []
-        self.holder_is_alive = False
+        self.holder = Holder.LOST
 
     @property
     def row(self) -> Row:
@@ -54,25 +54,25 @@ class TaskLife(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(sorted(self.tasks)))
         before = self.row
         event = Dispatched(number, "w", f"{TASK_ID}-{number}", "v", "i", None)
-        step = arrive(before, event, now=self.now, holder_is_alive=self.holder_is_alive, random=lambda: dice)
-        if before.state == "running" and number == before.attempt and self.holder_is_alive:
+        step = arrive(before, event, now=self.now, holder=self.holder, random=lambda: dice)
+        if before.state == "running" and number == before.attempt and self.holder is Holder.ALIVE:
             assert step.answer == AGAIN
         if step.begins:
             self.begun.append(number)
-            self.holder_is_alive = True
+            self.holder = Holder.ALIVE
         self._commit(step)
 
-    @precondition(lambda self: self.row.state == "running" and self.holder_is_alive)
+    @precondition(lambda self: self.row.state == "running" and self.holder is Holder.ALIVE)
     @rule(ending=ENDINGS, dice=st.floats(0, 1, exclude_max=True))
     def finish(self, ending: Ending, dice: float) -> None:
         self._commit(end(self.row, ending, response=None, now=self.now, random=lambda: dice))
 
-    @precondition(lambda self: self.holder_is_alive)
-    @rule()
-    def kill_the_worker(self) -> None:
-        self.holder_is_alive = False
+    @precondition(lambda self: self.holder is Holder.ALIVE)
+    @rule(what_is_known=st.sampled_from([Holder.LOST, Holder.STOPPED, Holder.STOPPED_UNSENT]))
+    def end_the_worker(self, what_is_known: Holder) -> None:
+        self.holder = what_is_known
 
-    @rule(seconds=st.sampled_from([0.5, 10, 60, 700]))
+    @rule(seconds=st.sampled_from([0.5, 10, 60, 700, -30]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
@@ -83,7 +83,7 @@ class TaskLife(RuleBasedStateMachine):
         if step.creates:
             self.tasks.add(self.row.attempt + 1)
         if self.row.state != "running":
-            self.holder_is_alive = False
+            self.holder = Holder.LOST
         self.ends += [said.event for said in step.says if said.event == "task.finished"]
 
     @invariant()
@@ -128,6 +128,10 @@ class TaskLife(RuleBasedStateMachine):
         limit = self.row.call.retry.max_retry_duration
         starts = [attempt.started_at - self.row.attempts[0].started_at for attempt in self.row.attempts]
         assert limit == 0 or max(starts, default=0) <= limit
+
+    @invariant()
+    def no_time_is_negative(self) -> None:
+        assert all((attempt.latency_ms or 0) >= 0 for attempt in self.row.attempts)
 
 
 TestTaskLife = TaskLife.TestCase

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from example_rows import NOW, row
 from traced_relay.clock import ManualClock
 from traced_relay.ledger import SqliteLedger
+from traced_relay.machine import Holder
 from traced_relay.pulse import BEAT, LEASE, Pulse
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ class WatchedClock(ManualClock):
     """Tells when somebody waits on it, so that a test moves it no sooner."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(NOW)
         self._waited: list[Condition] = []
         self._waits = Condition()
 
@@ -47,30 +49,51 @@ def ledger(clock: WatchedClock) -> Iterator[SqliteLedger]:
     opened.close()
 
 
+def holder(ledger: SqliteLedger) -> Holder:
+    return ledger.holder_of(row(state="running", worker="w1"))
+
+
 def test_a_worker_lives_as_long_as_its_pulse_beats(clock: WatchedClock, ledger: SqliteLedger) -> None:
     pulse = Pulse(ledger, "w1", clock)
-    assert not ledger.is_alive("w1")
+    assert holder(ledger) is Holder.LOST
     pulse.start()
-    for beats in range(1, 20):
-        clock.wait_for_waits(beats)
-        assert ledger.is_alive("w1")
+    for beats in range(20):
+        clock.wait_for_waits(beats + 1)
+        assert (holder(ledger), ledger.heartbeats()) == (Holder.ALIVE, {"w1": NOW + beats * BEAT})
         clock.advance(BEAT)
     pulse.stop()
 
 
-def test_a_worker_that_stops_gives_up_at_once(clock: WatchedClock, ledger: SqliteLedger) -> None:
+def test_a_pulse_that_ended_leaves_its_worker_until_the_lease_is_over(
+    clock: WatchedClock, ledger: SqliteLedger
+) -> None:
     pulse = Pulse(ledger, "w1", clock)
     pulse.start()
     pulse.stop()
-    assert not ledger.is_alive("w1")
+    clock.advance(LEASE - 0.1)
+    assert holder(ledger) is Holder.ALIVE
+    clock.advance(0.1)
+    assert holder(ledger) is Holder.LOST
+
+
+def test_a_beat_after_the_worker_stopped_brings_it_not_back(clock: WatchedClock, ledger: SqliteLedger) -> None:
+    pulse = Pulse(ledger, "w1", clock)
+    pulse.start()
+    ledger.stop("w1", [])
+    for beats in (1, 2):
+        clock.wait_for_waits(beats)
+        clock.advance(BEAT)
+    clock.wait_for_waits(3)
+    pulse.stop()
+    assert holder(ledger) is Holder.STOPPED
 
 
 def test_a_lease_outlives_two_beats_that_are_missed(clock: WatchedClock, ledger: SqliteLedger) -> None:
     ledger.keep_alive("w1", LEASE)
     clock.advance(2 * BEAT)
-    assert ledger.is_alive("w1")
+    assert holder(ledger) is Holder.ALIVE
     clock.advance(BEAT)
-    assert not ledger.is_alive("w1")
+    assert holder(ledger) is Holder.LOST
 
 
 def test_a_beat_that_cannot_be_written_is_told_of_and_does_not_end_the_pulse(
@@ -86,6 +109,6 @@ def test_a_beat_that_cannot_be_written_is_told_of_and_does_not_end_the_pulse(
             clock.advance(BEAT)
         clock.wait_for_waits(3)
         pulse.stop()
-    assert len(caplog.messages) == 3
+    assert len(caplog.messages) == 2
     assert set(caplog.messages) == {caplog.messages[0]}
     assert caplog.messages[0].startswith("the worker's sign of life could not be written: the ledger cannot be used")

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from example_rows import NOW, TASK_ID, row
+from traced_relay.clock import ManualClock
+from traced_relay.ledger import WORKERS_KEPT, SqliteLedger
+from traced_relay.machine import Holder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOW)
+
+
+@pytest.fixture
+def ledger(clock: ManualClock) -> Iterator[SqliteLedger]:
+    opened = SqliteLedger(clock)
+    yield opened
+    opened.close()
+
+
+def holder(ledger: SqliteLedger, worker: str = "w1", task_id: str = TASK_ID) -> Holder:
+    return ledger.holder_of(row(task_id=task_id, state="running", worker=worker))
+
+
+def test_a_worker_lives_until_its_time_is_over(ledger: SqliteLedger, clock: ManualClock) -> None:
+    assert holder(ledger) is Holder.LOST
+    ledger.keep_alive("w1", 15)
+    clock.advance(14.9)
+    assert (holder(ledger), holder(ledger, "w2")) == (Holder.ALIVE, Holder.LOST)
+    ledger.keep_alive("w1", 15)
+    clock.advance(14.9)
+    assert holder(ledger) is Holder.ALIVE
+    clock.advance(0.1)
+    assert holder(ledger) is Holder.LOST
+
+
+def test_a_worker_that_stops_says_of_which_tasks_nothing_had_left(ledger: SqliteLedger, clock: ManualClock) -> None:
+    ledger.keep_alive("w1", 15)
+    ledger.keep_alive("w2", 15)
+    ledger.stop("w1", ["a", "b"])
+    assert [holder(ledger, task_id=task_id) for task_id in ("a", "b", "c", "")] == [
+        *(Holder.STOPPED_UNSENT, Holder.STOPPED_UNSENT),
+        *(Holder.STOPPED, Holder.STOPPED),
+    ]
+    assert holder(ledger, "w2", "a") is Holder.ALIVE
+    clock.advance(60)
+    assert holder(ledger, task_id="a") is Holder.STOPPED_UNSENT
+
+
+def test_a_worker_that_never_gave_a_sign_of_life_may_stop_too(ledger: SqliteLedger) -> None:
+    ledger.stop("w1", [])
+    assert holder(ledger) is Holder.STOPPED
+
+
+def test_who_has_stopped_does_not_come_back(ledger: SqliteLedger, clock: ManualClock) -> None:
+    ledger.keep_alive("w1", 15)
+    ledger.stop("w1", ["a"])
+    clock.advance(5)
+    ledger.keep_alive("w1", 15)
+    assert (holder(ledger), holder(ledger, task_id="a")) == (Holder.STOPPED, Holder.STOPPED_UNSENT)
+    assert ledger.heartbeats() == {"w1": NOW}
+
+
+def test_a_heartbeat_is_when_a_worker_was_last_seen(ledger: SqliteLedger, clock: ManualClock) -> None:
+    assert ledger.heartbeats() == {}
+    ledger.keep_alive("w1", 15)
+    ledger.keep_alive("w2", 15)
+    clock.advance(5)
+    ledger.keep_alive("w1", 15)
+    assert ledger.heartbeats() == {"w1": NOW + 5, "w2": NOW}
+
+
+def test_workers_that_are_long_gone_are_forgotten(ledger: SqliteLedger, clock: ManualClock) -> None:
+    ledger.keep_alive("w1", 15)
+    ledger.stop("w2", ["a"])
+    clock.advance(WORKERS_KEPT)
+    ledger.keep_alive("w3", 15)
+    assert holder(ledger, "w2", "a") is Holder.STOPPED_UNSENT
+    clock.advance(15.1)
+    ledger.keep_alive("w3", 15)
+    assert ledger.heartbeats() == {"w3": NOW + WORKERS_KEPT + 15.1}
+    assert holder(ledger, "w2", "a") is Holder.LOST
+
+
+def test_one_process_sees_what_became_of_the_worker_of_another(clock: ManualClock, tmp_path: Path) -> None:
+    one, other = SqliteLedger(clock, tmp_path / "ledger"), SqliteLedger(clock, tmp_path / "ledger")
+    one.keep_alive("w1", 15)
+    assert holder(other) is Holder.ALIVE
+    one.stop("w1", [TASK_ID])
+    assert holder(other) is Holder.STOPPED_UNSENT
+    one.close()
+    other.close()
