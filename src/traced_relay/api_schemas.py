@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from traced_relay.calls import EnqueueRequest, Method
+from pydantic.json_schema import models_json_schema
+
+from traced_relay.calls import EnqueueRequest, Method, RetryPolicy
 from traced_relay.reasons import Blame
 from traced_relay.rows import STATES
 
@@ -154,6 +156,8 @@ _ANSWERS: dict[str, Schema] = {
 def schemas() -> dict[str, Schema]:
     """All components by name."""
     # The form that is written out, because its defaults are what a caller would write ("5m", not 300.0).
-    model = EnqueueRequest.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
-    parts = model.pop("$defs")
-    return {"EnqueueRequest": model, **parts, **_ANSWERS}
+    _, definitions = models_json_schema(
+        [(EnqueueRequest, "serialization"), (RetryPolicy, "serialization")],
+        ref_template="#/components/schemas/{model}",
+    )
+    return definitions["$defs"] | _ANSWERS
