@@ -142,7 +142,12 @@ def test_an_id_token_needs_tls() -> None:
     [
         ("https://a.run.app/build?x", "https://a.run.app"),
         ("https://A.Run.App:8443/build", "https://a.run.app:8443"),
+        ("https://a.run.app:443/", "https://a.run.app"),
+        ("https://a.run.app./build", "https://a.run.app"),
+        ("https://[2001:db8::1]:8443/", "https://[2001:db8::1]:8443"),
         ("https://r-p.cloudfunctions.net/build/x", "https://r-p.cloudfunctions.net/build"),
+        ("https://r-p.cloudfunctions.net:443//build?x", "https://r-p.cloudfunctions.net/build"),
+        ("https://r-p.cloudfunctions.net/%2e/a/%2E./build", "https://r-p.cloudfunctions.net/build"),
         ("https://r-p.cloudfunctions.net/a/../build", "https://r-p.cloudfunctions.net/build"),
     ],
 )

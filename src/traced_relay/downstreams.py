@@ -78,7 +78,7 @@ class Downstream(Model):
         port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
         origin = f"{parts.scheme}://{host}{port}"
         if host.endswith(".cloudfunctions.net"):
-            return f"{origin}/{parts.path.strip('/').split('/')[0]}"
+            return f"{origin}/{next(iter(_segments(_as_sent(parts.path))), '')}"
         return origin
 
 
@@ -108,7 +108,7 @@ def _host_matches(pattern: str, host: str) -> bool:
 def _path_matches(pattern: str, path: str) -> bool:
     """Whether *path* lies under *pattern* whichever way the server reads it: `/private/..%2fpublic` is two places."""
     wanted = _segments(_plain(pattern))
-    as_sent = [unquote(part) for part in _segments(_undotted(re.sub("%2e", ".", path, flags=re.IGNORECASE)))]
+    as_sent = [unquote(part) for part in _segments(_as_sent(path))]
     return all(reading[: len(wanted)] == wanted for reading in (_segments(_plain(path)), as_sent))
 
 
@@ -119,6 +119,11 @@ def _segments(path: str) -> list[str]:
 def _plain(path: str) -> str:
     """The path as a server reads it that undoes escapes first."""
     return _undotted(unquote(path).replace("\\", "/"))
+
+
+def _as_sent(path: str) -> str:
+    """The path as it leaves: without dot segments, whatever else is escaped."""
+    return _undotted(re.sub("%2e", ".", path, flags=re.IGNORECASE))
 
 
 def _undotted(path: str) -> str:
