@@ -7,11 +7,12 @@ from typing import Any
 from traced_relay.trace_ref import TraceRef
 
 TASK_ID = "4f0c" * 8
+QUEUE = "projects/demo-project/locations/us-central1/queues/relay"
 TRACE = TraceRef("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", sampled=True)
 
 TASK: dict[str, Any] = {"kind": "call", "queue": "relay", "task_id": TASK_ID, "round": 1}
 DISPATCH = TASK | {
-    "task_name": f"{TASK_ID}-2",
+    "task_name": f"{QUEUE}/tasks/{TASK_ID}-2",
     "attempt": 2,
     "retry_count": 1,
     "dispatch": {
@@ -49,11 +50,11 @@ LOST = {"reason": "worker_lost", "blame": "platform", "status_code": None, "timi
 ENDED = TASK | {"state": "succeeded", "attempt_count": 2, "reason": None, "blame": None, "total_ms": 4321}
 
 EXAMPLES: list[tuple[str, dict[str, Any], str]] = [
-    ("task.enqueued", TASK | {"task_name": f"{TASK_ID}-1", "rule": "reports"}, "INFO"),
+    ("task.enqueued", TASK | {"task_name": f"{QUEUE}/tasks/{TASK_ID}-1", "rule": "reports"}, "INFO"),
     ("task.enqueued", TASK | {"kind": "callback", "callback_of": "ab" * 16}, "INFO"),
     ("attempt.started", DISPATCH, "INFO"),
     ("attempt.heartbeat", DISPATCH | {"elapsed_ms": 60_000, "deadline_in_ms": 540_000}, "INFO"),
-    ("attempt.interrupted", DISPATCH | {"elapsed_ms": 60_000}, "WARNING"),
+    ("attempt.interrupted", DISPATCH | {"elapsed_ms": 60_000, "request_sent": True}, "WARNING"),
     ("attempt.finished", FINISHED, "INFO"),
     ("attempt.finished", FINISHED | RETRY | {"retry_delay_ms": 900, "delay_reason": "backoff"}, "WARNING"),
     ("attempt.finished", FINISHED | RETRY | {"verdict": "gave_up"}, "ERROR"),
@@ -78,9 +79,8 @@ EXAMPLES: list[tuple[str, dict[str, Any], str]] = [
     ("dispatch.rejected", {"reason": "unreadable", "detail": "not JSON", "queue": "relay", "task_name": "x"}, "ERROR"),
     ("enqueue.rejected", {"reason": "no_token", "detail": "no ID token"}, "WARNING"),
     ("enqueue.rejected", {"reason": "not_allowed", "detail": "no", "queue": "x", "principal": "a@b"}, "WARNING"),
-    ("downstream.denied", {"downstream": "10.0.0.1", "reason": "private_address"}, "WARNING"),
-    ("downstream.denied", DISPATCH | {"downstream": "10.0.0.1", "reason": "private_address"}, "WARNING"),
-    ("dispatch.deferred", {"reason": "no_capacity", "queue": "relay", "task_name": "x"}, "INFO"),
+    ("downstream.denied", DISPATCH | {"downstream": "10.0.0.1", "reason": "denied"}, "WARNING"),
+    ("dispatch.deferred", {"reason": "capacity", "queue": "relay", "task_name": f"{QUEUE}/tasks/x"}, "INFO"),
     ("dispatch.deferred", DISPATCH | {"reason": "held_by_another_worker"}, "INFO"),
     ("relay.started", {"address": "http://127.0.0.1:8080"}, "INFO"),
     ("relay.stopping", {"signal": "SIGTERM", "running": 3}, "INFO"),
