@@ -11,7 +11,7 @@ from werkzeug.datastructures import Headers
 
 from example_rows import NOW, TASK_ID
 from traced_relay.calls import Call, RetryPolicy
-from traced_relay.dispatch import Bare, Dispatch, Ours, adopted_task_id, read_task
+from traced_relay.dispatch import APP_ENGINE, HTTP_TARGET, Bare, Dispatch, Ours, adopted_task_id, read_task
 from traced_relay.errors import InvalidCall
 
 POLICY = RetryPolicy()
@@ -19,9 +19,10 @@ URL = "https://reports.example.com/build"
 
 
 @pytest.mark.parametrize(
-    ("headers", "expected"),
+    ("family", "headers", "expected"),
     [
         (
+            HTTP_TARGET,
             {
                 "X-Cloudtasks-Queuename": "relay",
                 "X-Cloudtasks-Taskname": "abc-1",
@@ -34,6 +35,7 @@ URL = "https://reports.example.com/build"
             Dispatch("relay", "abc-1", 2, 1, 1721236265.266817, 504, None),
         ),
         (
+            APP_ENGINE,
             {
                 "X-AppEngine-QueueName": "relay",
                 "X-AppEngine-TaskName": "abc-1",
@@ -45,9 +47,11 @@ URL = "https://reports.example.com/build"
             },
             Dispatch("relay", "abc-1", 0, 0, 1721236265.0, 0, "App Error"),
         ),
-        ({}, Dispatch("", "")),
-        ({"X-CloudTasks-QueueName": "relay", "X-CloudTasks-TaskName": "t"}, Dispatch("relay", "t")),
+        *((family, {}, Dispatch("", "")) for family in (APP_ENGINE, HTTP_TARGET)),
+        (HTTP_TARGET, {"X-CloudTasks-QueueName": "relay", "X-CloudTasks-TaskName": "t"}, Dispatch("relay", "t")),
+        (HTTP_TARGET, {"X-CloudTasks-TaskETA": "99999999999"}, Dispatch("", "")),
         (
+            HTTP_TARGET,
             {
                 "X-CloudTasks-TaskName": "t",
                 "X-CloudTasks-TaskRetryCount": "-1",
@@ -60,8 +64,21 @@ URL = "https://reports.example.com/build"
         ),
     ],
 )
-def test_both_families_of_headers_are_read_and_junk_is_none(headers: dict[str, str], expected: Dispatch) -> None:
-    assert Dispatch.from_headers(Headers(headers)) == expected
+def test_both_families_of_headers_are_read_and_junk_is_none(
+    family: str, headers: dict[str, str], expected: Dispatch
+) -> None:
+    assert Dispatch.from_headers(Headers(headers), family) == expected
+
+
+def test_the_family_that_was_not_asked_for_says_nothing() -> None:
+    names = ("QueueName", "TaskName", "TaskRetryCount", "TaskETA", "TaskRetryReason")
+    mixed = Headers([(f"{APP_ENGINE}{name}", "1") for name in names])
+    mixed.extend((f"{HTTP_TARGET}{name}", "2") for name in names)
+    assert Dispatch.from_headers(mixed, APP_ENGINE) == Dispatch("1", "1", 1, None, 1.0, None, "1")
+    assert Dispatch.from_headers(mixed, HTTP_TARGET) == Dispatch("2", "2", 2, None, 2.0, None, "2")
+    for family, other in ((APP_ENGINE, HTTP_TARGET), (HTTP_TARGET, APP_ENGINE)):
+        alone = Headers([(f"{other}{name}", "1") for name in names])
+        assert Dispatch.from_headers(alone, family) == Dispatch("", "")
 
 
 @pytest.mark.parametrize(("eta", "delay"), [(NOW - 1.5, 1500), (NOW, 0), (NOW + 5, 0), (None, None)])

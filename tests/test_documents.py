@@ -91,6 +91,20 @@ def test_a_task_that_ended_says_when_it_expires_and_how_long_it_took() -> None:
     }
 
 
+def test_a_clock_that_was_set_back_makes_no_time_negative() -> None:
+    ended = row(state="succeeded", finished_at=NOW - 3600, next_attempt_at=None)
+    assert summary(ended, now=NOW - 3600)["total_ms"] == 0
+
+
+def test_a_running_task_says_when_its_worker_was_last_seen() -> None:
+    seen = {"heartbeat_at": "2026-09-21T14:13:25.000000Z"}
+    assert documents.summary(row(), LOCAL, now=NOW + 1.5, retention=7 * DAY, heartbeat_at=NOW + 5) == QUEUED | seen
+    assert (
+        documents.status(row(), LOCAL, now=NOW, retention=DAY, heartbeat_at=NOW + 5)["heartbeat_at"]
+        == (seen["heartbeat_at"])
+    )
+
+
 def test_a_task_that_is_not_due_is_not_overdue() -> None:
     assert summary(row(), now=NOW - 60)["overdue_ms"] == 0
 

@@ -12,6 +12,7 @@ from werkzeug.datastructures import EnvironHeaders, Headers
 
 from traced_relay import relay_file
 from traced_relay.clock import ManualClock, SystemClock
+from traced_relay.dispatch import Dispatch
 from traced_relay.errors import NotAuthorized, Unavailable
 from traced_relay.gate import ANYBODY, GOOGLE_ISSUERS, Certificates, Gate, Keys, Principal, is_local_host
 from traced_relay.localqueue.tokens import Signer
@@ -35,6 +36,7 @@ def gate(
     fetch: Callable[[], Certificates] = SIGNER.certificates,
     issuers: tuple[str, ...] | None = GOOGLE_ISSUERS,
     believes_app_engine: bool = True,
+    is_local: bool = False,
     open_on_loopback: bool = False,
 ) -> Gate:
     rules = relay_file.parse(
@@ -54,6 +56,7 @@ def gate(
         keys=Keys(fetch, ManualClock()),
         issuers=issuers,
         believes_app_engine=believes_app_engine,
+        is_local=is_local,
         open_on_loopback=open_on_loopback,
     )
 
@@ -163,7 +166,8 @@ CLOUD_TASKS = {"X_CloudTasks_QueueName": "relay", "X_CloudTasks_TaskName": "t"}
 
 @pytest.mark.parametrize("queue", ["relay", "relay-callbacks"])
 def test_on_app_engine_its_header_is_the_queue(queue: str) -> None:
-    gate().admit_queue(Headers(APP_ENGINE | {"X-AppEngine-QueueName": queue}))
+    spoken = APP_ENGINE | {"X-AppEngine-QueueName": queue, "X-AppEngine-TaskRetryCount": "2"}
+    assert gate().admit_queue(Headers(spoken)) == Dispatch(queue, "t", 2)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +177,9 @@ def test_on_app_engine_its_header_is_the_queue(queue: str) -> None:
         ({"X-CloudTasks-QueueName": "relay", "X-CloudTasks-TaskName": "t"}, (403, "not_from_the_queue")),
         ({"X-AppEngine-QueueName": "other", "X-AppEngine-TaskName": "t"}, (403, "unknown_queue")),
         ({"X-AppEngine-QueueName": "relay,other", "X-AppEngine-TaskName": "t"}, (403, "unknown_queue")),
-        ({"X-AppEngine-QueueName": "", "X-AppEngine-TaskName": "t"}, (403, "unknown_queue")),
+        ({"X-AppEngine-QueueName": "", "X-AppEngine-TaskName": "t"}, (403, "not_from_the_queue")),
+        ({"X-AppEngine-QueueName": "relay", "X-CloudTasks-TaskName": "t"}, (403, "no_task_name")),
+        ({"X-CloudTasks-QueueName": "relay", "X-AppEngine-TaskName": "t"}, (403, "not_from_the_queue")),
         ({"X-AppEngine-QueueName": "relay"}, (403, "no_task_name")),
     ],
 )
@@ -187,7 +193,8 @@ def test_elsewhere_app_engines_header_is_nothing() -> None:
 
 
 def test_an_http_worker_takes_the_token_of_the_queues_account_alone() -> None:
-    gate(HTTP_WORKER).admit_queue(bearing(minted(QUEUE_ACCOUNT), **CLOUD_TASKS))
+    admitted = gate(HTTP_WORKER).admit_queue(bearing(minted(QUEUE_ACCOUNT), **CLOUD_TASKS))
+    assert admitted == Dispatch("relay", "t")
     for email in (REPORTS, ONCALL):
         assert refusal(gate(HTTP_WORKER).admit_queue, bearing(minted(email), **CLOUD_TASKS)) == (
             403,
@@ -198,11 +205,40 @@ def test_an_http_worker_takes_the_token_of_the_queues_account_alone() -> None:
     assert refusal(gate(HTTP_WORKER).admit_queue, bearing(minted(QUEUE_ACCOUNT), **other)) == (403, "unknown_queue")
 
 
-def test_open_on_loopback_anybody_may_enqueue_who_asks_for_this_machine() -> None:
-    opened = gate(open_on_loopback=True)
-    assert opened.admit_caller(Headers({"Host": "localhost:8080"})) == ANYBODY
-    assert refusal(opened.admit_caller, Headers({"Host": "rebound.example:8080"})) == (403, "foreign_host")
-    assert refusal(opened.admit_caller, Headers()) == (403, "foreign_host")
+@pytest.mark.parametrize(
+    ("mixed", "refused"),
+    [
+        ({"X-AppEngine-QueueName": "relay", "X-AppEngine-TaskName": "t"}, (403, "no_task_name")),
+        ({"X-AppEngine-QueueName": "relay", "X-CloudTasks-TaskName": "t"}, (403, "unknown_queue")),
+        ({"X-CloudTasks-QueueName": "relay", "X-AppEngine-TaskName": "t"}, (403, "no_task_name")),
+    ],
+)
+def test_a_token_does_not_make_app_engines_headers_true(mixed: dict[str, str], refused: tuple[int, str]) -> None:
+    headers = Headers({"Authorization": f"Bearer {minted(QUEUE_ACCOUNT)}"} | mixed)
+    assert refusal(gate(HTTP_WORKER).admit_queue, headers) == refused
+
+
+def test_of_two_families_of_headers_the_other_one_is_not_believed() -> None:
+    of_app_engine = APP_ENGINE | {"X-AppEngine-TaskName": "a"}
+    of_cloud_tasks = {"X-CloudTasks-QueueName": "relay-callbacks", "X-CloudTasks-TaskName": "c"}
+    both = Headers({"Authorization": f"Bearer {minted(QUEUE_ACCOUNT)}"} | of_app_engine | of_cloud_tasks)
+    assert gate().admit_queue(both) == Dispatch("relay", "a")
+    assert gate(HTTP_WORKER).admit_queue(both) == Dispatch("relay-callbacks", "c")
+
+
+def test_open_on_loopback_anybody_may_enqueue() -> None:
+    assert gate(open_on_loopback=True).admit_caller(Headers()) == ANYBODY
+
+
+def test_on_this_machine_only_its_own_names_are_answered_to() -> None:
+    local = gate(is_local=True)
+    for host in ("localhost:8080", "127.0.0.1", "[::1]:1"):
+        local.admit_host(host)
+    for host in ("", "rebound.example:8080", "relay.example.com"):
+        with pytest.raises(NotAuthorized) as refused:
+            local.admit_host(host)
+        assert (refused.value.status, refused.value.reason) == (403, "foreign_host")
+        gate().admit_host(host)
 
 
 @pytest.mark.parametrize(

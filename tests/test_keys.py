@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
 
 from traced_relay.clock import ManualClock
 from traced_relay.errors import Unavailable
-from traced_relay.gate import Certificates, Keys
+from traced_relay.gate import ASK_AGAIN_AFTER_NOTHING, Certificates, Keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,10 +63,33 @@ def test_old_keys_serve_on_while_the_source_is_away_and_it_is_asked_now_and_then
     assert keys.having("a") == {"a": "2"}
 
 
-def test_without_any_key_the_source_is_asked_each_time() -> None:
-    source = Source(None, None, {"a": "1"})
-    keys = Keys(source, ManualClock())
-    for _ in range(2):
-        with pytest.raises(Unavailable):
-            keys.having("a")
+def test_without_any_key_the_source_is_asked_again_soon() -> None:
+    source, clock = Source(None, None, {"a": "1"}), ManualClock()
+    keys = Keys(source, clock)
+    for asked in (1, 2):
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                keys.having("a")
+        assert source.asked == asked
+        clock.advance(ASK_AGAIN_AFTER_NOTHING + 0.1)
     assert keys.having("a") == {"a": "1"}
+
+
+def test_all_who_wait_for_a_source_that_is_away_wait_for_one_fetch() -> None:
+    everybody_is_here, asked = Barrier(10), []
+
+    def away() -> Certificates:
+        asked.append(1)
+        raise Unavailable("away")
+
+    keys = Keys(away, ManualClock())
+
+    def ask(_: int) -> str:
+        everybody_is_here.wait(10)
+        with pytest.raises(Unavailable) as refused:
+            keys.having("a")
+        return str(refused.value)
+
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(ask, range(10)))
+    assert (len(asked), set(answers)) == (1, {"no key to verify ID tokens with could be had"})

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from example_rows import BUSY, MISSING, NOW, SUCCESS, policy
-from traced_relay.retry import Ending, History, Verdict, curve, is_retryable, jittered, judge, parse_retry_after
+from traced_relay.retry import (
+    LONGEST_WAIT,
+    Ending,
+    History,
+    Verdict,
+    curve,
+    is_retryable,
+    jittered,
+    judge,
+    parse_retry_after,
+)
 
 if TYPE_CHECKING:
     from traced_relay.calls import RetryPolicy
@@ -83,7 +93,7 @@ ALWAYS, IF_IDEMPOTENT, NEVER = (True, True), (False, True), (False, False)
             (reason, IF_IDEMPOTENT)
             for reason in ("timeout", "reset", "incomplete_response", "interrupted", "worker_lost")
         ),
-        *((f"http_{code}", NEVER) for code in (199, 400, 401, 403, 404, 409, 410, 422, 501, 505, 599, 999)),
+        *((f"http_{code}", NEVER) for code in (400, 401, 403, 404, 409, 410, 422, 501, 505, 599)),
         *(
             (reason, NEVER)
             for reason in ("redirect", "tls_failed", "malformed_response", "denied", "expired", "removed")
@@ -169,6 +179,8 @@ def busy_for(seconds: float) -> Ending:
         (59, {"max_retry_duration": "60s"}, (59.0, "retry_after")),
         (60, {"max_retry_duration": "60s"}, None),
         (86_401, {"max_retry_duration": "7d"}, (86_401.0, "retry_after")),
+        (LONGEST_WAIT, {"max_retry_duration": "90d"}, (LONGEST_WAIT, "retry_after")),
+        (LONGEST_WAIT + 1, {"max_retry_duration": "90d"}, None),
     ],
 )
 def test_a_retry_after_is_a_floor_and_beyond_reason_the_end(
@@ -179,6 +191,13 @@ def test_a_retry_after_is_a_floor_and_beyond_reason_the_end(
         assert made == Verdict("gave_up", "http_503", "downstream")
     else:
         assert made == Verdict("retry", "http_503", "downstream", *expected)
+
+
+def test_nothing_waits_longer_than_the_queue_keeps_a_task() -> None:
+    assert LONGEST_WAIT == 29 * 86_400 + 23 * 3600
+    longest = {"min_backoff": f"{LONGEST_WAIT:.0f}s", "max_backoff": "30d", "max_doublings": 0}
+    assert verdict(BUSY, **longest).retry_delay == LONGEST_WAIT
+    assert verdict(BUSY, History(2, 2, 0), **longest) == Verdict("gave_up", "http_503", "downstream")
 
 
 def test_a_retry_after_retries_nothing_that_is_not_retried() -> None:

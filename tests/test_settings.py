@@ -79,13 +79,18 @@ def test_the_environment_says_what_differs_by_deployment(
     ("changes", "why"),
     [
         ({"RELAY_CONFIG": "/nowhere/relay.yaml"}, "/nowhere/relay.yaml: cannot be read: No such file or directory"),
+        ({"GOOGLE_CLOUD_PROJECT": "My Project"}, "GOOGLE_CLOUD_PROJECT must be a project id, got 'My Project'"),
+        (
+            {"RELAY_THREDS": "8"},
+            f"RELAY_THREDS is no variable of the relay; there are {', '.join(settings.VARIABLES)}",
+        ),
         ({"GOOGLE_CLOUD_PROJECT": ""}, "GOOGLE_CLOUD_PROJECT must be set: the project whose queues are used"),
         ({"RELAY_LEDGER": ""}, "RELAY_LEDGER must be set: where tasks are kept: memory or sqlite:FILE"),
         ({"RELAY_LEDGER": "redis:x"}, "RELAY_LEDGER must be memory or sqlite:FILE, got 'redis:x'"),
         ({"RELAY_LEDGER": "sqlite:"}, "RELAY_LEDGER must be memory or sqlite:FILE, got 'sqlite:'"),
         *(
             ({"PORT": text}, f"PORT must be a number from 0 to 65535, got {text!r}")
-            for text in ("65536", "-1", "http", " 80", "8080x", "1e3")
+            for text in ("65536", "-1", "http", " 80", "8080x", "1e3", "٨٠")
         ),
         ({"RELAY_THREADS": "0"}, "RELAY_THREADS must be a number from 1 to 10000, got '0'"),
         *(
@@ -100,6 +105,9 @@ def test_the_environment_says_what_differs_by_deployment(
                 "127.0.0.1.evil.test:1",
                 "localhost:",
                 ":8123",
+                "127.0.0.1:0",
+                "127.0.0.1:65536",
+                "localhost:٨",
             )
         ),
     ],
@@ -128,29 +136,38 @@ def test_on_google_the_emulator_and_a_ledger_in_memory_are_refused(
     assert "must not be" in refusal(environ | google)
 
 
+def test_on_the_flexible_environment_too_an_emulator_is_a_mistake(environ: dict[str, str]) -> None:
+    flexible = environ | {"GAE_ENV": "flex"}
+    assert refusal(flexible) == (
+        "CLOUD_TASKS_EMULATOR_HOST must not be set on Google Cloud: it opens the relay to its host"
+    )
+    del flexible["CLOUD_TASKS_EMULATOR_HOST"]
+    assert settings.from_environment(flexible).platform == "other"
+
+
 @pytest.mark.parametrize(
     ("more", "why"),
     [
         ("max_timeout: 25h", "max_timeout must be at most 24h with this worker, got 25h"),
-        ("callers: [{email: a@b}]", "audience must be set: ID tokens have to name it"),
-        ("audience: ''\ncallers: [{email: a@b}]", "audience must be set: ID tokens have to name it"),
+        ('callers: [{email: a@b, queues: "*", downstreams: "*"}]', "audience must be set: ID tokens have to name it"),
+        ("audience: ''\ncallers: [{email: a@b, role: operator}]", "audience must be set: ID tokens have to name it"),
         (
-            "audience: a\ncallers: [{email: a@b, queues: [relay, slow]}]",
+            "audience: a\ncallers: [{email: a@b, queues: [relay, slow], downstreams: []}]",
             "callers.queues of a@b names slow, which is not there",
         ),
         (
-            "audience: a\ncallers: [{email: a@b, queues: [back]}]",
+            "audience: a\ncallers: [{email: a@b, queues: [back], downstreams: []}]",
             "callers.queues of a@b names back, which is not there",
         ),
         (
-            "audience: a\ncallers: [{email: a@b, downstreams: [reports]}]",
+            "audience: a\ncallers: [{email: a@b, queues: [], downstreams: [reports]}]",
             "callers.downstreams of a@b names reports, which is not there",
         ),
     ],
 )
 def test_rules_that_do_not_fit_each_other_are_named(environ: dict[str, str], more: str, why: str) -> None:
     rewrite(environ, RULES + more)
-    assert refusal(environ) == f"relay.yaml: {why}"
+    assert refusal(environ) == f"the rules: {why}"
 
 
 def test_an_http_worker_allows_less_time(environ: dict[str, str]) -> None:
@@ -160,12 +177,12 @@ def test_an_http_worker_allows_less_time(environ: dict[str, str]) -> None:
     rewrite(environ, rules + "max_timeout: 10m")
     assert settings.from_environment(environ).max_timeout == 600.0
     rewrite(environ, rules + "max_timeout: 30m")
-    assert refusal(environ) == "relay.yaml: max_timeout must be at most 1785s with this worker, got 30m"
+    assert refusal(environ) == "the rules: max_timeout must be at most 1785s with this worker, got 30m"
 
 
 def test_an_http_worker_needs_an_audience(environ: dict[str, str]) -> None:
     rewrite(environ, RULES.replace("{app_engine: default}", HTTP_WORKER))
-    assert refusal(environ) == "relay.yaml: audience must be set: ID tokens have to name it"
+    assert refusal(environ) == "the rules: audience must be set: ID tokens have to name it"
 
 
 def test_dev_needs_nothing_and_calls_loopback_alone() -> None:

@@ -56,10 +56,10 @@ def test_json_is_read(text: bytes, value: Any) -> None:
         (b"1" * 5000, "the body holds a number of more than 400 digits"),
         (b"-" + b"1" * MAX_DIGITS, "the body holds a number of more than 400 digits"),
         (b"0." + b"1" * 5000, "the body holds a number of more than 400 digits"),
-        (b'{"a": 1, "b": 2, "a": 3}', "the body names 'a' twice in one object"),
-        (b'[{"x": {"\\u0061": 1, "a": 1}}]', "the body names 'a' twice in one object"),
-        (b'{"\\ud800": 1}', r"the body holds a name with a lone surrogate: '\ud800'"),
-        (b'{"a": {"\xc3\xa9\\udfff": 1}}', r"the body holds a name with a lone surrogate: '\xe9\udfff'"),
+        (b'{"a": 1, "b": 2, "a": 3}', "the body gives one name twice in one object"),
+        (b'[{"x": {"\\u0061": 1, "a": 1}}]', "the body gives one name twice in one object"),
+        (b'{"\\ud800": 1}', "the body holds a name with a lone surrogate"),
+        (b'{"a": {"\xc3\xa9\\udfff": 1}}', "the body holds a name with a lone surrogate"),
         (b"[" * 201 + b"]" * 201, "the body is nested deeper than 200 levels"),
         (b'{"a":' * 201 + b"1" + b"}" * 201, "the body is nested deeper than 200 levels"),
         (b"[" * 100_000, "the body is nested deeper than 200 levels"),
@@ -75,10 +75,17 @@ def test_what_is_not_json_as_we_read_it_says_why(text: bytes, why: str) -> None:
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize("text", [b'{"hush": 1, "hush": 2}', b'{"hush\\ud800": 1}', b'{"a": "hush", "a": 1}'])
+def test_what_was_sent_is_not_said_again(text: bytes) -> None:
+    with pytest.raises(NotJson) as caught:
+        loads(text)
+    assert "hush" not in str(caught.value)
+
+
 def test_a_doubled_name_among_very_many_is_found_fast() -> None:
     text = b"{" + b",".join(b'"n%d":0' % number for number in range(60_000)) + b',"n59999":1}'
     started = perf_counter()
-    with pytest.raises(NotJson, match="names 'n59999' twice"):
+    with pytest.raises(NotJson, match="gives one name twice"):
         loads(text)
     assert perf_counter() - started < 5  # comparing each name with each would take half a minute
 
