@@ -29,7 +29,7 @@ class Scale:
     few_rounds: int  # of what takes long
 
 
-FULL = Scale(rounds=5, seconds=1.0, tasks=1600, singles=120, hold=10, few_rounds=3)
+FULL = Scale(rounds=5, seconds=0.9, tasks=1600, singles=100, hold=10, few_rounds=3)
 QUICK = Scale(rounds=2, seconds=0.2, tasks=240, singles=20, hold=2, few_rounds=2)
 
 
