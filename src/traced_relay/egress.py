@@ -9,22 +9,26 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import certifi
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from traced_relay.addresses import Reach, reach_of
 from traced_relay.errors import DownstreamDenied
 
 if TYPE_CHECKING:
     from traced_relay.watch import Guard
+
+Resolve = Callable[..., list[tuple[Any, ...]]]  # as `socket.getaddrinfo`
 
 OPENING_TIMEOUT = 30.0
 _RESOLVERS = 64
@@ -55,11 +59,27 @@ class Opening:
     guard: Guard
     allow_private: bool
     until: float
+    resolve: Resolve = socket.getaddrinfo
     connect: float | None = None
     tls: float | None = None
+    _twin: socket.socket | None = field(default=None, init=False)
 
     def left(self) -> float:
         return max(0.001, self.until - time.monotonic())
+
+    def may_call(self, reach: Reach) -> bool:
+        return reach is Reach.PUBLIC or (reach is Reach.PRIVATE and self.allow_private)
+
+    def hold(self, opened: socket.socket) -> None:
+        """Let the guard cut what is being opened; by a twin, because TLS takes the socket itself away."""
+        self.let_go()
+        self._twin = opened.dup()
+        self.guard.hold(self._twin)
+
+    def let_go(self) -> None:
+        if self._twin is not None:
+            self._twin.close()
+            self._twin = None
 
 
 opening: ContextVar[Opening] = ContextVar("opening")
@@ -67,6 +87,7 @@ opening: ContextVar[Opening] = ContextVar("opening")
 
 class _Http(HTTPConnection):
     guard: Guard | None = None
+    reach = Reach.NEVER
 
     def _new_conn(self) -> socket.socket:
         return _open(self)
@@ -78,6 +99,7 @@ class _Http(HTTPConnection):
 
 class _Https(HTTPSConnection):
     guard: Guard | None = None
+    reach = Reach.NEVER
 
     def _new_conn(self) -> socket.socket:
         return _open(self)
@@ -86,8 +108,10 @@ class _Https(HTTPSConnection):
         started = time.monotonic()
         try:
             super().connect()
-        except TimeoutError as exc:  # of the handshake; it would pass for a slow answer
-            raise ConnectTimeoutError(self, f"no TLS with {self.host} in time") from exc
+        except ssl.SSLCertVerificationError:
+            raise
+        except OSError as exc:  # the handshake hung, was cut off or led nowhere: nobody has got the request
+            raise NewConnectionError(self, type(exc).__name__) from exc
         this = opening.get()
         this.tls = time.monotonic() - started - (this.connect or 0.0)
 
@@ -97,55 +121,61 @@ class _Https(HTTPSConnection):
 
 
 def _hold_for_sending(connection: _Http | _Https) -> None:
+    this = opening.get()
     if connection.sock is None:
         connection.connect()
-    guard = opening.get().guard
+    if not this.may_call(connection.reach):  # kept since a call whose rule allows more
+        raise DownstreamDenied("the host has an address that may not be called")
+    guard = this.guard
     if connection.guard is not None and connection.guard is not guard:
         connection.guard.release()  # late as it is, it may no longer cut what it once held
     connection.guard = guard
     guard.hold(connection.sock)
+    this.let_go()
+    connection.sock.settimeout(None)  # from here on only the guard says when it is too late
     guard.start_sending()
 
 
-def _open(connection: HTTPConnection) -> socket.socket:
+def _open(connection: _Http | _Https) -> socket.socket:
     """Connect to the first address of the host that may be called and answers; no other is ever tried."""
     this, started = opening.get(), time.monotonic()
     failure: Exception | None = None
-    for family, kind, protocol, address in _resolved(connection, this):
+    found = _resolved(connection, this)
+    for number, (family, kind, protocol, _, address) in enumerate(found):
         reach = reach_of(str(address[0]))
-        if not (reach is Reach.PUBLIC or (reach is Reach.PRIVATE and this.allow_private)):
+        if not this.may_call(reach):
             failure = failure or DownstreamDenied("the host has an address that may not be called")
             continue
         try:
-            opened = _connected(this, socket.socket(family, kind, protocol), address)
+            share = this.left() / (len(found) - number)  # an address that swallows packets leaves the others theirs
+            opened = _connected(this, socket.socket(family, kind, protocol), address, share)
         except OSError as exc:
             failure = NewConnectionError(connection, type(exc).__name__)
             continue
-        this.connect = time.monotonic() - started
+        this.connect, connection.reach = time.monotonic() - started, reach
         return opened
     raise failure or NewConnectionError(connection, "the host has no address")
 
 
-def _resolved(connection: HTTPConnection, this: Opening) -> list[tuple[int, int, int, Any]]:
+def _resolved(connection: _Http | _Https, this: Opening) -> list[tuple[Any, ...]]:
     """The addresses of the host, asked for once: what is checked is what is connected to."""
     # getaddrinfo knows no timeout; a thread that it holds up is one of a few that serve for nothing else.
-    asked = _resolvers.submit(socket.getaddrinfo, connection._dns_host, connection.port, type=socket.SOCK_STREAM)
+    asked = _resolvers.submit(this.resolve, connection._dns_host, connection.port, type=socket.SOCK_STREAM)
     try:
-        found = asked.result(this.left())
+        return asked.result(this.left())
     except (OSError, UnicodeError, TimeoutError) as exc:
         asked.cancel()
         raise NameResolutionError(connection.host, connection, socket.gaierror(str(exc))) from exc
-    return [(family, kind, protocol, address) for family, kind, protocol, _, address in found]
 
 
-def _connected(this: Opening, opened: socket.socket, address: Any) -> socket.socket:
+def _connected(this: Opening, opened: socket.socket, address: Any, patience: float) -> socket.socket:
     try:
         for option in _OPTIONS:
             opened.setsockopt(*option)
-        opened.settimeout(this.left())
+        this.hold(opened)
+        opened.settimeout(patience)
         opened.connect(address)
         opened.settimeout(this.left())
-        this.guard.hold(opened)
     except BaseException:
         opened.close()
         raise
@@ -160,12 +190,24 @@ class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _Https
 
 
+@cache
+def trusted() -> ssl.SSLContext:
+    """
+    Trusts what the machine does, and where it has no list, the one that we bring.
+
+    `SSL_CERT_FILE` names others. There is one context: with one for each
+    connection a thousand calls take 800 MB.
+    """
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
+
+
 class Adapter(HTTPAdapter):
     """requests' adapter over connections of ours; it never tries again by itself, and shares one TLS context."""
 
     def __init__(self, connections: int, tls: ssl.SSLContext | None = None) -> None:
-        # With a context for each connection a thousand calls take 800 MB.
-        self._tls = tls or ssl.create_default_context(cafile=certifi.where())
+        self._tls = tls or trusted()
         super().__init__(pool_connections=32, pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
+import ssl
 import time
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
@@ -20,8 +22,7 @@ from traced_relay.retry import Ending, parse_retry_after
 from traced_relay.rows import Response
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from traced_relay.calls import Call
     from traced_relay.clock import Clock
@@ -67,9 +68,11 @@ class Sender:
         *,
         connections: int = 100,
         tls: ssl.SSLContext | None = None,
+        resolve: egress.Resolve = socket.getaddrinfo,
     ) -> None:
         self._clock = clock
         self._id_token = id_token
+        self._resolve = resolve
         self._session = _Session()
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -81,16 +84,20 @@ class Sender:
         """Make the *call* as its *rule* says, until the *guard* is cut; without a rule it is denied."""
         if rule is None:
             return Exchange(Ending(None, "denied", was_sent=False), Timing())
-        started = self._clock.monotonic()
+        started, until = self._clock.monotonic(), time.monotonic() + call.timeout
         try:
             authorization = self._authorization(call, rule)
         except IdentityFailed:
             return Exchange(Ending(None, "auth_unavailable", was_sent=False), Timing(self._since(started)))
         token_ms = self._since(started) if authorization else None
-        until = time.monotonic() + min(call.timeout, egress.OPENING_TIMEOUT)
-        opening = egress.Opening(guard, allow_private=rule.allow_private, until=until)
+        until = min(until, time.monotonic() + egress.OPENING_TIMEOUT)
+        opening = egress.Opening(guard, rule.allow_private, until, self._resolve)
         egress.opening.set(opening)
-        return self._exchange(_prepared(call, idempotency_key, authorization), opening, token_ms)
+        try:
+            request = _prepared(call, idempotency_key, authorization)
+        except (requests.RequestException, ValueError):  # a URL that the border lets pass and the client does not
+            return Exchange(Ending(None, "denied", was_sent=False), Timing(token_ms))
+        return self._exchange(request, opening, token_ms)
 
     def close(self) -> None:
         self._session.close()
@@ -112,12 +119,14 @@ class Sender:
                 request, stream=True, allow_redirects=False, timeout=(egress.OPENING_TIMEOUT, None)
             ) as answer:
                 answered = self._clock.monotonic()
+                _check_length(answer.headers)
                 kept, size = _read(answer)
                 if not guard.release():
                     raise requests.Timeout
         except (DownstreamDenied, requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
             guard.release()
             ending = Ending(None, _reason(exc, guard), was_sent=guard.was_sent)
+            opening.let_go()
         else:
             headers = _kept_headers(answer)
             response = Response(status_code=answer.status_code, headers=headers, body=kept, truncated=size > len(kept))
@@ -135,6 +144,15 @@ class Sender:
 
     def _since(self, started: float) -> int:
         return round((self._clock.monotonic() - started) * 1000)
+
+
+def _check_length(headers: Mapping[str, str]) -> None:
+    """InvalidHeader where nobody could tell where the body ends (RFC 9112, section 6.3)."""
+    coding, length = headers.get("Transfer-Encoding"), headers.get("Content-Length")
+    if coding is not None and coding.strip().lower() != "chunked":
+        raise urllib3.exceptions.InvalidHeader("a transfer coding that was not asked for")
+    if length is not None and not re.fullmatch(r"\s*([0-9]{1,18})\s*(,\s*\1\s*)*", length):
+        raise urllib3.exceptions.InvalidHeader("a content length that is none")
 
 
 def _read(answer: requests.Response) -> tuple[bytes, int]:
@@ -175,46 +193,41 @@ def _kept_headers(answer: requests.Response) -> dict[str, str]:
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (urllib3.exceptions.InvalidHeader, "malformed_response"),
     (urllib3.exceptions.NameResolutionError, "dns_failed"),
-    (urllib3.exceptions.NewConnectionError, "connect_failed"),
-    (urllib3.exceptions.ConnectTimeoutError, "connect_failed"),
-    (urllib3.exceptions.SSLError, "tls_failed"),
-    (requests.ConnectTimeout, "connect_failed"),
-    (requests.exceptions.SSLError, "tls_failed"),
-    (requests.Timeout, "timeout"),
-    (urllib3.exceptions.TimeoutError, "timeout"),
+    (ssl.SSLCertVerificationError, "tls_failed"),
     (http.client.IncompleteRead, "incomplete_response"),
     (urllib3.exceptions.InvalidChunkLength, "incomplete_response"),
     (http.client.RemoteDisconnected, "reset"),
     (ConnectionError, "reset"),
     (http.client.HTTPException, "malformed_response"),
-    (TimeoutError, "reset"),
+    (OSError, "reset"),
     (urllib3.exceptions.ProtocolError, "incomplete_response"),
     (urllib3.exceptions.HTTPError, "reset"),
-    (requests.ConnectionError, "reset"),
 )
+_BEFORE_SENDING = ("dns_failed", "tls_failed")
 
 
 def _reason(exc: BaseException, guard: Guard) -> str:
     """The contract's word for what went wrong: our own doing first, then the innermost cause that has one."""
-    if isinstance(exc, DownstreamDenied):
+    if isinstance(exc, (DownstreamDenied, requests.exceptions.InvalidURL)):
         return "denied"
-    if guard.cut_for is not None:
-        late = "timeout" if guard.was_sent else "connect_failed"
-        return late if guard.cut_for == "deadline" else "interrupted"
+    if guard.cut_for == "interrupted":
+        return "interrupted"
+    if guard.cut_for == "deadline" and guard.was_sent:
+        return "timeout"
     causes = list(_causes(exc))
-    for kind, reason in _REASONS:
-        if any(isinstance(cause, kind) for cause in causes):
-            return reason
-    return "malformed_response"
+    found = (reason for kind, reason in _REASONS if any(isinstance(cause, kind) for cause in causes))
+    reason = next(found, "malformed_response")
+    return reason if guard.was_sent or reason in _BEFORE_SENDING else "connect_failed"
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """The error, what it wraps in its arguments and what it came from, each once."""
+    """The error, what it wraps and what it came from, each once; not those of requests, which only wrap."""
     seen: set[int] = set()
     left: list[object] = [exc]
     while left:
         cause = left.pop(0)
         if isinstance(cause, BaseException) and id(cause) not in seen:
             seen.add(id(cause))
-            yield cause
+            if not isinstance(cause, requests.RequestException):
+                yield cause
             left += [*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__]
