@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
 import sys
 from email.utils import formatdate
@@ -70,10 +71,13 @@ from traced_relay.calls import Call, RetryPolicy
 from traced_relay.clock import SystemClock
 from traced_relay.downstreams import Downstream
 from traced_relay.sender import Sender
+from traced_relay.watch import Watch
 
 sender = Sender(SystemClock(), str)
-rule = Downstream(name="any", url="http://*:*/", auth="none")
-print(sender.send(Call(url=sys.argv[1], timeout=5.0, retry=RetryPolicy()), rule, "key").ending.status_code)
+rule = Downstream(name="any", url="http://*:*/", auth="none", allow_private=True)
+with Watch(SystemClock()).over(5.0) as guard:
+    call = Call(url=sys.argv[1], timeout=5.0, retry=RetryPolicy())
+    print(sender.send(call, rule, "key", guard).ending.status_code)
 """
 
 
@@ -84,7 +88,7 @@ def test_the_environment_adds_no_password_and_no_proxy(tmp_path: Path) -> None:
     with Downstream() as downstream:
         done = subprocess.run(
             [sys.executable, "-c", SENDS, downstream.url],
-            env=proxies | {"NETRC": str(tmp_path / "netrc")},
+            env=proxies | {"NETRC": str(tmp_path / "netrc"), "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             text=True,
             timeout=30,
@@ -200,7 +204,7 @@ def test_an_id_token_is_asked_for_by_the_rules_audience() -> None:
 
     sender = Sender(SystemClock(), token)
     with RawDownstream(says(), reads=False) as downstream:
-        origin = f"https://127.0.0.1:{downstream.port}"
+        origin = f"https://localhost:{downstream.port}"
         exchange = sent(sender, f"{origin}/build", TOKEN)
     sender.close()
     assert asked == [origin]
@@ -213,11 +217,13 @@ def test_without_an_id_token_nothing_is_sent(sender: Sender) -> None:
 
     anonymous = Sender(SystemClock(), fail)
     with RawDownstream(says(OK)) as downstream:
-        exchange = sent(anonymous, f"https://127.0.0.1:{downstream.port}/", TOKEN)
+        exchange = sent(anonymous, f"https://localhost:{downstream.port}/", TOKEN)
+        to_an_address = sent(sender, f"https://127.0.0.1:{downstream.port}/", TOKEN)
         in_the_clear = sent(sender, f"http://127.0.0.1:{downstream.port}/", TOKEN)
         assert downstream.connections == 0
     anonymous.close()
-    assert exchange.ending == in_the_clear.ending == Ending(None, "auth_unavailable", was_sent=False)
+    unsent = Ending(None, "auth_unavailable", was_sent=False)
+    assert exchange.ending == to_an_address.ending == in_the_clear.ending == unsent
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,15 @@
 from __future__ import annotations
 
 import socket
-import ssl
-from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
-from example_rows import TASK_ID, call
+from example_rows import call
+from local_ca import Authority
 from raw_downstream import OK, RawDownstream, says, says_and_resets, says_and_stays, shakes_hands, trickles
-from sending import PLAIN, TLS, no_token, sent, sent_to
+from sending import TLS, made, no_token, sent, sent_to, watching
 from traced_relay.clock import SystemClock
 from traced_relay.retry import Ending
 from traced_relay.sender import Sender
@@ -34,25 +28,24 @@ def sender() -> Iterator[Sender]:
 
 
 @pytest.fixture(scope="module")
-def tls_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Where a server speaks TLS with a certificate that it signed itself."""
-    key, name = (
-        ec.generate_private_key(ec.SECP256R1()),
-        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")]),
-    )
-    now = datetime.now(UTC)
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
-    pem = made.sign(key, SHA256()).public_bytes(Encoding.PEM)
-    file = tmp_path_factory.mktemp("tls") / "chain.pem"
-    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + pem)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
-    with RawDownstream(shakes_hands(context), reads=False) as downstream:
-        yield downstream.port
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def trusting(authority: Authority) -> Iterator[Sender]:
+    """A sender that trusts the authority."""
+    sender = Sender(SystemClock(), no_token, tls=authority.client())
+    yield sender
+    sender.close()
 
 
 def failed(reason: str) -> Ending:
     return Ending(None, reason)
+
+
+def failed_unsent(reason: str) -> Ending:
+    return Ending(None, reason, was_sent=False)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +69,16 @@ def failed(reason: str) -> Ending:
         (says(OK, b"X: ", b"x" * 70_000, b"\r\n\r\n"), "malformed_response"),
         (says(OK, b"X: y\r\n" * 101, b"\r\n"), "malformed_response"),
         (says(OK, b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"), "malformed_response"),
+        (says(OK, b"Content-Length: 3, 4\r\n\r\nabcd"), "malformed_response"),
+        (says(OK, b"Content-Length: -3\r\n\r\nabc"), "malformed_response"),
+        (says(OK, b"Content-Length: +3\r\n\r\nabc"), "malformed_response"),
+        (says(OK, b"Content-Length: three\r\n\r\nabc"), "malformed_response"),
+        (says(OK, b"Content-Length:\r\n\r\nabc"), "malformed_response"),
+        (says(OK, b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), "malformed_response"),
+        (says(OK, b"Transfer-Encoding: chunked\r\n\r\n", b"-5\r\nabcde\r\n0\r\n\r\n"), "incomplete_response"),
+        (says(OK, b"Transfer-Encoding: chunked\r\n\r\n", b"1" * 70_000), "malformed_response"),
     ],
-    ids=range(18),
+    ids=range(26),
 )
 def test_what_is_no_whole_answer_is_a_reason(sender: Sender, behaviour: Behaviour, reason: str) -> None:
     exchange = sent_to(sender, behaviour)
@@ -105,33 +106,83 @@ def test_a_silent_or_endless_answer_is_cut_at_its_timeout(sender: Sender, behavi
     assert 0.14 < monotonic() - started < 2
 
 
+def test_a_downstream_that_does_not_take_the_body_is_a_timeout(sender: Sender) -> None:
+    with RawDownstream(says_and_stays(), reads=False) as downstream:
+        url, body = f"http://127.0.0.1:{downstream.port}/", b"x" * 50_000_000
+        assert sent(sender, url, body=body, timeout=0.3).ending == failed("timeout")
+
+
+@pytest.mark.parametrize("url", ["http://*/", "http://.a/", "http://a:b/"])
+def test_a_url_that_the_client_cannot_read_is_denied(sender: Sender, url: str) -> None:
+    wanted = call(timeout=5.0).model_copy(update={"url": url})
+    assert made(sender, wanted).ending == failed_unsent("denied")
+
+
 def test_a_closed_port_is_connect_failed(sender: Sender) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
     exchange = sent(sender, f"http://127.0.0.1:{port}/")
-    assert exchange.ending == failed("connect_failed")
+    assert exchange.ending == failed_unsent("connect_failed")
     assert exchange.timing.connect_ms is None
 
 
 def test_a_name_that_nobody_knows_is_dns_failed(sender: Sender) -> None:
     # The border lets no zone pass; here one that is not there makes the lookup fail without leaving this machine.
     nowhere = call(timeout=5.0).model_copy(update={"url": "http://[fe80::1%25nowhere]/"})
-    assert sender.send(nowhere, PLAIN, TASK_ID).ending == failed("dns_failed")
+    assert made(sender, nowhere).ending == failed_unsent("dns_failed")
 
 
-def test_a_certificate_that_nobody_vouches_for_is_tls_failed(sender: Sender, tls_port: int) -> None:
-    assert sent(sender, f"https://127.0.0.1:{tls_port}/", TLS).ending == failed("tls_failed")
+@pytest.mark.parametrize(
+    ("hosts", "faults"),
+    [
+        (["127.0.0.1"], {"is_self_signed": True}),
+        (["127.0.0.1"], {"is_expired": True}),
+        (["127.0.0.2", "other.example"], {}),
+    ],
+    ids=["self-signed", "expired", "another host's"],
+)
+def test_a_bad_certificate_is_tls_failed(
+    trusting: Sender, authority: Authority, hosts: list[str], faults: dict[str, bool]
+) -> None:
+    with RawDownstream(shakes_hands(authority.server(*hosts, **faults)), reads=False) as downstream:
+        exchange = sent(trusting, f"https://127.0.0.1:{downstream.port}/", TLS)
+    assert exchange.ending == failed_unsent("tls_failed")
 
 
-def test_a_server_that_does_not_speak_tls_is_tls_failed(sender: Sender) -> None:
-    with RawDownstream(says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), reads=False) as downstream:
-        assert sent(sender, f"https://127.0.0.1:{downstream.port}/", TLS).ending == failed("tls_failed")
+def test_an_authority_that_is_not_trusted_is_tls_failed(sender: Sender, authority: Authority) -> None:
+    with RawDownstream(shakes_hands(authority.server("127.0.0.1")), reads=False) as downstream:
+        exchange = sent(sender, f"https://127.0.0.1:{downstream.port}/", TLS)
+    assert exchange.ending == failed_unsent("tls_failed")
 
 
-def test_tls_that_hangs_is_connect_failed(sender: Sender) -> None:
-    with RawDownstream(says_and_stays(), reads=False) as downstream:
-        exchange = sent(sender, f"https://127.0.0.1:{downstream.port}/", TLS, timeout=0.15)
-    assert exchange.ending == failed("connect_failed")
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        says(),
+        says_and_resets(),
+        says(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        says(b"\x15\x03\x03\x00\x02\x02\x28"),
+        says_and_stays(),
+        says_and_stays(b"\x16\x03\x03\x00\x7a\x02"),
+        trickles(b"\x16\x03\x03\x40\x00\x02", b"\x00", 0.02),
+    ],
+    ids=["closes", "resets", "speaks HTTP", "alerts", "hangs", "hangs in the middle", "trickles"],
+)
+def test_tls_that_leads_nowhere_is_connect_failed(trusting: Sender, behaviour: Behaviour) -> None:
+    started = monotonic()
+    with RawDownstream(behaviour, reads=False) as downstream:
+        exchange = sent(trusting, f"https://127.0.0.1:{downstream.port}/", TLS, timeout=0.3)
+    assert exchange.ending == failed_unsent("connect_failed")
+    assert monotonic() - started < 2
+
+
+def test_tls_that_hangs_can_be_cut_from_outside(trusting: Sender) -> None:
+    with RawDownstream(says_and_stays(), reads=False) as downstream, watching() as watch:
+        wanted = call(url=f"https://127.0.0.1:{downstream.port}/", timeout=20.0)
+        with watch.over(0.1) as guard:
+            started = monotonic()
+            assert trusting.send(wanted, TLS, "key", guard).ending == failed_unsent("connect_failed")
+    assert monotonic() - started < 5
 
 
 def test_a_failed_call_is_made_once(sender: Sender) -> None:
