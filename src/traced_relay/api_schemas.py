@@ -160,4 +160,5 @@ def schemas() -> dict[str, Schema]:
         [(EnqueueRequest, "serialization"), (RetryPolicy, "serialization")],
         ref_template="#/components/schemas/{model}",
     )
-    return definitions["$defs"] | _ANSWERS
+    parts: dict[str, Schema] = definitions["$defs"]
+    return parts | _ANSWERS
