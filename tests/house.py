@@ -7,7 +7,7 @@ import io
 import subprocess
 import tokenize
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ class Module:
     path: Path
     tree: ast.Module
 
+    @cached_property
     def imports(self) -> set[str]:
         """What it imports when it runs: modules of the package by *name*, foreign ones by their whole name."""
         found: set[str] = set()
@@ -48,7 +49,17 @@ def modules() -> dict[str, Module]:
 def _module(path: Path) -> Module:
     parts = path.relative_to(SRC / PACKAGE).with_suffix("").parts
     name = ".".join(part for part in parts if part != "__init__")
-    return Module(name, path, ast.parse(path.read_text()))
+    return Module(name, path, tree_of(path))
+
+
+@cache
+def text_of(path: Path) -> str:
+    return path.read_text(errors="replace")
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(text_of(path))
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
@@ -106,10 +117,10 @@ def python_files(*folders: str) -> list[Path]:
     return [p for p in project_files() if p.suffix == ".py" and any(p.is_relative_to(folder) for folder in inside)]
 
 
-def names_in(path: Path) -> list[str]:
+def names_in(path: Path) -> set[str]:
     """Every identifier of the file; what stands in strings and comments is none."""
-    tokens = tokenize.generate_tokens(io.StringIO(path.read_text()).readline)
-    return [token.string for token in tokens if token.type == tokenize.NAME]
+    tokens = tokenize.generate_tokens(io.StringIO(text_of(path)).readline)
+    return {token.string for token in tokens if token.type == tokenize.NAME}
 
 
 def places(path: Path) -> str:
