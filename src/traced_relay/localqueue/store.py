@@ -156,6 +156,7 @@ class Store:
             self._open.changes[:0] = failed.changes
             failed.finish(error)
             if self._closed:
+                self._open.finish(error)
                 self._open = Commit()
             else:
                 self._changed.wait(WRITE_AGAIN_AFTER)
