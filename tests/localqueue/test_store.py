@@ -1,7 +1,7 @@
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 from rig import HTTP, QUEUE
@@ -19,7 +19,7 @@ from traced_relay.localqueue.changes import (
     PutQueue,
     PutTask,
 )
-from traced_relay.localqueue.store import Store
+from traced_relay.localqueue.store import Commit, Store
 from traced_relay.localqueue.tasks import Progress
 
 NOTHING = Kept([], [], [], [])
@@ -143,16 +143,61 @@ def test_without_changes_and_with_a_resting_writer_there_is_nothing_to_wait_for(
     assert store.write([]) is None
 
 
-def test_a_failed_commit_is_told_to_its_waiters_and_the_next_one_works(store: Store) -> None:
-    failing = store.write([PutTask(1, task("a"), is_named=True), PutTask(1, task("b"), is_named=True)])
-    assert failing is not None
-    with pytest.raises(sqlite3.IntegrityError):
-        failing.wait()
+def failure(commit: Commit | None) -> sqlite3.Error:
+    assert commit is not None
+    with pytest.raises(sqlite3.Error) as failed:
+        commit.wait()
+    return failed.value
 
-    working = store.write([PutTask(1, task("c"), is_named=True)])
-    assert working is not None
-    working.wait()
-    assert [message.name[-1] for _, message, *_ in store.load().tasks] == ["c"]
+
+def give_room(store: Store, pages: int) -> None:
+    """Let the file grow to so many pages: the disk is full there, as SQLite knows it."""
+    store._connection.execute(f"PRAGMA max_page_count={pages}")
+
+
+def test_after_a_failed_commit_nothing_is_acknowledged_before_what_it_left_out(path: Path) -> None:
+    store = Store(path)
+    give_room(store, 1)
+    large = m.Task(name=f"{QUEUE}/tasks/large", http_request={**HTTP, "body": b"x" * 500_000})
+    refused = store.write([PutTask(1, large, is_named=True)])
+    assert "database or disk is full" in str(failure(refused))
+    assert store.load() == NOTHING
+
+    later = store.write([BuryName("small", 10.0)])
+    assert "database or disk is full" in str(failure(later))
+    assert store.load() == NOTHING
+    assert store.write([]) not in (None, refused, later)
+
+    give_room(store, 10_000)
+    last = store.write([DropTask(2)])
+    assert last is not None
+    last.wait()
+    assert store.load() == Kept([], [(1, large, True, None)], [("small", 10.0)], [])
+    assert store.write([]) is None
+    store.close()
+
+
+class BrokenTask(SlowTask):
+    """One that cannot be written in the end."""
+
+    def SerializeToString(self) -> bytes:
+        super().SerializeToString()
+        raise sqlite3.OperationalError("disk I/O error")
+
+
+def test_a_store_that_is_closed_while_it_cannot_write_keeps_nobody_waiting(path: Path) -> None:
+    store, broken = Store(path), BrokenTask()
+    writing = store.write([PutTask(1, broken, is_named=True)])  # type: ignore[arg-type]
+    assert broken.is_being_written.wait(10)
+    waiting = store.write([BuryName("a", 10.0)])
+    closing = Thread(target=store.close)
+    closing.start()
+    while store.write([]) is waiting:
+        assert closing.is_alive()
+    broken.go_on.set()
+    assert [str(failure(commit)) for commit in (writing, waiting)] == ["disk I/O error"] * 2
+    closing.join(10)
+    assert not closing.is_alive()
 
 
 def test_a_closed_store_refuses_instead_of_keeping_its_caller_waiting(path: Path) -> None:
