@@ -30,7 +30,7 @@ class _Call:
 
 
 class AlreadyHeld(Exception):
-    """Another delivery of the same attempt is being worked on in this process."""
+    """Another delivery of the same attempt is being worked on in this process, or none is any more."""
 
 
 class RunningCalls:
@@ -65,7 +65,7 @@ class RunningCalls:
         beat = partial(self._beat, row, delivery, started)
         with self._watch.over(row.call.timeout, every=self._heartbeat, beat=beat) as guard:
             with self._lock:
-                if key in self._calls:
+                if self._is_stopping or key in self._calls:
                     raise AlreadyHeld
                 self._calls[key] = _Call(row, delivery, guard, started)
             try:
