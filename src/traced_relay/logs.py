@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from collections import deque
+from itertools import islice
 from threading import Condition
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -53,12 +54,12 @@ class RecordStore:
             self._count += 1
             self._lock.notify_all()
 
-    def wait_for(self, event: str, task_id: str, seconds: float) -> dict[str, Any] | None:
-        """The record of *event* for the task, which may be yet to come; None if it does not within the *seconds*."""
+    def wait_for(self, event: str, task_id: str, seconds: float, *, nth: int = 1) -> dict[str, Any] | None:
+        """The *nth* record of *event* for the task, perhaps yet to come; None if it does not in so many *seconds*."""
 
         def found() -> dict[str, Any] | None:
             same = (e for e in self._entries if e.get("event") == event and e.get("task_id") == task_id)
-            return next(same, None)
+            return next(islice(same, nth - 1, None), None)
 
         with self._lock:
             return self._lock.wait_for(found, seconds)
