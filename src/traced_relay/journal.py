@@ -83,7 +83,9 @@ class Journal:
             at = row.attempts[-1].ended_at
             if exchange is None:
                 # Whoever ran it is gone; this delivery is another one than that which began it.
-                fields |= {"dispatch": None, "queue_delay_ms": row.attempts[-1].queue_delay_ms}
+                begun = row.attempts[-1]
+                fields |= {"task_name": begun.task_name, "queue_delay_ms": begun.queue_delay_ms}
+                fields |= {"dispatch": None, "trace_rewritten": None}
         trace = _process_span(row) if said.event.startswith("attempt.") else _send_span(row)
         self._log.say(said.event, trace=trace, message=_message(said, row), fields=fields, at=at)
 
