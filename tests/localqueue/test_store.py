@@ -180,7 +180,7 @@ def test_after_a_failed_commit_nothing_is_acknowledged_before_what_it_left_out(p
 class BrokenTask(SlowTask):
     """One that cannot be written in the end."""
 
-    def SerializeToString(self) -> bytes:
+    def SerializeToString(self) -> bytes:  # noqa: N802
         super().SerializeToString()
         raise sqlite3.OperationalError("disk I/O error")
 
