@@ -88,7 +88,7 @@ class Assembly:
 
     def _make_api(self, *, has_console: bool) -> Api:
         settings, rules = self._settings, self._settings.rules
-        policy = Policy(settings.call_queues, rules.downstreams, rules.retry, settings.max_timeout)
+        policy = Policy(settings.call_queues, rules.downstreams, rules.retry, settings.max_timeout, settings.own_hosts)
         enqueuer = Enqueuer(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,

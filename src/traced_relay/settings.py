@@ -9,6 +9,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import traced_relay
 from traced_relay import relay_file
@@ -81,6 +82,28 @@ class Settings:
     @property
     def call_queues(self) -> list[str]:
         return [queue.name for queue in self.rules.queues if queue.use == "calls"]
+
+    @property
+    def own_hosts(self) -> list[str]:
+        """Hosts at which the relay listens, `*` for any text; on loopback a host is not one service."""
+        urls = (self.rules.worker.url, self.rules.audience)
+        named = [_host_of(url) for url in urls if url]
+        return [host for host in named if host and host not in LOOPBACK] + self._app_engine_hosts()
+
+    def _app_engine_hosts(self) -> list[str]:
+        """What App Engine calls the worker's service, with and without version and region; the default has no name."""
+        service = self.rules.worker.app_engine
+        if service is None:
+            return []
+        names = ("", f"{service}-dot-", f"*-dot-{service}-dot-")
+        return [f"{name}{self.project}.{zone}" for name in names for zone in ("appspot.com", "*.appspot.com")]
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:  # an audience may be any text
+        return None
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
