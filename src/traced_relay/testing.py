@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
+    from traced_relay.sender import Sender
+
 __all__ = ["Arrived", "Downstream", "ManualClock", "RunningRelay"]
 
 
@@ -100,11 +102,19 @@ class RunningRelay:
     A whole relay on loopback: embedded queue, application and server, spans and records kept.
 
     *rules* is relay.yaml as a document; without it anybody on loopback may call
-    loopback, as in `dev`. A ManualClock moves queue and relay alike.
+    loopback, as in `dev`. A ManualClock moves queue and relay alike. *sender*
+    makes the calls, say with other certificates or names. *changes* are settings
+    by their names: `threads=20`.
     """
 
     def __init__(
-        self, *, rules: Mapping[str, Any] | None = None, clock: Clock | None = None, ledger: Path | None = None
+        self,
+        *,
+        rules: Mapping[str, Any] | None = None,
+        clock: Clock | None = None,
+        ledger: Path | None = None,
+        sender: Sender | None = None,
+        **changes: Any,
     ) -> None:
         clock = clock or SystemClock()
         parsed = relay_file.parse(dict(rules), "rules") if rules is not None else None
@@ -114,11 +124,12 @@ class RunningRelay:
         self.queue = LocalQueue(app_engine={"default": self.url}, clock=clock)
         self.queue.start()
         add_queues(self.queue, given)
-        self.settings = replace(given, emulator=self.queue.address, ledger=f"sqlite:{ledger}" if ledger else "memory")
+        decided = {"emulator": self.queue.address, "ledger": f"sqlite:{ledger}" if ledger else "memory"}
+        self.settings = replace(given, **(decided | changes))
         self.records, self.spans = logs.RecordStore(), tracing.SpanStore()
         identity = logs.Identity(given.project, given.version, given.instance)
         self.log = logs.Log(identity, stream=io.StringIO(), store=self.records, clock=clock)
-        self.assembly = Assembly(self.settings, log=self.log, provider=_provider(), clock=clock)
+        self.assembly = Assembly(self.settings, log=self.log, provider=_provider(), clock=clock, sender=sender)
 
     def wait_for(self, event: str, task_id: str, seconds: float = 10.0) -> dict[str, Any]:
         """The record of *event* for the task; AssertionError if it is not written in time."""
