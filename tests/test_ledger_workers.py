@@ -6,7 +6,7 @@ import pytest
 
 from example_rows import NOW, TASK_ID, row
 from traced_relay.clock import ManualClock
-from traced_relay.ledger import WORKERS_KEPT, SqliteLedger
+from traced_relay.ledger import KEYS_KEPT, WORKERS_KEPT, SqliteLedger
 from traced_relay.machine import Holder
 
 if TYPE_CHECKING:
@@ -88,6 +88,17 @@ def test_workers_that_are_long_gone_are_forgotten(ledger: SqliteLedger, clock: M
     ledger.keep_alive("w3", 15)
     assert ledger.heartbeats() == {"w3": NOW + WORKERS_KEPT + 15.1}
     assert holder(ledger, "w2", "a") is Holder.LOST
+
+
+def test_a_key_of_a_direct_call_is_remembered_as_long_as_its_task_may_be_kept(
+    ledger: SqliteLedger, clock: ManualClock
+) -> None:
+    assert [ledger.remember_key("a", print_) for print_ in ("1", "1", "2", "1")] == [True, True, False, True]
+    assert ledger.remember_key("b", "2")
+    clock.advance(KEYS_KEPT)
+    assert not ledger.remember_key("a", "2")
+    clock.advance(1)
+    assert ledger.remember_key("a", "2")
 
 
 def test_one_process_sees_what_became_of_the_worker_of_another(clock: ManualClock, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asking import ask, get, post
+from schema import validate
 
 if TYPE_CHECKING:
     from traced_relay.testing import RunningRelay
@@ -140,6 +141,9 @@ def test_an_unreadable_idempotency_key_is_named(relay: RunningRelay) -> None:
         ("since=yesterday", "since"),
         ("colour=red", "colour"),
         ("label.a=1&label.b=2", "label"),
+        ("state=queued&state=failed", "state"),
+        ("limit=1&limit=1", "limit"),
+        ("label.a=1&label.a=2", "label.a"),
     ],
 )
 def test_a_list_with_a_broken_filter_names_it(relay: RunningRelay, query: str, field: str) -> None:
@@ -147,10 +151,22 @@ def test_a_list_with_a_broken_filter_names_it(relay: RunningRelay, query: str, f
     assert (answer.status, [error["field"] for error in answer.document["errors"]]) == (422, [field])
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("PUT", "/v1/tasks", 405)])
-def test_unknown_paths_and_methods_are_problems_too(relay: RunningRelay, method: str, path: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allowed"),
+    [
+        ("GET", "/nowhere", 404, set()),
+        ("PUT", "/v1/tasks", 405, {"GET", "HEAD", "POST"}),
+        ("GET", "/v1/tasks:batch", 405, {"POST"}),
+        ("DELETE", f"/v1/tasks/{'0' * 32}", 405, {"GET", "HEAD"}),
+        ("POST", "/health", 405, {"GET", "HEAD"}),
+    ],
+)
+def test_unknown_paths_and_methods_are_problems_too(
+    relay: RunningRelay, method: str, path: str, status: int, allowed: set[str]
+) -> None:
     answer = ask(method, relay.url + path)
     assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert set(filter(None, answer.headers.get("allow", "").split(", "))) == allowed
 
 
 @pytest.mark.parametrize("task_id", ["0" * 32, "x", "%00", "..%2f..", "'--"])
@@ -158,8 +174,20 @@ def test_no_such_task_is_a_404(relay: RunningRelay, task_id: str) -> None:
     assert get(f"{relay.url}/v1/tasks/{task_id}").status == 404
 
 
-def test_a_foreign_host_is_refused(relay: RunningRelay) -> None:
-    assert get(f"{relay.url}/v1/tasks", Host="rebound.example").status == 403
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/tasks", "/v1/tasks:batch", "/dispatch", "/health", "/ready", "/openapi.json", "/_ah/start", "/nowhere"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_foreign_host_is_refused_everywhere(relay: RunningRelay, method: str, path: str) -> None:
+    from_queue = {"X-AppEngine-QueueName": "relay", "X-AppEngine-TaskName": "t"}
+    cursor, _ = relay.records.since(0)
+    answer = ask(method, relay.url + path, body=b"{}", headers={"Host": "rebound.example:80"} | from_queue)
+    assert (answer.status, answer.document["detail"]) == (403, "this relay answers on localhost only")
+    _, (record,) = relay.records.since(cursor)
+    validate(record)
+    event = "dispatch.rejected" if path == "/dispatch" else "enqueue.rejected"
+    assert (record["event"], record["reason"]) == (event, "foreign_host")
 
 
 def test_nothing_was_created_by_any_of_these(relay: RunningRelay) -> None:

@@ -114,6 +114,8 @@ def dispatch(relay: RunningRelay, body: bytes, headers: dict[str, str]) -> tuple
         {"X-AppEngine-QueueName": ""},
         {"X-CloudTasks-QueueName": "relay", "X-CloudTasks-TaskName": "t1"},
         {"X-AppEngine-QueueName": "relay,relay", "X-AppEngine-TaskName": "t1"},
+        {"X-AppEngine-QueueName": "relay", "X-CloudTasks-TaskName": "t1"},
+        {"X-CloudTasks-QueueName": "relay", "X-AppEngine-TaskName": "t1"},
     ],
 )
 def test_what_does_not_come_from_the_queue_is_refused(relay: RunningRelay, headers: dict[str, str]) -> None:
