@@ -46,7 +46,8 @@ class Assembly:
     """
     One relay. *wsgi* is served by whatever server there is; `start` and `close` frame its life.
 
-    *has_console* makes links point to this process's own pages.
+    *has_console* makes links point to this process's own pages; *sender* makes
+    the calls in place of the usual one, and is closed with the rest.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Assembly:
         provider: TracerProvider,
         clock: Clock | None = None,
         has_console: bool = False,
+        sender: Sender | None = None,
     ) -> None:
         self._settings = settings
         self._log = log
@@ -67,7 +69,7 @@ class Assembly:
         self._journal = Journal(log, queues)
         self.ledger = SqliteLedger(self._clock, _file_of(settings.ledger))
         self._cloud_tasks = self._make_cloud_tasks()
-        self._sender = Sender(self._clock, IdTokens().token, connections=settings.threads)
+        self._sender = sender or Sender(self._clock, IdTokens().token, connections=settings.threads)
         self._running = RunningCalls(
             self._clock, self._journal, capacity=settings.max_running, heartbeat=settings.rules.heartbeat
         )
