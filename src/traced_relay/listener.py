@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Self
 
@@ -56,6 +57,8 @@ class Listener:
     def stop(self) -> None:
         self._socket.close()
         if self._server is not None:
+            with suppress(OSError):  # not every system lets go of a listening socket like this
+                self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the loop, which else looks up now and then
             self._server.shutdown()
             self._server.server_close()
             self._thread.join()
