@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from raw_downstream import OK, RawDownstream, says, says_and_resets, says_and_stays, shakes_hands, trickles
+from raw_downstream import OK, RawDownstream, hears, says, says_and_resets, says_and_stays, shakes_hands, trickles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,10 +77,10 @@ FAULTS = [
     Fault("the certificate is another host's", "tls_failed", "never", is_https=True, certificate="127.0.0.2"),
     Fault("the certificate has expired", "tls_failed", "never", is_https=True,
           certificate="127.0.0.1", flaw={"is_expired": True}),
-    Fault("TLS: closed in the handshake", "connect_failed", "always", says(), is_https=True),
-    Fault("TLS: reset in the handshake", "connect_failed", "always", says_and_resets(), is_https=True),
+    Fault("TLS: closed in the handshake", "connect_failed", "always", hears(says()), is_https=True),
+    Fault("TLS: reset in the handshake", "connect_failed", "always", hears(says_and_resets()), is_https=True),
     Fault("TLS: the handshake hangs", "connect_failed", "always", says_and_stays(), is_https=True, timeout="0.3s"),
-    Fault("TLS: something else is spoken", "connect_failed", "always", says(b"SSH-2.0-x\r\n"), is_https=True),
+    Fault("TLS: something else is spoken", "connect_failed", "always", hears(says(b"SSH-2.0-x\r\n")), is_https=True),
     Fault("never answers", "timeout", "if idempotent", says_and_stays(), timeout="0.3s"),
     Fault("trickles its headers", "timeout", "if idempotent", trickles(OK, b"X-A: 1\r\n", 0.01), timeout="0.3s"),
     Fault("trickles its body", "timeout", "if idempotent", trickles(OK + _LONG, b"x", 0.01), timeout="0.3s"),

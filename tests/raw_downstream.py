@@ -68,6 +68,17 @@ def trickles(head: bytes, drop: bytes, every: float) -> Behaviour:
     return behave
 
 
+def hears(behaviour: Behaviour) -> Behaviour:
+    """Waits for the first bytes, whatever they are, before it behaves."""
+
+    def behave(connection: socket.socket, over: Event) -> None:
+        connection.settimeout(5)
+        connection.recv(65_536)
+        behaviour(connection, over)
+
+    return behave
+
+
 def shakes_hands(context: ssl.SSLContext) -> Behaviour:
     """Opens TLS, and closes."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from example_rows import call
 from local_ca import Authority
-from raw_downstream import OK, RawDownstream, says, says_and_resets, says_and_stays, shakes_hands, trickles
+from raw_downstream import OK, RawDownstream, hears, says, says_and_resets, says_and_stays, shakes_hands, trickles
 from sending import TLS, made, no_token, sent, sent_to, watching
 from traced_relay.clock import SystemClock
 from traced_relay.retry import Ending
@@ -170,7 +170,7 @@ def test_an_authority_that_is_not_trusted_is_tls_failed(sender: Sender, authorit
 )
 def test_tls_that_leads_nowhere_is_connect_failed(trusting: Sender, behaviour: Behaviour) -> None:
     started = monotonic()
-    with RawDownstream(behaviour, reads=False) as downstream:
+    with RawDownstream(hears(behaviour), reads=False) as downstream:
         exchange = sent(trusting, f"https://127.0.0.1:{downstream.port}/", TLS, timeout=0.3)
     assert exchange.ending == failed_unsent("connect_failed")
     assert monotonic() - started < 2

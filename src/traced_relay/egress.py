@@ -108,6 +108,8 @@ class _Https(HTTPSConnection):
         started = time.monotonic()
         try:
             super().connect()
+            if not isinstance(self.sock, ssl.SSLSocket) or self.sock.version() is None:
+                raise ConnectionResetError  # before the handshake began, which Python then leaves out
         except ssl.SSLCertVerificationError:
             raise
         except OSError as exc:  # the handshake hung, was cut off or led nowhere: nobody has got the request
