@@ -14,7 +14,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import StringValue
 
 from parts import without
-from traced_relay.errors import PortTaken
+from traced_relay.errors import InvalidSettings, PortTaken
 from traced_relay.localqueue import LocalQueue
 from traced_relay.localqueue.grpc_server import GrpcServer
 
@@ -79,8 +79,8 @@ def test_a_taken_port_is_named(local: LocalQueue) -> None:
         GrpcServer(local.service, mint=local.token, certificates=dict, host="127.0.0.1", port=port)
 
 
-def test_an_address_that_is_not_ours_is_an_error_of_the_system(local: LocalQueue) -> None:
-    with pytest.raises(OSError, match="Cannot assign requested address"):
+def test_an_address_that_is_not_ours_is_a_mistake_in_the_settings(local: LocalQueue) -> None:
+    with pytest.raises(InvalidSettings, match="Cannot assign requested address"):
         GrpcServer(local.service, mint=local.token, certificates=dict, host="192.0.2.1", port=0)
 
 
