@@ -114,7 +114,22 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
             ["callers.0.email is not valid: String should match pattern '^[^@\\s]+@[^@\\s]+$'"],
         ),
         ({"callers": [{"email": "a@b", "role": "king"}]}, ["callers.0.role must be one of 'caller' or 'operator'"]),
-        ({"callers": [{"email": "a@b"}, {"email": "a@b"}]}, ["callers must not name a@b twice"]),
+        (
+            {"callers": [{"email": "a@b", "role": "operator"}, {"email": "a@b", "queues": [], "downstreams": "*"}]},
+            ["callers must not name a@b twice"],
+        ),
+        *(
+            (
+                {"callers": [{"email": "a@b"} | lists]},
+                ['callers.0 must have queues and downstreams, each a list of names or "*"'],
+            )
+            for lists in ({}, {"queues": "*"}, {"downstreams": []})
+        ),
+        ({"location": "us-central1/x"}, ["location is not valid: String should match pattern '^[a-z0-9-]{1,63}$'"]),
+        (
+            {"worker": {"url": "relay.example.com", "service_account": "a@b"}},
+            ["worker.url must start with http:// or https://"],
+        ),
         (
             {"downstreams": [{"name": "a", "url": "http://a/", "auth": "id_token"}]},
             ["downstreams.0.auth must be none for http://: an ID token never goes out in the clear"],
@@ -146,7 +161,7 @@ def test_every_mistake_is_named_with_file_and_key(changes: dict[Any, Any], error
     ("text", "why"),
     [
         ("", "queues is required"),
-        ("- relay", "request must be an object"),
+        ("- relay", "must be a mapping of keys to values"),
         ("queues: [", "is not YAML: while parsing a flow node"),
         ("\tqueues: []", "is not YAML: while scanning for the next token"),
         ("queues: []\nworker: {}\nqueues: []", "is not YAML: the key queues stands twice"),

@@ -345,8 +345,9 @@ def test_the_last_provider_gets_the_spans_of_what_is_sent(
     assert caplog.records == []
 
 
-def test_everything_told_to_a_fenced_span_is_fenced(tracer: trace.Tracer, store: tracing.SpanStore) -> None:
-    with tracer.start_as_current_span("inner") as inner:
+def test_everything_told_to_a_fenced_span_is_fenced(store: tracing.SpanStore) -> None:
+    bare = tracing.configure(version="v7", instance="i-1", processors=[store]).get_tracer("bare")
+    with bare.start_as_current_span("inner") as inner:
         span = GuardedSpan(inner, trace.SpanKind.CLIENT)
         span.update_name("outer")
         span.add_event("redirected", {"url.full": "http://x/?token=secret"})
