@@ -208,7 +208,7 @@ _BEFORE_SENDING = ("dns_failed", "tls_failed")
 
 def _reason(exc: BaseException, guard: Guard) -> str:
     """The contract's word for what went wrong: our own doing first, then the innermost cause that has one."""
-    if isinstance(exc, (DownstreamDenied, requests.exceptions.InvalidURL)):
+    if isinstance(exc, (DownstreamDenied, requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
         return "denied"
     if guard.cut_for == "interrupted":
         return "interrupted"
