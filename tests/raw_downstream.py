@@ -89,11 +89,16 @@ def shakes_hands(context: ssl.SSLContext) -> Behaviour:
 
 
 class RawDownstream:
-    """Behaves on its first connection as the first of *behaviours* says, and so on, then as the last."""
+    """
+    Behaves on its first connection as the first of *behaviours* says, and so on, then as the last.
 
-    def __init__(self, *behaviours: Behaviour, reads: bool = True) -> None:
+    First it opens TLS if it is given a context, and *reads* a request.
+    """
+
+    def __init__(self, *behaviours: Behaviour, reads: bool = True, tls: ssl.SSLContext | None = None) -> None:
         self._behaviours = behaviours
         self._reads = reads
+        self._tls = tls
         self._over = Event()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._threads: list[Thread] = []
@@ -130,6 +135,8 @@ class RawDownstream:
 
     def _serve(self, connection: socket.socket, behave: Behaviour) -> None:
         try:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
             if self._reads:
                 self.requests.append(_request(connection))
             behave(connection, self._over)
