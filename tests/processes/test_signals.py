@@ -8,11 +8,11 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
-from asking import get, post
 from place import Place
-from schema import validate
 from werkzeug.wrappers import Response
 
+from asking import get, post
+from schema import validate
 from traced_relay.testing import Arrived, Downstream
 
 if TYPE_CHECKING:
