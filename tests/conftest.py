@@ -13,7 +13,7 @@ from parts import Missing, missing
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-hypothesis.settings.register_profile("quick", max_examples=20, deadline=None)  # for `make unit`
+hypothesis.settings.register_profile("quick", max_examples=10, deadline=None)  # for `make unit`
 
 hypothesis.settings.register_profile("suite", deadline=None)  # how long an example takes is the machine's affair
 hypothesis.settings.load_profile("suite")

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.datastructures import Headers
 
@@ -195,7 +195,6 @@ FIELDS = st.sampled_from(["url", "method", "headers", "body", "content_type", "t
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
 
 
-@settings(max_examples=50)
 @given(
     st.binary()
     | st.dictionaries(FIELDS, VALUES).map(lambda fields: json.dumps({"url": URL} | fields).encode())

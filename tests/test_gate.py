@@ -27,6 +27,7 @@ ONCALL = "oncall@example.com"
 QUEUE_ACCOUNT = "queue@p.iam.gserviceaccount.com"
 HTTP_WORKER = {"url": "https://relay-x.a.run.app", "service_account": QUEUE_ACCOUNT}
 SIGNER, STRANGER = Signer.generate(), Signer.generate()
+RIGHT_KEY = crypt.RSASigner.from_string(SIGNER.pem, SIGNER.key_id)
 
 
 def gate(
@@ -77,9 +78,8 @@ def claims(**changes: Any) -> str:
     """A token signed by the right key, with claims as they are given; None leaves one out."""
     now = int(SystemClock().now())
     plain = {"iss": ISSUER, "aud": AUDIENCE, "email": REPORTS, "email_verified": True, "iat": now, "exp": now + 600}
-    signer = crypt.RSASigner.from_string(SIGNER.pem, SIGNER.key_id)
     payload = {name: value for name, value in (plain | changes).items() if value is not None}
-    return jwt.encode(signer, payload).decode()
+    return jwt.encode(RIGHT_KEY, payload).decode()
 
 
 def unsigned(header: Any, payload: Any = None) -> str:

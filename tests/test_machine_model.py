@@ -135,4 +135,4 @@ class TaskLife(RuleBasedStateMachine):
 
 
 TestTaskLife = TaskLife.TestCase
-TestTaskLife.settings = settings(max_examples=60, stateful_step_count=30)
+TestTaskLife.settings = settings(stateful_step_count=30)

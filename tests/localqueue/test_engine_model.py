@@ -151,4 +151,4 @@ class EngineModel(RuleBasedStateMachine):
 
 
 TestEngineModel = EngineModel.TestCase
-TestEngineModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestEngineModel.settings = settings(stateful_step_count=40)

@@ -1,4 +1,5 @@
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,13 +48,17 @@ def test_what_was_refused_on_a_full_disk_is_on_it_before_it_is_said_to_exist(pat
     store._connection.execute(f"PRAGMA max_page_count={pages + 5}")
 
     assert create(service, "large", 500_000) == "UNAVAILABLE"
-    assert create(service, "large", 500_000) == "UNAVAILABLE"
-    assert create(service, "small", 10) == "UNAVAILABLE"
+    with ThreadPoolExecutor(1) as pool:
+        again = pool.submit(create, service, "large", 500_000)
+        assert create(service, "small", 10) == "UNAVAILABLE"
+        assert again.result() == "UNAVAILABLE"
     assert survivors(path, tmp_path / "full") == ["before"]
 
     store._connection.execute("PRAGMA max_page_count=100000")
-    assert create(service, "large", 500_000) == "ALREADY_EXISTS"
-    assert survivors(path, tmp_path / "roomy") == ["before", "large", "small"]
+    with ThreadPoolExecutor(1) as pool:
+        again = pool.submit(create, service, "large", 500_000)
+        assert create(service, "after", 10) == "OK"
+        assert again.result() == "ALREADY_EXISTS"
+    assert survivors(path, tmp_path / "roomy") == ["before", "large", "small", "after"]
     assert create(service, "small", 10) == "ALREADY_EXISTS"
-    assert create(service, "after", 10) == "OK"
     store.close()
