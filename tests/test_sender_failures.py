@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import socket
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -189,3 +190,11 @@ def test_a_failed_call_is_made_once(sender: Sender) -> None:
     with RawDownstream(says_and_resets()) as downstream:
         assert sent(sender, f"http://127.0.0.1:{downstream.port}/", method="GET").ending == failed("reset")
         assert downstream.connections == 1
+
+
+def test_an_answer_that_is_refused_leaves_no_socket_open(sender: Sender) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sent_to(sender, says(OK, b"Content-Length: 3, 4\r\n\r\nabcd"))
+        gc.collect()
+    assert [str(warning.message) for warning in caught if warning.category is ResourceWarning] == []

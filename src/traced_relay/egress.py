@@ -6,6 +6,7 @@ They say how long opening took, and can be cut from another thread.
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 import time
@@ -62,6 +63,7 @@ class Opening:
     resolve: Resolve = socket.getaddrinfo
     connect: float | None = None
     tls: float | None = None
+    answer: http.client.HTTPResponse | None = None
     _twin: socket.socket | None = field(default=None, init=False)
 
     def left(self) -> float:
@@ -85,7 +87,16 @@ class Opening:
 opening: ContextVar[Opening] = ContextVar("opening")
 
 
+class _Answer(http.client.HTTPResponse):
+    """Makes itself known: urllib3 drops an answer whose headers it refuses without closing what it came by."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        opening.get().answer = self
+
+
 class _Http(HTTPConnection):
+    response_class = _Answer
     guard: Guard | None = None
     reach = Reach.NEVER
 
@@ -98,6 +109,7 @@ class _Http(HTTPConnection):
 
 
 class _Https(HTTPSConnection):
+    response_class = _Answer
     guard: Guard | None = None
     reach = Reach.NEVER
 

@@ -127,6 +127,8 @@ class Sender:
             guard.release()
             ending = Ending(None, _reason(exc, guard), was_sent=guard.was_sent)
             opening.let_go()
+            if opening.answer is not None:
+                opening.answer.close()
         else:
             headers = _kept_headers(answer)
             response = Response(status_code=answer.status_code, headers=headers, body=kept, truncated=size > len(kept))
