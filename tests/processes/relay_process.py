@@ -51,9 +51,17 @@ class RelayProcess:
         return [record for record in self.records if wanted.items() <= record.items()]
 
     def wait_for(self, event: str, seconds: float = 20.0, **fields: Any) -> dict[str, Any]:
+        return self.wait_for_all(1, event, seconds, **fields)[0]
+
+    def wait_for_all(self, count: int, event: str, seconds: float = 20.0, **fields: Any) -> list[dict[str, Any]]:
+        """So many records of *event*: what was printed before an answer may be read after it."""
+
+        def are_there() -> bool:
+            return len(self.said(event, **fields)) >= count
+
         with self._changed:
-            assert self._changed.wait_for(lambda: self.said(event, **fields), seconds), (event, fields, self.records)
-            return self.said(event, **fields)[0]
+            assert self._changed.wait_for(are_there, seconds), (event, fields, self.records)
+            return self.said(event, **fields)
 
     def kill(self) -> None:
         """The whole process group at once, as when a machine is lost."""

@@ -38,7 +38,8 @@ def test_while_the_queue_is_away_nothing_is_taken_on_but_a_key_can_be_used_again
         assert plain.result().headers["content-type"] == "application/problem+json"
         (kept,) = get(f"{place.url}/v1/tasks", **who).document["tasks"]
         assert (kept["task_id"], kept["state"]) == (derived_id(REPORTS, "k"), "queued")
-        assert [record["reason"] for record in relay.said("enqueue.rejected")] == ["unavailable"] * 2
+        rejections = relay.wait_for_all(2, "enqueue.rejected")
+        assert [record["reason"] for record in rejections] == ["unavailable"] * 2
         assert get(f"{place.url}/ready").status in (200, 503)
         place.restart_queue()
         with place.queue:
