@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DAY = timedelta(days=1)
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
@@ -26,8 +37,9 @@ class Authority:
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named("traced-relay test authority")
-        made = _builder(self._name, self._name, self._key, datetime.now(UTC) + _DAY)
+        made = _builder(self._name, self._name, self._key, self._key, datetime.now(UTC) + _DAY)
         made = made.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        made = made.add_extension(_SIGNS_CERTIFICATES, critical=True)
         self.certificate = directory / "authority.pem"
         self.certificate.write_bytes(made.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
 
@@ -45,7 +57,7 @@ class Authority:
         key, name = ec.generate_private_key(ec.SECP256R1()), _named("server")
         until = datetime.now(UTC) + (-_DAY if is_expired else _DAY)
         issuer, signer = (name, key) if is_self_signed else (self._name, self._key)
-        made = _builder(name, issuer, key, until).add_extension(
+        made = _builder(name, issuer, key, signer, until).add_extension(
             x509.SubjectAlternativeName([_alternative(host) for host in hosts]), critical=False
         )
         pem = made.sign(signer, SHA256()).public_bytes(Encoding.PEM)
@@ -55,11 +67,19 @@ class Authority:
 
 
 def _builder(
-    name: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, until: datetime
+    name: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    signer: ec.EllipticCurvePrivateKey,
+    until: datetime,
 ) -> x509.CertificateBuilder:
-    return x509.CertificateBuilder(
+    """With the key identifiers that RFC 5280 asks for, and Python 3.13 insists on."""
+    made = x509.CertificateBuilder(
         issuer, name, key.public_key(), x509.random_serial_number(), datetime.now(UTC) - 9 * _DAY, until
     )
+    made = made.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    return made.add_extension(authority, critical=False)
 
 
 def _named(name: str) -> x509.Name:
