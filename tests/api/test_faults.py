@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from faults import Fault
     from raw_downstream import Behaviour
 
+pytestmark = pytest.mark.whole
+
 AUDIENCE, CALLER = "https://relay.example.com", "caller@p.iam.gserviceaccount.com"
 RULES = {
     "queues": [{"name": "relay", "max_dispatches_per_second": 500, "max_concurrent_dispatches": 100}],
