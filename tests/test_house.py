@@ -9,6 +9,7 @@ import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from house import ROOT, cycle_in, modules, names_in, places, project_files, python_files, text_of
 
@@ -260,16 +261,26 @@ def test_the_locks_pin_everything_with_hashes_and_agree() -> None:
     assert developed.items() >= deployed.items()
 
 
+VARIABLE = r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|PORT"
+
+
+def variables_read() -> set[str]:
+    constants = {node.value for node in ast.walk(modules()["settings"].tree) if isinstance(node, ast.Constant)}
+    return {text for text in constants if type(text) is str and re.fullmatch(VARIABLE, text)}
+
+
 def test_the_readme_tells_every_variable_that_is_read_and_no_other() -> None:
-    variable = r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|PORT"
-    tree = modules()["settings"].tree
-    constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and type(node.value) is str}
-    read = {text for text in constants if re.fullmatch(variable, text)}
     section = (ROOT / "README.md").read_text().partition("## Environment")[2].partition("\n## ")[0]
     rows = re.findall(r"^\|([^|]*)\|", section, re.MULTILINE)
-    told = {name for row in rows for name in re.findall(f"`({variable})`", row)}
-    assert told == read
-    assert len([name for name in read if name.startswith("RELAY_")]) <= 15
+    told = {name for row in rows for name in re.findall(f"`({VARIABLE})`", row)}
+    assert told == variables_read()
+    assert len([name for name in told if name.startswith("RELAY_")]) <= 15
+
+
+def test_app_yaml_sets_no_variable_that_is_not_read_or_that_app_engine_sets() -> None:
+    names = set(yaml.safe_load((ROOT / "app.yaml").read_text())["env_variables"])
+    assert {"RELAY_CONFIG", "RELAY_LEDGER"} <= names <= variables_read()
+    assert [name for name in names if name == "PORT" or re.match(r"GAE_|GOOGLE_|K_|.*_EMULATOR_", name)] == []
 
 
 def said_events() -> Iterator[str]:
