@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 LAYERS = {
     "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
     "rules": """
-        header_policy border downstreams policy dispatch retry machine documents problems records record_text gaps
-        lengths timeline waterfall api_schemas openapi addresses
+        header_policy border downstreams policy dispatch retry machine ledger documents problems records record_text
+        gaps lengths timeline waterfall api_schemas openapi addresses
     """,
-    "edges": "cloud_tasks egress gate identity journal ledger listener logs sender tracing watch",
+    "edges": "cloud_tasks egress gate identity journal sqlite_ledger listener logs sender tracing watch",
     "flows": "enqueue pulse readiness relay running",
     "shells": """
         __main__ app assembly cli console demo dev doors provision relay_file samples serve settings testing localqueue
@@ -60,7 +60,7 @@ KNOWN_TO = {
     "flask": {"app", "assembly", "console", "samples"},
     "grpc": {"cloud_tasks"},
     "gunicorn": {"serve"},
-    "sqlite3": {"ledger"},
+    "sqlite3": {"sqlite_ledger"},
     "urllib3": {"egress", "sender"},
     "yaml": {"relay_file"},
 }

@@ -12,8 +12,9 @@ from example_rows import NOW, TASK_ID, call, policy, row
 from traced_relay.calls import Callback
 from traced_relay.clock import ManualClock
 from traced_relay.errors import Unavailable
-from traced_relay.ledger import Selection, SqliteLedger
+from traced_relay.ledger import Selection
 from traced_relay.rows import Attempt, Response, Row
+from traced_relay.sqlite_ledger import SqliteLedger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +59,7 @@ FULL = row(
     finished_at=NOW + 3,
     first_started_at=NOW + 0.1,
     attempt=1,
-    failures=1,
+    started=1,
     interruptions=1,
     worker="w1",
     reason="http_503",

@@ -6,8 +6,9 @@ import pytest
 
 from example_rows import NOW, call, row
 from traced_relay.clock import ManualClock
-from traced_relay.ledger import Selection, SqliteLedger
+from traced_relay.ledger import Selection
 from traced_relay.rows import Attempt
+from traced_relay.sqlite_ledger import SqliteLedger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,9 @@ import pytest
 
 from example_rows import NOW, TASK_ID, row
 from traced_relay.clock import ManualClock
-from traced_relay.ledger import KEYS_KEPT, WORKERS_KEPT, SqliteLedger
+from traced_relay.ledger import KEYS_KEPT, WORKERS_KEPT
 from traced_relay.machine import Holder
+from traced_relay.sqlite_ledger import SqliteLedger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

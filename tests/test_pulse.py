@@ -8,9 +8,9 @@ import pytest
 
 from example_rows import NOW, row
 from traced_relay.clock import ManualClock
-from traced_relay.ledger import SqliteLedger
 from traced_relay.machine import Holder
 from traced_relay.pulse import BEAT, LEASE, Pulse
+from traced_relay.sqlite_ledger import SqliteLedger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

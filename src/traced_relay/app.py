@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from traced_relay.enqueue import Enqueuer
     from traced_relay.gate import Principal
     from traced_relay.journal import Journal
-    from traced_relay.ledger import SqliteLedger
+    from traced_relay.ledger import Ledger
     from traced_relay.relay import Relay
     from traced_relay.rows import Row
 
@@ -49,7 +49,7 @@ class Api:
         *,
         enqueuer: Enqueuer,
         relay: Relay,
-        ledger: SqliteLedger,
+        ledger: Ledger,
         journal: Journal,
         clock: Clock,
         project: str,

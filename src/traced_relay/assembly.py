@@ -23,13 +23,13 @@ from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.gate import GOOGLE_ISSUERS, Certificates, Gate, Keys
 from traced_relay.identity import IdTokens
 from traced_relay.journal import Journal
-from traced_relay.ledger import SqliteLedger
 from traced_relay.policy import Policy
 from traced_relay.pulse import Pulse
 from traced_relay.readiness import Readiness
 from traced_relay.relay import Relay, Worker
 from traced_relay.running import RunningCalls
 from traced_relay.sender import Sender
+from traced_relay.sqlite_ledger import SqliteLedger
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from traced_relay.downstreams import Downstream
     from traced_relay.gate import Principal
     from traced_relay.journal import Journal
-    from traced_relay.ledger import SqliteLedger
+    from traced_relay.ledger import Ledger
     from traced_relay.policy import Policy
 
 DEFAULT_TIMEOUT = 600.0
@@ -64,7 +64,7 @@ class Enqueuer:
     def __init__(
         self,
         *,
-        ledger: SqliteLedger,
+        ledger: Ledger,
         cloud_tasks: CloudTasks,
         journal: Journal,
         tracer: Tracer,

@@ -10,7 +10,7 @@ from traced_relay.errors import Unavailable
 
 if TYPE_CHECKING:
     from traced_relay.clock import Clock
-    from traced_relay.ledger import SqliteLedger
+    from traced_relay.ledger import Ledger
 
 BEAT = 5.0
 LEASE = 15.0
@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 class Pulse:
     """Keeps *worker* alive in the ledger until it is stopped; a process that dies is believed dead a lease later."""
 
-    def __init__(self, ledger: SqliteLedger, worker: str, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, worker: str, clock: Clock) -> None:
         self._ledger = ledger
         self._worker = worker
         self._clock = clock

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from traced_relay.cloud_tasks import CloudTasks
     from traced_relay.dispatch import Dispatch
     from traced_relay.journal import Journal
-    from traced_relay.ledger import SqliteLedger
+    from traced_relay.ledger import Ledger
     from traced_relay.policy import Policy
     from traced_relay.rows import Attempt
     from traced_relay.running import RunningCalls
@@ -69,7 +69,7 @@ class Relay:
     def __init__(
         self,
         *,
-        ledger: SqliteLedger,
+        ledger: Ledger,
         cloud_tasks: CloudTasks,
         sender: Sender,
         journal: Journal,
