@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 LAYERS = {
     "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
     "rules": """
-        header_policy border downstreams policy dispatch retry machine ledger documents problems records record_text
-        gaps lengths timeline waterfall api_schemas openapi addresses
+        header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records record_text
+        gaps lengths listing timeline waterfall api_schemas openapi addresses
     """,
-    "edges": "cloud_tasks egress gate identity journal sqlite_ledger listener logs sender tracing watch",
-    "flows": "enqueue pulse readiness relay running",
+    "edges": "cloud_tasks egress gate identity journal sqlite_ledger listener logs rhythm sender tracing watch",
+    "flows": "enqueue pulse readiness relay running steering steps sweeper",
     "shells": """
         __main__ app assembly cli console demo dev doors provision relay_file samples serve settings testing localqueue
     """,
@@ -44,6 +44,10 @@ ORDER = list(LAYERS)
 THAT_MEET = {
     ("sender", "egress"),  # its way out
     ("relay", "running"),  # the calls that it has out
+    ("relay", "steps"),  # what all do who decide about a row
+    ("steering", "steps"),
+    ("sweeper", "steps"),
+    ("pulse", "running"),  # what it learns of, and what it would hold too long
     ("relay", "pulse"),  # for how long nobody else judges what it holds
 }
 QUEUE_MAY_IMPORT = {"agenda", "clock", "errors", "listener", "watch"}

@@ -65,6 +65,11 @@ class Settings:
         return self.platform == "local"
 
     @property
+    def has_cron(self) -> bool:
+        """Whether others ask for the sweeps: on Google's platforms a process may sleep between requests."""
+        return self.platform in ("app_engine", "cloud_run")
+
+    @property
     def host(self) -> str:
         return "127.0.0.1" if self.is_local else "0.0.0.0"  # noqa: S104  (the platform's router is what reaches it)
 
