@@ -76,7 +76,9 @@ def test_the_awaited_dispatch_begins_the_attempt() -> None:
 
 
 def test_a_later_attempt_keeps_when_the_first_one_started() -> None:
-    before = row(state="waiting", attempt=1, awaited=2, started=1, first_started_at=NOW - 60, attempts=(FIRST,), revision=3)
+    before = row(
+        state="waiting", attempt=1, awaited=2, started=1, first_started_at=NOW - 60, attempts=(FIRST,), revision=3
+    )
     after = committed(arrived(before, 2))
     assert (after.attempt, after.first_started_at, after.revision) == (2, NOW - 60, 4)
     assert [attempt.attempt for attempt in after.attempts] == [1, 2]
@@ -230,7 +232,9 @@ def test_an_answer_of_an_earlier_attempt_gives_way_to_none() -> None:
 
 def test_no_attempt_starts_past_the_time_the_policy_gives() -> None:
     hurried = call(retry=policy(max_retry_duration="60s"))
-    before = row(call=hurried, state="waiting", attempt=1, awaited=2, started=1, first_started_at=NOW, attempts=(FIRST,))
+    before = row(
+        call=hurried, state="waiting", attempt=1, awaited=2, started=1, first_started_at=NOW, attempts=(FIRST,)
+    )
     assert arrived(before, 2, now=NOW + 60).begins
     step = arrived(before, 2, now=NOW + 60.1)
     assert step == Step(DONE, step.row, says=(OVER,))
