@@ -22,9 +22,9 @@ LAYERS = {
     "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
     "rules": """
         header_policy border downstreams policy dispatch retry machine ledger documents problems records record_text
-        gaps lengths timeline waterfall api_schemas openapi addresses
+        gaps lengths timeline waterfall api_schemas openapi addresses webhooks
     """,
-    "edges": "cloud_tasks egress gate identity journal sqlite_ledger listener logs sender tracing watch",
+    "edges": "cloud_tasks egress gate identity journal sqlite_ledger listener logs sender signing tracing watch",
     "flows": "enqueue pulse readiness relay running",
     "shells": """
         __main__ app assembly cli console demo dev doors provision relay_file samples serve settings testing localqueue
