@@ -109,7 +109,7 @@ class SigningSecrets:
         version = name if "/versions/" in name else f"{name}/versions/latest"
         try:
             answer = self._connected().get(f"{self._url}/v1/{version}:access", timeout=TIMEOUT, allow_redirects=False)
-        except (GoogleAuthError, OSError, ValueError) as exc:
+        except (GoogleAuthError, OSError, LookupError, ValueError) as exc:  # google-auth lets a KeyError through
             raise IdentityFailed(f"no signing secret: {name} is out of reach") from exc
         if answer.status_code != requests.codes.ok:
             raise IdentityFailed(f"no signing secret: Secret Manager answers {answer.status_code} for {name}")
