@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 LAYERS = {
     "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
     "rules": """
-        header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records record_text
-        gaps lengths listing timeline waterfall api_schemas openapi addresses
+        header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records
+        record_text gaps lengths listing timeline waterfall api_schemas openapi addresses webhooks
     """,
-    "edges": "cloud_tasks egress gate identity journal sqlite_ledger listener logs rhythm sender tracing watch",
+    "edges": "cloud_tasks egress gate identity journal sqlite_ledger listener logs rhythm sender signing tracing watch",
     "flows": "enqueue pulse readiness relay running steering steps sweeper",
     "shells": """
         __main__ app assembly cli console demo dev doors provision relay_file samples serve settings testing localqueue
