@@ -23,7 +23,7 @@ LAYERS = {
         header_policy border downstreams policy dispatch retry machine documents problems records record_text gaps
         lengths timeline waterfall api_schemas openapi addresses
     """,
-    "edges": "cloud_tasks egress gate identity journal ledger listener logs sender tracing watch",
+    "edges": "answers cloud_tasks egress gate identity journal ledger listener logs sender tracing watch",
     "flows": "enqueue pulse readiness relay running",
     "shells": """
         __main__ app assembly cli console demo dev doors provision relay_file samples serve settings testing localqueue
@@ -42,6 +42,7 @@ ROOMS = {
 ORDER = list(LAYERS)
 THAT_MEET = {
     ("sender", "egress"),  # its way out
+    ("egress", "answers"),  # what comes back on it
     ("relay", "running"),  # the calls that it has out
     ("relay", "pulse"),  # for how long nobody else judges what it holds
 }

@@ -93,7 +93,8 @@ class Relay:
 
     def dispatch(self, dispatch: Dispatch, body: bytes) -> Answer:
         """Work one delivery; Unavailable and EnqueueFailed leave it to be delivered again."""
-        if (refusal := self._running.refusal()) is not None:
+        refusal = self._running.refusal() or (None if self._sender.has_room() else "capacity")
+        if refusal is not None:
             self._journal.deferred(dispatch, reason=refusal, detail="no further call is taken on here")
             return Answer(AGAIN, reason=refusal)
         for _ in range(CHANGES_MET):
@@ -117,7 +118,7 @@ class Relay:
             self._apply(Step(row=running, says=step.says), row, delivery)
             tracing.started(self._tracer, running.queue, _send_context(running), at=self._clock.now())
             exchange = self._send(running, delivery, guard)
-            if exchange.ending.reason == "interrupted":
+            if exchange.ending.reason == "interrupted" and guard.is_cut:
                 tracing.interrupted(get_current_span())
                 return Answer(AGAIN, running, "interrupted")
             return self._finish(running, exchange, delivery)
