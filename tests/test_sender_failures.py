@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import socket
+import subprocess
+import sys
 import warnings
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -199,3 +203,79 @@ def test_an_answer_that_is_refused_leaves_no_socket_open(sender: Sender) -> None
         sent_to(sender, says(OK, b"Content-Length: 3, 4\r\n\r\nabcd"))
         gc.collect()
     assert [str(warning.message) for warning in caught if warning.category is ResourceWarning] == []
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_lookup_that_finds_no_descriptor_left_is_no_fault_of_the_downstreams(number: int) -> None:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    sender = Sender(SystemClock(), no_token, resolve=fail)
+    assert sent(sender, "http://name.example/").ending == failed_unsent("interrupted")
+    sender.close()
+
+
+STARVES = """
+import os, resource, socket, sys
+from traced_relay.calls import Call, RetryPolicy
+from traced_relay.clock import SystemClock
+from traced_relay.downstreams import Downstream
+from traced_relay.sender import Sender
+from traced_relay.watch import Watch
+
+def leave(count):
+    held = []
+    while True:
+        try:
+            held.append(os.dup(0))
+        except OSError:
+            break
+    for number in held[:count]:
+        os.close(number)
+    return held[count:]
+
+def resolve(host, port, **_):
+    if host == "lookup.example":
+        raise socket.gaierror(socket.EAI_AGAIN, "as it is said where no descriptor is left")
+    return socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM)
+
+sender = Sender(SystemClock(), str, resolve=resolve)
+rule = Downstream(name="any", url="http://*:*/", auth="none", allow_private=True)
+hosts = ("name.example", "lookup.example")
+
+def send(host):
+    with Watch(SystemClock()).over(5.0) as guard:
+        call = Call(url=f"http://{host}:{sys.argv[1]}/", timeout=5.0, retry=RetryPolicy())
+        ending = sender.send(call, rule, "key", guard).ending
+        return ending.status_code or f"{ending.reason}:{ending.was_sent}"
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+for count in (0, 1, 2):
+    held = leave(count)
+    has_room, said = sender.has_room(), [send(host) for host in hosts]
+    for number in held:
+        os.close(number)
+    print(has_room, *said)
+print(sender.has_room(), *[send(host) for host in hosts])
+"""
+
+
+@pytest.mark.whole
+def test_a_process_without_descriptors_blames_itself_and_leaks_none() -> None:
+    with RawDownstream(says(OK, b"Content-Length: 0\r\n\r\n")) as downstream:
+        ran = subprocess.run(
+            [sys.executable, "-W", "error", "-c", STARVES, str(downstream.port)],
+            env={"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    ours = "interrupted:False"
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines() == [
+        f"False {ours} {ours}",
+        f"False {ours} {ours}",
+        f"False 200 {ours}",
+        "True 200 dns_failed:False",
+    ]
