@@ -24,7 +24,9 @@ LAYERS = {
         header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records
         record_text gaps lengths listing timeline waterfall api_schemas openapi addresses webhooks
     """,
-    "edges": "cloud_tasks egress gate identity journal sqlite_ledger listener logs rhythm sender signing tracing watch",
+    "edges": """
+        answers cloud_tasks egress gate identity journal sqlite_ledger listener logs rhythm sender signing tracing watch
+    """,
     "flows": "enqueue pulse readiness relay running steering steps sweeper",
     "shells": """
         __main__ app assembly cli console demo dev doors provision relay_file samples serve settings testing localqueue
@@ -43,6 +45,7 @@ ROOMS = {
 ORDER = list(LAYERS)
 THAT_MEET = {
     ("sender", "egress"),  # its way out
+    ("egress", "answers"),  # what comes back on it
     ("relay", "running"),  # the calls that it has out
     ("relay", "steps"),  # what all do who decide about a row
     ("steering", "steps"),

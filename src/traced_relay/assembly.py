@@ -20,6 +20,7 @@ from traced_relay.clock import Clock, SystemClock
 from traced_relay.cloud_tasks import CloudTasks
 from traced_relay.documents import Links
 from traced_relay.doors import Doors
+from traced_relay.downstreams import Downstream
 from traced_relay.enqueue import Enqueuer
 from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.gate import GOOGLE_ISSUERS, Certificates, Gate, Keys
@@ -132,7 +133,11 @@ class Assembly:
             max_timeout=settings.max_timeout,
             own_hosts=settings.own_hosts,
             receivers=[
-                Receiver(listed.rule(), listed.secret or settings.callback_secret) for listed in rules.callbacks
+                Receiver(
+                    Downstream(name="callback", url=listed.url, auth="none", allow_private=listed.allow_private),
+                    listed.secret or settings.callback_secret,
+                )
+                for listed in rules.callbacks
             ],
         )
         enqueuer = Enqueuer(

@@ -97,7 +97,8 @@ class Relay:
 
     def dispatch(self, dispatch: Dispatch, body: bytes) -> Answer:
         """Work one delivery; Unavailable and EnqueueFailed leave it to be delivered again."""
-        if (refusal := self._running.refusal()) is not None:
+        refusal = self._running.refusal() or (None if self._sender.has_room() else "capacity")
+        if refusal is not None:
             self._journal.deferred(dispatch, reason=refusal, detail="no further call is taken on here")
             return Answer(AGAIN, reason=refusal)
         for _ in range(CHANGES_MET):
@@ -122,7 +123,11 @@ class Relay:
         with self._processing(step.row, delivery) as running, self._running.hold(running, delivery) as guard:
             self._steps.commit(replace(step, row=running), row, delivery=delivery)
             tracing.started(self._tracer, running.queue, tracing.parent_context(running.carrier), at=self._clock.now())
-            return self._finish(running, self._send(running, delivery, guard), delivery)
+            exchange = self._send(running, delivery, guard)
+            if exchange.ending.reason == "interrupted" and guard.is_cut:
+                tracing.interrupted(get_current_span())
+                return Answer(AGAIN, running, "interrupted")
+            return self._finish(running, exchange, delivery)
 
     def _read(self, dispatch: Dispatch, body: bytes) -> tuple[Delivery, Row | None]:
         """The row the delivery is about; None, with a record, where a retry could not mend it."""
@@ -236,9 +241,6 @@ class Relay:
         return webhooks.sign(self._signing_keys(receiver.secret), row.task_id, self._clock.now(), row.call.body)
 
     def _finish(self, row: Row, exchange: Exchange, delivery: Delivery) -> Answer:
-        if exchange.ending.reason == "interrupted":
-            tracing.interrupted(get_current_span())
-            return Answer(AGAIN, row, "interrupted")
         if exchange.ending.reason == "cancelled":
             tracing.judged(get_current_span(), verdict="cancelled", reason="cancelled")
             raise _Overtaken
