@@ -22,9 +22,12 @@ LAYERS = {
     "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
     "rules": """
         header_policy border downstreams policy dispatch retry machine ledger documents problems records record_text
-        gaps lengths timeline waterfall api_schemas openapi addresses
+        gaps lengths timeline waterfall api_schemas openapi addresses stored_rows
     """,
-    "edges": "cloud_tasks egress gate identity journal sqlite_ledger listener logs sender tracing watch",
+    "edges": """
+        cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate identity
+        journal listener logs sender sqlite_ledger tracing watch
+    """,
     "flows": "enqueue pulse readiness relay running",
     "shells": """
         __main__ app assembly cli console demo dev doors provision relay_file samples serve settings testing localqueue
@@ -42,6 +45,9 @@ ROOMS = {
 }
 ORDER = list(LAYERS)
 THAT_MEET = {
+    ("firestore_ledger", "firestore_requests"),  # the store, as it may be asked
+    *(("firestore_ledger", "firestore_queries"), ("firestore_workers", "firestore_queries")),  # and what for
+    ("firestore_ledger", "firestore_workers"),  # a part of it
     ("sender", "egress"),  # its way out
     ("relay", "running"),  # the calls that it has out
     ("relay", "pulse"),  # for how long nobody else judges what it holds
