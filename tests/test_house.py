@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 LAYERS = {
     "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
     "rules": """
-        header_policy border downstreams policy dispatch retry machine ledger documents problems records record_text
-        gaps lengths timeline waterfall api_schemas openapi addresses stored_rows
+        header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records
+        record_text gaps lengths listing timeline waterfall api_schemas openapi addresses stored_rows webhooks
     """,
     "edges": """
-        cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate identity
-        journal listener logs sender sqlite_ledger tracing watch
+        answers cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate identity
+        journal sqlite_ledger listener logs rhythm sender signing tracing watch
     """,
-    "flows": "enqueue pulse readiness relay running",
+    "flows": "enqueue pulse readiness relay running steering steps sweeper",
     "shells": """
         __main__ app assembly cli console demo dev doors provision relay_file samples serve settings testing localqueue
     """,
@@ -49,7 +49,12 @@ THAT_MEET = {
     *(("firestore_ledger", "firestore_queries"), ("firestore_workers", "firestore_queries")),  # and what for
     ("firestore_ledger", "firestore_workers"),  # a part of it
     ("sender", "egress"),  # its way out
+    ("egress", "answers"),  # what comes back on it
     ("relay", "running"),  # the calls that it has out
+    ("relay", "steps"),  # what all do who decide about a row
+    ("steering", "steps"),
+    ("sweeper", "steps"),
+    ("pulse", "running"),  # what it learns of, and what it would hold too long
     ("relay", "pulse"),  # for how long nobody else judges what it holds
 }
 QUEUE_MAY_IMPORT = {"agenda", "clock", "errors", "listener", "watch"}

@@ -81,7 +81,7 @@ class TaskLife(RuleBasedStateMachine):
             assert step.row.revision == self.row.revision + 1
             self.history.append(step.row)
         if step.creates:
-            self.tasks.add(self.row.attempt + 1)
+            self.tasks.add(self.row.awaited)
         if self.row.state != "running":
             self.holder = Holder.LOST
         self.ends += [said.event for said in step.says if said.event == "task.finished"]
@@ -107,12 +107,12 @@ class TaskLife(RuleBasedStateMachine):
     @invariant()
     def retries_are_the_failures_before_the_last_attempt(self) -> None:
         assert self.row.retry_count == sum(attempt.reason is not None for attempt in self.row.attempts[:-1])
-        assert self.row.failures == sum(attempt.reason is not None for attempt in self.row.attempts)
+        assert self.row.started == len(self.row.attempts)
 
     @invariant()
     def a_task_that_has_not_ended_is_held_or_awaited(self) -> None:
         if self.row.state in ("queued", "waiting"):
-            assert self.row.attempt + 1 in self.tasks
+            assert self.row.awaited in self.tasks
             assert (self.row.worker, self.row.next_attempt_at is None) == (None, False)
         else:
             assert (self.row.worker is not None) == (self.row.state == "running")

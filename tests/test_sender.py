@@ -77,7 +77,7 @@ sender = Sender(SystemClock(), str)
 rule = Downstream(name="any", url="http://*:*/", auth="none", allow_private=True)
 with Watch(SystemClock()).over(5.0) as guard:
     call = Call(url=sys.argv[1], timeout=5.0, retry=RetryPolicy())
-    print(sender.send(call, rule, "key", guard).ending.status_code)
+    print(sender.send(call, rule, {}, guard).ending.status_code)
 """
 
 

@@ -63,7 +63,8 @@ class Database:
 
     def close(self) -> None:
         self._is_closed = True
-        self.client.close()
+        if self.client._firestore_api_internal is not None:  # it is made by the first request, and never closed
+            self.client._firestore_api.transport.close()
 
 
 class Requests:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from traced_relay.clock import Clock
     from traced_relay.dispatch import Delivery
     from traced_relay.journal import Journal
+    from traced_relay.ledger import Ledger
     from traced_relay.rows import Row
     from traced_relay.watch import Guard
 
@@ -74,6 +75,24 @@ class RunningCalls:
                 with self._lock:
                     del self._calls[key]
 
+    def cut(self, task_id: str) -> None:
+        """End the call of that task, if it is out: it was cancelled."""
+        self._cut([call for call in self._out() if call.row.task_id == task_id])
+
+    def cut_judged(self, ledger: Ledger) -> None:
+        """End what somebody else has judged while this process could not be seen to live."""
+        out = self._out()
+        stored = ledger.get_many([call.row.task_id for call in out]) if out else {}
+        self._cut([call for call in out if not _is_still(call.row, stored.get(call.row.task_id))])
+
+    def _out(self) -> list[_Call]:
+        with self._lock:
+            return list(self._calls.values())
+
+    def _cut(self, calls: list[_Call]) -> None:
+        for call in calls:
+            self._watch.cut(call.guard, "cancelled")
+
     def stop(self, signal: str) -> list[str]:
         """
         Cut every call and say so; the ids of those of which nothing had been sent.
@@ -99,3 +118,10 @@ class RunningCalls:
 
     def _ms_since(self, started: float) -> int:
         return round((self._clock.monotonic() - started) * 1000)
+
+
+def _is_still(row: Row, stored: Row | None) -> bool:
+    """Whether the ledger has that attempt as running still; not begun yet is not judged."""
+    if stored is None:
+        return False
+    return stored.revision < row.revision or (stored.state, stored.attempt) == ("running", row.attempt)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import signal
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
 
 from traced_relay import logs, tracing
 from traced_relay.assembly import Assembly
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from traced_relay.settings import Settings
 
+ACCEPT_AGAIN_AFTER = 0.1
+
 
 class _Lines(Logger):  # type: ignore[misc]
     """gunicorn's own lines go where all lines of libraries go; it has no access log."""
@@ -27,6 +31,17 @@ class _Lines(Logger):  # type: ignore[misc]
     def setup(self, cfg: Any) -> None:  # noqa: ARG002  (the signature is gunicorn's)
         self.error_log.propagate = True
         self.error_log.handlers.clear()
+
+
+class _Worker(ThreadWorker):  # type: ignore[misc]
+    def accept(self, *args: Any) -> None:
+        """Leave connections waiting while no descriptor is left; gunicorn would end, and all its calls with it."""
+        try:
+            super().accept(*args)
+        except OSError as exc:
+            if exc.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            Event().wait(ACCEPT_AGAIN_AFTER)
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -87,7 +102,7 @@ def serve(settings: Settings) -> None:
         {
             "bind": f"fd://{listening.detach()}",
             "workers": 1,
-            "worker_class": "gthread",
+            "worker_class": _Worker,
             "threads": settings.threads,
             "timeout": 0,
             "graceful_timeout": 1,

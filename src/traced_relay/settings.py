@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
+import secrets
 import socket
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import traced_relay
-from traced_relay import relay_file
+from traced_relay import relay_file, webhooks
 from traced_relay.durations import format_duration
 from traced_relay.errors import InvalidSettings
 
@@ -46,7 +48,8 @@ class Settings:
 
     *local* means the embedded queue on this machine: loopback only, its headers
     and its tokens are believed. *open_on_loopback* lets anybody on loopback
-    enqueue (`dev` without a file of rules).
+    enqueue (`dev` without a file of rules). *callback_secret* is for receivers
+    without one of their own: one or more secrets, or a name in Secret Manager.
     """
 
     project: str
@@ -60,10 +63,16 @@ class Settings:
     version: str = traced_relay.__version__
     instance: str = ""
     open_on_loopback: bool = False
+    callback_secret: str | None = field(default=None, repr=False)
 
     @property
     def is_local(self) -> bool:
         return self.platform == "local"
+
+    @property
+    def has_cron(self) -> bool:
+        """Whether others ask for the sweeps: on Google's platforms a process may sleep between requests."""
+        return self.platform in ("app_engine", "cloud_run")
 
     @property
     def host(self) -> str:
@@ -83,6 +92,10 @@ class Settings:
     @property
     def call_queues(self) -> list[str]:
         return [queue.name for queue in self.rules.queues if queue.use == "calls"]
+
+    @property
+    def callback_queue(self) -> str | None:
+        return next((queue.name for queue in self.rules.queues if queue.use == "callbacks"), None)
 
     @property
     def own_hosts(self) -> list[str]:
@@ -124,6 +137,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         threads=_number(environ, "RELAY_THREADS", 100, 1, 10_000),
         version=environ.get("GAE_VERSION") or environ.get("K_REVISION") or traced_relay.__version__,
         instance=environ.get("GAE_INSTANCE") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+        callback_secret=_callback_secret(environ),
     )
     _check_rules(settings)
     return settings
@@ -212,6 +226,20 @@ def _check_firestore(place: str) -> None:
         )
 
 
+def _callback_secret(environ: Mapping[str, str]) -> str | None:
+    """Checked here, so that a wrong one ends the start and not a callback; the error never shows it."""
+    source = environ.get("RELAY_CALLBACK_SECRET", "").strip()
+    if not source or webhooks.SECRET_NAME.fullmatch(source):
+        return source or None
+    try:
+        webhooks.parse_secrets(source)
+    except ValueError as exc:
+        raise InvalidSettings(
+            f"RELAY_CALLBACK_SECRET {exc}, or the name of a secret in Secret Manager: projects/P/secrets/S"
+        ) from None
+    return source
+
+
 def _check_rules(settings: Settings) -> None:
     rules, ceiling = settings.rules, MAX_TIMEOUT_HTTP_WORKER if settings.rules.worker.url else MAX_TIMEOUT_APP_ENGINE
     if settings.max_timeout > ceiling:
@@ -246,17 +274,27 @@ def for_dev(*, rules: RelayFile | None, project: str = "local", environ: Mapping
         platform="local",
         instance=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
         open_on_loopback=rules is None,
+        callback_secret=_callback_secret(environ) or f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
     )
     _check_rules(settings)
     return settings
 
 
 _DEV_RULES = {
-    "queues": [{"name": "relay", "max_dispatches_per_second": 500, "max_concurrent_dispatches": 1000}],
+    "queues": [
+        {"name": "relay", "max_dispatches_per_second": 500, "max_concurrent_dispatches": 1000},
+        {"name": "relay-callbacks", "for": "callbacks"},
+    ],
     "worker": {"app_engine": "default"},
     "downstreams": [
         {"name": "loopback", "url": "http://127.0.0.1:*/", "auth": "none", "allow_private": True},
         {"name": "localhost", "url": "http://localhost:*/", "auth": "none", "allow_private": True},
         {"name": "loopback6", "url": "http://[::1]:*/", "auth": "none", "allow_private": True},
     ],
+    "callbacks": [
+        {"url": "http://127.0.0.1:*/", "allow_private": True},
+        {"url": "http://localhost:*/", "allow_private": True},
+        {"url": "http://[::1]:*/", "allow_private": True},
+    ],
+    "callback_first_wait": "1s",
 }

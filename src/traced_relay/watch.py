@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from traced_relay.clock import Clock
 
-CutFor = Literal["deadline", "interrupted"]
+CutFor = Literal["deadline", "interrupted", "cancelled"]
 
 _logger = logging.getLogger(__name__)
 
@@ -95,6 +95,11 @@ class Watch:
                 guard.cut("interrupted")
             self._changed.notify()
         self._thread.join()
+
+    def cut(self, guard: Guard, reason: CutFor) -> None:
+        """End one exchange before its time."""
+        with self._changed:
+            guard.cut(reason)
 
     @property
     def is_over(self) -> bool:

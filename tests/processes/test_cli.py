@@ -30,7 +30,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def surroundings(**variables: str) -> dict[str, str]:
-    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ} | variables
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ} | variables
 
 
 def run(*arguments: str, directory: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -64,11 +64,12 @@ def taken() -> Iterator[int]:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), ["demo", "dev", "queue", "serve"]),
+        ((), ["demo", "dev", "queue", "serve", "verify-callback"]),
         (("demo",), ["waterfall"]),
         (("dev",), ["--port", "--tasks-port", "--data", "--config", "--log-format"]),
         (("queue",), ["--host", "--port", "--rest-port", "--data", "--queue", "--app-engine", "token"]),
         (("queue", "token"), ["EMAIL", "--audience"]),
+        (("verify-callback",), ["BODY", "--secret", "--header ", "--headers", "--tolerance", "webhook-signature: v1,"]),
         (("serve",), ["PORT", "relay.yaml", "CLOUD_TASKS_EMULATOR_HOST"]),
     ],
     ids=lambda value: "-".join(value) or "all" if isinstance(value, tuple) else "",
