@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 LARGEST_WITH_ROW = 400_000
 BODY_OUTLIVES = 7 * 86_400.0  # Firestore deletes what has expired in no certain order, and a day late
 
-_TRIES = 3
+_A_WHILE = 10.0  # so that nothing is forgotten while somebody still goes by it
 _COMPARED = ("revision", "round", "state", "noted_attempt", "callback_ended_at", "expires_at", "body_apart")
 
 
@@ -111,7 +111,7 @@ class FirestoreLedger:
         concerned = [row.task_id, row.callback_of, callback.task_id if callback else None]
         documents = [document(self._tasks, task_id) for task_id in concerned if task_id is not None]
         with self._database.requests() as requests:
-            for _ in range(_TRIES):
+            while True:  # for as long as one method has: what changes beside the row is in nobody's way
                 found = requests.read(documents, _COMPARED)
                 own = found.get(row.task_id)
                 if own is None or own.get("revision") != row.revision - 1:
@@ -124,7 +124,6 @@ class FirestoreLedger:
                     self._create(batch, callback)
                 if requests.commit(batch):
                     return True
-        raise Unavailable("the ledger cannot be used: too much else changes beside the row")
 
     def _change(self, batch: Any, row: Row, stored: Any) -> None:
         changes = self._columns(row)
@@ -238,8 +237,8 @@ class FirestoreLedger:
     def expire(self, limit: int) -> int:
         """Keys and workers whose time is over are forgotten with the rows."""
         with self._database.requests() as requests:
-            self._forget(requests, self._workers.documents, "seen_at", WORKERS_KEPT, limit)
-            self._forget(requests, self._keys, "seen_at", KEYS_KEPT, limit)
+            self._forget(requests, self._workers.documents, "seen_at", WORKERS_KEPT + _A_WHILE, limit)
+            self._forget(requests, self._keys, "seen_at", KEYS_KEPT + _A_WHILE, limit)
             return self._forget(requests, self._tasks, "expires_at", 0.0, limit)
 
     def _forget(self, requests: Requests, collection: Any, field: str, kept: float, limit: int) -> int:
