@@ -22,10 +22,11 @@ LAYERS = {
     "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
     "rules": """
         header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records
-        record_text gaps lengths listing timeline waterfall api_schemas openapi addresses webhooks
+        record_text gaps lengths listing timeline waterfall api_schemas openapi addresses stored_rows webhooks
     """,
     "edges": """
-        answers cloud_tasks egress gate identity journal sqlite_ledger listener logs rhythm sender signing tracing watch
+        answers cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate identity
+        journal sqlite_ledger listener logs rhythm sender signing tracing watch
     """,
     "flows": "enqueue pulse readiness relay running steering steps sweeper",
     "shells": """
@@ -44,6 +45,9 @@ ROOMS = {
 }
 ORDER = list(LAYERS)
 THAT_MEET = {
+    ("firestore_ledger", "firestore_requests"),  # the store, as it may be asked
+    *(("firestore_ledger", "firestore_queries"), ("firestore_workers", "firestore_queries")),  # and what for
+    ("firestore_ledger", "firestore_workers"),  # a part of it
     ("sender", "egress"),  # its way out
     ("egress", "answers"),  # what comes back on it
     ("relay", "running"),  # the calls that it has out

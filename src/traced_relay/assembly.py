@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
     from opentelemetry.sdk.trace import TracerProvider
 
+    from traced_relay.ledger import Ledger
     from traced_relay.logs import Log
     from traced_relay.settings import Settings
 
@@ -76,7 +77,7 @@ class Assembly:
         self._worker = Worker(uuid.uuid4().hex, settings.version, settings.instance)
         queues = f"projects/{settings.project}/locations/{settings.location}/queues"
         self._journal = Journal(log, queues)
-        self.ledger = SqliteLedger(self._clock, _file_of(settings.ledger), retention=settings.rules.retention)
+        self.ledger = _open_ledger(settings, self._clock)
         self._cloud_tasks = self._make_cloud_tasks()
         self._sender = sender or Sender(self._clock, IdTokens().token, connections=settings.threads)
         self._running = RunningCalls(
@@ -209,7 +210,7 @@ class Assembly:
     @staticmethod
     def check(settings: Settings) -> None:
         """Raise now, in one line, what would else end a worker: no ledger that opens, no Google credentials."""
-        SqliteLedger(SystemClock(), _file_of(settings.ledger)).close()
+        _open_ledger(settings, SystemClock()).close()
         if settings.emulator is None:
             try:
                 google.auth.default()
@@ -260,5 +261,15 @@ class Assembly:
         return f"{scheme}://{request.host}"
 
 
-def _file_of(ledger: str) -> Path | None:
-    return None if ledger == "memory" else Path(ledger.removeprefix("sqlite:"))
+def _open_ledger(settings: Settings, clock: Clock) -> Ledger:
+    """Of Firestore nothing is asked yet, so this may happen before a fork; a file is opened, or made."""
+    kind, _, place = settings.ledger.partition(":")
+    retention = settings.rules.retention
+    if kind != "firestore":
+        return SqliteLedger(clock, Path(place) if place else None, retention=retention)
+    try:
+        from traced_relay.firestore_ledger import FirestoreLedger
+    except ImportError as exc:
+        raise InvalidSettings(f"RELAY_LEDGER {settings.ledger} needs: pip install 'traced-relay[firestore]'") from exc
+    database, _, collection = place.rpartition("/")
+    return FirestoreLedger(settings.project, database or "(default)", collection, retention=retention)

@@ -36,6 +36,7 @@ VARIABLES = (
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 SPARE_THREADS = 8
+_LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
 
 Platform = Literal["app_engine", "cloud_run", "local", "other"]
 
@@ -196,12 +197,33 @@ def _emulator(environ: Mapping[str, str], platform: Platform) -> str | None:
 
 
 def _ledger(environ: Mapping[str, str], platform: Platform) -> str:
-    ledger = _required(environ, "RELAY_LEDGER", "where tasks are kept: memory or sqlite:FILE")
-    if ledger != "memory" and not re.fullmatch(r"sqlite:.+", ledger):
-        raise InvalidSettings(f"RELAY_LEDGER must be memory or sqlite:FILE, got {ledger[:80]!r}")
-    if platform in ("app_engine", "cloud_run"):
-        raise InvalidSettings(f"RELAY_LEDGER must not be {ledger[:80]} on {platform}: its disk is memory and is lost")
+    ledger = _required(environ, "RELAY_LEDGER", f"where tasks are kept: {_LEDGERS}")
+    kind, _, place = ledger.partition(":")
+    if kind == "firestore":
+        _check_firestore(place)
+    elif ledger != "memory" and not (kind == "sqlite" and place):
+        raise InvalidSettings(f"RELAY_LEDGER must be {_LEDGERS}, got {ledger[:80]!r}")
+    elif platform in ("app_engine", "cloud_run"):
+        raise InvalidSettings(
+            f"RELAY_LEDGER must be firestore:[DATABASE/]COLLECTION on {platform}, not {ledger[:80]}:"
+            " its disk is memory and is lost"
+        )
     return ledger
+
+
+def _check_firestore(place: str) -> None:
+    """Firestore's own rules for names, and room for what is put behind the collection's."""
+    database, _, collection = place.rpartition("/")
+    if database != "(default)" and not re.fullmatch(r"[a-z][a-z0-9-]{2,61}[a-z0-9]", database or "none"):
+        raise InvalidSettings(
+            "RELAY_LEDGER: a database of Firestore is (default), or 4 to 63 of a-z, 0-9 and -, from a letter to no -,"
+            f" got {database[:80]!r}"
+        )
+    if not re.fullmatch(r"(?!__.*__$)[A-Za-z0-9_-]{1,100}", collection):
+        raise InvalidSettings(
+            "RELAY_LEDGER: a collection is 1 to 100 of A-Z, a-z, 0-9, _ and -, and not between double underscores,"
+            f" got {collection[:80]!r}"
+        )
 
 
 def _callback_secret(environ: Mapping[str, str]) -> str | None:

@@ -8,12 +8,10 @@ from contextlib import contextmanager
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from traced_relay.errors import Unavailable
 from traced_relay.ledger import FILTERS, KEYS_KEPT, WORKERS_KEPT, Tally
 from traced_relay.machine import Holder
-from traced_relay.rows import Row
+from traced_relay.stored_rows import columns_of, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
 
     from traced_relay.clock import Clock
     from traced_relay.ledger import Selection
+    from traced_relay.rows import Row
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tasks (
@@ -53,8 +52,6 @@ CREATE TABLE IF NOT EXISTS cuts (
     worker TEXT NOT NULL REFERENCES workers ON DELETE CASCADE, task_id TEXT NOT NULL, PRIMARY KEY (worker, task_id)
 ) WITHOUT ROWID;
 """
-# Bytes are kept apart from what is written with every change, and so is what changes by itself.
-_APART: Any = {"call": {"body"}, "response": {"body"}, "noted_attempt": True, "callback_ended_at": True}
 _STORED = "document, noted_attempt, callback_ended_at"
 _REMOVE = "DELETE FROM tasks WHERE task_id = ? AND revision = ? AND noted_attempt = 0"
 # An empty answer has its place too: it follows one that was not. The same one again is not written again.
@@ -71,7 +68,6 @@ _PENDING_CALLBACKS = (
     " WHERE kind = 'callback' AND state NOT IN ('succeeded', 'failed', 'cancelled')"
 )
 _VERSION = 2
-_OWN_COLUMNS = (*FILTERS, "next_attempt_at", "worker", "round", "callback_ended_at", "revision")
 
 
 class SqliteLedger:
@@ -246,9 +242,7 @@ class SqliteLedger:
             return gone.rowcount
 
     def _columns(self, row: Row) -> tuple[list[str], list[Any]]:
-        values: dict[str, Any] = {name: getattr(row, name) for name in _OWN_COLUMNS}
-        values["expires_at"] = row.expires_at(self._retention)
-        values["document"] = row.model_dump_json(exclude=_APART)
+        values = columns_of(row) | {"expires_at": row.expires_at(self._retention)}
         return list(values), list(values.values())
 
     @contextmanager
@@ -291,13 +285,10 @@ def _open(file: Path | None) -> sqlite3.Connection:
 
 def _row(stored: tuple[str, int, float | None], bodies: Mapping[str, bytes]) -> Row:
     document, noted_attempt, callback_ended_at = stored
-    try:
-        row = Row.model_validate_json(document, extra="ignore")
-    except ValidationError as exc:
-        raise Unavailable(f"the ledger holds a row this version cannot read: {exc.error_count()} problems") from exc
-    changes: dict[str, Any] = {"noted_attempt": noted_attempt, "callback_ended_at": callback_ended_at}
-    if "call" in bodies:
-        changes["call"] = row.call.model_copy(update={"body": bodies["call"]})
-    if row.response and "response" in bodies:
-        changes["response"] = row.response.model_copy(update={"body": bodies["response"]})
-    return row.model_copy(update=changes)
+    return row_of(
+        document,
+        noted_attempt=noted_attempt,
+        callback_ended_at=callback_ended_at,
+        body=bodies.get("call", b""),
+        answer=bodies.get("response", b""),
+    )
