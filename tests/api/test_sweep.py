@@ -80,8 +80,7 @@ def test_a_task_that_an_operator_purged_ends_as_removed_and_its_caller_learns_of
 def test_a_purge_sticks_where_nobody_knows_that_the_task_had_been_made(
     relay: RunningRelay, clock: ManualClock, downstream: Downstream
 ) -> None:
-    """As when the process died between making the task and noting it."""
-    made = stored(relay, clock, downstream.url)
+    made = stored(relay, clock, downstream.url)  # its process died between making the task and noting it
     name = f"{QUEUE}/tasks/{made.task_id}-1"
     task = {"task": {"name": name, "appEngineHttpRequest": {"relativeUri": "/health"}}}
     assert post(f"{relay.queue.rest_url}/v2/{QUEUE}/tasks", task).status == 200
