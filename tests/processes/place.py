@@ -41,6 +41,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def minted(queue: str, email: str, audience: str = AUDIENCE) -> str:
+    """An ID token, signed by the key of the queue at that address."""
+    host, port = queue.split(":")
+    command = [sys.executable, "-m", "traced_relay", "queue", "token", email, f"--audience={audience}"]
+    ran = subprocess.run([*command, f"--host={host}", f"--port={port}"], capture_output=True, text=True, check=True)
+    return ran.stdout.strip()
+
+
 class Place:
     """Everything a relay process needs; tasks go to it through App Engine's door unless *by_token*."""
 
@@ -68,10 +76,7 @@ class Place:
         )
 
     def token(self, email: str, audience: str = AUDIENCE) -> str:
-        host, port = self.queue.address.split(":")
-        command = [sys.executable, "-m", "traced_relay", "queue", "token", email, f"--audience={audience}"]
-        ran = subprocess.run([*command, f"--host={host}", f"--port={port}"], capture_output=True, text=True, check=True)
-        return ran.stdout.strip()
+        return minted(self.queue.address, email, audience)
 
     def bearer(self, email: str, audience: str = AUDIENCE) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token(email, audience)}"}

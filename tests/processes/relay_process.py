@@ -9,13 +9,29 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Condition, Thread
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class RelayProcess:
-    """Runs until it is killed or told to end; its records are read as they are printed."""
+    """
+    Runs until it is killed or told to end; its records are read as they are printed.
 
-    def __init__(self, *, config: Path, ledger: str, emulator: str, port: int) -> None:
+    What a kill tore off in the middle of a line is in *torn*.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Path,
+        ledger: str,
+        emulator: str,
+        port: int,
+        more: Mapping[str, str] | None = None,
+        is_awaited: bool = True,
+    ) -> None:
         environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH")}
         environ |= {
             "RELAY_CONFIG": str(config),
@@ -23,7 +39,10 @@ class RelayProcess:
             "CLOUD_TASKS_EMULATOR_HOST": emulator,
             "GOOGLE_CLOUD_PROJECT": "test-project",
             "PORT": str(port),
+            **(more or {}),
         }
+        self.port = port
+        self.torn: list[str] = []
         self.records: list[dict[str, Any]] = []
         self._changed = Condition()
         self._process = subprocess.Popen(
@@ -35,15 +54,22 @@ class RelayProcess:
         )
         self._reader = Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.wait_for("relay.started")
+        if is_awaited:
+            self.wait_for("relay.started")
 
     def _read(self) -> None:
         assert self._process.stdout
         with self._process.stdout as lines:
             for line in lines:
                 with self._changed:
-                    self.records.append(json.loads(line))
+                    self._keep(line)
                     self._changed.notify_all()
+
+    def _keep(self, line: str) -> None:
+        try:
+            self.records.append(json.loads(line))
+        except ValueError:
+            self.torn.append(line)
 
     def said(self, event: str, **fields: Any) -> list[dict[str, Any]]:
         wanted = {"event": event} | fields
@@ -64,15 +90,23 @@ class RelayProcess:
 
     def leave_descriptors(self, spare: int | None) -> int:
         """Let the worker open *spare* more files, None: as many as it likes; how many it has open."""
-        (worker,) = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        (worker,) = self.workers()
         taken = {int(entry.name) for entry in Path(f"/proc/{worker}/fd").iterdir()}
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         limit = most
         if spare is not None:
             free = (number for number in range(most) if number not in taken)
             limit = [next(free) for _ in range(spare + 1)][-1]
-        resource.prlimit(int(worker), resource.RLIMIT_NOFILE, (limit, most))
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, most))
         return len(taken)
+
+    def workers(self) -> list[int]:
+        """The processes that the server has made to do the work: one, or none for a moment."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()] if self.is_alive() else []
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
 
     def kill(self) -> None:
         """The whole process group at once, as when a machine is lost."""
@@ -90,5 +124,5 @@ class RelayProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
+        if self.is_alive():
             self.kill()
