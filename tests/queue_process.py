@@ -42,6 +42,9 @@ class QueueProcess:
                     self._announced.set()
         self._announced.set()
 
+    def signal(self, signal: int) -> None:
+        self._process.send_signal(signal)
+
     def send(self, signal: int) -> int:
         """The exit status it ends with on this *signal*."""
         self._process.send_signal(signal)

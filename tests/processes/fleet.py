@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from contextlib import suppress
+from random import Random
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,12 +14,11 @@ from place import AUDIENCE, free_port, minted
 from relay_process import RelayProcess
 from spreader import Spreader
 
-from asking import ask, post
+from asking import ask, get, post
 from queue_process import QueueProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from random import Random
 
 LOCATION = "projects/test-project/locations/us-central1"
 CALLER = "operator@p.iam.gserviceaccount.com"
@@ -31,7 +31,9 @@ queues:
 worker: {{app_engine: default}}
 audience: {AUDIENCE}
 callers: [{{email: {CALLER}, queues: "*", downstreams: "*", role: operator}}]
-downstreams: [{{name: all, url: "http://127.0.0.1:*/", auth: none, allow_private: true}}]
+downstreams:
+  - {{name: plain, url: "http://127.0.0.1:*/", auth: none, allow_private: true}}
+  - {{name: tls, url: "https://127.0.0.1:*/", auth: none, allow_private: true}}
 callbacks: [{{url: "http://127.0.0.1:*/", allow_private: true}}]
 callback_first_wait: 0.5s
 sweep_every: 1s
@@ -43,19 +45,27 @@ RETRIES = {"maxAttempts": -1, "maxRetryDuration": "0s", "minBackoff": "0.2s", "m
 class Fleet:
     """*url* leads to any of the relays; who is killed is decided by *random*."""
 
-    def __init__(self, directory: Path, size: int, ledger: str, random: Random, more: dict[str, str]) -> None:
-        self._random = random
+    def __init__(
+        self,
+        directory: Path,
+        size: int,
+        ledger: str,
+        *,
+        random: Random | None = None,
+        more: dict[str, str] | None = None,
+    ) -> None:
+        self._random = random or Random(0)
         self._ledger = ledger
-        self._environ = more | {"RELAY_CALLBACK_SECRET": SECRET, "RELAY_THREADS": "60"}
+        self._environ = (more or {}) | {"RELAY_CALLBACK_SECRET": SECRET, "RELAY_THREADS": "60"}
         self._config = directory / "relay.yaml"
         self._config.write_text(RULES)
         self._spreader = Spreader([free_port() for _ in range(size)])
         self.url = self._spreader.url
         self._options = (f"--data={directory / 'queue.db'}", f"--app-engine=default={self.url}")
-        self._queue = QueueProcess(*self._options)
+        self.queue = QueueProcess(*self._options)
         self._add_queues()
-        self.token = {"Authorization": f"Bearer {minted(self._queue.address, CALLER)}"}
-        self._relays = [self._relay(port) for port in self._spreader.ports]
+        self.token = {"Authorization": f"Bearer {minted(self.queue.address, CALLER)}"}
+        self.relays = [self._relay(port) for port in self._spreader.ports]
         self._past: list[RelayProcess] = []
         self._lock = Lock()
         self._restarting = Thread()
@@ -64,21 +74,17 @@ class Fleet:
     def _add_queues(self) -> None:
         for name in ("relay", "relay-callbacks"):
             document = {"name": f"{LOCATION}/queues/{name}", "retryConfig": RETRIES}
-            assert post(f"{self._queue.rest_url}/v2/{LOCATION}/queues", document).status == 200
+            assert post(f"{self.queue.rest_url}/v2/{LOCATION}/queues", document).status == 200
 
     def _relay(self, port: int) -> RelayProcess:
         return RelayProcess(
             config=self._config,
             ledger=self._ledger,
-            emulator=self._queue.address,
+            emulator=self.queue.address,
             port=port,
             more=self._environ,
             is_awaited=False,
         )
-
-    def wait_until_started(self) -> None:
-        for relay in self._relays:
-            relay.wait_for("relay.started", 40)
 
     def storm(self, seconds: float, shortest: float, longest: float, over: Event) -> None:
         """Kill somebody every so often, until the time is up or it is *over*."""
@@ -90,63 +96,76 @@ class Fleet:
         if self._restarting.is_alive():
             self._restarting.join(60)
 
+    def enqueue(self, url: str, **fields: Any) -> str:
+        """The task_id of a call that was accepted."""
+        answer = post(f"{self.url}/v1/tasks", {"url": url} | fields, **self.token)
+        assert answer.status == 202, answer.document
+        return str(answer.document["task_id"])
+
+    def document(self, task_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = get(f"{self.url}/v1/tasks/{task_id}", **self.token).document
+        return found
+
     def _strike(self) -> None:
         """A worker mostly, as a machine that runs out of memory does; else a whole relay, or the queue."""
         chosen = self._random.random()
         if chosen < 0.1:
             self._strike_queue()
         elif chosen < 0.2:
-            self._strike_relay(self._random.randrange(len(self._relays)))
+            self.replace(self._random.randrange(len(self.relays)))
         else:
             self._strike_worker()
 
     def _strike_worker(self) -> None:
-        workers = [pid for relay in self._relays for pid in relay.workers()]
+        workers = [pid for relay in self.relays for pid in relay.workers()]
         with suppress(ProcessLookupError, IndexError):
             os.kill(self._random.choice(workers), signal.SIGKILL)
             self.kills["worker"] += 1
 
-    def _strike_relay(self, number: int) -> None:
+    def replace(self, number: int) -> None:
+        """Kill a relay and start another one in its place."""
         with self._lock:
-            struck = self._relays[number]
+            struck = self.relays[number]
             struck.kill()
             self.kills["relay"] += 1
             self._past.append(struck)
             port = self._spreader.ports[number] = free_port()
-            self._relays[number] = self._relay(port)
+            self.relays[number] = self._relay(port)
 
     def _strike_queue(self) -> None:
         if self._restarting.is_alive():
             return
-        self._queue.send(signal.SIGKILL)
+        self.queue.send(signal.SIGKILL)
         self.kills["queue"] += 1
         self._restarting = Thread(target=self._restart_queue)
         self._restarting.start()
 
     def _restart_queue(self) -> None:
-        self._queue = QueueProcess(*self._options, port=self._queue.port, rest_port=self._queue.rest_port)
+        self.queue = QueueProcess(*self._options, port=self.queue.port, rest_port=self.queue.rest_port)
 
     def run_now(self, queue: str, task: str) -> int:
         """Have the queue dispatch a task before its time."""
-        return ask("POST", f"{self._queue.rest_url}/v2/{LOCATION}/queues/{queue}/tasks/{task}:run").status
+        return ask("POST", f"{self.queue.rest_url}/v2/{LOCATION}/queues/{queue}/tasks/{task}:run").status
 
     def fallen(self) -> list[RelayProcess]:
         """Relays that have ended by themselves."""
-        return [relay for relay in self._relays if not relay.is_alive()]
+        return [relay for relay in self.relays if not relay.is_alive()]
 
     def records(self) -> list[dict[str, Any]]:
         with self._lock:
-            return [record for relay in (*self._past, *self._relays) for record in list(relay.records)]
+            return [record for relay in (*self._past, *self.relays) for record in list(relay.records)]
 
     def torn(self) -> list[str]:
-        return [line for relay in (*self._past, *self._relays) for line in relay.torn]
+        return [line for relay in (*self._past, *self.relays) for line in relay.torn]
 
     def __enter__(self) -> Self:
         self._spreader.__enter__()
+        for relay in self.relays:
+            relay.wait_for("relay.started", 40)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for relay in self._relays:
+        for relay in self.relays:
             relay.__exit__()
-        self._queue.__exit__()
+        self.queue.__exit__()
         self._spreader.__exit__()

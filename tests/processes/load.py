@@ -9,14 +9,15 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import urllib3.exceptions
-
-from asking import ask, get, post
 from fates import FATES
 
+from asking import ask, get, post
+
 if TYPE_CHECKING:
-    from asking import Answer
     from fates import Fate
     from fleet import Fleet
+
+    from asking import Answer
 
 CALLERS = 4
 _NO_ANSWER = (urllib3.exceptions.HTTPError, ValueError)

@@ -74,8 +74,7 @@ def test_whatever_is_killed_each_task_ends_once_and_its_callback_comes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ledger, name, more = shared
-    with Fleet(tmp_path, relays, name, Random(SEED), more) as fleet:
-        fleet.wait_until_started()
+    with Fleet(tmp_path, relays, name, random=Random(SEED), more=more) as fleet:
         load = Load(fleet, SEED, tasks, seconds * 0.8, downstreams.url, receiver.url)
         load.start()
         fleet.storm(seconds, most / 5, most, Event())
