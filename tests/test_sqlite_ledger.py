@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from example_rows import FULL, TASK_ID, call, row
+from full_disk import full_disk
 from ledgers import changed, write
 from traced_relay.errors import Unavailable
 from traced_relay.ledger import Selection
@@ -79,17 +79,6 @@ def test_a_row_that_cannot_be_read_is_unavailable_and_not_guessed_at(clock: Manu
         rewrite(tmp_path / "ledger", "UPDATE tasks SET document = json_set(document, '$.state', 'dreaming')")
         with pytest.raises(Unavailable, match="cannot read: 1 problems"):
             ledger.get(TASK_ID)
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    """No file of this process grows past 64 KiB; the kernel says so as it would of a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_on_a_full_disk_nothing_is_half_made_and_later_all_is_well(clock: ManualClock, tmp_path: Path) -> None:

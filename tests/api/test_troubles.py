@@ -95,6 +95,26 @@ def test_a_calendar_that_is_set_back_during_a_call_makes_no_time_negative() -> N
         assert all(value is None or value >= 0 for name, value in record.items() if name.endswith("_ms"))
 
 
+@pytest.mark.parametrize("jump", [3600.0, -3600.0], ids=["ahead", "back"])
+def test_a_calendar_that_jumps_by_an_hour_loses_nothing_that_runs_or_waits(jump: float) -> None:
+    clock, swept = ShiftedClock(), []
+
+    def jump_and_sweep(_: Arrived) -> Response:
+        clock.behind = -jump
+        swept.append(get(f"{relay.url}/sweep").status)
+        return Response("ok")
+
+    with RunningRelay(clock=clock) as relay, Downstream(jump_and_sweep) as downstream:
+        waiting = post(f"{relay.url}/v1/tasks", {"url": downstream.url, "delay": "2h"}).document
+        receipt = post(f"{relay.url}/v1/tasks", {"url": downstream.url}).document
+        finished = relay.wait_for("task.finished", receipt["task_id"])
+        states = [get(r["links"]["status"]).document["state"] for r in (receipt, waiting)]
+        assert len(downstream.arrived) == 1
+    assert (finished["attempt_count"], states, swept) == (1, ["succeeded", "queued"], [200])
+    records = [record for record in relay.records.records() if record["event"] == "relay.swept"]
+    assert sum(record["workers_lost"] + record["recovered"] for record in records) == 0
+
+
 class BrokenQueue(grpc.GenericRpcHandler):
     """A queue that answers every method with an error of its own, and counts."""
 

@@ -1,0 +1,104 @@
+"""A ledger that is full, locked or slow: nobody is told that something was kept which was not."""
+
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from asking import ask, get, post
+from firestore_emulator import ledger_at
+from full_disk import full_disk
+from traced_relay.clock import SystemClock
+from traced_relay.errors import Unavailable
+from traced_relay.testing import Downstream, RunningRelay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+QUEUE_HEADERS = {"X-AppEngine-QueueName": "relay", "X-AppEngine-TaskName": "t"}
+SOON = 20  # milliseconds that SQLite waits for a lock; else seconds
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@contextmanager
+def full(_: Path) -> Iterator[None]:
+    with full_disk(1):
+        yield
+
+
+@pytest.mark.parametrize("away", [full, locked])
+def test_while_nothing_can_be_written_callers_get_503_and_the_queue_500_and_later_all_is_well(
+    tmp_path: Path, downstream: Downstream, away: Any
+) -> None:
+    file = tmp_path / "ledger.db"
+    with RunningRelay(ledger=file) as relay:
+        relay.assembly.ledger._db.execute(f"PRAGMA busy_timeout={SOON}")
+        waiting = post(f"{relay.url}/v1/tasks", {"url": downstream.url, "delay": "1h"}).document["task_id"]
+        dispatch = f'{{"task_id":"{waiting}","attempt":1}}'.encode()
+        with away(file):
+            refused = post(f"{relay.url}/v1/tasks", {"url": downstream.url}, Idempotency_Key="k")
+            cancelled = ask("POST", f"{relay.url}/v1/tasks/{waiting}:cancel")
+            delivered = ask("POST", f"{relay.url}/dispatch", body=dispatch, headers=QUEUE_HEADERS)
+            shown = get(f"{relay.url}/v1/tasks/{waiting}").document["state"]
+        assert (refused.status, cancelled.status, delivered.status, shown) == (503, 503, 500, "queued")
+        assert (downstream.arrived, len(get(f"{relay.url}/v1/tasks").document["tasks"])) == ([], 1)
+        assert ask("POST", f"{relay.url}/dispatch", body=dispatch, headers=QUEUE_HEADERS).status == 200
+        accepted = post(f"{relay.url}/v1/tasks", {"url": downstream.url}, Idempotency_Key="k")
+        for task_id in (waiting, accepted.document["task_id"]):
+            assert relay.wait_for("task.finished", task_id)["state"] == "succeeded"
+    assert len(downstream.arrived) == 2
+
+
+def test_a_slow_ledger_makes_waiting_longer_and_nothing_else(tmp_path: Path, downstream: Downstream) -> None:
+    file = tmp_path / "ledger.db"
+    with RunningRelay(ledger=file) as relay, ThreadPoolExecutor(1) as pool:
+        with locked(file):
+            asked = pool.submit(post, f"{relay.url}/v1/tasks", {"url": downstream.url})
+            with pytest.raises(TimeoutError):
+                asked.result(0.3)
+        answer = asked.result(10)
+        assert answer.status == 202
+        assert relay.wait_for("task.finished", answer.document["task_id"])["attempt_count"] == 1
+
+
+class SilentFirestore(grpc.GenericRpcHandler):
+    """Takes every request and answers none."""
+
+    def __init__(self) -> None:
+        self.over = Event()
+
+    def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        def wait(_: bytes, context: grpc.ServicerContext) -> bytes:
+            self.over.wait(30)
+            context.abort(grpc.StatusCode.CANCELLED, "")
+            raise AssertionError
+
+        return grpc.unary_unary_rpc_method_handler(wait)
+
+
+@pytest.mark.whole
+def test_a_firestore_that_says_nothing_is_unavailable_within_seconds() -> None:
+    silent, server, clock = SilentFirestore(), grpc.server(ThreadPoolExecutor(4)), SystemClock()
+    server.add_generic_rpc_handlers((silent,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    asked = clock.monotonic()
+    with closing(ledger_at(f"127.0.0.1:{port}", "calls")) as ledger, pytest.raises(Unavailable):
+        ledger.keep_alive("w", 15.0)
+    assert clock.monotonic() - asked < 12
+    silent.over.set()
+    server.stop(0).wait()

@@ -1,0 +1,135 @@
+"""Receivers of callbacks that are away for days, never finish, or turn out to be somewhere they may not be."""
+
+from __future__ import annotations
+
+import socket
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from werkzeug.wrappers import Response
+
+from asking import ask, get, post
+from sending import no_token
+from traced_relay.callbacks import callback_id
+from traced_relay.calls import DAY
+from traced_relay.clock import SystemClock
+from traced_relay.durations import parse_time
+from traced_relay.sender import BODY_KEPT, Sender
+from traced_relay.testing import Arrived, Downstream, ManualClock, RunningRelay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+ATTEMPTS = 10
+
+
+@pytest.fixture
+def relay(clock: ManualClock) -> Iterator[RunningRelay]:
+    with RunningRelay(clock=clock, callback_secret=SECRET) as running:
+        yield running
+
+
+def enqueued(relay: RunningRelay, downstream: Downstream, receiver: str) -> str:
+    answer = post(f"{relay.url}/v1/tasks", {"url": downstream.url, "callback": {"url": receiver}})
+    assert answer.status == 202, answer.document
+    return str(answer.document["task_id"])
+
+
+def callback_of(relay: RunningRelay, task_id: str) -> dict[str, Any]:
+    callback: dict[str, Any] = get(f"{relay.url}/v1/tasks/{task_id}").document["callback"]
+    return callback
+
+
+def after_attempt(relay: RunningRelay, task_id: str, number: int) -> dict[str, Any]:
+    """How the callback stands when so many attempts to deliver it are over."""
+    record = relay.records.wait_for("attempt.finished", callback_id(task_id, 1), 10, nth=number)
+    assert record is not None
+    return callback_of(relay, task_id)
+
+
+def test_a_receiver_that_is_away_for_three_days_is_tried_by_its_schedule_and_told_on_request(
+    relay: RunningRelay, clock: ManualClock, downstream: Downstream
+) -> None:
+    began = clock.now()
+    with Downstream(*[503] * ATTEMPTS) as receiver:
+        task_id = enqueued(relay, downstream, receiver.url)
+        for number in range(1, ATTEMPTS):
+            callback = after_attempt(relay, task_id, number)
+            assert (callback["state"], callback["attempt_count"]) == ("pending", number)
+            clock.advance(parse_time(callback["next_attempt_at"]) - clock.now() + 0.001)
+        failed = after_attempt(relay, task_id, ATTEMPTS)
+        relay.wait_for("task.finished", callback_id(task_id, 1))
+        assert 3 * DAY < clock.now() - began < 4 * DAY
+        assert (failed["state"], failed["attempt_count"], failed["reason"]) == ("failed", ATTEMPTS, "http_503")
+        document = get(f"{relay.url}/v1/tasks/{task_id}").document
+        assert (document["state"], parse_time(document["expires_at"])) == ("succeeded", clock.now() + 7 * DAY)
+        assert ask("POST", f"{relay.url}/v1/tasks/{task_id}:resend-callback").status == 202
+        arrived = receiver.wait_for(ATTEMPTS + 1)
+        assert relay.records.wait_for("task.finished", callback_id(task_id, 1), 10, nth=2)
+    assert callback_of(relay, task_id)["state"] == "delivered"
+    assert len({(told.headers["webhook-id"], told.body) for told in arrived}) == 1
+    assert len(downstream.arrived) == 1
+
+
+def test_a_receiver_that_hangs_is_cut_after_half_a_minute_and_told_again(
+    relay: RunningRelay, clock: ManualClock, downstream: Downstream
+) -> None:
+    over = Event()
+
+    def hang(_: Arrived) -> Response:
+        over.wait(20)
+        return Response("late")
+
+    with Downstream(hang) as receiver:
+        task_id = enqueued(relay, downstream, receiver.url)
+        receiver.wait_for(1)
+        clock.advance(29)
+        assert callback_of(relay, task_id)["attempt_count"] == 1
+        clock.advance(1)
+        assert after_attempt(relay, task_id, 1)["state"] == "pending"
+        clock.advance(2)
+        receiver.wait_for(2)
+        relay.wait_for("task.finished", callback_id(task_id, 1))
+        over.set()
+    (cut,) = [r for r in relay.records.records() if r.get("reason") == "timeout" and r["event"] == "attempt.finished"]
+    assert (cut["kind"], cut["latency_ms"], cut["blame"]) == ("callback", 30_000, "downstream")
+    assert callback_of(relay, task_id)["state"] == "delivered"
+
+
+def test_of_a_huge_answer_to_a_callback_little_is_kept(relay: RunningRelay, downstream: Downstream) -> None:
+    with Downstream(Response(b"x" * 65_536 for _ in range(320))) as receiver:
+        task_id = enqueued(relay, downstream, receiver.url)
+        relay.wait_for("task.finished", callback_id(task_id, 1))
+    stored = relay.assembly.ledger.get(callback_id(task_id, 1))
+    assert stored is not None
+    assert stored.response is not None
+    assert (stored.state, len(stored.response.body), stored.response.truncated) == ("succeeded", BODY_KEPT, True)
+
+
+def test_a_receiver_whose_name_leads_to_a_private_address_is_denied_and_not_tried_again(
+    downstream: Downstream,
+) -> None:
+    def resolve(_: str, port: int, **__: Any) -> list[Any]:
+        return socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM)
+
+    rules = {
+        "queues": [{"name": "relay"}, {"name": "relay-callbacks", "for": "callbacks"}],
+        "worker": {"app_engine": "default"},
+        "audience": "https://relay.example.com",
+        "callers": [{"email": "a@example.com", "queues": "*", "downstreams": "*"}],
+        "downstreams": [{"name": "any", "url": "http://127.0.0.1:*/", "auth": "none", "allow_private": True}],
+        "callbacks": [{"url": "http://hooks.example:*/"}],
+    }
+    sender = Sender(SystemClock(), no_token, resolve=resolve)
+    with RunningRelay(rules=rules, sender=sender, callback_secret=SECRET) as relay, Downstream() as receiver:
+        token = {"Authorization": f"Bearer {relay.queue.token('a@example.com', 'https://relay.example.com')}"}
+        url = receiver.url.replace("127.0.0.1", "hooks.example")
+        wish = {"url": downstream.url, "callback": {"url": url}}
+        receipt = post(f"{relay.url}/v1/tasks", wish, **token).document
+        relay.wait_for("task.finished", callback_id(receipt["task_id"], 1))
+        callback = get(receipt["links"]["status"], **token).document["callback"]
+        denied = [r["downstream"] for r in relay.records.records() if r["event"] == "downstream.denied"]
+    assert (callback["state"], callback["reason"], callback["attempt_count"]) == ("failed", "denied", 1)
+    assert (receiver.arrived, denied) == ([], ["hooks.example"])
