@@ -52,8 +52,8 @@ class Steps:
         """
         Write what the step makes of *before*, and say it; Changed if another change came first.
 
-        For *patience* seconds, in which nobody else may judge the row, a ledger
-        that is away is asked again.
+        A ledger that is away is asked once more, and for *patience* seconds on:
+        it may have written the change, and only its answer was lost.
         """
         row = step.row or before
         if step.row is not None:
@@ -98,15 +98,21 @@ class Steps:
             self._journal.enqueued(callback, self.task_name(callback))
 
     def _write(self, row: Row, callback: Row | None, patience: float) -> None:
-        pause, until = Condition(), self._clock.monotonic() + patience
+        pause, until, was_away = Condition(), self._clock.monotonic() + patience, False
         while True:
             try:
-                if not self._ledger.replace(row, callback=callback):
-                    raise Changed
+                if self._ledger.replace(row, callback=callback) or (was_away and self._has(row)):
+                    return
+                raise Changed
             except Unavailable:
-                if self._clock.monotonic() >= until:
+                if was_away and self._clock.monotonic() >= until:
                     raise
-            else:
-                return
+                was_away = True
             with pause:
                 self._clock.wait(pause, COMMIT_AGAIN_AFTER)
+
+    def _has(self, row: Row) -> bool:
+        """Whether the ledger has the very change; who else changed the row has left another time or worker in it."""
+        stored = self._ledger.get(row.task_id)
+        beside = {"noted_attempt": row.noted_attempt, "callback_ended_at": row.callback_ended_at}
+        return stored is not None and stored.model_copy(update=beside) == row
