@@ -63,6 +63,8 @@ class Dev:
     def greeting(self) -> str:
         """Where everything is, and a first call to paste."""
         call = f'{{"url": "{self.sample_url}/flaky?failures=2"}}'
+        settings = self._settings
+        signed = [f"callbacks  are signed with {settings.callback_secret}"] if settings.made_callback_secret else []
         return "\n".join(
             [
                 f"relay      {self.url}  (console: {self.url}/console/)",
