@@ -14,7 +14,6 @@ from queue_process import QueueProcess
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from traced_relay.testing import Downstream
 
 QUEUE = "projects/test-project/locations/us-central1/queues/relay"
 AUDIENCE = "https://relay.example.com"
@@ -44,7 +43,7 @@ def free_port() -> int:
 class Place:
     """Everything a relay process needs; tasks go to it through App Engine's door unless *by_token*."""
 
-    def __init__(self, directory: Path, downstream: Downstream, *, by_token: bool = False) -> None:
+    def __init__(self, directory: Path, url: str, *, by_token: bool = False) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._queue_options = (
@@ -55,16 +54,17 @@ class Place:
         self.queue = QueueProcess(*self._queue_options)
         worker = f"{{url: {self.url}, service_account: {QUEUE_ACCOUNT}}}" if by_token else "{app_engine: default}"
         self._config = directory / "relay.yaml"
-        self._config.write_text(RULES.format(audience=AUDIENCE, url=downstream.url, worker=worker))
+        self._config.write_text(RULES.format(audience=AUDIENCE, url=url, worker=worker))
         self._ledger = directory / "ledger.db"
 
     def restart_queue(self) -> None:
         """Again on the same ports, with what the one before had acknowledged."""
         self.queue = QueueProcess(*self._queue_options, port=self.queue.port, rest_port=self.queue.rest_port)
 
-    def relay(self) -> RelayProcess:
+    def relay(self, port: int | None = None) -> RelayProcess:
+        """The relay that gets the tasks, or at another *port* a second one on the same ledger."""
         return RelayProcess(
-            config=self._config, ledger=f"sqlite:{self._ledger}", emulator=self.queue.address, port=self.port
+            config=self._config, ledger=f"sqlite:{self._ledger}", emulator=self.queue.address, port=port or self.port
         )
 
     def token(self, email: str, audience: str = AUDIENCE) -> str:
