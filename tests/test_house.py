@@ -54,7 +54,6 @@ THAT_MEET = {
     ("relay", "steps"),  # what all do who decide about a row
     ("steering", "steps"),
     ("sweeper", "steps"),
-    ("pulse", "running"),  # what it learns of, and what it would hold too long
     ("relay", "pulse"),  # for how long nobody else judges what it holds
 }
 QUEUE_MAY_IMPORT = {"agenda", "clock", "errors", "listener", "watch"}

@@ -106,8 +106,9 @@ def test_what_is_no_whole_answer_is_a_reason(sender: Sender, behaviour: Behaviou
         trickles(OK + b"\r\n", b"x", 0.01),
         trickles(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", 0.01),
         trickles(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", b"x", 0.01),
+        trickles(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", 0.001),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_a_silent_or_endless_answer_is_cut_at_its_timeout(sender: Sender, behaviour: Behaviour) -> None:
     started = monotonic()

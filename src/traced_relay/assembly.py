@@ -81,7 +81,12 @@ class Assembly:
         self._cloud_tasks = self._make_cloud_tasks()
         self._sender = sender or Sender(self._clock, IdTokens().token, connections=settings.threads)
         self._running = RunningCalls(
-            self._clock, self._journal, capacity=settings.max_running, heartbeat=settings.rules.heartbeat
+            self._clock,
+            self._journal,
+            self.ledger,
+            worker=self._worker.id,
+            capacity=settings.max_running,
+            heartbeat=settings.rules.heartbeat,
         )
         self._pulse = Pulse(self.ledger, self._worker.id, self._clock, self._running)
         self._has_console = has_console
@@ -122,6 +127,7 @@ class Assembly:
             clock=self._clock,
             random=_random,
             steps=self._steps,
+            holder_of=self._running.holder_of,
             grace=self._settings.rules.sweep_every,
         )
 

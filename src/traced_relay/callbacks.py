@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from traced_relay.documents import Links
 
 TIMEOUT = 30.0
+_SCHEDULE = RetryPolicy.model_validate({"max_attempts": 10, "max_backoff": "24h"})
 LARGEST = 20_000  # bytes; Standard Webhooks: receivers expect small ones
 
 
@@ -46,7 +47,7 @@ class Teller:
                 headers={"content-type": "application/json"},
                 body=self._report(row, now),
                 timeout=TIMEOUT,
-                retry=RetryPolicy(max_attempts=10, min_backoff=self.first_wait, max_backoff=86_400.0),
+                retry=_SCHEDULE.model_copy(update={"min_backoff": self.first_wait}),
                 idempotent=True,
             ),
             rule=None,

@@ -196,7 +196,9 @@ class Enqueuer:
         if rule is None or not principal.may_call(rule.name):
             errors.append(FieldError("url", "must match a downstream of relay.yaml that you may call"))
         if request.callback is not None and self._policy.receiver_for(request.callback.url) is None:
-            errors.append(FieldError("callback.url", "must match a receiver of relay.yaml that has a secret"))
+            errors.append(
+                FieldError("callback.url", "must match a receiver of relay.yaml, and one whose callbacks can be signed")
+            )
         at = self._at(request, errors)
         timeout = self._timeout(request, errors)
         retry = self._retry(request, errors)

@@ -43,5 +43,5 @@ class Pulse:
             self._running.cut(task_id)
         if now > self._alive_until:
             # Frozen, or away from the ledger, for so long that others may have judged what runs here.
-            self._running.cut_judged(self._ledger)
+            self._running.cut_judged()
         self._alive_until = now + LEASE

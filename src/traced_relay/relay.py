@@ -188,13 +188,8 @@ class Relay:
             instance=self._worker.instance,
             queue_delay_ms=delivery.queue_delay_ms,
         )
-        holder = self._holder_of(row) if row.state == "running" else Holder.LOST
+        holder = self._running.holder_of(row) if row.state == "running" else Holder.LOST
         return machine.arrive(row, event, now=self._clock.now(), holder=holder, random=self._random)
-
-    def _holder_of(self, row: Row) -> Holder:
-        if row.worker == self._worker.id:
-            return Holder.ALIVE if self._running.holds(row) else Holder.LOST
-        return self._ledger.holder_of(row)
 
     @contextmanager
     def _processing(self, row: Row, delivery: Delivery) -> Iterator[Row]:

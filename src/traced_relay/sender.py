@@ -81,7 +81,7 @@ class Sender:
         self._session.mount("https://", adapter)
 
     def send(self, call: Call, rule: Downstream | None, added: Mapping[str, str], guard: Guard) -> Exchange:
-        """Make the *call* with *added* headers as its *rule* says, until the *guard* is cut; without a rule it is denied."""
+        """Make the *call*, with *added* headers, as its *rule* says; without one, deny it. The *guard* may cut it."""
         if rule is None:
             return Exchange(Ending(None, "denied", was_sent=False), Timing())
         started, until = self._clock.monotonic(), time.monotonic() + call.timeout

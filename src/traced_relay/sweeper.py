@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from traced_relay import machine
 from traced_relay.errors import EnqueueFailed
+from traced_relay.machine import Holder
 from traced_relay.steps import Changed
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Sweeper:
         clock: Clock,
         random: Callable[[], float],
         steps: Steps,
+        holder_of: Callable[[Row], Holder],
         grace: float,
     ) -> None:
         self._ledger = ledger
@@ -58,6 +60,7 @@ class Sweeper:
         self._clock = clock
         self._random = random
         self._steps = steps
+        self._holder_of = holder_of
         self._grace = grace
         self._lock = Lock()
         self._reached: tuple[float, str] | None = None
@@ -74,13 +77,20 @@ class Sweeper:
 
     def _judge_abandoned(self, found: _Found, until: float) -> None:
         """End the attempts of workers that are gone, as the redelivery would that may be long in coming."""
-        rows = self._ledger.abandoned(AT_ONCE)
-        while rows and self._clock.monotonic() < until:
-            for row in rows:
-                holder = self._ledger.holder_of(row)
-                step = machine.lose(row, holder, now=self._clock.now(), random=self._random)
-                found.workers_lost += self._apply(step, row) and holder is machine.Holder.LOST
-            rows = self._ledger.abandoned(AT_ONCE) if len(rows) == AT_ONCE else []
+        while self._clock.monotonic() < until:
+            rows = self._ledger.abandoned(AT_ONCE)
+            judged = [self._judge(row, found) for row in rows]
+            if len(rows) < AT_ONCE or not any(judged):
+                return
+
+    def _judge(self, row: Row, found: _Found) -> bool:
+        holder = self._holder_of(row)
+        if holder is Holder.ALIVE:  # thawed, or back with the ledger, since it was looked for
+            return False
+        step = machine.lose(row, holder, now=self._clock.now(), random=self._random)
+        is_judged = self._apply(step, row)
+        found.workers_lost += is_judged and holder is Holder.LOST
+        return is_judged
 
     def _look_at_overdue(self, found: _Found, until: float) -> None:
         """Look for the tasks of rows that wait for longer than they should, from where the last sweep came to."""

@@ -18,8 +18,8 @@ from asking import get, post
 from schema import validate
 from sending import no_token
 from traced_relay.clock import SystemClock
-from traced_relay.relay import COMMIT_AGAIN_AFTER
 from traced_relay.sender import Sender
+from traced_relay.steps import COMMIT_AGAIN_AFTER
 from traced_relay.testing import Downstream, RunningRelay
 
 if TYPE_CHECKING:

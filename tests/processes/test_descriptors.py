@@ -31,7 +31,7 @@ def test_without_descriptors_no_call_begins_and_nobody_is_blamed(place: Place, d
     who = place.bearer(REPORTS)
     with place.relay() as relay:
         warmed_up(place, relay, call, who)
-        relay.leave_descriptors(3)
+        relay.leave_descriptors(2)
         task_id = post(f"{place.url}/v1/tasks", call, **who).document["task_id"]
         deferred = relay.wait_for("dispatch.deferred", reason="capacity")
         assert get(f"{place.url}/v1/tasks/{task_id}", **who).document["state"] == "queued"
