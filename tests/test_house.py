@@ -68,6 +68,7 @@ WORLD = {
 KNOWN_TO = {
     "click": {"cli"},
     "flask": {"app", "assembly", "console", "samples"},
+    "google.cloud.firestore": {f"firestore_{part}" for part in ("ledger", "queries", "requests", "workers")},
     "grpc": {"cloud_tasks"},
     "gunicorn": {"serve"},
     "sqlite3": {"sqlite_ledger"},

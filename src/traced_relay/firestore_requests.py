@@ -10,7 +10,7 @@ from google.api_core import retry
 from google.api_core.exceptions import Aborted, AlreadyExists, FailedPrecondition, GoogleAPICallError, NotFound
 from google.api_core.exceptions import RetryError as OutOfTime
 from google.auth.exceptions import GoogleAuthError
-from google.cloud import firestore
+from google.cloud.firestore import SERVER_TIMESTAMP, Client
 
 from traced_relay.clock import Clock, SystemClock
 from traced_relay.errors import Unavailable
@@ -34,14 +34,14 @@ class Database:
 
     def __init__(self, project: str, database: str, clock: Clock | None = None) -> None:
         with _mapped_errors():
-            self.client: Any = firestore.Client(project=project, database=database)
+            self.client: Any = Client(project=project, database=database)
         self._clock = clock
         self._watch = SystemClock()
         self._is_closed = False
 
     def stamp(self) -> Any:
         """What to write for the moment of writing."""
-        return firestore.SERVER_TIMESTAMP if self._clock is None else datetime.fromtimestamp(self._clock.now(), UTC)
+        return SERVER_TIMESTAMP if self._clock is None else datetime.fromtimestamp(self._clock.now(), UTC)
 
     def now(self, snapshot: Any) -> float:
         """The moment at which the document was read."""
@@ -110,4 +110,5 @@ def _mapped_errors() -> Iterator[None]:
     try:
         yield
     except (GoogleAPICallError, OutOfTime, GoogleAuthError) as exc:
-        raise Unavailable(f"the ledger cannot be used: {type(exc).__name__}: {exc}") from exc
+        reason = str(exc).partition("\n")[0]
+        raise Unavailable(f"the ledger cannot be used: {type(exc).__name__}: {reason}") from exc

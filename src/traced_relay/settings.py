@@ -206,8 +206,8 @@ def _ledger(environ: Mapping[str, str], platform: Platform) -> str:
         raise InvalidSettings(f"RELAY_LEDGER must be {_LEDGERS}, got {ledger[:80]!r}")
     elif platform in ("app_engine", "cloud_run"):
         raise InvalidSettings(
-            f"RELAY_LEDGER must be firestore:[DATABASE/]COLLECTION on {platform}, not {ledger[:80]}:"
-            " its disk is memory and is lost"
+            f"RELAY_LEDGER must not be {ledger[:80]} on {platform}: its disk is memory and is lost;"
+            " firestore:[DATABASE/]COLLECTION is not"
         )
     return ledger
 
