@@ -70,6 +70,7 @@ class Dev:
                 f"relay      {self.url}  (console: {self.url}/console/)",
                 f"queue      {self.queue.address} gRPC, {self.queue.rest_url} REST",
                 f"downstream {self.sample_url}  (/ok, /slow?seconds=2, /flaky?failures=2, /broken)",
+                *signed,
                 "",
                 f"  curl -s {self.url}/v1/tasks -H 'content-type: application/json' -d '{call}'",
                 "",
