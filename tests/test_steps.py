@@ -52,13 +52,12 @@ def records() -> RecordStore:
 @pytest.fixture
 def steps(ledger: AnswerLost, records: RecordStore) -> Iterator[Steps]:
     journal = Journal(Log(Identity("p", "v", "i"), stream=io.StringIO(), store=records), "queues")
-    worker = Worker(app_engine="default")
     tasks = CloudTasks(
         project="p",
         location="l",
         worker=Worker(app_engine="default"),
         audience=None,
-        emulator=f"127.0.0.1:{free_port()}",
+        emulator="127.0.0.1:9",
     )
     teller = Teller("callbacks", 5.0, lambda origin: Links(origin, "p"))
     yield Steps(ledger=ledger, cloud_tasks=tasks, journal=journal, clock=SystemClock(), teller=teller)
