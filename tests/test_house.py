@@ -21,9 +21,9 @@ LAYERS = {
     "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
     "rules": """
         header_policy border downstreams policy dispatch retry machine documents problems records record_text gaps
-        lengths timeline waterfall api_schemas openapi addresses
+        lengths timeline waterfall api_schemas openapi addresses arriving
     """,
-    "edges": "cloud_tasks egress gate identity journal ledger listener logs sender tracing watch",
+    "edges": "cloud_tasks egress gate identity journal ledger listener logs reception sender tracing watch",
     "flows": "enqueue pulse readiness relay running",
     "shells": """
         __main__ app assembly cli console demo dev doors provision relay_file samples serve settings testing localqueue
@@ -58,7 +58,7 @@ KNOWN_TO = {
     "click": {"cli"},
     "flask": {"app", "assembly", "console", "samples"},
     "grpc": {"cloud_tasks"},
-    "gunicorn": {"serve"},
+    "gunicorn": {"reception", "serve"},
     "sqlite3": {"ledger"},
     "urllib3": {"egress", "sender"},
     "yaml": {"relay_file"},

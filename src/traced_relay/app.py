@@ -11,6 +11,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from traced_relay import border, documents, openapi, problems, strict_json, tracing
+from traced_relay.arriving import MAX_DISPATCH, MAX_REQUEST
 from traced_relay.documents import Links
 from traced_relay.doors import DISPATCH, PRINCIPAL
 from traced_relay.durations import parse_duration, parse_time
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from traced_relay.relay import Relay
     from traced_relay.rows import Row
 
-MAX_REQUEST = 900_000
-MAX_DISPATCH = 1_200_000  # Cloud Tasks stores up to 1 MiB
 MAX_BATCH = 100
 
 T = TypeVar("T")
