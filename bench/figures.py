@@ -27,10 +27,12 @@ class Scale:
     singles: int  # one after the other, for latency
     hold: int  # seconds that one queue must hold its limit
     few_rounds: int  # of what takes long
+    held: tuple[int, ...]  # calls that one relay holds at once
+    idle: float  # seconds for which it holds them
 
 
-FULL = Scale(rounds=5, seconds=0.9, tasks=1600, singles=100, hold=10, few_rounds=3)
-QUICK = Scale(rounds=2, seconds=0.2, tasks=240, singles=20, hold=2, few_rounds=2)
+FULL = Scale(rounds=5, seconds=0.9, tasks=1600, singles=100, hold=10, few_rounds=3, held=(1000, 2000), idle=30)
+QUICK = Scale(rounds=2, seconds=0.2, tasks=240, singles=20, hold=2, few_rounds=2, held=(100, 200), idle=2)
 
 
 @dataclass(frozen=True)

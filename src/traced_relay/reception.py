@@ -33,7 +33,7 @@ _logger = logging.getLogger(__name__)
 # To send a request, and to take its answer: 900 kB at 30 kB/s. Within a data centre it is a part of a second.
 PATIENCE = 30.0
 CLOSE_SECONDS = 5.0  # for the other side to read an answer it got before it had sent everything
-MOST_WAITING = 1000  # connections beside those that have a thread
+SPARE_CONNECTIONS = 1000  # that may wait beside one for every thread
 MOST_HELD = 64 * 1024 * 1024  # bytes of all requests that are not there as a whole
 _PAUSE = 1.0
 _PIECE = 32 * 1024
@@ -183,7 +183,7 @@ class Reception(ThreadWorker):  # type: ignore[misc]
     def _is_full(self) -> bool:
         """Whether as many connections, or as many bytes, wait as may; those that have their thread are left alone."""
         waiting = len(self._arriving) + len(self._closing) + len(self.keepalived_conns)
-        return waiting > MOST_WAITING or self._held > MOST_HELD
+        return waiting > self.cfg.threads + SPARE_CONNECTIONS or self._held > MOST_HELD
 
     def _make_room(self) -> None:
         """Close what has waited for longest, for a request to begin or to go on; before all, what only has to end."""

@@ -14,7 +14,7 @@ from gunicorn.glogging import Logger
 from traced_relay import logs, tracing
 from traced_relay.assembly import Assembly
 from traced_relay.listener import listen
-from traced_relay.reception import MOST_WAITING, PATIENCE, Reception
+from traced_relay.reception import PATIENCE, SPARE_CONNECTIONS, Reception
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -89,7 +89,8 @@ def serve(settings: Settings, *, patience: float = PATIENCE) -> None:
     Whoever needs more than *patience* seconds to send a request, or to take its answer, is cut.
     """
     _configure_log(settings)
-    _allow_files(2 * settings.threads + 2 * MOST_WAITING)  # a call has two connections, in and out
+    # Two for a call that runs, in and out, one for a connection that waits for the next.
+    _allow_files(3 * settings.threads + 2 * SPARE_CONNECTIONS)
     listening = listen(settings.host, settings.port)
     listening.set_inheritable(True)
     Assembly.check(settings)
@@ -100,7 +101,7 @@ def serve(settings: Settings, *, patience: float = PATIENCE) -> None:
             "workers": 1,
             "worker_class": Reception,
             "threads": settings.threads,
-            "worker_connections": settings.threads + 2 * MOST_WAITING,  # the second for those whose thread is to come
+            "worker_connections": 2 * (settings.threads + SPARE_CONNECTIONS),  # with those whose thread is to come
             "timeout": 0,
             "graceful_timeout": 1,
             "keepalive": 620,  # longer than Google's front ends keep theirs, so that they close first

@@ -30,7 +30,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def surroundings(**variables: str) -> dict[str, str]:
-    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ} | variables
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ} | variables
 
 
 def run(*arguments: str, directory: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
