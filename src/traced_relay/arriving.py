@@ -10,10 +10,9 @@ MAX_DISPATCH = 1_200_000  # Cloud Tasks stores up to 1 MiB
 MOST_HEAD = 128 * 1024  # a task's own headers take up to 80 kB
 _MOST_LINE = 8 * 1024
 _BLANK = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
-_CODED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n", re.IGNORECASE)
-_EXPECTING = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n")  # of a head in small letters
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n")
+_EXPECTING = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n")
 _SIZE = re.compile(rb"[0-9a-fA-F]{1,8}(?=[;\r \t])")
 
 Stage = Literal["head", "too_long_a_head", "body", "whole", "part"]
@@ -60,11 +59,11 @@ class Arriving:
         end = self._bytes.find(_BLANK, since)
         if end < 0:
             return "too_long_a_head" if len(self) > MOST_HEAD else "head"
-        head, self._chunk = bytes(self._bytes[: end + 2]), end + len(_BLANK)
-        if head.startswith(b"POST /dispatch "):
+        head, self._chunk = self._bytes[: end + 2].lower(), end + len(_BLANK)
+        if self._bytes.startswith(b"POST /dispatch "):
             self._most = MAX_DISPATCH
         self.expects_continue = _EXPECTING.search(head) is not None
-        if _CODED.search(head):
+        if b"\r\ntransfer-encoding:" in head:
             return "body" if _CHUNKED.search(head) else "part"
         announced = _LENGTH.search(head)
         length = int(announced[1]) if announced else 0

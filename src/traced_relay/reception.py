@@ -90,7 +90,7 @@ class Reception(ThreadWorker):  # type: ignore[misc]
                 self._rest(exc)
             return  # else the other side has gone again, or is still to come
         self.nr_conns += 1
-        self._await(_Connection(self.cfg, opened, address, listener.getsockname(), linger=self._linger))
+        self._begin(_Connection(self.cfg, opened, address, listener.getsockname(), linger=self._linger))
 
     def _rest(self, exc: OSError) -> None:
         """No more files may be opened: take no more connections for a while; trying at once would go on for ever."""
@@ -105,58 +105,63 @@ class Reception(ThreadWorker):  # type: ignore[misc]
         if behind := conn.parser.unreader.take_buffered():
             self._held += len(behind)
             conn.arriving.add(behind)
-        self._await(conn)
+        self._begin(conn)
 
-    def _await(self, conn: _Connection) -> None:
+    def _begin(self, conn: _Connection) -> None:
         conn.sock.setblocking(False)
-        self._arriving.put(conn, time.monotonic() + self._patience)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._read, conn))
-        if len(conn.arriving):
-            self._go_on(conn)
+        if not (self._is_settled(conn) or self._is_settled_by_reading(conn)):
+            self._arriving.put(conn, time.monotonic() + self._patience)
+            self._listen_to(conn)
 
-    def _read(self, conn: _Connection, _: Any) -> None:
+    def _listen_to(self, conn: _Connection) -> None:
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._go_on, conn))
+
+    def _go_on(self, conn: _Connection, _: Any) -> None:
+        self.poller.unregister(conn.sock)
+        if self._is_settled_by_reading(conn):
+            self._arriving.discard(conn)
+        else:
+            self._listen_to(conn)
+
+    def _is_settled_by_reading(self, conn: _Connection) -> bool:
         try:
             got = conn.sock.recv(_PIECE)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             got = b""
         if not got:
             self._drop(conn)
-            return
+            return True
         self._held += len(got)
         conn.arriving.add(got)
-        self._go_on(conn)
+        return self._is_settled(conn)
 
-    def _go_on(self, conn: _Connection) -> None:
+    def _is_settled(self, conn: _Connection) -> bool:
+        """Whether nothing more is waited for: the request goes to a thread, or is refused."""
         match conn.arriving.stage:
             case "whole" | "part":
-                self._forget(conn)
+                self._held -= len(conn.arriving)
                 conn.parser = get_parser(self.cfg, (), conn.client)
                 conn.parser.unreader.unread(conn.arriving.taken())
                 super().enqueue_req(conn)
+                return True
             case "too_long_a_head":
-                self._give_up(conn, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is too long")
+                self._refuse(conn, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is too long")
+                return True
             case "body" if conn.arriving.expects_continue:
                 conn.arriving.expects_continue = False
                 with suppress(OSError):
                     conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _forget(self, conn: _Connection) -> None:
-        self._arriving.discard(conn)
-        self._held -= len(conn.arriving)
-        self.poller.unregister(conn.sock)
+        return False
 
     def _drop(self, conn: _Connection) -> None:
-        self._forget(conn)
+        self._held -= len(conn.arriving)
         self.nr_conns -= 1
         conn.close()
 
-    def _give_up(self, conn: _Connection, status: int, detail: str) -> None:
-        if not len(conn.arriving):
-            self._drop(conn)
-            return
-        self._forget(conn)
+    def _refuse(self, conn: _Connection, status: int, detail: str) -> None:
+        self._held -= len(conn.arriving)
         self.nr_conns -= 1
         conn.refuse(status, detail)
 
@@ -164,7 +169,11 @@ class Reception(ThreadWorker):  # type: ignore[misc]
         """After every round of events, of which there is one a second at least: close what must not wait any longer."""
         now = time.monotonic()
         while (conn := self._arriving.pop_due(now)) is not None:
-            self._give_up(conn, HTTPStatus.REQUEST_TIMEOUT, "the request did not come in time")
+            self.poller.unregister(conn.sock)
+            if len(conn.arriving):
+                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, "the request did not come in time")
+            else:
+                self._drop(conn)
         while (closing := self._closing.pop_due(now)) is not None:
             self._close(closing)
         if self._lacks_files:
@@ -194,6 +203,7 @@ class Reception(ThreadWorker):  # type: ignore[misc]
             self.keepalived_conns[0].timeout = 0.0
             self.murder_keepalived()
         elif (conn := self._arriving.pop_due(inf)) is not None:
+            self.poller.unregister(conn.sock)
             self._drop(conn)
 
     def _linger(self, closing: socket.socket) -> None:
