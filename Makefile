@@ -46,7 +46,7 @@ bench: $(READY)  ## measure, as ratios to a floor in the same run
 	@$(BIN)/python -m bench
 
 lock: $(READY)  ## compile the locks from pyproject.toml
-	$(LOCK) pyproject.toml -o requirements.txt
+	$(LOCK) --extra firestore pyproject.toml -o requirements.txt
 	$(LOCK) --all-extras -c requirements.txt pyproject.toml -o requirements-dev.txt
 
 clean:  ## remove what the targets above made

@@ -14,9 +14,19 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from bench import http_load
+from bench import http_load, paced_load
 from bench.bare_flask import BareFlask
-from bench.figures import Sample, Scale, Table, Variant, alternate, compared, compared_latencies, sample
+from bench.figures import (
+    Sample,
+    Scale,
+    Table,
+    Variant,
+    alternate,
+    compared,
+    compared_additions,
+    compared_latencies,
+    sample,
+)
 from bench.processes import free_port
 from bench.relays import HELD, LIVE, Queue, RelayServer
 from bench.sink import Sink
@@ -33,6 +43,7 @@ BARE, FLASK = "downstream", "bare Flask"
 MEMORY, SQLITE = "relay, memory", "relay, sqlite"
 PRELOADED_PER_SECOND = 400
 BATCH = 100
+PACE = 50  # calls a second: a busy relay of calls that take seconds
 BODY = b'{"report": 7}'
 
 
@@ -75,7 +86,11 @@ def servers(directory: Path) -> Iterator[Running]:
 
 def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
     with servers(directory) as running:
-        return [_overhead(running, scale, progress), _whole_path(running, scale, progress)]
+        return [
+            _overhead(running, scale, progress),
+            _at_a_steady_pace(running, scale, progress),
+            _whole_path(running, scale, progress),
+        ]
 
 
 def _overhead(running: Running, scale: Scale, progress: Progress) -> Table:
@@ -103,6 +118,28 @@ def _overhead(running: Running, scale: Scale, progress: Progress) -> Table:
         "Relay: real tasks; spans made but not exported, records written to a file.",
     )
     return compared("dispatch: POST /dispatch to its answer", variants, samples, (BARE, FLASK), notes)
+
+
+def _at_a_steady_pace(running: Running, scale: Scale, progress: Progress) -> Table:
+    """What a downstream's caller waits longer for at a load that nobody would call high."""
+    posted = http_load.request("POST", "/dispatch", BODY, content_type="application/json")
+
+    def straight(seconds: float) -> Sample:
+        count = int(PACE * seconds)
+        return paced_load.run(running.flask.port, [posted] * count, status=200, per_second=PACE)
+
+    def relayed(relay: RelayServer) -> Callable[[float], Sample]:
+        def measure(seconds: float) -> Sample:
+            dispatches = _preload(running, relay, int(PACE * seconds))
+            return paced_load.run(relay.port, dispatches, status=200, per_second=PACE)
+
+        return measure
+
+    variants = [Variant(FLASK, 1, straight)]
+    variants += [Variant(name, 1, relayed(relay)) for name, relay in running.relays.items()]
+    samples = alternate(variants, rounds=scale.rounds, seconds=scale.steady, progress=progress)
+    notes = ("Latency from the moment each was due; records, spans, ledger and guard on.",)
+    return compared_additions(f"dispatch: {PACE} a second, at a steady pace", variants, samples, FLASK, notes)
 
 
 def _preload(running: Running, relay: RelayServer, count: int) -> list[bytes]:

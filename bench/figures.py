@@ -27,12 +27,13 @@ class Scale:
     singles: int  # one after the other, for latency
     hold: int  # seconds that one queue must hold its limit
     few_rounds: int  # of what takes long
+    steady: float  # seconds at a steady pace, one round
     held: tuple[int, ...]  # calls that one relay holds at once
     idle: float  # seconds for which it holds them
 
 
-FULL = Scale(rounds=5, seconds=0.9, tasks=1600, singles=100, hold=10, few_rounds=3, held=(1000, 2000), idle=30)
-QUICK = Scale(rounds=2, seconds=0.2, tasks=240, singles=20, hold=2, few_rounds=2, held=(100, 200), idle=2)
+FULL = Scale(5, 0.9, tasks=1600, singles=100, hold=10, few_rounds=3, steady=6.0, held=(1000, 2000), idle=30.0)
+QUICK = Scale(2, 0.2, tasks=240, singles=20, hold=2, few_rounds=2, steady=1.0, held=(100, 200), idle=2.0)
 
 
 @dataclass(frozen=True)
@@ -147,3 +148,21 @@ def compared_latencies(
         times = [s.p50 for s in found]
         rows.append((variant.name, middle(times), middle(s.p99 for s in found), ratio(times, floors)))
     return Table(title, ("", "p50 ms", "p99 ms", f"times {floor}"), rows)
+
+
+def compared_additions(
+    title: str, variants: Sequence[Variant], samples: Sequence[Sequence[Sample]], floor: str, notes: tuple[str, ...]
+) -> Table:
+    """One line a variant: what it takes, and how many milliseconds that is more than the floor of the same rounds."""
+    floors = next(found for v, found in zip(variants, samples, strict=True) if v.name == floor)
+    rows: list[tuple[Cell, ...]] = []
+    for variant, found in zip(variants, samples, strict=True):
+        own = (middle(s.p50 for s in found), middle(s.p99 for s in found))
+        more = (None, None) if found is floors else (_more(found, floors, "p50"), _more(found, floors, "p99"))
+        rows.append((variant.name, *own, *more))
+    return Table(title, ("", "p50 ms", "p99 ms", "p50 more", "p99 more"), rows, notes)
+
+
+def _more(found: Sequence[Sample], floors: Sequence[Sample], name: str) -> float | None:
+    pairs = zip((getattr(s, name) for s in found), (getattr(s, name) for s in floors), strict=True)
+    return middle(value - floor for value, floor in pairs)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_PATIENCE = 20.0  # seconds without any answer
+PATIENCE = 20.0  # seconds without any answer
 
 
 class BadAnswer(Exception):
@@ -31,7 +31,7 @@ def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
 
 class Client:
     def __init__(self, port: int, status: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._expected = b"HTTP/1.1 %d" % status
         self._buffer = b""
@@ -93,7 +93,7 @@ def _run(opened: list[Client], requests: Iterable[bytes], seconds: float) -> Sam
         deadline = started + seconds
         busy = sum(_send_next(client, upcoming) for client in opened)
         while busy:
-            ready = poll.poll(_PATIENCE)
+            ready = poll.poll(PATIENCE)
             if not ready:
                 raise BadAnswer("no answer in time")
             for number, _ in ready:

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
+from example_rows import NOW
+from ledgers import Store
 from parts import Missing, missing
+from traced_relay.clock import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
+    from pathlib import Path
+
+    from firestore_emulator import FirestoreEmulator
+    from traced_relay.ledger import Ledger
 
 hypothesis.settings.register_profile("quick", max_examples=10, deadline=None)  # for `make unit`
 
 hypothesis.settings.register_profile("suite", deadline=None)  # how long an example takes is the machine's affair
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported and collected out of the garbage collector's sight: it lives to the end anyway."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -50,3 +64,34 @@ def _refuse_skip(
     if raised and is_unexcused and os.environ.get("CI"):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI, though no part is missing: {raised.value}"
+
+
+@pytest.fixture(scope="session")
+def firestore() -> Iterator[FirestoreEmulator]:
+    """One emulator for the whole run; each test has collections of its own."""
+    from firestore_emulator import FirestoreEmulator
+
+    with FirestoreEmulator() as running:
+        yield running
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOW)
+
+
+_FIRESTORE = pytest.param("firestore", marks=pytest.mark.whole)
+
+
+@pytest.fixture(params=["memory", "file", _FIRESTORE])
+def ledger(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> Iterator[Ledger]:
+    """Each ledger that there is; whatever is tested with it is what all of them do."""
+    with Store(request, clock, tmp_path) as store:
+        yield store.open()
+
+
+@pytest.fixture(params=["file", _FIRESTORE])
+def store(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> Iterator[Store]:
+    """Where several ledgers can be opened, as several processes do it."""
+    with Store(request, clock, tmp_path) as made:
+        yield made

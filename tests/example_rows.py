@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from traced_relay.calls import Call, RetryPolicy
+from traced_relay.calls import Call, Callback, RetryPolicy
 from traced_relay.retry import Ending
-from traced_relay.rows import Row
+from traced_relay.rows import Attempt, Response, Row
 
 NOW = 1_790_000_000.0
 TASK_ID = "0123456789abcdef0123456789abcdef"
@@ -45,3 +45,53 @@ def row(**changes: Any) -> Row:
         "next_attempt_at": NOW,
     }
     return Row(**plain | changes)
+
+
+ATTEMPT = Attempt(
+    attempt=1,
+    round=1,
+    task_name=f"{TASK_ID}-1",
+    span_id="00f067aa0ba902b7",
+    version="v7",
+    instance="i-1",
+    started_at=NOW + 0.123456,
+    ended_at=NOW + 1,
+    queue_delay_ms=3,
+    latency_ms=876,
+    status_code=503,
+    verdict="retry",
+    reason="http_503",
+    blame="downstream",
+    retry_delay_ms=1500,
+    delay_reason="retry_after",
+)
+FULL = row(
+    kind="callback",
+    call=call(
+        method="PUT",
+        headers={"content-type": "text/plain", "x": ""},
+        body=bytes(range(256)),
+        retry=policy(max_attempts=7, min_backoff="0.1s", retryable_status_codes=[500]),
+        idempotent=True,
+        labels={"team": "billing", "é😀": ""},
+        callback=Callback(url="https://hooks.example.com/", on=("failed",)),
+    ),
+    rule=None,
+    fingerprint="f" * 64,
+    adopted_task_name="projects/p/locations/l/queues/q/tasks/t",
+    sampled=False,
+    state="running",
+    round=2,
+    next_attempt_at=None,
+    finished_at=NOW + 3,
+    first_started_at=NOW + 0.1,
+    attempt=1,
+    started=1,
+    interruptions=1,
+    worker="w1",
+    reason="http_503",
+    blame="downstream",
+    attempts=(ATTEMPT,),
+    response=Response(status_code=503, headers={"x": "ÿ\x7f"}, body=b"\xff\x00", truncated=True),
+    revision=4,
+)

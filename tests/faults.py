@@ -60,6 +60,7 @@ _CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 _EMPTY = b"Content-Length: 0\r\n\r\n"
 _LONG = b"Content-Length: 1000000\r\n\r\n"
 _FIFTY = b"Content-Encoding: " + b", ".join([b"gzip"] * 50) + b"\r\nContent-Length: 4\r\n\r\nnone"
+_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 _SMALL_BOMB = gzip.compress(bytes(10_000_000), mtime=0)
 
 
@@ -93,6 +94,7 @@ FAULTS = [
     Fault("closes without an answer", "reset", "if idempotent", says()),
     Fault("resets without an answer", "reset", "if idempotent", says_and_resets()),
     Fault("resets in its body", "reset", "if idempotent", says_and_resets(OK, _LONG, b"abc")),
+    Fault("ends among its headers", "incomplete_response", "if idempotent", says(OK, b"X-A: 1\r\n")),
     Fault("ends its body early", "incomplete_response", "if idempotent", says(OK, _LONG, b"abc")),
     Fault("ends in a chunk", "incomplete_response", "if idempotent", says(OK, _CHUNKED, b"9\r\nabc")),
     Fault("ends before the last chunk", "incomplete_response", "if idempotent", says(OK, _CHUNKED, b"3\r\nabc\r\n")),
@@ -101,13 +103,17 @@ FAULTS = [
     Fault("speaks something else", "malformed_response", "never", says(b"\x00\xff\x15\x03" * 40_000)),
     Fault("sends a header line of 64 KiB", "malformed_response", "never", says(OK, b"X: ", b"x" * 65_536, b"\r\n\r\n")),
     Fault("sends 101 headers", "malformed_response", "never", says(OK, b"X: y\r\n" * 101, b"\r\n")),
+    Fault("sends a header without a colon", "malformed_response", "never", says(OK, b"X-A\r\n", _EMPTY)),
+    Fault("sends a bare CR in a header", "malformed_response", "never", says(OK, b"X-A: 1\rX-B: 2\r\n", _EMPTY)),
     Fault("switches protocols: 101", "malformed_response", "never", says(b"HTTP/1.1 101 Switching\r\n\r\n")),
-    Fault("gives early hints: 103", "malformed_response", "never", says(b"HTTP/1.1 103 Early Hints\r\n\r\n")),
+    Fault("gives only early hints: 103", "malformed_response", "never", says(b"HTTP/1.1 103 Early Hints\r\n\r\n")),
     Fault("answers 099", "malformed_response", "never", says(b"HTTP/1.1 099 Low\r\n", _EMPTY)),
     Fault("answers 999", "malformed_response", "never", says(b"HTTP/1.1 999 High\r\n", _EMPTY)),
     Fault("names two lengths", "malformed_response", "never",
           says(OK, b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd")),
     Fault("names a negative length", "malformed_response", "never", says(OK, b"Content-Length: -1\r\n\r\nabc")),
+    Fault("names a length beside chunks", "malformed_response", "never",
+          says(OK, b"Content-Length: 3\r\n", _CHUNKED, b"3\r\nabc\r\n0\r\n\r\n")),
     Fault("redirects: 302", "redirect", "never", says(b"HTTP/1.1 302 Found\r\nLocation: http://[::1]/\r\n", _EMPTY)),
     Fault("redirects: 307", "redirect", "never", says(b"HTTP/1.1 307 Found\r\nLocation: /\r\n", _EMPTY)),
     Fault("answers 400", "http_400", "never", says(b"HTTP/1.1 400 Bad\r\n", _EMPTY)),
@@ -124,6 +130,7 @@ FAULTS = [
 
 GOOD = {
     "closes where the length was left open": (says(OK, b"\r\n", b"half"), b"half"),
+    "gives early hints, then answers": (says(_HINTS, _HINTS, OK, b"Content-Length: 2\r\n\r\n", b"ok"), b"ok"),
     "encodes fifty times": (says(OK, _FIFTY), b"none"),
     "sends a gzip bomb": (says(OK, b"Content-Encoding: gzip\r\n\r\n", _SMALL_BOMB), _SMALL_BOMB),
     "sends broken JSON": (says(OK, b"Content-Type: application/json\r\n\r\n", b'{"a": NaN'), b'{"a": NaN'),

@@ -40,7 +40,7 @@ def watching() -> Iterator[Watch]:
 
 def made(sender: Sender, wanted: Call, rule: Rule | None = PLAIN) -> Exchange:
     with watching() as watch, watch.over(wanted.timeout) as guard:
-        return sender.send(wanted, rule, TASK_ID, guard)
+        return sender.send(wanted, rule, {"idempotency-key": TASK_ID}, guard)
 
 
 def sent(sender: Sender, url: str, rule: Rule | None = PLAIN, **changes: Any) -> Exchange:

@@ -39,6 +39,7 @@ QUEUED = {
     "overdue_ms": 1500,
     "heartbeat_at": None,
     "expires_at": None,
+    "cancel_requested_at": None,
     "actor": None,
     "attempt": 0,
     "retry_count": 0,

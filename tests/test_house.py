@@ -9,6 +9,7 @@ import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from house import ROOT, cycle_in, modules, names_in, places, project_files, python_files, text_of
 
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
 LAYERS = {
     "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
     "rules": """
-        header_policy border downstreams policy dispatch retry machine documents problems records record_text gaps
-        lengths timeline waterfall api_schemas openapi addresses arriving
+        header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records
+        record_text gaps lengths listing timeline waterfall api_schemas openapi addresses arriving
+        stored_rows webhooks
     """,
-    "edges": "cloud_tasks egress gate identity journal ledger listener logs reception sender tracing watch",
-    "flows": "enqueue pulse readiness relay running",
+    "edges": """
+        answers cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate identity
+        journal sqlite_ledger listener logs reception rhythm sender signing tracing watch
+    """,
+    "flows": "enqueue pulse readiness relay running steering steps sweeper",
     "shells": """
         __main__ app assembly cli console demo dev doors provision relay_file samples serve settings testing localqueue
     """,
@@ -41,8 +46,15 @@ ROOMS = {
 }
 ORDER = list(LAYERS)
 THAT_MEET = {
+    ("firestore_ledger", "firestore_requests"),  # the store, as it may be asked
+    *(("firestore_ledger", "firestore_queries"), ("firestore_workers", "firestore_queries")),  # and what for
+    ("firestore_ledger", "firestore_workers"),  # a part of it
     ("sender", "egress"),  # its way out
+    ("egress", "answers"),  # what comes back on it
     ("relay", "running"),  # the calls that it has out
+    ("relay", "steps"),  # what all do who decide about a row
+    ("steering", "steps"),
+    ("sweeper", "steps"),
     ("relay", "pulse"),  # for how long nobody else judges what it holds
 }
 QUEUE_MAY_IMPORT = {"agenda", "clock", "errors", "listener", "watch"}
@@ -57,9 +69,10 @@ WORLD = {
 KNOWN_TO = {
     "click": {"cli"},
     "flask": {"app", "assembly", "console", "samples"},
+    "google.cloud.firestore": {f"firestore_{part}" for part in ("ledger", "queries", "requests", "workers")},
     "grpc": {"cloud_tasks"},
     "gunicorn": {"reception", "serve"},
-    "sqlite3": {"ledger"},
+    "sqlite3": {"sqlite_ledger"},
     "urllib3": {"egress", "sender"},
     "yaml": {"relay_file"},
 }
@@ -260,16 +273,26 @@ def test_the_locks_pin_everything_with_hashes_and_agree() -> None:
     assert developed.items() >= deployed.items()
 
 
+VARIABLE = r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|PORT"
+
+
+def variables_read() -> set[str]:
+    constants = {node.value for node in ast.walk(modules()["settings"].tree) if isinstance(node, ast.Constant)}
+    return {text for text in constants if type(text) is str and re.fullmatch(VARIABLE, text)}
+
+
 def test_the_readme_tells_every_variable_that_is_read_and_no_other() -> None:
-    variable = r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|PORT"
-    tree = modules()["settings"].tree
-    constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and type(node.value) is str}
-    read = {text for text in constants if re.fullmatch(variable, text)}
     section = (ROOT / "README.md").read_text().partition("## Environment")[2].partition("\n## ")[0]
     rows = re.findall(r"^\|([^|]*)\|", section, re.MULTILINE)
-    told = {name for row in rows for name in re.findall(f"`({variable})`", row)}
-    assert told == read
-    assert len([name for name in read if name.startswith("RELAY_")]) <= 15
+    told = {name for row in rows for name in re.findall(f"`({VARIABLE})`", row)}
+    assert told == variables_read()
+    assert len([name for name in told if name.startswith("RELAY_")]) <= 15
+
+
+def test_app_yaml_sets_no_variable_that_is_not_read_or_that_app_engine_sets() -> None:
+    names = set(yaml.safe_load((ROOT / "app.yaml").read_text())["env_variables"])
+    assert {"RELAY_CONFIG", "RELAY_LEDGER"} <= names <= variables_read()
+    assert [name for name in names if name == "PORT" or re.match(r"GAE_|GOOGLE_|K_|.*_EMULATOR_", name)] == []
 
 
 def said_events() -> Iterator[str]:

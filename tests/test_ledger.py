@@ -1,130 +1,43 @@
+"""What every ledger does with a row; where several processes share one, too."""
+
 from __future__ import annotations
 
-import resource
-import sqlite3
-from contextlib import closing, contextmanager
 from threading import Barrier, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from example_rows import NOW, TASK_ID, call, policy, row
-from traced_relay.calls import Callback
-from traced_relay.clock import ManualClock
+from example_rows import ATTEMPT, FULL, TASK_ID, call, row
+from ledgers import changed, write
 from traced_relay.errors import Unavailable
-from traced_relay.ledger import Selection, SqliteLedger
-from traced_relay.rows import Attempt, Response, Row
+from traced_relay.ledger import Selection
+from traced_relay.rows import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from ledgers import Store
+    from traced_relay.ledger import Ledger
 
-ATTEMPT = Attempt(
-    attempt=1,
-    round=1,
-    task_name=f"{TASK_ID}-1",
-    span_id="00f067aa0ba902b7",
-    version="v7",
-    instance="i-1",
-    started_at=NOW + 0.123456,
-    ended_at=NOW + 1,
-    queue_delay_ms=3,
-    latency_ms=876,
-    status_code=503,
-    verdict="retry",
-    reason="http_503",
-    blame="downstream",
-    retry_delay_ms=1500,
-    delay_reason="retry_after",
-)
-FULL = row(
-    kind="callback",
-    call=call(
-        method="PUT",
-        headers={"content-type": "text/plain", "x": ""},
-        body=bytes(range(256)),
-        retry=policy(max_attempts=7, min_backoff="0.1s", retryable_status_codes=[500]),
-        idempotent=True,
-        labels={"team": "billing", "é😀": ""},
-        callback=Callback(url="https://hooks.example.com/", on=("failed",)),
-    ),
-    rule=None,
-    fingerprint="f" * 64,
-    adopted_task_name="projects/p/locations/l/queues/q/tasks/t",
-    sampled=False,
-    state="running",
-    round=2,
-    next_attempt_at=None,
-    finished_at=NOW + 3,
-    first_started_at=NOW + 0.1,
-    attempt=1,
-    failures=1,
-    interruptions=1,
-    worker="w1",
-    reason="http_503",
-    blame="downstream",
-    attempts=(ATTEMPT,),
-    response=Response(status_code=503, headers={"x": "ÿ\x7f"}, body=b"\xff\x00", truncated=True),
-    revision=4,
-)
+STRANGE = ("", ".", "..", "a/b", "/", "__id__", "x" * 2000, "a\0b", "é")
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(NOW)
-
-
-@pytest.fixture
-def ledger(clock: ManualClock) -> Iterator[SqliteLedger]:
-    opened = SqliteLedger(clock)
-    yield opened
-    opened.close()
-
-
-@contextmanager
-def opened(clock: ManualClock, file: Path) -> Iterator[SqliteLedger]:
-    ledger = SqliteLedger(clock, file)
-    try:
-        yield ledger
-    finally:
-        ledger.close()
-
-
-def changed(before: Row, **changes: Any) -> Row:
-    return before.model_copy(update={**changes, "revision": before.revision + 1})
-
-
-def write(ledger: SqliteLedger, full: Row) -> None:
-    """As it comes about: enqueued, and changed once there is an answer."""
-    assert ledger.insert(full.model_copy(update={"response": None, "revision": full.revision - 1}))
-    assert ledger.replace(full)
-
-
-def test_a_row_comes_back_as_it_was_written(ledger: SqliteLedger) -> None:
+def test_a_row_comes_back_as_it_was_written(ledger: Ledger) -> None:
     assert ledger.insert(row(call=FULL.call))
     assert ledger.get(TASK_ID) == row(call=FULL.call)
 
 
-def test_a_row_survives_the_process(clock: ManualClock, tmp_path: Path) -> None:
-    with opened(clock, tmp_path / "ledger") as before:
-        write(before, FULL)
-    with opened(clock, tmp_path / "ledger") as after:
-        assert after.get(TASK_ID) == FULL
-
-
-def test_what_is_not_there_is_none(ledger: SqliteLedger) -> None:
+def test_what_is_not_there_is_none(ledger: Ledger) -> None:
     assert ledger.get(TASK_ID) is None
     assert ledger.get("") is None
 
 
-def test_a_task_is_written_once(ledger: SqliteLedger) -> None:
+def test_a_task_is_written_once(ledger: Ledger) -> None:
     assert ledger.insert(row())
     assert not ledger.insert(row(queue="other", call=call(labels={"a": "b"})))
     assert ledger.get(TASK_ID) == row()
     assert ledger.select(Selection(label=("a", "b")), 10) == []
 
 
-def test_a_change_is_written_over_the_revision_before_it_and_no_other(ledger: SqliteLedger) -> None:
+def test_a_change_is_written_over_the_revision_before_it_and_no_other(ledger: Ledger) -> None:
     ledger.insert(row())
     first = changed(
         row(), state="running", attempts=(ATTEMPT,), response=Response(status_code=200, headers={}, body=b"x")
@@ -140,41 +53,19 @@ def test_a_change_is_written_over_the_revision_before_it_and_no_other(ledger: Sq
 
 
 @pytest.mark.parametrize("body", [b"", b"longer than before", b"x"])
-def test_an_answer_takes_the_place_of_the_one_before_it(ledger: SqliteLedger, body: bytes) -> None:
+def test_an_answer_takes_the_place_of_the_one_before_it(ledger: Ledger, body: bytes) -> None:
     write(ledger, FULL)
     answered = changed(FULL, response=Response(status_code=200, headers={}, body=body))
     assert ledger.replace(answered)
     assert ledger.get(TASK_ID) == answered
 
 
-def test_a_row_that_is_not_there_cannot_be_changed(ledger: SqliteLedger) -> None:
+def test_a_row_that_is_not_there_cannot_be_changed(ledger: Ledger) -> None:
     assert not ledger.replace(changed(row()))
     assert ledger.get(TASK_ID) is None
 
 
-def test_of_two_processes_that_change_one_row_one_wins(clock: ManualClock, tmp_path: Path) -> None:
-    with opened(clock, tmp_path / "ledger") as one, opened(clock, tmp_path / "ledger") as other:
-        one.insert(row())
-        start, won = Barrier(2), []
-
-        def change(ledger: SqliteLedger, worker: str) -> None:
-            start.wait(5)
-            if ledger.replace(changed(row(), worker=worker)):
-                won.append(worker)
-
-        threads = [Thread(target=change, args=(one, "w1")), Thread(target=change, args=(other, "w2"))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
-        assert len(won) == 1
-        found = one.get(TASK_ID)
-        assert found is not None
-        assert found.worker == won[0]
-        assert other.get(TASK_ID) == found
-
-
-def test_a_note_is_in_nobodys_way_and_never_goes_back(ledger: SqliteLedger) -> None:
+def test_a_note_is_in_nobodys_way_and_never_goes_back(ledger: Ledger) -> None:
     ledger.insert(row())
     for attempt in (1, 3, 2):
         ledger.note(TASK_ID, attempt)
@@ -184,7 +75,7 @@ def test_a_note_is_in_nobodys_way_and_never_goes_back(ledger: SqliteLedger) -> N
     ledger.note("unknown", 1)
 
 
-def test_a_row_is_removed_unless_it_has_changed(ledger: SqliteLedger) -> None:
+def test_a_row_is_removed_unless_it_has_changed(ledger: Ledger) -> None:
     ledger.insert(row(call=call(labels={"a": "b"})))
     ledger.replace(changed(row(call=call(labels={"a": "b"}))))
     assert not ledger.remove(row())
@@ -195,7 +86,7 @@ def test_a_row_is_removed_unless_it_has_changed(ledger: SqliteLedger) -> None:
     assert ledger.select(Selection(label=("a", "b")), 10) == []
 
 
-def test_a_row_whose_task_is_known_to_be_there_is_not_removed(ledger: SqliteLedger) -> None:
+def test_a_row_whose_task_is_known_to_be_there_is_not_removed(ledger: Ledger) -> None:
     ledger.insert(row())
     ledger.note(TASK_ID, 1)
     assert not ledger.remove(row())
@@ -203,25 +94,7 @@ def test_a_row_whose_task_is_known_to_be_there_is_not_removed(ledger: SqliteLedg
     assert ledger.get(TASK_ID) == row(noted_attempt=1)
 
 
-def test_a_large_body_is_written_once(clock: ManualClock, tmp_path: Path) -> None:
-    large = call(body=b"x" * 800_000)
-    answer = Response(status_code=503, headers={}, body=b"y" * 60_000)
-    with opened(clock, tmp_path / "ledger") as ledger:
-        ledger.insert(row(call=large))
-        ledger.replace(changed(row(call=large), response=answer))
-        before = (tmp_path / "ledger-wal").stat().st_size
-        now = ledger.get(TASK_ID)
-        for attempt in range(1, 6):
-            assert now is not None
-            assert ledger.replace(changed(now, attempt=attempt))
-            ledger.note(TASK_ID, attempt)
-            now = ledger.get(TASK_ID)
-        assert now == row(call=large, response=answer, attempt=5, noted_attempt=5, revision=7)
-        assert before > 860_000
-        assert (tmp_path / "ledger-wal").stat().st_size - before < 200_000
-
-
-def test_a_list_has_rows_without_bodies(ledger: SqliteLedger) -> None:
+def test_a_list_has_rows_without_bodies(ledger: Ledger) -> None:
     write(ledger, FULL)
     ledger.note(TASK_ID, 2)
     [found] = ledger.select(Selection(kind="callback"), 1)
@@ -231,87 +104,102 @@ def test_a_list_has_rows_without_bodies(ledger: SqliteLedger) -> None:
     assert found == FULL.model_copy(update={**bodiless, "noted_attempt": 2})
 
 
-def test_a_closed_ledger_is_unavailable(clock: ManualClock) -> None:
-    ledger = SqliteLedger(clock)
+def test_a_row_survives_the_process(store: Store) -> None:
+    before = store.open()
+    write(before, FULL)
+    before.close()
+    assert store.open().get(TASK_ID) == FULL
+
+
+@pytest.mark.parametrize("size", [0, 1, 399_999, 400_001, 900_000])
+def test_a_body_of_any_size_stays_with_its_row(ledger: Ledger, size: int) -> None:
+    large = row(call=call(body=b"x" * size))
+    answer = Response(status_code=503, headers={}, body=b"y" * 65_536)
+    assert ledger.insert(large)
+    assert ledger.get(TASK_ID) == large
+    running = changed(large, state="running", response=answer)
+    assert ledger.replace(running)
+    assert ledger.get(TASK_ID) == running
+    assert ledger.remove(running)
+    assert ledger.insert(row())
+    assert ledger.get(TASK_ID) == row()
+
+
+def test_a_name_that_nothing_can_have_is_nobodys(ledger: Ledger) -> None:
+    ledger.insert(row())
+    for name in STRANGE:
+        assert ledger.get(name) is None
+        ledger.note(name, 1)
+        ledger.cut(name, TASK_ID)
+        assert not ledger.replace(changed(row(task_id=name)))
+    assert ledger.get_many([*STRANGE, TASK_ID]) == {TASK_ID: row()}
+
+
+def test_many_rows_are_had_at_once_without_their_bodies(ledger: Ledger) -> None:
+    for task_id in ("a", "b", "c"):
+        ledger.insert(row(task_id=task_id, call=call(body=b"x")))
+    ledger.note("a", 2)
+    assert ledger.get_many([]) == {}
+    assert ledger.get_many(["a", "missing", "c"]) == {"a": row(task_id="a", noted_attempt=2), "c": row(task_id="c")}
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_of_two_processes_that_change_one_row_one_wins(store: Store, round_: int) -> None:
+    ledgers = {name: store.open() for name in ("w1", "w2", "w3")}
+    ledgers["w1"].insert(row())
+    for ledger in ledgers.values():
+        ledger.get(TASK_ID)
+    start, won = Barrier(len(ledgers)), []
+
+    def change(worker: str) -> None:
+        start.wait(5)
+        if ledgers[worker].replace(changed(row(), worker=worker)):
+            won.append(worker)
+
+    threads = [Thread(target=change, args=(worker,)) for worker in ledgers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(won) == 1
+    assert [ledger.get(TASK_ID) for ledger in ledgers.values()] == [changed(row(), worker=won[0])] * 3
+
+
+def test_notes_are_in_the_way_of_no_change_however_many_there_are(store: Store) -> None:
+    one, other = store.open(), store.open()
+    one.insert(row())
+    noting = Thread(target=lambda: [other.note(TASK_ID, attempt) for attempt in range(1, 21)])
+    noting.start()
+    now = row()
+    for attempt in range(10):
+        now = changed(now, attempt=attempt)
+        assert one.replace(now)
+    noting.join(20)
+    assert one.get(TASK_ID) == now.model_copy(update={"noted_attempt": 20})
+
+
+def test_a_closed_ledger_is_unavailable(ledger: Ledger) -> None:
+    ledger.insert(row())
     ledger.close()
     for ask in (
         lambda: ledger.get(TASK_ID),
+        lambda: ledger.get_many([TASK_ID]),
         lambda: ledger.insert(row()),
+        lambda: ledger.replace(changed(row())),
+        lambda: ledger.note(TASK_ID, 1),
         lambda: ledger.select(Selection(), 1),
+        lambda: ledger.overdue(0, 1),
+        lambda: ledger.abandoned(1),
+        lambda: ledger.tally(0),
+        lambda: ledger.expire(1),
         lambda: ledger.remove(row()),
+        lambda: ledger.remember_key(TASK_ID, ""),
         lambda: ledger.keep_alive("w1", 15),
+        lambda: ledger.cut("w1", TASK_ID),
         lambda: ledger.stop("w1", []),
         lambda: ledger.holder_of(row()),
         lambda: ledger.heartbeats(),
     ):
         with pytest.raises(Unavailable, match="the ledger cannot be used"):
             ask()
-
-
-def test_a_place_that_holds_no_ledger_is_unavailable(clock: ManualClock, tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("not a database, and long enough to be looked at " * 100)
-    for place in (tmp_path, tmp_path / "missing" / "ledger", tmp_path / "text"):
-        with pytest.raises(Unavailable, match="the ledger cannot be used"):
-            SqliteLedger(clock, place)
-
-
-def rewrite(file: Path, statement: str, *values: str) -> None:
-    with closing(sqlite3.connect(file)) as raw, raw:
-        raw.execute(statement, values)
-
-
-def test_what_another_version_added_to_a_row_is_left_aside(clock: ManualClock, tmp_path: Path) -> None:
-    added = ("$.colour", "$.call.colour", "$.call.retry.colour", "$.call.callback.colour", "$.response.colour")
-    with opened(clock, tmp_path / "ledger") as ledger:
-        write(ledger, FULL)
-        for place in (*added, "$.attempts[0].colour"):
-            rewrite(tmp_path / "ledger", "UPDATE tasks SET document = json_set(document, ?, 'red')", place)
-        assert ledger.get(TASK_ID) == FULL
-        assert len(ledger.select(Selection(kind="callback"), 1)) == 1
-        assert ledger.replace(changed(FULL))
-
-
-def test_a_row_that_cannot_be_read_is_unavailable_and_not_guessed_at(clock: ManualClock, tmp_path: Path) -> None:
-    with opened(clock, tmp_path / "ledger") as ledger:
-        ledger.insert(row())
-        rewrite(tmp_path / "ledger", "UPDATE tasks SET document = json_set(document, '$.state', 'dreaming')")
-        with pytest.raises(Unavailable, match="cannot read: 1 problems"):
-            ledger.get(TASK_ID)
-
-
-def test_a_ledger_that_a_later_version_has_changed_is_unavailable(clock: ManualClock, tmp_path: Path) -> None:
-    with opened(clock, tmp_path / "ledger") as ledger:
-        ledger.insert(row())
-    for version in (1, 0):
-        rewrite(tmp_path / "ledger", f"PRAGMA user_version={version}")
-        with opened(clock, tmp_path / "ledger") as ledger:
-            assert ledger.get(TASK_ID) == row()
-    rewrite(tmp_path / "ledger", "PRAGMA user_version=2")
-    with pytest.raises(Unavailable, match="the ledger is of version 2, this relay knows 1"):
-        SqliteLedger(clock, tmp_path / "ledger")
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    """No file of this process grows past 64 KiB; the kernel says so as it would of a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_on_a_full_disk_nothing_is_half_made_and_later_all_is_well(clock: ManualClock, tmp_path: Path) -> None:
-    large = call(body=b"x" * 500_000, labels={"a": "b"})
-    with opened(clock, tmp_path / "ledger") as ledger:
-        ledger.insert(row(task_id="before"))
-        with full_disk():
-            for _ in range(2):
-                with pytest.raises(Unavailable, match="the ledger cannot be used"):
-                    ledger.insert(row(call=large))
-        assert ledger.get(TASK_ID) is None
-        assert ledger.select(Selection(label=("a", "b")), 1) == []
-        assert ledger.insert(row(call=large))
-        assert ledger.get(TASK_ID) == row(call=large)
-        assert ledger.get("before") is not None
+    ledger.close()

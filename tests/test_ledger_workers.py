@@ -1,36 +1,24 @@
+"""Who is alive, who has stopped and what is to be cut, whatever the ledger."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from example_rows import NOW, TASK_ID, row
-from traced_relay.clock import ManualClock
-from traced_relay.ledger import KEYS_KEPT, WORKERS_KEPT, SqliteLedger
+from traced_relay.ledger import KEYS_KEPT, WORKERS_KEPT
 from traced_relay.machine import Holder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from ledgers import Store
+    from traced_relay.clock import ManualClock
+    from traced_relay.ledger import Ledger
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(NOW)
-
-
-@pytest.fixture
-def ledger(clock: ManualClock) -> Iterator[SqliteLedger]:
-    opened = SqliteLedger(clock)
-    yield opened
-    opened.close()
-
-
-def holder(ledger: SqliteLedger, worker: str = "w1", task_id: str = TASK_ID) -> Holder:
+def holder(ledger: Ledger, worker: str = "w1", task_id: str = TASK_ID) -> Holder:
     return ledger.holder_of(row(task_id=task_id, state="running", worker=worker))
 
 
-def test_a_worker_lives_until_its_time_is_over(ledger: SqliteLedger, clock: ManualClock) -> None:
+def test_a_worker_lives_until_its_time_is_over(ledger: Ledger, clock: ManualClock) -> None:
     assert holder(ledger) is Holder.LOST
     ledger.keep_alive("w1", 15)
     clock.advance(14.9)
@@ -42,7 +30,7 @@ def test_a_worker_lives_until_its_time_is_over(ledger: SqliteLedger, clock: Manu
     assert holder(ledger) is Holder.LOST
 
 
-def test_a_worker_that_stops_says_of_which_tasks_nothing_had_left(ledger: SqliteLedger, clock: ManualClock) -> None:
+def test_a_worker_that_stops_says_of_which_tasks_nothing_had_left(ledger: Ledger, clock: ManualClock) -> None:
     ledger.keep_alive("w1", 15)
     ledger.keep_alive("w2", 15)
     ledger.stop("w1", ["a", "b"])
@@ -55,12 +43,12 @@ def test_a_worker_that_stops_says_of_which_tasks_nothing_had_left(ledger: Sqlite
     assert holder(ledger, task_id="a") is Holder.STOPPED_UNSENT
 
 
-def test_a_worker_that_never_gave_a_sign_of_life_may_stop_too(ledger: SqliteLedger) -> None:
+def test_a_worker_that_never_gave_a_sign_of_life_may_stop_too(ledger: Ledger) -> None:
     ledger.stop("w1", [])
     assert holder(ledger) is Holder.STOPPED
 
 
-def test_who_has_stopped_does_not_come_back(ledger: SqliteLedger, clock: ManualClock) -> None:
+def test_who_has_stopped_does_not_come_back(ledger: Ledger, clock: ManualClock) -> None:
     ledger.keep_alive("w1", 15)
     ledger.stop("w1", ["a"])
     clock.advance(5)
@@ -69,7 +57,7 @@ def test_who_has_stopped_does_not_come_back(ledger: SqliteLedger, clock: ManualC
     assert ledger.heartbeats() == {"w1": NOW}
 
 
-def test_a_heartbeat_is_when_a_worker_was_last_seen(ledger: SqliteLedger, clock: ManualClock) -> None:
+def test_a_heartbeat_is_when_a_worker_was_last_seen(ledger: Ledger, clock: ManualClock) -> None:
     assert ledger.heartbeats() == {}
     ledger.keep_alive("w1", 15)
     ledger.keep_alive("w2", 15)
@@ -78,20 +66,22 @@ def test_a_heartbeat_is_when_a_worker_was_last_seen(ledger: SqliteLedger, clock:
     assert ledger.heartbeats() == {"w1": NOW + 5, "w2": NOW}
 
 
-def test_workers_that_are_long_gone_are_forgotten(ledger: SqliteLedger, clock: ManualClock) -> None:
+def test_workers_that_are_long_gone_are_forgotten(ledger: Ledger, clock: ManualClock) -> None:
     ledger.keep_alive("w1", 15)
     ledger.stop("w2", ["a"])
     clock.advance(WORKERS_KEPT)
     ledger.keep_alive("w3", 15)
+    ledger.expire(10)
     assert holder(ledger, "w2", "a") is Holder.STOPPED_UNSENT
-    clock.advance(15.1)
+    clock.advance(16)
     ledger.keep_alive("w3", 15)
-    assert ledger.heartbeats() == {"w3": NOW + WORKERS_KEPT + 15.1}
+    ledger.expire(10)
+    assert ledger.heartbeats() == {"w3": NOW + WORKERS_KEPT + 16}
     assert holder(ledger, "w2", "a") is Holder.LOST
 
 
 def test_a_key_of_a_direct_call_is_remembered_as_long_as_its_task_may_be_kept(
-    ledger: SqliteLedger, clock: ManualClock
+    ledger: Ledger, clock: ManualClock
 ) -> None:
     assert [ledger.remember_key("a", print_) for print_ in ("1", "1", "2", "1")] == [True, True, False, True]
     assert ledger.remember_key("b", "2")
@@ -101,11 +91,38 @@ def test_a_key_of_a_direct_call_is_remembered_as_long_as_its_task_may_be_kept(
     assert ledger.remember_key("a", "2")
 
 
-def test_one_process_sees_what_became_of_the_worker_of_another(clock: ManualClock, tmp_path: Path) -> None:
-    one, other = SqliteLedger(clock, tmp_path / "ledger"), SqliteLedger(clock, tmp_path / "ledger")
+def test_one_process_sees_what_became_of_the_worker_of_another(store: Store) -> None:
+    one, other = store.open(), store.open()
     one.keep_alive("w1", 15)
     assert holder(other) is Holder.ALIVE
+    other.cut("w1", "a")
+    assert one.keep_alive("w1", 15) == ["a"]
     one.stop("w1", [TASK_ID])
     assert holder(other) is Holder.STOPPED_UNSENT
-    one.close()
-    other.close()
+
+
+def test_a_worker_is_told_once_what_to_cut(ledger: Ledger) -> None:
+    assert ledger.keep_alive("w1", 15) == []
+    for task_id in ("a", "b", "a"):
+        ledger.cut("w1", task_id)
+    assert sorted(ledger.keep_alive("w1", 15)) == ["a", "b"]
+    assert ledger.keep_alive("w1", 15) == []
+    ledger.cut("w1", "a")
+    assert ledger.keep_alive("w1", 15) == ["a"]
+
+
+def test_what_a_worker_is_to_cut_is_no_other_workers_affair(ledger: Ledger) -> None:
+    ledger.keep_alive("w1", 15)
+    ledger.keep_alive("w2", 15)
+    ledger.cut("w1", "a")
+    ledger.cut("unknown", "b")
+    assert (ledger.keep_alive("w2", 15), ledger.keep_alive("unknown", 15)) == ([], [])
+    assert ledger.keep_alive("w1", 15) == ["a"]
+
+
+def test_to_be_asked_to_cut_is_no_sign_of_life(ledger: Ledger, clock: ManualClock) -> None:
+    ledger.keep_alive("w1", 15)
+    clock.advance(15)
+    ledger.cut("w1", "a")
+    assert holder(ledger) is Holder.LOST
+    assert ledger.heartbeats() == {"w1": NOW}

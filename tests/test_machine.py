@@ -31,7 +31,8 @@ def ended(before: Row, ending: Ending, *, now: float = NOW + 2, response: Respon
 
 def running(number: int = 1, **changes: Any) -> Row:
     """A row whose attempt *number* runs, after failures."""
-    before = row(attempt=number - 1, failures=number - 1, state="waiting" if number > 1 else "queued", **changes)
+    state = "waiting" if number > 1 else "queued"
+    before = row(attempt=number - 1, awaited=number, started=number - 1, state=state, **changes)
     step = arrived(before, number)
     assert step.row is not None
     return step.row
@@ -65,6 +66,7 @@ def test_the_awaited_dispatch_begins_the_attempt() -> None:
     assert changes(before, committed(step)) == {
         "state": "running",
         "attempt": 1,
+        "started": 1,
         "worker": "w1",
         "next_attempt_at": None,
         "first_started_at": NOW,
@@ -74,7 +76,9 @@ def test_the_awaited_dispatch_begins_the_attempt() -> None:
 
 
 def test_a_later_attempt_keeps_when_the_first_one_started() -> None:
-    before = row(state="waiting", attempt=1, failures=1, first_started_at=NOW - 60, attempts=(FIRST,), revision=3)
+    before = row(
+        state="waiting", attempt=1, awaited=2, started=1, first_started_at=NOW - 60, attempts=(FIRST,), revision=3
+    )
     after = committed(arrived(before, 2))
     assert (after.attempt, after.first_started_at, after.revision) == (2, NOW - 60, 4)
     assert [attempt.attempt for attempt in after.attempts] == [1, 2]
@@ -83,7 +87,7 @@ def test_a_later_attempt_keeps_when_the_first_one_started() -> None:
 @pytest.mark.parametrize("state", ["queued", "waiting"])
 @pytest.mark.parametrize("number", [1, 2, 3, 5])
 def test_the_dispatch_of_another_task_than_the_awaited_creates_that_again(state: str, number: int) -> None:
-    assert arrived(row(state=state, attempt=3), number) == Step(DONE, creates=True)
+    assert arrived(row(state=state, attempt=3, awaited=4), number) == Step(DONE, creates=True)
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
@@ -100,7 +104,7 @@ def test_while_an_attempt_runs_the_dispatch_of_an_older_one_is_done(holder: Hold
 @pytest.mark.parametrize("holder", Holder)
 def test_what_is_known_of_a_holder_counts_only_while_an_attempt_runs(holder: Holder) -> None:
     assert arrived(row(), holder=holder).begins
-    assert arrived(row(state="waiting", attempt=1), 2, holder=holder).begins
+    assert arrived(row(state="waiting", attempt=1, awaited=2), 2, holder=holder).begins
 
 
 @pytest.mark.parametrize("number", [2, 3])
@@ -174,7 +178,7 @@ def test_a_failure_that_may_be_repeated_waits_for_the_next_attempt() -> None:
         "state": "waiting",
         "next_attempt_at": NOW + 12,
         "worker": None,
-        "failures": 1,
+        "awaited": 2,
         "attempts": (
             FIRST.model_copy(
                 update={
@@ -216,7 +220,7 @@ def test_the_time_that_the_policy_gives_counts_from_the_first_attempts_start() -
 def test_an_interrupted_attempt_counts_against_no_limit_but_waits_its_turn() -> None:
     interrupted = Ending(None, "interrupted", was_sent=False)
     after = committed(ended(running(5), interrupted))
-    assert (after.state, after.interruptions, after.failures) == ("waiting", 1, 5)
+    assert (after.state, after.interruptions, after.started) == ("waiting", 1, 5)
     last = committed(ended(committed(arrived(after, 6)), BUSY))
     assert (last.state, last.attempt, last.reason) == ("failed", 6, "http_503")
 
@@ -228,7 +232,9 @@ def test_an_answer_of_an_earlier_attempt_gives_way_to_none() -> None:
 
 def test_no_attempt_starts_past_the_time_the_policy_gives() -> None:
     hurried = call(retry=policy(max_retry_duration="60s"))
-    before = row(call=hurried, state="waiting", attempt=1, failures=1, first_started_at=NOW, attempts=(FIRST,))
+    before = row(
+        call=hurried, state="waiting", attempt=1, awaited=2, started=1, first_started_at=NOW, attempts=(FIRST,)
+    )
     assert arrived(before, 2, now=NOW + 60).begins
     step = arrived(before, 2, now=NOW + 60.1)
     assert step == Step(DONE, step.row, says=(OVER,))
@@ -264,4 +270,4 @@ def test_the_last_hundred_attempts_are_kept() -> None:
     for number in range(1, 151):
         after = committed(ended(committed(arrived(after, number)), BUSY))
     assert [attempt.attempt for attempt in after.attempts] == list(range(51, 151))
-    assert (after.attempt, after.failures, after.retry_count, after.next_attempt_at) == (150, 150, 149, NOW + 2)
+    assert (after.attempt, after.started, after.retry_count, after.next_attempt_at) == (150, 150, 149, NOW + 2)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import logging
 from threading import Condition
 from typing import TYPE_CHECKING
@@ -8,9 +9,13 @@ import pytest
 
 from example_rows import NOW, row
 from traced_relay.clock import ManualClock
-from traced_relay.ledger import SqliteLedger
+from traced_relay.dispatch import Delivery, Dispatch
+from traced_relay.journal import Journal
+from traced_relay.logs import Identity, Log
 from traced_relay.machine import Holder
 from traced_relay.pulse import BEAT, LEASE, Pulse
+from traced_relay.running import RunningCalls
+from traced_relay.sqlite_ledger import SqliteLedger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,12 +54,17 @@ def ledger(clock: WatchedClock) -> Iterator[SqliteLedger]:
     opened.close()
 
 
+def calls(ledger: SqliteLedger, clock: ManualClock) -> RunningCalls:
+    journal = Journal(Log(Identity("p", "v", "i"), stream=io.StringIO(), clock=clock), "queues")
+    return RunningCalls(clock, journal, ledger, worker="w1", capacity=9, heartbeat=60)
+
+
 def holder(ledger: SqliteLedger) -> Holder:
     return ledger.holder_of(row(state="running", worker="w1"))
 
 
 def test_a_worker_lives_as_long_as_its_pulse_beats(clock: WatchedClock, ledger: SqliteLedger) -> None:
-    pulse = Pulse(ledger, "w1", clock)
+    pulse = Pulse(ledger, "w1", clock, calls(ledger, clock))
     assert holder(ledger) is Holder.LOST
     pulse.start()
     for beats in range(20):
@@ -67,7 +77,7 @@ def test_a_worker_lives_as_long_as_its_pulse_beats(clock: WatchedClock, ledger: 
 def test_a_pulse_that_ended_leaves_its_worker_until_the_lease_is_over(
     clock: WatchedClock, ledger: SqliteLedger
 ) -> None:
-    pulse = Pulse(ledger, "w1", clock)
+    pulse = Pulse(ledger, "w1", clock, calls(ledger, clock))
     pulse.start()
     pulse.stop()
     clock.advance(LEASE - 0.1)
@@ -77,7 +87,7 @@ def test_a_pulse_that_ended_leaves_its_worker_until_the_lease_is_over(
 
 
 def test_a_beat_after_the_worker_stopped_brings_it_not_back(clock: WatchedClock, ledger: SqliteLedger) -> None:
-    pulse = Pulse(ledger, "w1", clock)
+    pulse = Pulse(ledger, "w1", clock, calls(ledger, clock))
     pulse.start()
     ledger.stop("w1", [])
     for beats in (1, 2):
@@ -100,10 +110,10 @@ def test_a_beat_that_cannot_be_written_is_told_of_and_does_not_end_the_pulse(
     clock: WatchedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = SqliteLedger(clock)
-    pulse = Pulse(ledger, "w1", clock)
+    pulse = Pulse(ledger, "w1", clock, calls(ledger, clock))
     pulse.start()
     ledger.close()
-    with caplog.at_level(logging.WARNING, "traced_relay.pulse"):
+    with caplog.at_level(logging.WARNING, "traced_relay.rhythm"):
         for beats in (1, 2):
             clock.wait_for_waits(beats)
             clock.advance(BEAT)
@@ -111,4 +121,30 @@ def test_a_beat_that_cannot_be_written_is_told_of_and_does_not_end_the_pulse(
         pulse.stop()
     assert len(caplog.messages) == 2
     assert set(caplog.messages) == {caplog.messages[0]}
-    assert caplog.messages[0].startswith("the worker's sign of life could not be written: the ledger cannot be used")
+    assert caplog.messages[0].startswith("the worker's sign of life: the ledger cannot be used")
+
+
+def test_a_pulse_learns_what_was_cancelled_and_after_a_freeze_what_was_judged(
+    clock: WatchedClock, ledger: SqliteLedger
+) -> None:
+    running = calls(ledger, clock)
+    pulse = Pulse(ledger, "w1", clock, running)
+    pulse.start()
+    cancelled, judged = (row(task_id=c * 32, state="running", worker="w1", attempt=1) for c in "ab")
+    for stored in (cancelled, judged):
+        ledger.insert(stored)
+    delivery = Delivery(Dispatch("relay", "t"), "t", 1, None, trace_rewritten=False)
+    with running.hold(cancelled, delivery) as one, running.hold(judged, delivery) as two:
+        ledger.cut("w1", cancelled.task_id)
+        clock.wait_for_waits(1)
+        clock.advance(BEAT)
+        clock.wait_for_waits(2)
+        assert (one.cut_for, two.cut_for) == ("cancelled", None)
+        ledger.replace(judged.model_copy(update={"state": "waiting", "worker": None, "revision": 2}))
+        clock.advance(BEAT)
+        clock.wait_for_waits(3)
+        assert two.cut_for is None  # nobody may judge what lives; so nobody looks
+        clock.advance(LEASE + BEAT)
+        clock.wait_for_waits(4)
+        assert two.cut_for == "cancelled"
+    pulse.stop()

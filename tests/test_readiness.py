@@ -6,8 +6,8 @@ import pytest
 
 from traced_relay.clock import ManualClock
 from traced_relay.errors import EnqueueFailed, RelayError, Unavailable
-from traced_relay.ledger import SqliteLedger
 from traced_relay.readiness import LATELY, Readiness
+from traced_relay.sqlite_ledger import SqliteLedger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

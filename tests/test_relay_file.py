@@ -3,12 +3,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from traced_relay import relay_file
 from traced_relay.calls import RetryPolicy
-from traced_relay.downstreams import Downstream
+from traced_relay.downstreams import Downstream, find
 from traced_relay.errors import InvalidSettings
 from traced_relay.relay_file import CallbackReceiver, Caller, Queue, RelayFile, Worker
 
@@ -34,6 +35,8 @@ downstreams:
   - {name: partner, url: https://hooks.partner.example/, auth: none, trace: none}
 callbacks:
   - {url: https://*.example.com/, secret: projects/P/secrets/S}
+  - {url: "http://hooks.internal:8080/", secret: projects/P/secrets/S/versions/7, allow_private: true}
+callback_first_wait: 2s
 retry: {max_attempts: 3}
 heartbeat: 30s
 max_timeout: 29m
@@ -57,7 +60,13 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
             Downstream(name="reports", url="https://*.run.app/", auth="id_token"),
             Downstream(name="partner", url="https://hooks.partner.example/", auth="none", trace="none"),
         ],
-        callbacks=[CallbackReceiver(url="https://*.example.com/", secret="projects/P/secrets/S")],
+        callbacks=[
+            CallbackReceiver(url="https://*.example.com/", secret="projects/P/secrets/S"),
+            CallbackReceiver(
+                url="http://hooks.internal:8080/", secret="projects/P/secrets/S/versions/7", allow_private=True
+            ),
+        ],
+        callback_first_wait="2s",
         retry=RetryPolicy(max_attempts=3),
         heartbeat="30s",
         max_timeout="29m",
@@ -74,6 +83,7 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
         "callers": [],
         "downstreams": [],
         "callbacks": [],
+        "callback_first_wait": "5s",
         "heartbeat": "1m",
         "max_timeout": None,
         "retention": "7d",
@@ -136,6 +146,11 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
         ),
         ({"downstreams": [{"name": "a", "url": "https://a/"}]}, ["downstreams.0.auth is required"]),
         ({"callbacks": [{"url": "example.com"}]}, ["callbacks.0.url must start with http:// or https://"]),
+        (
+            {"callbacks": [{"url": "https://a/"}]},
+            ["queues must have one with `for: callbacks`, because callbacks are listed"],
+        ),
+        ({"callback_first_wait": "2h"}, ["callback_first_wait must be at most 1h, got 2h"]),
         ({"retry": {"max_attempts": 0}}, ["retry.max_attempts must be at least 1, got 0"]),
         ({"heartbeat": 60}, ['heartbeat must be a duration such as "30s", "1.5s", "5m", "24h" or "7d"']),
         ({"heartbeat": "0.5s"}, ["heartbeat must be at least 1s, got 0.5s"]),
@@ -155,6 +170,38 @@ def test_every_mistake_is_named_with_file_and_key(changes: dict[Any, Any], error
     with pytest.raises(InvalidSettings) as refused:
         relay_file.parse(SMALLEST | changes, "relay.yaml")
     assert str(refused.value) == "; ".join(f"relay.yaml: {error}" for error in errors)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "hunter2",
+        "",
+        "projects/P/secrets/S/versions/",
+        "projects/P/secrets/S ",
+        "projects/P/locations/us/secrets/S",
+        "//secretmanager.googleapis.com/projects/P/secrets/S",
+        "projects/P/secrets/../../x",
+    ],
+)
+def test_a_secret_itself_must_not_stand_in_the_file_and_is_not_repeated(secret: str) -> None:
+    queues = [{"name": "relay"}, {"name": "back", "for": "callbacks"}]
+    receivers = [{"url": "https://a/", "secret": secret}]
+    with pytest.raises(InvalidSettings) as refused:
+        relay_file.parse(SMALLEST | {"queues": queues, "callbacks": receivers}, "relay.yaml")
+    assert str(refused.value) == (
+        "relay.yaml: callbacks.0.secret must be the name of a secret in Secret Manager, projects/P/secrets/S with or"
+        " without /versions/V; a secret itself must not stand in this file"
+    )
+
+
+def test_the_first_receiver_that_matches_gets_the_callback() -> None:
+    rules = relay_file.parse(yaml.safe_load(WHOLE), "rules")
+    found = [
+        find(rules.callbacks, url) for url in ("https://a.example.com/x", "http://hooks.internal:8080/", "http://b/")
+    ]
+    assert found == [*rules.callbacks, None]
 
 
 @pytest.mark.parametrize(

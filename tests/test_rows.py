@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from example_rows import NOW, TASK_ID, row
+from example_rows import NOW, TASK_ID, call, row
+from traced_relay.calls import Callback
 from traced_relay.rows import ENDED, STATES, Attempt, Row
 
 
@@ -25,21 +26,18 @@ def test_a_row_ends_in_three_states_and_in_no_other() -> None:
     assert frozenset(STATES) > ENDED
 
 
-@pytest.mark.parametrize(
-    ("attempts", "failures", "retry_count"),
-    [
-        ((), 0, 0),
-        ((attempt(1),), 0, 0),
-        ((attempt(1, "http_503"),), 1, 0),
-        ((attempt(1, "http_503"), attempt(2)), 1, 1),
-        ((attempt(1, "http_503"), attempt(2, "timeout")), 2, 1),
-        ((attempt(7, "timeout"), attempt(8)), 7, 7),
-    ],
-)
-def test_retries_are_the_failures_before_the_last_attempt(
-    attempts: tuple[Attempt, ...], failures: int, retry_count: int
-) -> None:
-    assert row(attempts=attempts, failures=failures).retry_count == retry_count
+def test_retries_are_the_attempts_of_the_round_before_the_last() -> None:
+    assert [row(started=started).retry_count for started in (0, 1, 2, 7)] == [0, 0, 1, 6]
+
+
+def test_a_row_expires_a_while_after_it_and_its_callback_have_ended() -> None:
+    ended = {"state": "failed", "finished_at": NOW}
+    told = call(callback=Callback(url="https://hooks.example.com/", on=("failed",)))
+    assert row().expires_at(60) is None
+    assert row(**ended).expires_at(60) == NOW + 60
+    assert row(**ended, call=told).expires_at(60) is None
+    assert row(**ended, call=told, callback_ended_at=NOW + 10).expires_at(60) == NOW + 70
+    assert row(call=told, state="succeeded", finished_at=NOW).expires_at(60) == NOW + 60
 
 
 def test_the_version_is_that_of_the_last_attempt() -> None:

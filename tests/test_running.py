@@ -12,8 +12,10 @@ from traced_relay.clock import ManualClock
 from traced_relay.dispatch import Delivery, Dispatch
 from traced_relay.journal import Journal
 from traced_relay.logs import Identity, Log, RecordStore
+from traced_relay.machine import Holder
 from traced_relay.rows import Attempt
 from traced_relay.running import AlreadyHeld, RunningCalls
+from traced_relay.sqlite_ledger import SqliteLedger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,9 +37,16 @@ def records() -> RecordStore:
 
 
 @pytest.fixture
-def running(clock: ManualClock, records: RecordStore) -> Iterator[RunningCalls]:
+def ledger(clock: ManualClock) -> Iterator[SqliteLedger]:
+    opened = SqliteLedger(clock)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def running(clock: ManualClock, records: RecordStore, ledger: SqliteLedger) -> Iterator[RunningCalls]:
     log = Log(Identity("p", "v", "i"), stream=io.StringIO(), store=records, clock=clock)
-    calls = RunningCalls(clock, Journal(log, QUEUES), capacity=2, heartbeat=60)
+    calls = RunningCalls(clock, Journal(log, QUEUES), ledger, worker="w1", capacity=2, heartbeat=60)
     calls.start()
     yield calls
     calls.stop("close")
@@ -55,7 +64,7 @@ def attempted(number: int = 1, timeout: float = DAY) -> Row:
         started_at=NOW,
         queue_delay_ms=5,
     )
-    return row(state="running", attempt=number, attempts=(attempt,), call=call(timeout=timeout))
+    return row(state="running", worker="w1", attempt=number, attempts=(attempt,), call=call(timeout=timeout))
 
 
 def said(records: RecordStore, event: str) -> list[dict[str, object]]:
@@ -64,15 +73,44 @@ def said(records: RecordStore, event: str) -> list[dict[str, object]]:
 
 def test_what_is_held_is_known_until_it_is_let_go(running: RunningCalls) -> None:
     with running.hold(attempted(1), DELIVERY):
-        assert (running.holds(attempted(1)), running.holds(attempted(2))) == (True, False)
-    assert not running.holds(attempted(1))
+        assert running.holder_of(attempted(1)) is Holder.ALIVE
+        assert running.holder_of(attempted(2)) is Holder.LOST
+    assert running.holder_of(attempted(1)) is Holder.LOST
+
+
+def test_of_others_calls_the_ledger_knows(running: RunningCalls, ledger: SqliteLedger) -> None:
+    ledger.keep_alive("w2", 15)
+    assert running.holder_of(attempted().model_copy(update={"worker": "w2"})) is Holder.ALIVE
+
+
+def test_a_cancelled_call_is_cut_and_no_other(running: RunningCalls) -> None:
+    other = attempted().model_copy(update={"task_id": "f" * 32})
+    with running.hold(attempted(), DELIVERY) as guard, running.hold(other, DELIVERY) as left:
+        running.cut(TASK_ID)
+        assert (guard.cut_for, left.cut_for) == ("cancelled", None)
+
+
+def test_what_others_judged_while_the_process_was_frozen_is_cut(running: RunningCalls, ledger: SqliteLedger) -> None:
+    still, judged, begins, gone = (attempted().model_copy(update={"task_id": c * 32}) for c in "abcd")
+    for stored in (still, judged, begins.model_copy(update={"state": "queued", "revision": 1})):
+        assert ledger.insert(stored)
+    ledger.replace(judged.model_copy(update={"state": "failed", "worker": None, "revision": 2}))
+    begins = begins.model_copy(update={"revision": 2})
+    with (
+        running.hold(still, DELIVERY) as one,
+        running.hold(judged, DELIVERY) as two,
+        running.hold(begins, DELIVERY) as three,
+        running.hold(gone, DELIVERY) as four,
+    ):
+        running.cut_judged()
+        assert [guard.cut_for for guard in (one, two, three, four)] == [None, "cancelled", None, "cancelled"]
 
 
 def test_an_attempt_is_held_once(running: RunningCalls) -> None:
     with running.hold(attempted(), DELIVERY):
         with pytest.raises(AlreadyHeld), running.hold(attempted(), DELIVERY):
             pass
-        assert running.holds(attempted())
+        assert running.holder_of(attempted()) is Holder.ALIVE
 
 
 def test_no_more_calls_than_its_capacity_are_taken_on(running: RunningCalls) -> None:

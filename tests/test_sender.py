@@ -4,7 +4,9 @@ import gzip
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
+from threading import Barrier
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -24,6 +26,8 @@ from traced_relay.testing import Downstream
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from traced_relay.testing import Arrived
 
 
 @pytest.fixture
@@ -77,7 +81,7 @@ sender = Sender(SystemClock(), str)
 rule = Downstream(name="any", url="http://*:*/", auth="none", allow_private=True)
 with Watch(SystemClock()).over(5.0) as guard:
     call = Call(url=sys.argv[1], timeout=5.0, retry=RetryPolicy())
-    print(sender.send(call, rule, "key", guard).ending.status_code)
+    print(sender.send(call, rule, {}, guard).ending.status_code)
 """
 
 
@@ -258,3 +262,17 @@ def test_a_kept_connection_that_the_downstream_closed_is_not_used(sender: Sender
         assert downstream.closed.wait(5)
         assert sent(sender, url).ending == Ending(200, None)
         assert downstream.connections == 2
+
+
+def test_more_calls_at_once_than_connections_are_kept_are_all_made() -> None:
+    together = Barrier(6)
+
+    def meet(_: Arrived) -> Answer:
+        together.wait(5)
+        return Answer("ok")
+
+    narrow = Sender(SystemClock(), no_token, connections=2)
+    with Downstream(*[meet] * 6) as downstream, ThreadPoolExecutor(6) as pool:
+        endings = [pool.submit(sent, narrow, downstream.url) for _ in range(6)]
+        assert {ending.result().ending for ending in endings} == {Ending(200, None)}
+    narrow.close()

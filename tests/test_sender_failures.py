@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import socket
+import subprocess
+import sys
 import warnings
+from contextlib import suppress
+from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from example_rows import call
+from faults import FAULTS
 from local_ca import Authority
 from raw_downstream import OK, RawDownstream, hears, says, says_and_resets, says_and_stays, shakes_hands, trickles
 from sending import TLS, made, no_token, sent, sent_to, watching
@@ -95,23 +102,24 @@ def test_what_is_no_whole_answer_is_a_reason(sender: Sender, behaviour: Behaviou
         says_and_stays(OK, b"X: y\r\n"),
         says_and_stays(OK, b"Content-Length: 9\r\n\r\n", b"abc"),
         says_and_stays(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 9\r\n\r\n"),
-        trickles(OK + b"Content-Length: 100000\r\n\r\n", b"x", 0.02),
-        trickles(OK + b"\r\n", b"x", 0.02),
-        trickles(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", 0.02),
-        trickles(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", b"x", 0.02),
+        trickles(OK + b"Content-Length: 100000\r\n\r\n", b"x", 0.01),
+        trickles(OK + b"\r\n", b"x", 0.01),
+        trickles(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", 0.01),
+        trickles(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", b"x", 0.01),
+        trickles(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", 0.001),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_a_silent_or_endless_answer_is_cut_at_its_timeout(sender: Sender, behaviour: Behaviour) -> None:
     started = monotonic()
-    assert sent_to(sender, behaviour, timeout=0.15).ending == failed("timeout")
-    assert 0.14 < monotonic() - started < 2
+    assert sent_to(sender, behaviour, timeout=0.06).ending == failed("timeout")
+    assert 0.055 < monotonic() - started < 2
 
 
 def test_a_downstream_that_does_not_take_the_body_is_a_timeout(sender: Sender) -> None:
     with RawDownstream(says_and_stays(), reads=False) as downstream:
         url, body = f"http://127.0.0.1:{downstream.port}/", b"x" * 50_000_000
-        assert sent(sender, url, body=body, timeout=0.3).ending == failed("timeout")
+        assert sent(sender, url, body=body, timeout=0.1).ending == failed("timeout")
 
 
 @pytest.mark.parametrize("url", ["http://*/", "http://.a/", "http://a:b/"])
@@ -166,14 +174,14 @@ def test_an_authority_that_is_not_trusted_is_tls_failed(sender: Sender, authorit
         says(b"\x15\x03\x03\x00\x02\x02\x28"),
         says_and_stays(),
         says_and_stays(b"\x16\x03\x03\x00\x7a\x02"),
-        trickles(b"\x16\x03\x03\x40\x00\x02", b"\x00", 0.02),
+        trickles(b"\x16\x03\x03\x40\x00\x02", b"\x00", 0.01),
     ],
     ids=["closes", "resets", "speaks HTTP", "alerts", "hangs", "hangs in the middle", "trickles"],
 )
 def test_tls_that_leads_nowhere_is_connect_failed(trusting: Sender, behaviour: Behaviour) -> None:
     started = monotonic()
     with RawDownstream(hears(behaviour), reads=False) as downstream:
-        exchange = sent(trusting, f"https://127.0.0.1:{downstream.port}/", TLS, timeout=0.3)
+        exchange = sent(trusting, f"https://127.0.0.1:{downstream.port}/", TLS, timeout=0.1)
     assert exchange.ending == failed_unsent("connect_failed")
     assert monotonic() - started < 2
 
@@ -183,7 +191,7 @@ def test_tls_that_hangs_can_be_cut_from_outside(trusting: Sender) -> None:
         wanted = call(url=f"https://127.0.0.1:{downstream.port}/", timeout=20.0)
         with watch.over(0.1) as guard:
             started = monotonic()
-            assert trusting.send(wanted, TLS, "key", guard).ending == failed_unsent("connect_failed")
+            assert trusting.send(wanted, TLS, {}, guard).ending == failed_unsent("connect_failed")
     assert monotonic() - started < 5
 
 
@@ -199,3 +207,105 @@ def test_an_answer_that_is_refused_leaves_no_socket_open(sender: Sender) -> None
         sent_to(sender, says(OK, b"Content-Length: 3, 4\r\n\r\nabcd"))
         gc.collect()
     assert [str(warning.message) for warning in caught if warning.category is ResourceWarning] == []
+
+
+NOW = [fault.behaviour for fault in FAULTS if fault.behaviour and not fault.is_https and fault.timeout == "5s"]
+
+
+def test_no_failure_leaves_a_socket_to_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = sockets_open()
+        for behaviour in NOW:
+            sender = Sender(SystemClock(), no_token)
+            sent_to(sender, behaviour)
+            sender.close()
+            assert sockets_open() <= before
+    finally:
+        gc.enable()
+
+
+def sockets_open() -> set[str]:
+    """The sockets of this process, by their inodes."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(str(entry.readlink()))
+    return {name for name in found if name.startswith("socket:")}
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_lookup_that_finds_no_descriptor_left_is_no_fault_of_the_downstreams(number: int) -> None:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    sender = Sender(SystemClock(), no_token, resolve=fail)
+    assert sent(sender, "http://name.example/").ending == failed_unsent("interrupted")
+    sender.close()
+
+
+STARVES = """
+import os, resource, socket, sys
+from traced_relay.calls import Call, RetryPolicy
+from traced_relay.clock import SystemClock
+from traced_relay.downstreams import Downstream
+from traced_relay.sender import Sender
+from traced_relay.watch import Watch
+
+def leave(count):
+    held = []
+    while True:
+        try:
+            held.append(os.dup(0))
+        except OSError:
+            break
+    for number in held[:count]:
+        os.close(number)
+    return held[count:]
+
+def resolve(host, port, **_):
+    if host == "lookup.example":
+        raise socket.gaierror(socket.EAI_AGAIN, "as it is said where no descriptor is left")
+    return socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM)
+
+sender = Sender(SystemClock(), str, resolve=resolve)
+rule = Downstream(name="any", url="http://*:*/", auth="none", allow_private=True)
+hosts = ("name.example", "lookup.example")
+
+def send(host):
+    with Watch(SystemClock()).over(5.0) as guard:
+        call = Call(url=f"http://{host}:{sys.argv[1]}/", timeout=5.0, retry=RetryPolicy())
+        ending = sender.send(call, rule, {}, guard).ending
+        return ending.status_code or f"{ending.reason}:{ending.was_sent}"
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+for count in (0, 1, 2):
+    held = leave(count)
+    has_room, said = sender.has_room(), [send(host) for host in hosts]
+    for number in held:
+        os.close(number)
+    print(has_room, *said)
+print(sender.has_room(), *[send(host) for host in hosts])
+"""
+
+
+@pytest.mark.whole
+def test_a_process_without_descriptors_blames_itself_and_leaks_none() -> None:
+    with RawDownstream(says(OK, b"Content-Length: 0\r\n\r\n")) as downstream:
+        ran = subprocess.run(
+            [sys.executable, "-W", "error", "-c", STARVES, str(downstream.port)],
+            env={"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    ours = "interrupted:False"
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines() == [
+        f"False {ours} {ours}",
+        f"False {ours} {ours}",
+        f"False 200 {ours}",
+        "True 200 dns_failed:False",
+    ]

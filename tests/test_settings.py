@@ -7,8 +7,10 @@ import pytest
 
 import traced_relay
 from traced_relay import relay_file, settings
+from traced_relay.downstreams import find
 from traced_relay.errors import InvalidSettings
 from traced_relay.settings import Settings
+from traced_relay.webhooks import parse_secrets
 
 RULES = "location: us-central1\nqueues: [{name: relay}, {name: back, for: callbacks}]\nworker: {app_engine: default}\n"
 HTTP_WORKER = "{url: https://relay-x.a.run.app, service_account: queue@p.iam.gserviceaccount.com}"
@@ -51,7 +53,8 @@ def test_a_local_relay_is_read_whole(environ: dict[str, str]) -> None:
     )
     assert read.instance
     assert not read.open_on_loopback
-    assert (read.is_local, read.host, read.max_timeout, read.call_queues) == (True, "127.0.0.1", 86_400.0, ["relay"])
+    assert (read.is_local, read.host, read.max_timeout) == (True, "127.0.0.1", 86_400.0)
+    assert (read.call_queues, read.callback_queue) == (["relay"], "back")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,11 @@ def test_the_environment_says_what_differs_by_deployment(
     assert {name: getattr(read, name) for name in expected} == expected
 
 
+DATABASES = "RELAY_LEDGER: a database of Firestore is (default), or 4 to 63 of a-z, 0-9 and -, from a letter to no -"
+COLLECTIONS = "RELAY_LEDGER: a collection is 1 to 100 of A-Z, a-z, 0-9, _ and -, and not between double underscores"
+LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -85,9 +93,25 @@ def test_the_environment_says_what_differs_by_deployment(
             f"RELAY_THREDS is no variable of the relay; there are {', '.join(settings.VARIABLES)}",
         ),
         ({"GOOGLE_CLOUD_PROJECT": ""}, "GOOGLE_CLOUD_PROJECT must be set: the project whose queues are used"),
-        ({"RELAY_LEDGER": ""}, "RELAY_LEDGER must be set: where tasks are kept: memory or sqlite:FILE"),
-        ({"RELAY_LEDGER": "redis:x"}, "RELAY_LEDGER must be memory or sqlite:FILE, got 'redis:x'"),
-        ({"RELAY_LEDGER": "sqlite:"}, "RELAY_LEDGER must be memory or sqlite:FILE, got 'sqlite:'"),
+        ({"RELAY_LEDGER": ""}, f"RELAY_LEDGER must be set: where tasks are kept: {LEDGERS}"),
+        *(
+            ({"RELAY_LEDGER": name}, f"RELAY_LEDGER must be {LEDGERS}, got {name!r}")
+            for name in ("redis:x", "sqlite:", "x")
+        ),
+        *(
+            (
+                {"RELAY_LEDGER": f"firestore:{name}/calls"},
+                f"{DATABASES}, got {name!r}",
+            )
+            for name in ("abc", "Relay", "1relay", "relay-", "a" * 64, "(Default)", "a/relay", "relé")
+        ),
+        *(
+            (
+                {"RELAY_LEDGER": f"firestore:relay/{name}"},
+                f"{COLLECTIONS}, got {name!r}",
+            )
+            for name in ("", ".", "..", "a b", "__calls__", "é")
+        ),
         *(
             ({"PORT": text}, f"PORT must be a number from 0 to 65535, got {text!r}")
             for text in ("65536", "-1", "http", " 80", "8080x", "1e3", "٨٠")
@@ -116,6 +140,47 @@ def test_what_is_missing_or_wrong_is_named(environ: dict[str, str], changes: dic
     assert refusal(environ | changes) == why
 
 
+@pytest.mark.parametrize("ledger", ["calls", "(default)/calls", "relay/calls", "traced-relay/My_calls-2", "a123/__a"])
+@pytest.mark.parametrize("platform", [{}, {"GAE_ENV": "standard"}, {"K_SERVICE": "relay"}], ids=str)
+def test_firestore_holds_the_ledger_everywhere(environ: dict[str, str], ledger: str, platform: dict[str, str]) -> None:
+    without = {name: value for name, value in environ.items() if name != "CLOUD_TASKS_EMULATOR_HOST"}
+    named = f"firestore:{ledger}"
+    assert settings.from_environment(without | platform | {"RELAY_LEDGER": named}).ledger == named
+
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [SECRET, f"{SECRET} {OTHER_SECRET}", f"\n {SECRET}\n", "projects/p/secrets/s", "projects/p/secrets/s/versions/3"],
+)
+def test_a_secret_for_callbacks_is_text_or_a_name_and_is_not_shown(environ: dict[str, str], source: str) -> None:
+    read = settings.from_environment(environ | {"RELAY_CALLBACK_SECRET": source})
+    assert read.callback_secret == source.strip()
+    assert source.strip() not in repr(read)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["hunter2", f"{SECRET},{OTHER_SECRET}", f"{SECRET} hunter2", "whsec_c2hvcnQ=", "projects/p/secrets/s/", SECRET[6:]],
+)
+def test_what_is_no_secret_for_callbacks_ends_the_start_and_is_not_repeated(
+    environ: dict[str, str], source: str
+) -> None:
+    assert refusal(environ | {"RELAY_CALLBACK_SECRET": source}) == (
+        "RELAY_CALLBACK_SECRET must be whsec_ and the base64 of 24 to 64 bytes, or several of these with spaces"
+        " between, or the name of a secret in Secret Manager: projects/P/secrets/S"
+    )
+
+
+def test_a_receiver_without_any_secret_is_no_mistake_of_the_start(environ: dict[str, str]) -> None:
+    rewrite(environ, RULES + "callbacks: [{url: https://a.example.com/}]")
+    read = settings.from_environment(environ | {"RELAY_CALLBACK_SECRET": ""})
+    assert (read.callback_secret, read.rules.callbacks[0].secret) == (None, None)
+
+
 def test_without_a_location_in_the_file_the_environment_names_it(environ: dict[str, str]) -> None:
     rewrite(environ, RULES.replace("location: us-central1\n", ""))
     assert refusal(environ).startswith("RELAY_LOCATION must be set: the region of the queues")
@@ -131,7 +196,8 @@ def test_on_google_the_emulator_and_a_ledger_in_memory_are_refused(
     without = {name: value for name, value in environ.items() if name != "CLOUD_TASKS_EMULATOR_HOST"} | google
     for ledger in ("memory", "sqlite:/tmp/ledger"):
         assert refusal(without | {"RELAY_LEDGER": ledger}) == (
-            f"RELAY_LEDGER must not be {ledger} on {platform}: its disk is memory and is lost"
+            f"RELAY_LEDGER must not be {ledger} on {platform}: its disk is memory and is lost;"
+            " firestore:[DATABASE/]COLLECTION is not"
         )
     assert "must not be" in refusal(environ | google)
 
@@ -195,6 +261,8 @@ def test_dev_needs_nothing_and_calls_loopback_alone() -> None:
         platform="local",
         instance=made.instance,
         open_on_loopback=True,
+        callback_secret=made.callback_secret,
+        made_callback_secret=True,
     )
     urls = {"http://127.0.0.1:9/x", "http://localhost/", "http://[::1]:9/", "http://10.0.0.1/", "https://127.0.0.1/"}
     assert all(rule.allow_private for rule in made.rules.downstreams)
@@ -203,6 +271,22 @@ def test_dev_needs_nothing_and_calls_loopback_alone() -> None:
         "http://localhost/",
         "http://[::1]:9/",
     }
+
+
+def test_dev_sends_callbacks_to_loopback_alone_and_makes_a_secret_for_them() -> None:
+    made, again = (settings.for_dev(rules=None, environ={}) for _ in range(2))
+    urls = {"http://127.0.0.1:9/x", "http://localhost/", "http://[::1]:9/", "http://10.0.0.1/", "https://127.0.0.1/"}
+    assert {url for url in urls if find(made.rules.callbacks, url)} == {
+        "http://127.0.0.1:9/x",
+        "http://localhost/",
+        "http://[::1]:9/",
+    }
+    assert all(receiver.allow_private for receiver in made.rules.callbacks)
+    assert (made.callback_queue, made.rules.callback_first_wait) == ("relay-callbacks", 1.0)
+    assert made.callback_secret != again.callback_secret
+    assert [len(key) for key in parse_secrets(made.callback_secret or "")] == [32]
+    given = settings.for_dev(rules=None, environ={"RELAY_CALLBACK_SECRET": SECRET})
+    assert given.callback_secret == SECRET
 
 
 def test_dev_with_rules_keeps_them_and_is_not_open() -> None:

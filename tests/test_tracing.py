@@ -307,11 +307,15 @@ def test_a_url_may_be_named_by_its_origin_alone(service: Service) -> None:
     assert url.count("/") == 3
 
 
-def test_googles_identity_endpoints_get_neither_span_nor_trace(service: Service) -> None:
+@pytest.mark.parametrize(
+    "asked",
+    ["metadata.google.internal/computeMetadata/v1/instance", "secretmanager.googleapis.com/v1/projects/p/secrets/s"],
+)
+def test_where_google_keeps_credentials_gets_neither_span_nor_trace(service: Service, asked: str) -> None:
     # Refused at once: nobody listens on port 1 of this machine.
     proxies = {"http": "http://127.0.0.1:1"}
     with pytest.raises(requests.ConnectionError):
-        requests.get("http://metadata.google.internal/computeMetadata/v1/instance", proxies=proxies, timeout=5)
+        requests.get(f"http://{asked}", proxies=proxies, timeout=5)
     assert service.spans.spans() == []
     with pytest.raises(requests.ConnectionError):
         requests.get("http://example.com/?for=metadata.google.internal/", proxies=proxies, timeout=5)

@@ -5,68 +5,64 @@ from __future__ import annotations
 import json
 import logging
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from traced_relay import border, documents, openapi, problems, strict_json, tracing
+from traced_relay import border, documents, listing, openapi, problems, strict_json, tracing
 from traced_relay.arriving import MAX_DISPATCH, MAX_REQUEST
-from traced_relay.documents import Links
+from traced_relay.callbacks import callback_id
 from traced_relay.doors import DISPATCH, PRINCIPAL
-from traced_relay.durations import parse_duration, parse_time
 from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, NotFound, RelayError, Unavailable
-from traced_relay.ledger import Selection
-from traced_relay.rows import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from werkzeug.datastructures import MultiDict
-
     from traced_relay.clock import Clock
     from traced_relay.dispatch import Dispatch
+    from traced_relay.documents import Links
     from traced_relay.enqueue import Enqueuer
     from traced_relay.gate import Principal
     from traced_relay.journal import Journal
-    from traced_relay.ledger import SqliteLedger
+    from traced_relay.ledger import Ledger
     from traced_relay.relay import Relay
     from traced_relay.rows import Row
+    from traced_relay.steering import Steering
+    from traced_relay.sweeper import Sweeper
 
 MAX_BATCH = 100
 
-T = TypeVar("T")
 _logger = logging.getLogger(__name__)
-_FILTERS = {"kind", "state", "queue", "rule", "reason", "version", "since", "limit", "page_token"}
 
 
 class Api:
-    """What the paths do. *origin* gives the scheme and host that links start with."""
+    """What the paths do. *links* are for whoever asks now, by the name that he knows this service by."""
 
     def __init__(
         self,
         *,
         enqueuer: Enqueuer,
         relay: Relay,
-        ledger: SqliteLedger,
+        ledger: Ledger,
         journal: Journal,
         clock: Clock,
-        project: str,
         retention: float,
+        steering: Steering,
+        sweeper: Sweeper,
         is_ready: Callable[[], bool],
-        origin: Callable[[], str],
-        has_console: bool,
+        links: Callable[[], Links],
     ) -> None:
         self._enqueuer = enqueuer
         self._relay = relay
         self._ledger = ledger
         self._journal = journal
         self._clock = clock
-        self._project = project
         self._retention = retention
+        self._steering = steering
+        self._sweeper = sweeper
         self._is_ready = is_ready
-        self._origin = origin
-        self._has_console = has_console
+        self._links = links
 
     def flask_app(self) -> Flask:
         app = Flask("traced_relay")
@@ -76,6 +72,10 @@ class Api:
             ("/v1/tasks:batch", ["POST"], self.enqueue_batch),
             ("/v1/tasks", ["GET"], self.list),
             ("/v1/tasks/<task_id>", ["GET"], self.status),
+            ("/v1/tasks/<task_id>:cancel", ["POST"], self.cancel),
+            ("/v1/tasks/<task_id>:redrive", ["POST"], self.redrive),
+            ("/v1/tasks/<task_id>:resend-callback", ["POST"], self.resend_callback),
+            ("/sweep", ["GET"], self.sweep),
             ("/dispatch", ["POST"], self.dispatch),
             ("/health", ["GET"], _alive),
             ("/ready", ["GET"], self.ready),
@@ -126,70 +126,60 @@ class Api:
         return items
 
     def status(self, task_id: str) -> Response:
+        return self._document(self._row(task_id), 200)
+
+    def cancel(self, task_id: str) -> Response:
+        row = self._row(task_id)
+        return self._document(self._steering.cancel(row, _principal().name), 200 if row.state == "cancelled" else 202)
+
+    def redrive(self, task_id: str) -> Response:
+        return self._document(self._steering.redrive(self._row(task_id), _principal().name), 202)
+
+    def resend_callback(self, task_id: str) -> Response:
+        return self._document(self._steering.resend_callback(self._row(task_id), _principal().name), 202)
+
+    def sweep(self) -> Response:
+        self._sweeper.sweep()
+        return _answer({"status": "swept"}, 200)
+
+    def _row(self, task_id: str) -> Row:
+        """The row, for whoever may see it; to all others it is not there."""
         row = self._ledger.get(task_id) if re.fullmatch(r"[0-9a-f]{32}", task_id) else None
         if row is None or not _may_see(row):
             raise NotFound(f"there is no task {task_id[:40]!a} that you may see")
-        seen = self._ledger.heartbeats().get(row.worker or "")
-        now = self._clock.now()
-        return _answer(documents.status(row, self._links(), now=now, retention=self._retention, heartbeat_at=seen), 200)
+        return row
+
+    def _document(self, row: Row, status: int) -> Response:
+        seen, callback = self._ledger.heartbeats(), self._callbacks([row])
+        document = documents.status(row, self._links(), **self._context(row, seen, callback))
+        return _answer(document, status)
+
+    def _callbacks(self, rows: Sequence[Row]) -> Mapping[str, Row]:
+        """The callbacks of those of the rows that want one, by their ids."""
+        return self._ledger.get_many([callback_id(row.task_id, row.round) for row in rows if row.wants_callback])
+
+    def _context(self, row: Row, seen: Mapping[str, float], callbacks: Mapping[str, Row]) -> dict[str, Any]:
+        return {
+            "now": self._clock.now(),
+            "retention": self._retention,
+            "heartbeat_at": seen.get(row.worker or ""),
+            "callback": callbacks.get(callback_id(row.task_id, row.round)),
+        }
 
     def list(self) -> Response:
-        selection, limit = self._selection(request.args)
+        principal = _principal()
+        caller = None if principal.is_operator else principal.name
+        selection, limit = listing.read(request.args.items(multi=True), caller=caller, now=self._clock.now())
         rows = self._ledger.select(selection, limit + 1)
-        shown, links, now = rows[:limit], self._links(), self._clock.now()
-        seen = self._ledger.heartbeats()
+        shown, links = rows[:limit], self._links()
+        seen, callbacks = self._ledger.heartbeats(), self._callbacks(shown)
         return _answer(
             {
-                "tasks": [
-                    documents.summary(
-                        row, links, now=now, retention=self._retention, heartbeat_at=seen.get(row.worker or "")
-                    )
-                    for row in shown
-                ],
+                "tasks": [documents.summary(row, links, **self._context(row, seen, callbacks)) for row in shown],
                 "next_page_token": documents.page_token(shown[-1]) if len(rows) > limit else None,
             },
             200,
         )
-
-    def _selection(self, args: MultiDict[str, str]) -> tuple[Selection, int]:
-        given = args.to_dict()
-        errors = [FieldError(name, "must be given at most once") for name in given if len(args.getlist(name)) > 1]
-        errors += [
-            FieldError(name, "is not a known filter")
-            for name in given
-            if name not in _FILTERS and not name.startswith("label.")
-        ]
-        labels = [(name.removeprefix("label."), value) for name, value in given.items() if name.startswith("label.")]
-        if len(labels) > 1:
-            errors.append(FieldError("label", "must be given at most once"))
-        if given.get("state", "queued") not in STATES:
-            errors.append(FieldError("state", f"must be one of {', '.join(STATES)}"))
-        if given.get("kind", "call") not in ("call", "callback"):
-            errors.append(FieldError("kind", "must be call or callback"))
-        limit = given.get("limit", "50")
-        if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= 200:
-            errors.append(FieldError("limit", "must be a number from 1 to 200"))
-        before = _parsed(given, "page_token", documents.place_of, "must be a next_page_token of this list", errors)
-        since = _parsed(given, "since", self._since, "must be an RFC 3339 time or a duration", errors)
-        if errors:
-            raise border.refusal(errors)
-        names = ("state", "queue", "rule", "reason", "version")
-        principal = _principal()
-        return Selection(
-            kind=given.get("kind", "call"),
-            caller=None if principal.is_operator else principal.name,
-            since=since,
-            before=before,
-            label=labels[0] if labels else None,
-            **{name: given.get(name) for name in names},
-        ), int(limit)
-
-    def _since(self, text: str) -> float:
-        """A time, or a duration before now."""
-        try:
-            return self._clock.now() - parse_duration(text)
-        except ValueError:
-            return parse_time(text)
 
     def dispatch(self) -> Response:
         request.max_content_length = MAX_DISPATCH
@@ -207,13 +197,9 @@ class Api:
         ready = self._is_ready()
         return _answer({"status": "ready" if ready else "unavailable"}, 200 if ready else 503)
 
-    def _links(self) -> Links:
-        origin = self._origin()
-        return Links(origin, self._project, f"{origin}/console" if self._has_console else None)
-
     def _on_error(self, error: RelayError) -> Any:
         status = problems.status_of(error)
-        if request.path.startswith("/v1/tasks") and request.method == "POST":
+        if request.path in ("/v1/tasks", "/v1/tasks:batch") and request.method == "POST":
             self._say_rejected(error)
             if status < 500:
                 tracing.refuse()
@@ -267,18 +253,6 @@ def _json_body() -> Any:
         return strict_json.loads(body)
     except strict_json.NotJson as exc:
         raise InvalidCall(str(exc), status=400) from None
-
-
-def _parsed(
-    given: Mapping[str, str], name: str, parse: Callable[[str], T], rule: str, errors: list[FieldError]
-) -> T | None:
-    if name not in given:
-        return None
-    try:
-        return parse(given[name])
-    except (ValueError, TypeError):
-        errors.append(FieldError(name, rule))
-        return None
 
 
 def _answer(document: Any, status: int) -> Response:

@@ -15,30 +15,40 @@ from google.auth.exceptions import GoogleAuthError
 
 from traced_relay import tracing
 from traced_relay.app import Api
+from traced_relay.callbacks import Teller
 from traced_relay.clock import Clock, SystemClock
 from traced_relay.cloud_tasks import CloudTasks
+from traced_relay.documents import Links
 from traced_relay.doors import Doors
+from traced_relay.downstreams import Downstream
 from traced_relay.enqueue import Enqueuer
 from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.gate import GOOGLE_ISSUERS, Certificates, Gate, Keys
 from traced_relay.identity import IdTokens
 from traced_relay.journal import Journal
-from traced_relay.ledger import SqliteLedger
-from traced_relay.policy import Policy
+from traced_relay.policy import Policy, Receiver
 from traced_relay.pulse import Pulse
 from traced_relay.readiness import Readiness
 from traced_relay.relay import Relay, Worker
+from traced_relay.rhythm import Rhythm
 from traced_relay.running import RunningCalls
 from traced_relay.sender import Sender
+from traced_relay.signing import SigningSecrets
+from traced_relay.sqlite_ledger import SqliteLedger
+from traced_relay.steering import Steering
+from traced_relay.steps import Steps
+from traced_relay.sweeper import Sweeper
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
     from opentelemetry.sdk.trace import TracerProvider
 
+    from traced_relay.ledger import Ledger
     from traced_relay.logs import Log
     from traced_relay.settings import Settings
 
 _logger = logging.getLogger(__name__)
+_random = random.SystemRandom().random
 _GOOGLE_CERTIFICATES = "https://www.googleapis.com/oauth2/v1/certs"
 
 
@@ -67,14 +77,25 @@ class Assembly:
         self._worker = Worker(uuid.uuid4().hex, settings.version, settings.instance)
         queues = f"projects/{settings.project}/locations/{settings.location}/queues"
         self._journal = Journal(log, queues)
-        self.ledger = SqliteLedger(self._clock, _file_of(settings.ledger))
+        self.ledger = _open_ledger(settings, self._clock)
         self._cloud_tasks = self._make_cloud_tasks()
         self._sender = sender or Sender(self._clock, IdTokens().token, connections=settings.threads)
+        self._signing = SigningSecrets(self._clock)
         self._running = RunningCalls(
-            self._clock, self._journal, capacity=settings.max_running, heartbeat=settings.rules.heartbeat
+            self._clock,
+            self._journal,
+            self.ledger,
+            worker=self._worker.id,
+            capacity=settings.max_running,
+            heartbeat=settings.rules.heartbeat,
         )
-        self._pulse = Pulse(self.ledger, self._worker.id, self._clock)
-        self.app = self._make_api(has_console=has_console).flask_app()
+        self._pulse = Pulse(self.ledger, self._worker.id, self._clock, self._running)
+        self._has_console = has_console
+        self._steps = self._make_steps()
+        self._sweeper = self._make_sweeper()
+        every = None if settings.has_cron else settings.rules.sweep_every
+        self._sweeps = Rhythm("the sweep", every, self._sweeper.sweep, self._clock, at_once=True)
+        self.app = self._make_api().flask_app()
         tracing.instrument(self.app, provider)
         self.wsgi: WSGIApplication = Doors(self.app.wsgi_app, self._make_gate(), self._journal)
 
@@ -88,9 +109,44 @@ class Assembly:
             emulator=settings.emulator,
         )
 
-    def _make_api(self, *, has_console: bool) -> Api:
+    def _make_steps(self) -> Steps:
+        settings = self._settings
+        return Steps(
+            ledger=self.ledger,
+            cloud_tasks=self._cloud_tasks,
+            journal=self._journal,
+            clock=self._clock,
+            teller=Teller(settings.callback_queue or "", settings.rules.callback_first_wait, self._links),
+        )
+
+    def _make_sweeper(self) -> Sweeper:
+        return Sweeper(
+            ledger=self.ledger,
+            cloud_tasks=self._cloud_tasks,
+            journal=self._journal,
+            clock=self._clock,
+            random=_random,
+            steps=self._steps,
+            holder_of=self._running.holder_of,
+            grace=self._settings.rules.sweep_every,
+        )
+
+    def _make_api(self) -> Api:
         settings, rules = self._settings, self._settings.rules
-        policy = Policy(settings.call_queues, rules.downstreams, rules.retry, settings.max_timeout, settings.own_hosts)
+        policy = Policy(
+            queues=settings.call_queues,
+            downstreams=rules.downstreams,
+            retry=rules.retry,
+            max_timeout=settings.max_timeout,
+            own_hosts=settings.own_hosts,
+            receivers=[
+                Receiver(
+                    Downstream(name="callback", url=listed.url, auth="none", allow_private=listed.allow_private),
+                    listed.secret or settings.callback_secret,
+                )
+                for listed in rules.callbacks
+            ],
+        )
         enqueuer = Enqueuer(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
@@ -99,32 +155,46 @@ class Assembly:
             clock=self._clock,
             policy=policy,
             direct_account=rules.worker.service_account or f"{settings.project}@appspot.gserviceaccount.com",
+            origin=self._origin,
         )
-        self._relay = Relay(
+        relay = Relay(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
             sender=self._sender,
             journal=self._journal,
             tracer=self._tracer,
             clock=self._clock,
-            random=random.SystemRandom().random,
+            random=_random,
             policy=policy,
             worker=self._worker,
             running=self._running,
+            steps=self._steps,
+            signing_keys=self._signing.of,
+            origin=self._origin,
         )
         readiness = Readiness(self._clock, self.ledger, lambda: self._cloud_tasks.see(settings.call_queues[0]))
         return Api(
             enqueuer=enqueuer,
-            relay=self._relay,
+            relay=relay,
+            steering=Steering(ledger=self.ledger, steps=self._steps, clock=self._clock, cut=self._cut),
+            sweeper=self._sweeper,
             ledger=self.ledger,
             journal=self._journal,
             clock=self._clock,
-            project=settings.project,
             retention=rules.retention,
             is_ready=readiness.is_ready,
-            origin=self._origin,
-            has_console=has_console,
+            links=lambda: self._links(self._origin()),
         )
+
+    def _cut(self, worker: str, task_id: str) -> None:
+        """End a call that is out, here at once, elsewhere with that worker's next sign of life."""
+        if worker == self._worker.id:
+            self._running.cut(task_id)
+        else:
+            self.ledger.cut(worker, task_id)
+
+    def _links(self, origin: str) -> Links:
+        return Links(origin, self._settings.project, f"{origin}/console" if self._has_console else None)
 
     def _make_gate(self) -> Gate:
         settings = self._settings
@@ -140,7 +210,7 @@ class Assembly:
     @staticmethod
     def check(settings: Settings) -> None:
         """Raise now, in one line, what would else end a worker: no ledger that opens, no Google credentials."""
-        SqliteLedger(SystemClock(), _file_of(settings.ledger)).close()
+        _open_ledger(settings, SystemClock()).close()
         if settings.emulator is None:
             try:
                 google.auth.default()
@@ -150,6 +220,7 @@ class Assembly:
     def start(self) -> None:
         self._pulse.start()
         self._running.start()
+        self._sweeps.start()
         settings = self._settings
         self._log.say("relay.started", message=f"traced-relay {settings.version} on {settings.instance}", fields={})
 
@@ -169,9 +240,11 @@ class Assembly:
         self._running.cut_all()
 
     def close(self) -> None:
+        self._sweeps.stop()
         self._pulse.stop()
         self.interrupt("close")
         self._sender.close()
+        self._signing.close()
         self._cloud_tasks.close()
         self.ledger.close()
 
@@ -192,5 +265,15 @@ class Assembly:
         return f"{scheme}://{request.host}"
 
 
-def _file_of(ledger: str) -> Path | None:
-    return None if ledger == "memory" else Path(ledger.removeprefix("sqlite:"))
+def _open_ledger(settings: Settings, clock: Clock) -> Ledger:
+    """Of Firestore nothing is asked yet, so this may happen before a fork; a file is opened, or made."""
+    kind, _, place = settings.ledger.partition(":")
+    retention = settings.rules.retention
+    if kind != "firestore":
+        return SqliteLedger(clock, Path(place) if place else None, retention=retention)
+    try:
+        from traced_relay.firestore_ledger import FirestoreLedger
+    except ImportError as exc:
+        raise InvalidSettings(f"RELAY_LEDGER {settings.ledger} needs: pip install 'traced-relay[firestore]'") from exc
+    database, _, collection = place.rpartition("/")
+    return FirestoreLedger(settings.project, database or "(default)", collection, retention=retention)

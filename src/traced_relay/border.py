@@ -18,7 +18,7 @@ M = TypeVar("M", bound=Model)
 
 _DURATIONS = {
     *("timeout", "delay", "max_retry_duration", "min_backoff", "max_backoff"),
-    *("heartbeat", "max_timeout", "retention", "sweep_every"),
+    *("heartbeat", "max_timeout", "retention", "sweep_every", "callback_first_wait"),
 }
 _KINDS = {
     "string_type": "a string",

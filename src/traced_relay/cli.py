@@ -6,13 +6,20 @@ import signal
 import sys
 from pathlib import Path
 from threading import Event
-from typing import Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from traced_relay import __version__, settings
+from traced_relay import __version__, settings, webhooks
+from traced_relay.clock import SystemClock
+from traced_relay.durations import format_duration, parse_duration
 from traced_relay.errors import RelayError
 from traced_relay.localqueue.command import queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 class _Commands(click.Group):
@@ -89,6 +96,80 @@ def serve() -> None:
     from traced_relay.serve import serve as run
 
     run(settings.from_environment())
+
+
+def _keys(_: click.Context, option: click.Parameter, secrets: tuple[str, ...]) -> tuple[bytes, ...]:
+    if any(webhooks.SECRET_NAME.fullmatch(secret) for secret in secrets):
+        raise click.BadParameter(
+            "must be the secret itself; `gcloud secrets versions access latest` prints it", param=option
+        )
+    return _read(option, webhooks.parse_secrets, " ".join(secrets))
+
+
+def _seconds(_: click.Context, option: click.Parameter, duration: str) -> float:
+    return _read(option, parse_duration, duration)
+
+
+def _headers(_: click.Context, option: click.Parameter, lines: tuple[str, ...]) -> dict[str, str]:
+    headers = [webhooks.read_headers(line) for line in lines]
+    if not all(headers):
+        raise click.BadParameter("must be 'name: value'", param=option)
+    return {name: value for header in headers for name, value in header.items()}
+
+
+def _read(option: click.Parameter, parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param=option) from None
+
+
+@main.command()
+@click.argument("body", type=click.File("rb"), default="-")
+@click.option(
+    "--secret",
+    "keys",
+    metavar="whsec_…",
+    multiple=True,
+    required=True,
+    envvar="RELAY_CALLBACK_SECRET",
+    show_envvar=True,
+    callback=_keys,
+    help="What the relay signs with; repeatable, one that matches is enough.",
+)
+@click.option("--header", "headers", metavar="'NAME: VALUE'", multiple=True, callback=_headers, help="Repeatable.")
+@click.option(
+    "--headers",
+    "file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Header lines as they came; a request line and other headers may be among them.",
+)
+@click.option("--tolerance", metavar="DURATION", default="5m", callback=_seconds, help="How old it may be, or how new.")
+def verify_callback(
+    body: IO[bytes], keys: tuple[bytes, ...], headers: dict[str, str], file: Path | None, tolerance: float
+) -> None:
+    """
+    Check the signature of a callback that was received.
+
+    BODY is a file with its exact bytes; without it they are read from stdin.
+    Ends with 0 if one of the secrets signed it lately, with 1 if not.
+
+    \b
+      export RELAY_CALLBACK_SECRET=whsec_…
+      traced-relay verify-callback body.json \\
+        --header 'webhook-id: 5b487531bceaaa36f43ec81db3b338f9' \\
+        --header 'webhook-timestamp: 1795292880' \\
+        --header 'webhook-signature: v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4='
+    """
+    given = (webhooks.read_headers(file.read_text("latin-1")) if file else {}) | headers
+    if not given:
+        raise click.UsageError("its headers are needed: --header 'webhook-id: …' and two more, or --headers FILE")
+    now = SystemClock().now()
+    webhooks.verify(keys, given, body.read(), now, tolerance)
+    age = now - int(given["webhook-timestamp"])
+    when = f"{format_duration(abs(age) // 1)} {'ago' if age >= 0 else 'ahead of this clock'}"
+    click.echo(f"the signature is good: {given['webhook-id']}, signed {when}")
 
 
 def _signalled() -> Event:

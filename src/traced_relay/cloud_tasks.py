@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +79,8 @@ class CloudTasks:
 
     def create(
         self, *, queue: str, task_id: str, attempt: int, at: float | None, timeout: float, headers: Mapping[str, str]
-    ) -> None:
-        """Create the task of one attempt, due *at* (epoch seconds; None: now)."""
+    ) -> bool:
+        """Create the task of one attempt, due *at* (epoch seconds; None: now); False if its name is taken already."""
         content = json.dumps({"task_id": task_id, "attempt": attempt}, separators=(",", ":")).encode()
         request = {"headers": {"content-type": "application/json", **headers}, "body": content}
         task: dict[str, Any] = {"name": self.task_name(queue, f"{task_id}-{attempt}")}
@@ -92,7 +92,7 @@ class CloudTasks:
             token = {"service_account_email": self._worker.service_account, "audience": self._audience}
             url = f"{str(self._worker.url).rstrip('/')}/dispatch"
             task["http_request"] = {"url": url, "oidc_token": token, **request}
-        self._create(queue, task, at)
+        return self._create(queue, task, at)
 
     def create_direct(self, *, queue: str, task_id: str, at: float | None, call: DirectCall) -> None:
         """Create the HTTP task that is the call itself."""
@@ -110,7 +110,7 @@ class CloudTasks:
         task = {"name": name, "dispatch_deadline": _duration(deadline), "http_request": request}
         self._create(queue, task, at)
 
-    def _create(self, queue: str, fields: dict[str, Any], at: float | None) -> None:
+    def _create(self, queue: str, fields: dict[str, Any], at: float | None) -> bool:
         """The name makes it safe to ask again: a task that exists counts as made."""
         task = tasks_v2.Task(fields)
         if at is not None:
@@ -123,7 +123,22 @@ class CloudTasks:
             try:
                 self._client.create_task(parent=f"{self._parent}/{queue}", task=task, retry=patience, timeout=ONE_TRY)
             except AlreadyExists:
-                return
+                return False
+        return True
+
+    def delete(self, task_name: str) -> None:
+        """Take a task out of its queue, if it is still there."""
+        with _mapped_errors(), suppress(exceptions.NotFound):
+            self._client.delete_task(name=task_name, retry=None, timeout=ONE_TRY)
+
+    def exists(self, task_name: str) -> bool:
+        """Whether the task is in its queue, waiting or being dispatched; what was worked off or purged is not."""
+        with _mapped_errors():
+            try:
+                self._client.get_task(name=task_name, retry=None, timeout=ONE_TRY)
+            except exceptions.NotFound:
+                return False
+        return True
 
     def see(self, queue: str) -> None:
         """Returns if the queue is there and answers."""

@@ -14,12 +14,12 @@ from traced_relay.ledger import Selection
 
 if TYPE_CHECKING:
     from traced_relay.clock import Clock
-    from traced_relay.ledger import SqliteLedger
+    from traced_relay.ledger import Ledger
     from traced_relay.logs import RecordStore
     from traced_relay.tracing import SpanStore
 
 
-def console_app(ledger: SqliteLedger, clock: Clock, records: RecordStore, spans: SpanStore) -> Flask:
+def console_app(ledger: Ledger, clock: Clock, records: RecordStore, spans: SpanStore) -> Flask:
     app = Flask("console")
 
     @app.before_request

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from traced_relay.rows import Attempt, Response, Row
 
 
+_PENDING = "pending"
+_CALLBACK_STATES = {"succeeded": "delivered", "failed": "failed", "cancelled": "failed"}
+
+
 @dataclass(frozen=True)
 class Links:
     """Where a task can be looked at; *console* is a local one's URL, without it Google's is meant."""
@@ -52,18 +56,30 @@ def receipt(made: Receipt, links: Links) -> dict[str, Any]:
 
 
 def status(
-    row: Row, links: Links, *, now: float, retention: float, heartbeat_at: float | None = None
+    row: Row,
+    links: Links,
+    *,
+    now: float,
+    retention: float,
+    heartbeat_at: float | None = None,
+    callback: Row | None = None,
 ) -> dict[str, Any]:
-    """The whole document: what the list shows, every kept attempt, and the answer."""
+    """The whole document: what the list shows, every kept attempt, and the answer; *callback* is this round's row."""
     return {
-        **summary(row, links, now=now, retention=retention, heartbeat_at=heartbeat_at),
+        **summary(row, links, now=now, retention=retention, heartbeat_at=heartbeat_at, callback=callback),
         "attempts": [_attempt(attempt) for attempt in row.attempts],
         "response": _response(row.response) if row.response else None,
     }
 
 
 def summary(
-    row: Row, links: Links, *, now: float, retention: float, heartbeat_at: float | None = None
+    row: Row,
+    links: Links,
+    *,
+    now: float,
+    retention: float,
+    heartbeat_at: float | None = None,
+    callback: Row | None = None,
 ) -> dict[str, Any]:
     call = row.call
     policy = call.retry.model_dump()
@@ -85,16 +101,31 @@ def summary(
         "next_attempt_at": _time(row.next_attempt_at),
         "overdue_ms": _overdue_ms(row, now),
         "heartbeat_at": _time(heartbeat_at),
-        "expires_at": _time(row.finished_at + retention if row.finished_at is not None else None),
-        "actor": None,
+        "expires_at": _time(row.expires_at(retention)),
+        "cancel_requested_at": _time(row.cancel_requested_at),
+        "actor": row.actor,
         "attempt": row.attempt,
         "retry_count": row.retry_count,
         "reason": row.reason,
         "blame": row.blame,
         "total_ms": None if row.finished_at is None else max(0, round((row.finished_at - row.created_at) * 1000)),
         "retry": policy,
-        "callback": {"state": "none", "attempt_count": 0, "next_attempt_at": None, "reason": None},
+        "callback": _callback(row, callback),
         "links": links.of(row.task_id, row.trace_id),
+    }
+
+
+def _callback(row: Row, callback: Row | None) -> dict[str, Any]:
+    """How the report of this round's end is doing; *pending* is also one that is still to come."""
+    wanted = row.call.callback is not None if not row.has_ended else row.wants_callback
+    if callback is None:
+        return {"state": _PENDING if wanted else "none", "attempt_count": 0, "next_attempt_at": None, "reason": None}
+    last = callback.attempts[-1].reason if callback.attempts else None
+    return {
+        "state": _CALLBACK_STATES.get(callback.state, _PENDING),
+        "attempt_count": callback.attempt,
+        "next_attempt_at": _time(callback.next_attempt_at),
+        "reason": callback.reason or last,
     }
 
 

@@ -38,6 +38,8 @@ class Doors:
             self._gate.admit_host(request.headers.get("Host", ""))
             if at_queue:
                 environ[DISPATCH] = self._gate.admit_queue(request.headers)
+            elif request.path == "/sweep":
+                self._gate.admit_sweep(request.headers)
             elif request.path not in _OPEN:
                 environ[PRINCIPAL] = self._gate.admit_caller(request.headers)
         except NotAuthorized as exc:

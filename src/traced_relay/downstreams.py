@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
@@ -36,28 +36,17 @@ def _check_pattern(pattern: str) -> str:
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 
 
-class Downstream(Model):
+class Place(Model):
     """
-    One rule for calls to *url*, a pattern.
+    Where requests may go: to *url*, a pattern.
 
     `*` in its host stands for one or more whole labels, its port must be the
     call's (the scheme's if it names none, any if it is `*`), and its path is
     matched by whole segments.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")]
     url: Pattern
-    auth: Literal["id_token", "none"]
-    audience: str | None = None
-    trace: Literal["w3c", "none"] = "w3c"
     allow_private: bool = False
-
-    @field_validator("auth")
-    @classmethod
-    def _tokens_need_tls(cls, auth: str, info: ValidationInfo) -> str:
-        if auth == "id_token" and str(info.data.get("url")).startswith("http:"):
-            raise ValueError("must be none for http://: an ID token never goes out in the clear")
-        return auth
 
     def matches(self, url: str) -> bool:
         rule, call = urlsplit(self.url), urlsplit(url)
@@ -68,6 +57,25 @@ class Downstream(Model):
             and _host_matches(host, _host_of(call))
             and _path_matches(rule.path, call.path)
         )
+
+
+P = TypeVar("P", bound=Place)
+
+
+class Downstream(Place):
+    """One rule for calls."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")]
+    auth: Literal["id_token", "none"]
+    audience: str | None = None
+    trace: Literal["w3c", "none"] = "w3c"
+
+    @field_validator("auth")
+    @classmethod
+    def _tokens_need_tls(cls, auth: str, info: ValidationInfo) -> str:
+        if auth == "id_token" and str(info.data.get("url")).startswith("http:"):
+            raise ValueError("must be none for http://: an ID token never goes out in the clear")
+        return auth
 
     def audience_of(self, url: str) -> str:
         """What an ID token for *url* must name: the origin; Cloud Functions want their name behind it."""
@@ -82,7 +90,7 @@ class Downstream(Model):
         return origin
 
 
-def find(rules: Iterable[Downstream], url: str) -> Downstream | None:
+def find(rules: Iterable[P], url: str) -> P | None:
     return next((rule for rule in rules if rule.matches(url)), None)
 
 

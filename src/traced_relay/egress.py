@@ -6,12 +6,13 @@ They say how long opening took, and can be cut from another thread.
 
 from __future__ import annotations
 
-import http.client
+import errno
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,10 +24,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NameResolutionError, NewConnectionError
 
+from traced_relay import answers
 from traced_relay.addresses import Reach, reach_of
-from traced_relay.errors import DownstreamDenied
+from traced_relay.errors import DownstreamDenied, Unavailable
 
 if TYPE_CHECKING:
+    import http.client
+
     from traced_relay.watch import Guard
 
 Resolve = Callable[..., list[tuple[Any, ...]]]  # as `socket.getaddrinfo`
@@ -87,7 +91,7 @@ class Opening:
 opening: ContextVar[Opening] = ContextVar("opening")
 
 
-class _Answer(http.client.HTTPResponse):
+class _Answer(answers.Answer):
     """Makes itself known: urllib3 drops an answer whose headers it refuses without closing what it came by."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -164,6 +168,7 @@ def _open(connection: _Http | _Https) -> socket.socket:
             share = this.left() / (len(found) - number)  # an address that swallows packets leaves the others theirs
             opened = _connected(this, socket.socket(family, kind, protocol), address, share)
         except OSError as exc:
+            _blame_ourselves(exc)
             failure = NewConnectionError(connection, type(exc).__name__)
             continue
         this.connect, connection.reach = time.monotonic() - started, reach
@@ -179,6 +184,7 @@ def _resolved(connection: _Http | _Https, this: Opening) -> list[tuple[Any, ...]
         return asked.result(this.left())
     except (OSError, UnicodeError, TimeoutError) as exc:
         asked.cancel()
+        _blame_ourselves(exc)
         raise NameResolutionError(connection.host, connection, socket.gaierror(str(exc))) from exc
 
 
@@ -194,6 +200,25 @@ def _connected(this: Opening, opened: socket.socket, address: Any, patience: flo
         opened.close()
         raise
     return opened
+
+
+def has_room() -> bool:
+    """Whether the process has descriptors left for one more call: its socket, a twin of it and two to look up names."""
+    try:
+        with ExitStack() as held:
+            for _ in range(4):
+                held.enter_context(socket.socket())
+    except OSError:
+        return False
+    return True
+
+
+def _blame_ourselves(exc: Exception) -> None:
+    """Raise Unavailable where it was this process that had no descriptor left; lookups do not say so themselves."""
+    if getattr(exc, "errno", None) in (errno.EMFILE, errno.ENFILE) or (
+        isinstance(exc, socket.gaierror) and not has_room()
+    ):
+        raise Unavailable("no file descriptor is left for a call") from exc
 
 
 class _HttpPool(HTTPConnectionPool):

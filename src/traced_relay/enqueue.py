@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from traced_relay.downstreams import Downstream
     from traced_relay.gate import Principal
     from traced_relay.journal import Journal
-    from traced_relay.ledger import SqliteLedger
+    from traced_relay.ledger import Ledger
     from traced_relay.policy import Policy
 
 DEFAULT_TIMEOUT = 600.0
@@ -64,13 +64,14 @@ class Enqueuer:
     def __init__(
         self,
         *,
-        ledger: SqliteLedger,
+        ledger: Ledger,
         cloud_tasks: CloudTasks,
         journal: Journal,
         tracer: Tracer,
         clock: Clock,
         policy: Policy,
         direct_account: str,
+        origin: Callable[[], str],
         new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
         self._ledger = ledger
@@ -80,6 +81,7 @@ class Enqueuer:
         self._clock = clock
         self._policy = policy
         self._direct_account = direct_account
+        self._origin = origin
         self._new_id = new_id
 
     def enqueue(self, document: Any, principal: Principal, key: str | None = None) -> Receipt:
@@ -115,6 +117,7 @@ class Enqueuer:
             rule=plan.rule.name,
             caller=principal.name,
             fingerprint=plan.fingerprint,
+            origin=self._origin(),
             carrier={name: headers[name] for name in ("traceparent", "tracestate") if name in headers},
             trace_id=span.trace_id,
             span_id=span.span_id,
@@ -192,8 +195,10 @@ class Enqueuer:
         rule = self._policy.rule_for(request.url)
         if rule is None or not principal.may_call(rule.name):
             errors.append(FieldError("url", "must match a downstream of relay.yaml that you may call"))
-        if request.callback is not None:
-            errors.append(FieldError("callback", "must match a receiver of relay.yaml; none is served"))
+        if request.callback is not None and self._policy.receiver_for(request.callback.url) is None:
+            errors.append(
+                FieldError("callback.url", "must match a receiver of relay.yaml, and one whose callbacks can be signed")
+            )
         at = self._at(request, errors)
         timeout = self._timeout(request, errors)
         retry = self._retry(request, errors)
@@ -213,6 +218,7 @@ class Enqueuer:
             retry=retry,
             idempotent=request.idempotent,
             labels=request.labels,
+            callback=request.callback,
         )
         task_id = self._new_id() if key is None else derived_id(principal.name, key, request.route)
         fingerprint = hashlib.sha256(strict_json.canonical(document)).hexdigest()

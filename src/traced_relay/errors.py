@@ -8,7 +8,8 @@ What can go wrong, as a tree; each error says who meets it and what to do.
     |- NotFound           404
     |- Unavailable        ledger, queue or certificates out of reach; 503, at /dispatch 500
     |- EnqueueFailed      the queue said no: an operator's problem; 503
-    |- IdentityFailed     no ID token to be had
+    |- IdentityFailed     no ID token, or no signing secret, to be had
+    |- NotVerified        a callback that is not what its sender signed
     |- DownstreamDenied   address or host that may not be called; never retried
     |- PortTaken          at start; another process listens there
     `- DownstreamFailed   no response, with the contract's reason
@@ -67,7 +68,11 @@ class EnqueueFailed(RelayError):
 
 
 class IdentityFailed(RelayError):
-    """No ID token could be had for the audience; the attempt is retried."""
+    """No ID token could be had for the audience, or no secret to sign with; the attempt is retried."""
+
+
+class NotVerified(RelayError):
+    """A callback must not be believed; its receiver answers 4xx and does nothing."""
 
 
 class DownstreamDenied(RelayError):

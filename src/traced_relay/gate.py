@@ -149,6 +149,15 @@ class Gate:
             raise NotAuthorized("this account is no caller of relay.yaml", status=403, reason="unknown_caller")
         return principal
 
+    def admit_sweep(self, headers: Headers) -> None:
+        """App Engine's cron, whose header it keeps from others; else the queue's account, or an operator."""
+        if self._open or (self._believes_app_engine and headers.get("X-Appengine-Cron") == "true"):
+            return
+        email = self._email(headers)
+        caller = self._callers.get(email)
+        if email != self._queue_account and not (caller is not None and caller.is_operator):
+            raise NotAuthorized("this account may not start a sweep", status=403, reason="not_the_cron")
+
     def _email(self, headers: Headers) -> str:
         """The address that a valid token speaks for; Unavailable if it cannot be known whether it is valid."""
         scheme, _, token = headers.get("Authorization", "").partition(" ")

@@ -65,27 +65,32 @@ class Journal:
         message = f"{signal}: {running} running calls are cut"
         self._log.say("relay.stopping", message=message, fields={"signal": signal, "running": running})
 
+    def swept(self, fields: Mapping[str, Any]) -> None:
+        """How things stand, every minute; an alert that misses it knows that nobody looks."""
+        overdue, pending = fields["overdue"], fields["callbacks_pending"]
+        message = f"swept: {fields['running']} running, {overdue} overdue, {pending} callbacks pending"
+        self._log.say("relay.swept", message=message, fields=fields)
+
     def step(
         self,
         said: Said,
         row: Row,
-        delivery: Delivery,
+        delivery: Delivery | None = None,
         exchange: Exchange | None = None,
     ) -> None:
-        """One record of the step that made *row* what it is."""
+        """One record of the step that made *row* what it is; without *delivery* no dispatch has led to it."""
         if said.event == "task.finished":
             self._finished(row)
             return
-        fields = {**_dispatched(row, delivery), **said.fields}
+        fields: dict[str, Any] = {**_task(row), **said.fields}
         at = None
         if said.event == "attempt.finished":
-            fields |= _judged(row, exchange)
             at = row.attempts[-1].ended_at
-            if exchange is None:
-                # Whoever ran it is gone; this delivery is another one than that which began it.
-                begun = row.attempts[-1]
-                fields |= {"task_name": begun.task_name, "queue_delay_ms": begun.queue_delay_ms}
-                fields |= {"dispatch": None, "trace_rewritten": None}
+            # Without an exchange it was somebody else's; that dispatch is over, and this is another one or none.
+            dispatched = _dispatched(row, delivery) if delivery and exchange else _abandoned(row)
+            fields |= {**dispatched, **_judged(row, exchange)}
+        elif delivery is not None:
+            fields = {**_dispatched(row, delivery), **said.fields}
         trace = _process_span(row) if said.event.startswith("attempt.") else _send_span(row)
         self._log.say(said.event, trace=trace, message=_message(said, row), fields=fields, at=at)
 
@@ -103,21 +108,20 @@ class Journal:
         fields = {
             **_task(row),
             "state": row.state,
-            "attempt_count": row.attempt_count,
+            "attempt_count": row.started,
             "reason": row.reason,
             "blame": row.blame,
             "rule": row.rule,
             "total_ms": max(0, round((ended - row.created_at) * 1000)),
         }
         why = f", {row.reason}" if row.reason else ""
-        message = (
-            f"task {row.task_id} {row.state} after {row.attempt_count} attempt{'s' * (row.attempt_count != 1)}{why}"
-        )
+        message = f"task {row.task_id} {row.state} after {row.started} attempt{'s' * (row.started != 1)}{why}"
         self._log.say("task.finished", trace=_send_span(row), message=message, fields=fields, at=row.finished_at)
 
 
 def _task(row: Row) -> dict[str, Any]:
-    return {"kind": row.kind, "queue": row.queue, "task_id": row.task_id, "round": row.round}
+    task = {"kind": row.kind, "queue": row.queue, "task_id": row.task_id, "round": row.round}
+    return task if row.callback_of is None else {**task, "callback_of": row.callback_of}
 
 
 def _dispatched(row: Row, delivery: Delivery) -> dict[str, Any]:
@@ -129,6 +133,21 @@ def _dispatched(row: Row, delivery: Delivery) -> dict[str, Any]:
         "dispatch": _as_the_queue_said(delivery.dispatch),
         "queue_delay_ms": delivery.queue_delay_ms,
         "trace_rewritten": delivery.trace_rewritten,
+        "rule": row.rule,
+    }
+
+
+def _abandoned(row: Row) -> dict[str, Any]:
+    """What is known of the dispatch of an attempt that somebody else has begun."""
+    begun = row.attempts[-1]
+    return {
+        **_task(row),
+        "task_name": begun.task_name,
+        "attempt": row.attempt,
+        "retry_count": row.retry_count,
+        "dispatch": None,
+        "queue_delay_ms": begun.queue_delay_ms,
+        "trace_rewritten": None,
         "rule": row.rule,
     }
 
@@ -147,7 +166,7 @@ def _judged(row: Row, exchange: Exchange | None) -> dict[str, Any]:
     attempt = row.attempts[-1]
     request: dict[str, Any] = {
         "requestMethod": row.call.method,
-        "requestUrl": row.call.url,
+        "requestUrl": row.call.url if row.kind == "call" else _origin_of(row.call.url),
         "latency": f"{(attempt.latency_ms or 0) / 1000:.3f}s",
     }
     if attempt.status_code is not None:
@@ -172,6 +191,12 @@ def _judged(row: Row, exchange: Exchange | None) -> dict[str, Any]:
     }
 
 
+def _origin_of(url: str) -> str:
+    """Whatever is behind the host of a callback's URL may be a receiver's secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/"
+
+
 def _message(said: Said, row: Row) -> str:
     what = f"attempt {row.attempt} of task {row.task_id}"
     match said.event:
@@ -182,6 +207,8 @@ def _message(said: Said, row: Row) -> str:
             return f"{what}: {attempt.verdict}, {ending}{delay}"
         case "attempt.started":
             return f"{what} started: {row.call.method} to {urlsplit(row.call.url).hostname}"
+        case "task.cancelled" | "task.redriven":
+            return f"task {row.task_id} {said.event.removeprefix('task.')} by {said.fields['actor']}"
     return f"{what}: {said.event}"
 
 

@@ -13,6 +13,7 @@ _PROBLEMS = {
     401: "No valid ID token",
     403: "Not a caller of this relay",
     404: "No such task, or not yours",
+    409: "The task's state does not allow it",
     413: "Larger than 900 kB",
     415: "Not application/json",
     422: "A field breaks a rule; `errors` names it",
@@ -20,6 +21,17 @@ _PROBLEMS = {
 }
 _REFUSED = (401, 403, 503)
 _UNREADABLE = (400, 413, 415, 422)
+
+
+_VERBS = (
+    (
+        "cancel",
+        "End a task that waits or runs",
+        {202: ("Cancelled; a running call is cut within 10 s", "Status"), 200: ("It was cancelled before", "Status")},
+    ),
+    ("redrive", "Start a new round of a failed or cancelled task", {202: ("Queued again", "Status")}),
+    ("resend-callback", "Tell the last round's end again", {202: ("The callback is queued again", "Status")}),
+)
 
 
 def document() -> dict[str, Any]:
@@ -84,6 +96,18 @@ def _paths() -> dict[str, Any]:
                 problems=(404, *_REFUSED),
                 parameters=[_parameter("task_id", "path", {"type": "string"}, required=True)],
             )
+        },
+        **{
+            f"/v1/tasks/{{task_id}}:{verb}": {
+                "post": _operation(
+                    verb.replace("-", "_"),
+                    summary,
+                    answers,
+                    problems=(404, 409, *_REFUSED),
+                    parameters=[_parameter("task_id", "path", {"type": "string"}, required=True)],
+                )
+            }
+            for verb, summary, answers in _VERBS
         },
         "/health": {"get": _open("health", "Whether the process lives", {200: ("It does", "Health")})},
         "/ready": {

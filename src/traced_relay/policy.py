@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
     from traced_relay.calls import RetryPolicy
     from traced_relay.downstreams import Downstream
+    from traced_relay.rows import Row
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """Where callbacks may go, and what they are signed with: secrets, or the name that Secret Manager has for them."""
+
+    rule: Downstream
+    secret: str | None
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,19 @@ class Policy:
     retry: RetryPolicy
     max_timeout: float
     own_hosts: Sequence[str] = ()
+    receivers: Sequence[Receiver] = ()
+
+    def rule_of(self, row: Row) -> Downstream | None:
+        """The rule that a stored task is called by now."""
+        if row.kind == "call":
+            return self.rule_for(row.call.url)
+        receiver = self.receiver_for(row.call.url)
+        return receiver.rule if receiver is not None else None
+
+    def receiver_for(self, url: str) -> Receiver | None:
+        """Who may get a callback at *url*; None if nobody, or nobody whose secret is known."""
+        found = None if self._is_own(url) else find((receiver.rule for receiver in self.receivers), url)
+        return next((receiver for receiver in self.receivers if receiver.rule is found and receiver.secret), None)
 
     def rule_for(self, url: str) -> Downstream | None:
         """The first rule that matches; None means that the URL may not be called, which holds for the relay's own."""

@@ -2,52 +2,46 @@
 
 from __future__ import annotations
 
-import logging
-from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
-from traced_relay.errors import Unavailable
+from traced_relay.rhythm import Rhythm
 
 if TYPE_CHECKING:
     from traced_relay.clock import Clock
-    from traced_relay.ledger import SqliteLedger
+    from traced_relay.ledger import Ledger
+    from traced_relay.running import RunningCalls
 
 BEAT = 5.0
 LEASE = 15.0
 
-_logger = logging.getLogger(__name__)
-
 
 class Pulse:
-    """Keeps *worker* alive in the ledger until it is stopped; a process that dies is believed dead a lease later."""
+    """
+    Keeps *worker* alive in the ledger until it is stopped; a process that dies is believed dead a lease later.
 
-    def __init__(self, ledger: SqliteLedger, worker: str, clock: Clock) -> None:
+    With each sign of life it learns which of its calls were cancelled.
+    """
+
+    def __init__(self, ledger: Ledger, worker: str, clock: Clock, running: RunningCalls) -> None:
         self._ledger = ledger
         self._worker = worker
         self._clock = clock
-        self._stop = Condition()
-        self._stopped = False
-        self._thread = Thread(target=self._run, name="pulse", daemon=True)
+        self._running = running
+        self._rhythm = Rhythm("the worker's sign of life", BEAT, self._beat, clock)
+        self._alive_until = 0.0
 
     def start(self) -> None:
-        self._ledger.keep_alive(self._worker, LEASE)
-        self._thread.start()
+        self._beat()
+        self._rhythm.start()
 
     def stop(self) -> None:
-        with self._stop:
-            self._stopped = True
-            self._stop.notify_all()
-        self._thread.join()
-
-    def _run(self) -> None:
-        with self._stop:
-            while not self._stopped:
-                self._clock.wait(self._stop, BEAT)
-                if not self._stopped:
-                    self._beat()
+        self._rhythm.stop()
 
     def _beat(self) -> None:
-        try:
-            self._ledger.keep_alive(self._worker, LEASE)
-        except Unavailable as exc:
-            _logger.warning("the worker's sign of life could not be written: %s", exc)
+        now = self._clock.monotonic()
+        for task_id in self._ledger.keep_alive(self._worker, LEASE):
+            self._running.cut(task_id)
+        if now > self._alive_until:
+            # Frozen, or away from the ledger, for so long that others may have judged what runs here.
+            self._running.cut_judged()
+        self._alive_until = now + LEASE

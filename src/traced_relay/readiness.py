@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from traced_relay.clock import Clock
-    from traced_relay.ledger import SqliteLedger
+    from traced_relay.ledger import Ledger
 
 LATELY = 10.0
 
@@ -19,7 +19,7 @@ LATELY = 10.0
 class Readiness:
     """Believes a yes for a few seconds, however often it is asked; a no is looked into again at once."""
 
-    def __init__(self, clock: Clock, ledger: SqliteLedger, see_queue: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, ledger: Ledger, see_queue: Callable[[], None]) -> None:
         self._clock = clock
         self._ledger = ledger
         self._see_queue = see_queue

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from threading import Condition
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import get_current_span
 
-from traced_relay import machine, tracing
+from traced_relay import machine, tracing, webhooks
 from traced_relay.dispatch import Bare, Delivery, adopted_task_id, read_task
-from traced_relay.errors import InvalidCall, Unavailable
+from traced_relay.errors import IdentityFailed, InvalidCall
 from traced_relay.machine import AGAIN, DONE, HELD, Dispatched, Holder, Step
 from traced_relay.pulse import LEASE
+from traced_relay.retry import Ending
 from traced_relay.rows import Row
 from traced_relay.running import AlreadyHeld
+from traced_relay.sender import Exchange, Timing
+from traced_relay.steps import Changed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Tracer
@@ -27,24 +29,20 @@ if TYPE_CHECKING:
     from traced_relay.cloud_tasks import CloudTasks
     from traced_relay.dispatch import Dispatch
     from traced_relay.journal import Journal
-    from traced_relay.ledger import SqliteLedger
+    from traced_relay.ledger import Ledger
     from traced_relay.policy import Policy
     from traced_relay.rows import Attempt
     from traced_relay.running import RunningCalls
-    from traced_relay.sender import Exchange, Sender
+    from traced_relay.sender import Sender
+    from traced_relay.steps import Steps
     from traced_relay.watch import Guard
 
 
 CHANGES_MET = 3
-COMMIT_AGAIN_AFTER = 0.5
 
 
-class _Changed(Exception):
-    """Somebody else changed the row first; what it is now decides."""
-
-
-class _Overtaken(_Changed):
-    """The same, after the call was made: it was taken for lost, and what it brought counts no more."""
+class _Overtaken(Changed):
+    """The call was made, and then cancelled or taken for lost: what it brought counts no more."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Relay:
     def __init__(
         self,
         *,
-        ledger: SqliteLedger,
+        ledger: Ledger,
         cloud_tasks: CloudTasks,
         sender: Sender,
         journal: Journal,
@@ -79,6 +77,9 @@ class Relay:
         policy: Policy,
         worker: Worker,
         running: RunningCalls,
+        steps: Steps,
+        signing_keys: Callable[[str], tuple[bytes, ...]],
+        origin: Callable[[], str],
     ) -> None:
         self._ledger = ledger
         self._cloud_tasks = cloud_tasks
@@ -90,10 +91,14 @@ class Relay:
         self._policy = policy
         self._worker = worker
         self._running = running
+        self._steps = steps
+        self._signing_keys = signing_keys
+        self._origin = origin
 
     def dispatch(self, dispatch: Dispatch, body: bytes) -> Answer:
         """Work one delivery; Unavailable and EnqueueFailed leave it to be delivered again."""
-        if (refusal := self._running.refusal()) is not None:
+        refusal = self._running.refusal() or (None if self._sender.has_room() else "capacity")
+        if refusal is not None:
             self._journal.deferred(dispatch, reason=refusal, detail="no further call is taken on here")
             return Answer(AGAIN, reason=refusal)
         for _ in range(CHANGES_MET):
@@ -104,7 +109,7 @@ class Relay:
                 return self._work(row, delivery)
             except AlreadyHeld:
                 break
-            except _Changed:
+            except Changed:
                 continue  # what the row is now decides
         self._journal.deferred(dispatch, reason=HELD, detail="another delivery works on it", row=row)
         return Answer(AGAIN, row, HELD)
@@ -112,12 +117,14 @@ class Relay:
     def _work(self, row: Row, delivery: Delivery) -> Answer:
         step = self._arrive(row, delivery)
         if not step.begins or step.row is None:
-            return self._apply(step, row, delivery)
+            after = self._steps.commit(step, row, delivery=delivery)
+            self._steps.follow(step, after)
+            return Answer(step.answer, after)
         with self._processing(step.row, delivery) as running, self._running.hold(running, delivery) as guard:
-            self._apply(Step(row=running, says=step.says), row, delivery)
-            tracing.started(self._tracer, running.queue, _send_context(running), at=self._clock.now())
+            self._steps.commit(replace(step, row=running), row, delivery=delivery)
+            tracing.started(self._tracer, running.queue, tracing.parent_context(running.carrier), at=self._clock.now())
             exchange = self._send(running, delivery, guard)
-            if exchange.ending.reason == "interrupted":
+            if exchange.ending.reason == "interrupted" and guard.is_cut:
                 tracing.interrupted(get_current_span())
                 return Answer(AGAIN, running, "interrupted")
             return self._finish(running, exchange, delivery)
@@ -159,6 +166,7 @@ class Relay:
             call=call,
             rule=rule.name if rule else None,
             caller="adopted",
+            origin=self._origin(),
             adopted_task_name=delivery.task_name,
             carrier={name: headers[name] for name in ("traceparent", "tracestate") if name in headers},
             trace_id=span.trace_id,
@@ -180,13 +188,8 @@ class Relay:
             instance=self._worker.instance,
             queue_delay_ms=delivery.queue_delay_ms,
         )
-        holder = self._holder_of(row) if row.state == "running" else Holder.LOST
+        holder = self._running.holder_of(row) if row.state == "running" else Holder.LOST
         return machine.arrive(row, event, now=self._clock.now(), holder=holder, random=self._random)
-
-    def _holder_of(self, row: Row) -> Holder:
-        if row.worker == self._worker.id:
-            return Holder.ALIVE if self._running.holds(row) else Holder.LOST
-        return self._ledger.holder_of(row)
 
     @contextmanager
     def _processing(self, row: Row, delivery: Delivery) -> Iterator[Row]:
@@ -206,65 +209,45 @@ class Relay:
                 yield row.model_copy(update={"attempts": (*row.attempts[:-1], begun)})
             except _Overtaken:
                 raise
-            except (AlreadyHeld, _Changed):
+            except (AlreadyHeld, Changed):
                 tracing.refuse()  # whoever works on it has a span of its own
                 raise
 
     def _send(self, row: Row, delivery: Delivery, guard: Guard) -> Exchange:
-        rule = self._policy.rule_for(row.call.url)
-        with tracing.calling(attempt=row.attempt, trace_leaves=rule is not None and rule.trace == "w3c"):
-            exchange = self._sender.send(row.call, rule, row.task_id, guard)
+        rule = self._policy.rule_of(row)
+        trace_leaves = rule is not None and rule.trace == "w3c"
+        with tracing.calling(attempt=row.attempt, trace_leaves=trace_leaves, whole_url=row.kind == "call"):
+            try:
+                headers = self._headers(row)
+            except IdentityFailed:
+                return Exchange(Ending(None, "auth_unavailable", was_sent=False), Timing())
+            exchange = self._sender.send(row.call, rule, headers, guard)
         if exchange.ending.reason == "denied":
             self._journal.denied(row, delivery)
         return exchange
 
+    def _headers(self, row: Row) -> Mapping[str, str]:
+        """What tells the other side which task this is, the same in every attempt; of a callback, signed."""
+        if row.kind == "call":
+            return {"idempotency-key": row.task_id}
+        receiver = self._policy.receiver_for(row.call.url)
+        if receiver is None or receiver.secret is None:
+            return {}
+        return webhooks.sign(self._signing_keys(receiver.secret), row.task_id, self._clock.now(), row.call.body)
+
     def _finish(self, row: Row, exchange: Exchange, delivery: Delivery) -> Answer:
+        if exchange.ending.reason == "cancelled":
+            tracing.judged(get_current_span(), verdict="cancelled", reason="cancelled")
+            raise _Overtaken
         now = self._clock.now()
         step = machine.end(row, exchange.ending, response=exchange.response, now=now, random=self._random)
-        return self._apply(step, row, delivery, exchange)
-
-    def _apply(self, step: Step, before: Row, delivery: Delivery, exchange: Exchange | None = None) -> Answer:
-        """Commit the step, say what was committed, make the task that follows, and only then answer."""
-        row = step.row or before
-        if exchange is None:
-            self._commit(step.row)
-        else:
-            self._commit(step.row, patience=LEASE, lost=_Overtaken)
-            _judged(row.attempts[-1])
-        for said in step.says:
-            self._journal.step(said, row, delivery, exchange)
-        if step.creates:
-            self._create_next(row)
-        return Answer(step.answer, row)
-
-    def _commit(self, row: Row | None, *, patience: float = 0.0, lost: type[_Changed] = _Changed) -> None:
-        """Write *row*; for so many seconds, in which nobody else may judge it, a ledger that is away is asked again."""
-        if row is None:
-            return
-        pause, until = Condition(), self._clock.monotonic() + patience
-        while True:
-            try:
-                if not self._ledger.replace(row):
-                    raise lost
-            except Unavailable:
-                if self._clock.monotonic() >= until:
-                    raise
-            else:
-                return
-            with pause:
-                self._clock.wait(pause, COMMIT_AGAIN_AFTER)
-
-    def _create_next(self, row: Row) -> None:
-        """Create the task that *row* awaits, and note that it is there."""
-        self._cloud_tasks.create(
-            queue=row.queue,
-            task_id=row.task_id,
-            attempt=row.attempt + 1,
-            at=row.next_attempt_at,
-            timeout=row.call.timeout,
-            headers=tracing.task_headers(_send_context(row)),
-        )
-        self._ledger.note(row.task_id, row.attempt + 1)
+        try:
+            after = self._steps.commit(step, row, delivery=delivery, exchange=exchange, patience=LEASE)
+        except Changed:
+            raise _Overtaken from None
+        _judged(after.attempts[-1])
+        self._steps.follow(step, after)
+        return Answer(step.answer, after)
 
 
 def _judged(attempt: Attempt) -> None:
@@ -280,8 +263,5 @@ def _judged(attempt: Attempt) -> None:
 
 def _context_of(row: Row) -> Context | None:
     """The current one, or the row's own where the delivery came without its trace."""
-    return None if tracing.trace_ref(get_current_span()).trace_id == row.trace_id else _send_context(row)
-
-
-def _send_context(row: Row) -> Context:
-    return tracing.parent_context(row.carrier)
+    same = tracing.trace_ref(get_current_span()).trace_id == row.trace_id
+    return None if same else tracing.parent_context(row.carrier)

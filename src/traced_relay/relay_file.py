@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from traced_relay.border import read
 from traced_relay.calls import DAY, Duration, Model, RetryPolicy, Url
-from traced_relay.downstreams import Downstream, Pattern
+from traced_relay.downstreams import Downstream, Place
 from traced_relay.errors import InvalidCall, InvalidSettings
+from traced_relay.webhooks import SECRET_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,9 +59,20 @@ class Caller(Model):
         return self
 
 
-class CallbackReceiver(Model):
-    url: Pattern
-    secret: str | None = None
+def _check_secret(name: str) -> str:
+    """The file is for everybody to read, so it only says where the secret is."""
+    if not SECRET_NAME.fullmatch(name):
+        raise ValueError(
+            "must be the name of a secret in Secret Manager, projects/P/secrets/S with or without /versions/V;"
+            " a secret itself must not stand in this file"
+        )
+    return name
+
+
+class CallbackReceiver(Place):
+    """Where callbacks may go; without a *secret* of its own they are signed with RELAY_CALLBACK_SECRET."""
+
+    secret: Annotated[str, AfterValidator(_check_secret)] | None = None
 
 
 class RelayFile(Model):
@@ -71,6 +83,7 @@ class RelayFile(Model):
     callers: list[Caller] = Field(default=[])
     downstreams: list[Downstream] = Field(default=[])
     callbacks: list[CallbackReceiver] = Field(default=[])
+    callback_first_wait: Annotated[Duration, Field(ge=0, le=3600)] = 5.0
     retry: RetryPolicy = RetryPolicy()
     heartbeat: Annotated[Duration, Field(ge=1, le=3600)] = 60.0
     max_timeout: Annotated[Duration, Field(ge=1)] | None = None
@@ -88,6 +101,8 @@ class RelayFile(Model):
                 raise ValueError(f"{key}: must not name {max(names, key=names.count)} twice")
         if all(queue.use == "callbacks" for queue in self.queues):
             raise ValueError("queues: must have one that is not for callbacks")
+        if self.callbacks and all(queue.use == "calls" for queue in self.queues):
+            raise ValueError("queues: must have one with `for: callbacks`, because callbacks are listed")
         return self
 
 

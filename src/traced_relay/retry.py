@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from traced_relay.calls import Jitter, RetryPolicy
 
 LONGEST_WAIT = 30 * 86_400.0 - 3600  # Cloud Tasks takes 30 days, by its own clock
+# After the first, which is a setting; seconds.
+CALLBACK_WAITS = (300.0, *(hours * 3600.0 for hours in (0.5, 2, 5, 10, 14, 20, 24)))
+CALLBACK_JITTER = 0.2
 RETRY_AFTER_WITHOUT_LIMIT = 86_400.0  # the longest Retry-After that is waited for where the policy sets no duration
 
 
@@ -70,6 +73,28 @@ def judge(
     if _is_too_late(policy, history.since_first, delay, delay_reason):
         return gave_up
     return Verdict("retry", ending.reason, gave_up.blame, delay, delay_reason)
+
+
+def judge_callback(policy: RetryPolicy, *, ending: Ending, history: History, random: Callable[[], float]) -> Verdict:
+    """
+    The verdict on an attempt to deliver a callback, which has a schedule of its own.
+
+    Any 2xx has been understood; 410 says that nobody wants to hear more
+    (Standard Webhooks); all else is tried again, as repeating a callback harms nobody.
+    """
+    if ending.reason is None:
+        return Verdict("succeeded")
+    gave_up = Verdict("gave_up", ending.reason, reasons.blame(ending.reason))
+    waits = (policy.min_backoff, *CALLBACK_WAITS)
+    if ending.reason in ("http_410", "denied") or history.counted_attempts > len(waits):
+        return gave_up
+    wait = waits[max(0, history.counted_attempts - 1)]
+    delay = wait + random() * wait * CALLBACK_JITTER
+    if ending.retry_after is None or ending.retry_after <= delay:
+        return replace(gave_up, verdict="retry", retry_delay=delay, delay_reason="backoff")
+    if ending.retry_after > RETRY_AFTER_WITHOUT_LIMIT:
+        return gave_up
+    return replace(gave_up, verdict="retry", retry_delay=ending.retry_after, delay_reason="retry_after")
 
 
 def _is_too_late(policy: RetryPolicy, since_first: float, delay: float, delay_reason: str) -> bool:

@@ -52,13 +52,19 @@ class Response(Stored):
 
 class Row(Stored):
     """
-    One task.
+    One task: a call, or the callback that tells of a call's end.
 
-    *attempt* is the last one started, *failures* how many of this round failed,
-    *interruptions* how many of those count against no limit. *carrier*
-    holds the W3C headers of the task's first `send`, *span_id* and *sampled*
-    say the same in parts. *noted_attempt* is the last attempt whose task Cloud
-    Tasks is known to have; *revision* grows with every change but that note.
+    *attempt* is the last one started, *awaited* the one whose task may start
+    next (or has started last); *started* is how many this round has had,
+    *interruptions* how many of those count against no limit. *carrier* holds
+    the W3C headers of the first `send`, *span_id* and *sampled* say the same in
+    parts; *origin* is what links start with. Of a callback, *callback_of* and
+    *callback_round* name the end it tells of.
+
+    Two values change beside the row, in no conflict with it: *noted_attempt* is
+    the last attempt whose task Cloud Tasks is known to have, *callback_ended_at*
+    when the callback of this round was over. *revision* grows with every other
+    change.
     """
 
     task_id: str
@@ -68,7 +74,10 @@ class Row(Stored):
     rule: str | None
     caller: str
     fingerprint: str = ""
+    origin: str = ""
     adopted_task_name: str | None = None
+    callback_of: str | None = None
+    callback_round: int | None = None
     carrier: dict[str, str]
     trace_id: str
     span_id: str
@@ -80,11 +89,15 @@ class Row(Stored):
     next_attempt_at: float | None
     finished_at: float | None = None
     first_started_at: float | None = None
+    cancel_requested_at: float | None = None
+    actor: str | None = None
     attempt: int = 0
-    failures: int = 0
+    awaited: int = 1
+    started: int = 0
     interruptions: int = 0
     worker: str | None = None
     noted_attempt: int = 0
+    callback_ended_at: float | None = None
     reason: str | None = None
     blame: str | None = None
     attempts: tuple[Attempt, ...] = ()
@@ -98,13 +111,18 @@ class Row(Stored):
     @property
     def retry_count(self) -> int:
         """How many attempts of this round failed before the last one started."""
-        last_failed = bool(self.attempts) and self.attempts[-1].reason is not None
-        return self.failures - last_failed
+        return max(0, self.started - 1)
 
     @property
-    def attempt_count(self) -> int:
-        """How many attempts this round has had."""
-        return sum(attempt.round == self.round for attempt in self.attempts[-1:]) and self.retry_count + 1
+    def wants_callback(self) -> bool:
+        """Whether somebody is to be told of the end that this round came to."""
+        return self.call.callback is not None and self.state in self.call.callback.on
+
+    def expires_at(self, retention: float) -> float | None:
+        """When it may be forgotten, *retention* seconds after it and its callback have ended; None before."""
+        if self.finished_at is None or (self.wants_callback and self.callback_ended_at is None):
+            return None
+        return max(self.finished_at, self.callback_ended_at or 0.0) + retention
 
     @property
     def version(self) -> str | None:

@@ -8,7 +8,7 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from traced_relay.machine import Said
+from traced_relay.machine import Holder, Said
 from traced_relay.watch import Watch
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from traced_relay.clock import Clock
     from traced_relay.dispatch import Delivery
     from traced_relay.journal import Journal
+    from traced_relay.ledger import Ledger
     from traced_relay.rows import Row
     from traced_relay.watch import Guard
 
@@ -34,11 +35,19 @@ class AlreadyHeld(Exception):
 
 
 class RunningCalls:
-    """At most *capacity* at once; each says that it lives *heartbeat* seconds after the last time it did."""
+    """
+    At most *capacity* at once; each says that it lives *heartbeat* seconds after the last time it did.
 
-    def __init__(self, clock: Clock, journal: Journal, *, capacity: int, heartbeat: float) -> None:
+    *worker* is the name under which the *ledger* has them.
+    """
+
+    def __init__(
+        self, clock: Clock, journal: Journal, ledger: Ledger, *, worker: str, capacity: int, heartbeat: float
+    ) -> None:
         self._clock = clock
         self._journal = journal
+        self._ledger = ledger
+        self._worker = worker
         self._capacity = capacity
         self._heartbeat = heartbeat
         self._watch = Watch(clock)
@@ -55,8 +64,11 @@ class RunningCalls:
             return "stopping"
         return "capacity" if len(self._calls) >= self._capacity else None
 
-    def holds(self, row: Row) -> bool:
-        return (row.task_id, row.attempt) in self._calls
+    def holder_of(self, row: Row) -> Holder:
+        """What became of whoever runs *row*: of calls of its own this process knows best."""
+        if row.worker != self._worker:
+            return self._ledger.holder_of(row)
+        return Holder.ALIVE if (row.task_id, row.attempt) in self._calls else Holder.LOST
 
     @contextmanager
     def hold(self, row: Row, delivery: Delivery) -> Iterator[Guard]:
@@ -73,6 +85,24 @@ class RunningCalls:
             finally:
                 with self._lock:
                     del self._calls[key]
+
+    def cut(self, task_id: str) -> None:
+        """End the call of that task, if it is out: it was cancelled."""
+        self._cut([call for call in self._out() if call.row.task_id == task_id])
+
+    def cut_judged(self) -> None:
+        """End what somebody else has judged while this process could not be seen to live."""
+        out = self._out()
+        stored = self._ledger.get_many([call.row.task_id for call in out]) if out else {}
+        self._cut([call for call in out if not _is_still(call.row, stored.get(call.row.task_id))])
+
+    def _out(self) -> list[_Call]:
+        with self._lock:
+            return list(self._calls.values())
+
+    def _cut(self, calls: list[_Call]) -> None:
+        for call in calls:
+            self._watch.cut(call.guard, "cancelled")
 
     def stop(self, signal: str) -> list[str] | None:
         """
@@ -104,3 +134,10 @@ class RunningCalls:
 
     def _ms_since(self, started: float) -> int:
         return round((self._clock.monotonic() - started) * 1000)
+
+
+def _is_still(row: Row, stored: Row | None) -> bool:
+    """Whether the ledger has that attempt as running still; not begun yet is not judged."""
+    if stored is None:
+        return False
+    return stored.revision < row.revision or (stored.state, stored.attempt) == ("running", row.attempt)

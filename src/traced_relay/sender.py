@@ -17,7 +17,7 @@ import urllib3.exceptions
 
 import traced_relay
 from traced_relay import egress, reasons
-from traced_relay.errors import DownstreamDenied, IdentityFailed
+from traced_relay.errors import DownstreamDenied, IdentityFailed, Unavailable
 from traced_relay.retry import Ending, parse_retry_after
 from traced_relay.rows import Response
 
@@ -80,8 +80,8 @@ class Sender:
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
-    def send(self, call: Call, rule: Downstream | None, idempotency_key: str, guard: Guard) -> Exchange:
-        """Make the *call* as its *rule* says, until the *guard* is cut; without a rule it is denied."""
+    def send(self, call: Call, rule: Downstream | None, added: Mapping[str, str], guard: Guard) -> Exchange:
+        """Make the *call*, with *added* headers, as its *rule* says; without one, deny it. The *guard* may cut it."""
         if rule is None:
             return Exchange(Ending(None, "denied", was_sent=False), Timing())
         started, until = self._clock.monotonic(), time.monotonic() + call.timeout
@@ -94,10 +94,14 @@ class Sender:
         opening = egress.Opening(guard, rule.allow_private, until, self._resolve)
         egress.opening.set(opening)
         try:
-            request = _prepared(call, idempotency_key, authorization)
+            request = _prepared(call, {**authorization, **added})
         except (requests.RequestException, ValueError):  # a URL that the border lets pass and the client does not
             return Exchange(Ending(None, "denied", was_sent=False), Timing(token_ms))
         return self._exchange(request, opening, token_ms)
+
+    def has_room(self) -> bool:
+        """Whether this process could open one more connection."""
+        return egress.has_room()
 
     def close(self) -> None:
         self._session.close()
@@ -123,7 +127,7 @@ class Sender:
                 kept, size = _read(answer)
                 if not guard.release():
                     raise requests.Timeout
-        except (DownstreamDenied, requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
+        except _FAILURES as exc:
             guard.release()
             ending = Ending(None, _reason(exc, guard), was_sent=guard.was_sent)
             opening.let_go()
@@ -153,6 +157,8 @@ def _check_length(headers: Mapping[str, str]) -> None:
     coding, length = headers.get("Transfer-Encoding"), headers.get("Content-Length")
     if coding is not None and coding.strip().lower() != "chunked":
         raise urllib3.exceptions.InvalidHeader("a transfer coding that was not asked for")
+    if coding is not None and length is not None:
+        raise urllib3.exceptions.InvalidHeader("a length that the transfer coding contradicts")
     if length is not None and not re.fullmatch(r"\s*([0-9]{1,18})\s*(,\s*\1\s*)*", length):
         raise urllib3.exceptions.InvalidHeader("a content length that is none")
 
@@ -170,14 +176,13 @@ def _ms(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1000)
 
 
-def _prepared(call: Call, idempotency_key: str, authorization: dict[str, str]) -> requests.PreparedRequest:
+def _prepared(call: Call, added: Mapping[str, str]) -> requests.PreparedRequest:
     headers = {
         "accept": "*/*",
         "user-agent": f"traced-relay/{traced_relay.__version__}",
         **{name.lower(): value for name, value in call.headers.items()},
-        **authorization,
+        **added,
         "accept-encoding": "identity",
-        "idempotency-key": idempotency_key,
     }
     return requests.Request(call.method, call.url, headers=headers, data=call.body or None).prepare()
 
@@ -192,6 +197,14 @@ def _kept_headers(answer: requests.Response) -> dict[str, str]:
     return kept
 
 
+_FAILURES = (
+    DownstreamDenied,
+    Unavailable,
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ValueError,
+)
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (urllib3.exceptions.InvalidHeader, "malformed_response"),
     (urllib3.exceptions.NameResolutionError, "dns_failed"),
@@ -212,7 +225,9 @@ def _reason(exc: BaseException, guard: Guard) -> str:
     """The contract's word for what went wrong: our own doing first, then the innermost cause that has one."""
     if isinstance(exc, (DownstreamDenied, requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
         return "denied"
-    if guard.cut_for == "interrupted":
+    if guard.cut_for == "cancelled":
+        return "cancelled"
+    if guard.cut_for == "interrupted" or isinstance(exc, Unavailable):
         return "interrupted"
     if guard.cut_for == "deadline" and guard.was_sent:
         return "timeout"

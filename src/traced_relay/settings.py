@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
+import secrets
 import socket
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import traced_relay
-from traced_relay import relay_file
+from traced_relay import relay_file, webhooks
 from traced_relay.durations import format_duration
 from traced_relay.errors import InvalidSettings
 
@@ -34,6 +36,7 @@ VARIABLES = (
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 SPARE_THREADS = 8
+_LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
 
 Platform = Literal["app_engine", "cloud_run", "local", "other"]
 
@@ -45,7 +48,8 @@ class Settings:
 
     *local* means the embedded queue on this machine: loopback only, its headers
     and its tokens are believed. *open_on_loopback* lets anybody on loopback
-    enqueue (`dev` without a file of rules).
+    enqueue (`dev` without a file of rules). *callback_secret* is for receivers
+    without one of their own: one or more secrets, or a name in Secret Manager.
     """
 
     project: str
@@ -59,10 +63,17 @@ class Settings:
     version: str = traced_relay.__version__
     instance: str = ""
     open_on_loopback: bool = False
+    callback_secret: str | None = field(default=None, repr=False)
+    made_callback_secret: bool = False
 
     @property
     def is_local(self) -> bool:
         return self.platform == "local"
+
+    @property
+    def has_cron(self) -> bool:
+        """Whether others ask for the sweeps: on Google's platforms a process may sleep between requests."""
+        return self.platform in ("app_engine", "cloud_run")
 
     @property
     def host(self) -> str:
@@ -82,6 +93,10 @@ class Settings:
     @property
     def call_queues(self) -> list[str]:
         return [queue.name for queue in self.rules.queues if queue.use == "calls"]
+
+    @property
+    def callback_queue(self) -> str | None:
+        return next((queue.name for queue in self.rules.queues if queue.use == "callbacks"), None)
 
     @property
     def own_hosts(self) -> list[str]:
@@ -123,6 +138,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         threads=_number(environ, "RELAY_THREADS", 100, 1, 10_000),
         version=environ.get("GAE_VERSION") or environ.get("K_REVISION") or traced_relay.__version__,
         instance=environ.get("GAE_INSTANCE") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+        callback_secret=_callback_secret(environ),
     )
     _check_rules(settings)
     return settings
@@ -182,12 +198,47 @@ def _emulator(environ: Mapping[str, str], platform: Platform) -> str | None:
 
 
 def _ledger(environ: Mapping[str, str], platform: Platform) -> str:
-    ledger = _required(environ, "RELAY_LEDGER", "where tasks are kept: memory or sqlite:FILE")
-    if ledger != "memory" and not re.fullmatch(r"sqlite:.+", ledger):
-        raise InvalidSettings(f"RELAY_LEDGER must be memory or sqlite:FILE, got {ledger[:80]!r}")
-    if platform in ("app_engine", "cloud_run"):
-        raise InvalidSettings(f"RELAY_LEDGER must not be {ledger[:80]} on {platform}: its disk is memory and is lost")
+    ledger = _required(environ, "RELAY_LEDGER", f"where tasks are kept: {_LEDGERS}")
+    kind, _, place = ledger.partition(":")
+    if kind == "firestore":
+        _check_firestore(place)
+    elif ledger != "memory" and not (kind == "sqlite" and place):
+        raise InvalidSettings(f"RELAY_LEDGER must be {_LEDGERS}, got {ledger[:80]!r}")
+    elif platform in ("app_engine", "cloud_run"):
+        raise InvalidSettings(
+            f"RELAY_LEDGER must not be {ledger[:80]} on {platform}: its disk is memory and is lost;"
+            " firestore:[DATABASE/]COLLECTION is not"
+        )
     return ledger
+
+
+def _check_firestore(place: str) -> None:
+    """Firestore's own rules for names, and room for what is put behind the collection's."""
+    database, _, collection = place.rpartition("/")
+    if database != "(default)" and not re.fullmatch(r"[a-z][a-z0-9-]{2,61}[a-z0-9]", database or "none"):
+        raise InvalidSettings(
+            "RELAY_LEDGER: a database of Firestore is (default), or 4 to 63 of a-z, 0-9 and -, from a letter to no -,"
+            f" got {database[:80]!r}"
+        )
+    if not re.fullmatch(r"(?!__.*__$)[A-Za-z0-9_-]{1,100}", collection):
+        raise InvalidSettings(
+            "RELAY_LEDGER: a collection is 1 to 100 of A-Z, a-z, 0-9, _ and -, and not between double underscores,"
+            f" got {collection[:80]!r}"
+        )
+
+
+def _callback_secret(environ: Mapping[str, str]) -> str | None:
+    """Checked here, so that a wrong one ends the start and not a callback; the error never shows it."""
+    source = environ.get("RELAY_CALLBACK_SECRET", "").strip()
+    if not source or webhooks.SECRET_NAME.fullmatch(source):
+        return source or None
+    try:
+        webhooks.parse_secrets(source)
+    except ValueError as exc:
+        raise InvalidSettings(
+            f"RELAY_CALLBACK_SECRET {exc}, or the name of a secret in Secret Manager: projects/P/secrets/S"
+        ) from None
+    return source
 
 
 def _check_rules(settings: Settings) -> None:
@@ -216,6 +267,7 @@ def for_dev(*, rules: RelayFile | None, project: str = "local", environ: Mapping
     """What `dev` and `demo` run with: everything on loopback; without *rules*, anybody there may call loopback."""
     given = rules or relay_file.parse(_DEV_RULES, "built-in rules")
     ledger = environ.get("RELAY_LEDGER") or "memory"
+    given_secret = _callback_secret(environ)
     settings = Settings(
         project=environ.get("GOOGLE_CLOUD_PROJECT") or project,
         location=given.location or environ.get("RELAY_LOCATION") or "us-central1",
@@ -224,17 +276,28 @@ def for_dev(*, rules: RelayFile | None, project: str = "local", environ: Mapping
         platform="local",
         instance=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
         open_on_loopback=rules is None,
+        callback_secret=given_secret or f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
+        made_callback_secret=given_secret is None,
     )
     _check_rules(settings)
     return settings
 
 
 _DEV_RULES = {
-    "queues": [{"name": "relay", "max_dispatches_per_second": 500, "max_concurrent_dispatches": 1000}],
+    "queues": [
+        {"name": "relay", "max_dispatches_per_second": 500, "max_concurrent_dispatches": 1000},
+        {"name": "relay-callbacks", "for": "callbacks"},
+    ],
     "worker": {"app_engine": "default"},
     "downstreams": [
         {"name": "loopback", "url": "http://127.0.0.1:*/", "auth": "none", "allow_private": True},
         {"name": "localhost", "url": "http://localhost:*/", "auth": "none", "allow_private": True},
         {"name": "loopback6", "url": "http://[::1]:*/", "auth": "none", "allow_private": True},
     ],
+    "callbacks": [
+        {"url": "http://127.0.0.1:*/", "allow_private": True},
+        {"url": "http://localhost:*/", "allow_private": True},
+        {"url": "http://[::1]:*/", "allow_private": True},
+    ],
+    "callback_first_wait": "1s",
 }

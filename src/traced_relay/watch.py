@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from traced_relay.clock import Clock
 
-CutFor = Literal["deadline", "interrupted"]
+CutFor = Literal["deadline", "interrupted", "cancelled"]
 
 _logger = logging.getLogger(__name__)
 
@@ -105,6 +105,11 @@ class Watch:
                 guard.cut("interrupted")
             self._halted.clear()
         self._thread.join()
+
+    def cut(self, guard: Guard, reason: CutFor) -> None:
+        """End one exchange before its time."""
+        with self._changed:
+            guard.cut(reason)
 
     @property
     def is_over(self) -> bool:

@@ -63,7 +63,7 @@ WEEKS = "2036-01-01T00:00:00Z"
         ({"retry": {"tries": 1}}, "retry.tries"),
         ({"retry": {"retryable_status_codes": [200]}}, "retry.retryable_status_codes.0"),
         ({"idempotent": "yes"}, "idempotent"),
-        ({"callback": {"url": "https://example.com/"}}, "callback"),
+        ({"callback": {"url": "https://example.com/"}}, "callback.url"),
         ({"labels": {"": "x"}}, "labels."),
         ({"labels": {"a": "x" * 257}}, "labels.a"),
         ({"labels": {"a": "\n"}}, "labels.a"),

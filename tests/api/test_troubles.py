@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,8 +16,10 @@ from werkzeug.wrappers import Response
 
 from asking import get, post
 from schema import validate
+from sending import no_token
 from traced_relay.clock import SystemClock
-from traced_relay.relay import COMMIT_AGAIN_AFTER
+from traced_relay.sender import Sender
+from traced_relay.steps import COMMIT_AGAIN_AFTER
 from traced_relay.testing import Downstream, RunningRelay
 
 if TYPE_CHECKING:
@@ -155,3 +159,26 @@ def test_what_a_policy_leaves_out_comes_from_the_operator_before_its_parts_are_c
             ({"max_backoff": "9s"}, "must be at least min_backoff, 10s, got 9s"),
         ]:
             assert enqueue(**backwards)["errors"] == [{"field": "retry.max_backoff", "message": message}]
+
+
+def test_an_attempt_that_found_no_descriptor_left_is_nobodys_fault_and_does_not_count() -> None:
+    answers: list[OSError | None] = [OSError(errno.EMFILE, "Too many open files"), None]
+
+    def resolve(_: str, port: int, **__: Any) -> list[Any]:
+        if (failure := answers.pop(0)) is not None:
+            raise failure
+        return socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM)
+
+    sender = Sender(SystemClock(), no_token, resolve=resolve)
+    with RunningRelay(sender=sender) as relay, Downstream() as downstream:
+        url = downstream.url.replace("127.0.0.1", "localhost")
+        retry = {"max_attempts": 1, "min_backoff": "0s", "jitter": "none"}
+        receipt = post(f"{relay.url}/v1/tasks", {"url": url, "retry": retry}).document
+        relay.wait_for("task.finished", receipt["task_id"])
+        document = get(receipt["links"]["status"]).document
+        assert len(downstream.arrived) == 1
+    assert document["state"] == "succeeded"
+    told = [(attempt["verdict"], attempt["reason"], attempt["blame"]) for attempt in document["attempts"]]
+    assert told == [("retry", "interrupted", "platform"), ("succeeded", None, None)]
+    for record in relay.records.records(receipt["task_id"]):
+        validate(record)

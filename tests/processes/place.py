@@ -14,7 +14,6 @@ from queue_process import QueueProcess
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from traced_relay.testing import Downstream
 
 QUEUE = "projects/test-project/locations/us-central1/queues/relay"
 AUDIENCE = "https://relay.example.com"
@@ -50,7 +49,7 @@ def free_port() -> int:
 class Place:
     """Everything a relay process needs; tasks go to it through App Engine's door unless *by_token*."""
 
-    def __init__(self, directory: Path, downstream: Downstream, *, by_token: bool = False) -> None:
+    def __init__(self, directory: Path, url: str, *, by_token: bool = False) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._queue_options = (
@@ -61,15 +60,21 @@ class Place:
         self.queue = QueueProcess(*self._queue_options)
         worker = f"{{url: {self.url}, service_account: {QUEUE_ACCOUNT}}}" if by_token else "{app_engine: default}"
         self._config = directory / "relay.yaml"
-        self._config.write_text(RULES.format(audience=AUDIENCE, url=downstream.url, worker=worker))
+        self._config.write_text(RULES.format(audience=AUDIENCE, url=url, worker=worker))
         self._ledger = directory / "ledger.db"
 
     def restart_queue(self) -> None:
         """Again on the same ports, with what the one before had acknowledged."""
         self.queue = QueueProcess(*self._queue_options, port=self.queue.port, rest_port=self.queue.rest_port)
 
-    def relay(self, *, threads: int = 100, patience: float | None = None, files: int | None = None) -> RelayProcess:
-        """With *patience* as short as a test wants it, and so many *files* open at once."""
+    def relay(
+        self, port: int | None = None, *, threads: int = 100, patience: float | None = None, files: int | None = None
+    ) -> RelayProcess:
+        """
+        The relay that gets the tasks, or at another *port* a second one on the same ledger.
+
+        With *patience* as short as a test wants it, and so many *files* open at once.
+        """
         command = list(SERVE) if patience is None else [sys.executable, "-c", _SERVE.format(patience=patience)]
         if files is not None:
             command = ["sh", "-c", f'ulimit -n {files} && exec "$0" "$@"', *command]
@@ -77,7 +82,7 @@ class Place:
             config=self._config,
             ledger=f"sqlite:{self._ledger}",
             emulator=self.queue.address,
-            port=self.port,
+            port=port or self.port,
             threads=threads,
             command=command,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,18 @@ class RelayProcess:
         with self._changed:
             is_there = self._changed.wait_for(lambda: any(r.get("message") == message for r in self.records), seconds)
             assert is_there, self.records
+
+    def leave_descriptors(self, spare: int | None) -> int:
+        """Let the worker open *spare* more files, None: as many as it likes; how many it has open."""
+        (worker,) = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        taken = {int(entry.name) for entry in Path(f"/proc/{worker}/fd").iterdir()}
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = most
+        if spare is not None:
+            free = (number for number in range(most) if number not in taken)
+            limit = [next(free) for _ in range(spare + 1)][-1]
+        resource.prlimit(int(worker), resource.RLIMIT_NOFILE, (limit, most))
+        return len(taken)
 
     def kill(self) -> None:
         """The whole process group at once, as when a machine is lost."""

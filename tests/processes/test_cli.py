@@ -64,11 +64,12 @@ def taken() -> Iterator[int]:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), ["demo", "dev", "queue", "serve"]),
+        ((), ["demo", "dev", "queue", "serve", "verify-callback"]),
         (("demo",), ["waterfall"]),
         (("dev",), ["--port", "--tasks-port", "--data", "--config", "--log-format"]),
         (("queue",), ["--host", "--port", "--rest-port", "--data", "--queue", "--app-engine", "token"]),
         (("queue", "token"), ["EMAIL", "--audience"]),
+        (("verify-callback",), ["BODY", "--secret", "--header ", "--headers", "--tolerance", "webhook-signature: v1,"]),
         (("serve",), ["PORT", "relay.yaml", "CLOUD_TASKS_EMULATOR_HOST"]),
     ],
     ids=lambda value: "-".join(value) or "all" if isinstance(value, tuple) else "",

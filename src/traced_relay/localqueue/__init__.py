@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random as randomness
 from contextlib import ExitStack, closing
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -122,9 +123,15 @@ class LocalQueue:
         return self.service.wait_until_idle(seconds)
 
 
+@cache
+def _passing_signer() -> Signer:
+    """One key for all queues of this process that keep nothing; making it takes longer than the rest of a start."""
+    return Signer.generate()
+
+
 def _signer(store: Store | None) -> Signer:
     if store is None:
-        return Signer.generate()
+        return _passing_signer()
     if pem := store.secret(_KEY):
         return Signer.from_pem(pem)
     signer = Signer.generate()

@@ -100,7 +100,8 @@ class GuardedSpan(Span):
         self._inner.set_attributes(fenced(attributes))
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        self._inner.set_attributes(fenced({key: value}))
+        if key not in _DROPPED:
+            self._inner.set_attribute(key, _value(key, value))
 
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
         self._inner.add_event(name, fenced(attributes or {}), timestamp)

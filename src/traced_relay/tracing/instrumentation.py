@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 _TRACED = {"POST /v1/tasks", "POST /v1/tasks:batch", "POST /dispatch"}
-_GOOGLE_IDENTITY = (
+_GOOGLE_CREDENTIALS = (
     r"^https?://(oauth2\.googleapis\.com|metadata\.google\.internal|169\.254\.169\.254|iamcredentials\.googleapis\.com"
-    r"|accounts\.google\.com/o/oauth2|www\.googleapis\.com/oauth2)(:\d+)?(/|$)"
+    r"|secretmanager\.googleapis\.com|accounts\.google\.com/o/oauth2|www\.googleapis\.com/oauth2)(:\d+)?(/|$)"
 )
 _CALLING = create_key("relay-calling")
 
@@ -59,7 +59,7 @@ def instrument(app: Flask, provider: TracerProvider) -> None:
         outgoing.uninstrument()
     outgoing.instrument(
         tracer_provider=GuardedProvider(provider, start=_client_attributes, hidden=_trace_stays),
-        excluded_urls=_GOOGLE_IDENTITY,
+        excluded_urls=_GOOGLE_CREDENTIALS,
     )
 
 

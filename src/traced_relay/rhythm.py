@@ -1,0 +1,68 @@
+"""Something done every so many seconds in a thread of its own, by an injected clock."""
+
+from __future__ import annotations
+
+import logging
+from threading import Condition, Thread
+from typing import TYPE_CHECKING
+
+from traced_relay.errors import RelayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from traced_relay.clock import Clock
+
+_logger = logging.getLogger(__name__)
+
+
+class Rhythm:
+    """
+    Calls *beat* every so many *seconds*, *at_once* or after the first of them; what fails is tried at the next.
+
+    Without *seconds* there is no other than the one at once.
+    """
+
+    def __init__(
+        self, name: str, seconds: float | None, beat: Callable[[], None], clock: Clock, *, at_once: bool = False
+    ) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._beat = beat
+        self._clock = clock
+        self._at_once = at_once
+        self._stop = Condition()
+        self._stopped = False
+        self._thread = Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No further beat; waits for the one that is being made."""
+        with self._stop:
+            self._stopped = True
+            self._stop.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        if self._at_once:
+            self._try()
+        while self._has_waited():
+            self._try()
+
+    def _has_waited(self) -> bool:
+        """Whether it is time for a beat; False once there shall be none."""
+        with self._stop:
+            if not self._stopped:
+                self._clock.wait(self._stop, self._seconds)
+            return not self._stopped
+
+    def _try(self) -> None:
+        try:
+            self._beat()
+        except RelayError as exc:
+            _logger.warning("%s: %s", self._name, exc)
+        except Exception:
+            _logger.exception("%s failed", self._name)  # and is tried again: nobody else would

@@ -1,0 +1,130 @@
+"""
+The secrets that callbacks are signed with: given as text, or kept in Secret Manager and read over REST.
+
+What Secret Manager says stays in here: no error, log or span repeats it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import google.auth
+import requests
+from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import AuthorizedSession
+
+from traced_relay import webhooks
+from traced_relay.errors import IdentityFailed
+
+if TYPE_CHECKING:
+    from traced_relay.clock import Clock
+
+Keys = tuple[bytes, ...]
+Connect = Callable[[], requests.Session]
+
+GOOGLE = "https://secretmanager.googleapis.com"
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+TIMEOUT = 5.0  # seconds for one request
+FRESH_FOR = 300.0
+ASK_AGAIN_AFTER = 30.0
+ASK_AGAIN_AFTER_NOTHING = 2.0  # so that all who wait for a source that is away do not wait one after another
+
+
+def google_session() -> requests.Session:
+    """A session that shows this process's Google identity."""
+    default: Any = google.auth.default  # untyped, like its session
+    make: Any = AuthorizedSession
+    credentials, _ = default(scopes=[SCOPE])
+    session: requests.Session = make(credentials, refresh_timeout=TIMEOUT)
+    return session
+
+
+@dataclass
+class _Kept:
+    """What was last read of one secret; *asking* is held by whoever reads it anew."""
+
+    asking: Lock = field(default_factory=Lock)
+    keys: Keys = ()
+    read_at: float = float("-inf")
+    asked_at: float = float("-inf")
+
+
+class SigningSecrets:
+    """
+    Hands out keys by where they are, text or a name in Secret Manager.
+
+    A name is read again after five minutes; old keys serve on while that is
+    being done, and while Google is away.
+    """
+
+    def __init__(self, clock: Clock, *, connect: Connect = google_session, url: str = GOOGLE) -> None:
+        self._clock = clock
+        self._connect = connect
+        self._url = url
+        self._session: requests.Session | None = None
+        self._kept: dict[str, _Kept] = {}
+        self._lock, self._connecting = Lock(), Lock()
+
+    def of(self, source: str) -> Keys:
+        """The keys of *source*, as settings and relay.yaml let it through; IdentityFailed if none can be had."""
+        if not webhooks.SECRET_NAME.fullmatch(source):
+            return webhooks.parse_secrets(source)
+        with self._lock:
+            kept = self._kept.setdefault(source, _Kept())
+        if kept.asking.acquire(blocking=not kept.keys):
+            try:
+                self._refresh(source, kept)
+            finally:
+                kept.asking.release()
+        return kept.keys
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+    def _refresh(self, name: str, kept: _Kept) -> None:
+        """Read the secret again if it is time; IdentityFailed only where there are no old keys to go on with."""
+        now = self._clock.monotonic()
+        pause = ASK_AGAIN_AFTER if kept.keys else ASK_AGAIN_AFTER_NOTHING
+        if now - kept.read_at < FRESH_FOR:
+            return
+        if now - kept.asked_at < pause:
+            if not kept.keys:
+                raise IdentityFailed(f"no signing secret: {name} could not be read a moment ago")
+            return
+        try:
+            kept.keys = self._read(name)
+            kept.read_at = self._clock.monotonic()
+        except IdentityFailed:
+            if not kept.keys:
+                raise
+        finally:
+            kept.asked_at = self._clock.monotonic()
+
+    def _read(self, name: str) -> Keys:
+        version = name if "/versions/" in name else f"{name}/versions/latest"
+        try:
+            answer = self._connected().get(f"{self._url}/v1/{version}:access", timeout=TIMEOUT, allow_redirects=False)
+        except (GoogleAuthError, OSError, LookupError, ValueError) as exc:  # google-auth lets a KeyError through
+            raise IdentityFailed(f"no signing secret: {name} is out of reach") from exc
+        if answer.status_code != requests.codes.ok:
+            raise IdentityFailed(f"no signing secret: Secret Manager answers {answer.status_code} for {name}")
+        return _keys_in(answer, name)
+
+    def _connected(self) -> requests.Session:
+        with self._connecting:
+            if self._session is None:
+                self._session = self._connect()
+            return self._session
+
+
+def _keys_in(answer: requests.Response, name: str) -> Keys:
+    try:
+        return webhooks.parse_secrets(base64.b64decode(answer.json()["payload"]["data"]).decode())
+    except (ValueError, KeyError, TypeError):
+        # Not `from` the cause, which may hold the payload.
+        raise IdentityFailed(f"no signing secret: {name} holds none; whsec_… is expected") from None

@@ -1,0 +1,102 @@
+"""What people do to a task: cancel it, run it again, have its end told again."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from traced_relay import callbacks, machine
+from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
+from traced_relay.steps import Changed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from traced_relay.clock import Clock
+    from traced_relay.ledger import Ledger
+    from traced_relay.machine import Step
+    from traced_relay.rows import Row
+    from traced_relay.steps import Steps
+
+CHANGES_MET = 10
+
+_logger = logging.getLogger(__name__)
+
+
+class Steering:
+    """
+    Each verb takes a row as somebody has just seen it, and gives it back as it is afterwards.
+
+    InvalidCall (409) says that its state does not allow that. *cut* ends a call
+    that a worker has out: its id and the task's are the arguments.
+    """
+
+    def __init__(self, *, ledger: Ledger, steps: Steps, clock: Clock, cut: Callable[[str, str], None]) -> None:
+        self._ledger = ledger
+        self._steps = steps
+        self._clock = clock
+        self._cut = cut
+
+    def cancel(self, row: Row, actor: str) -> Row:
+        """End what waits or runs; what was cancelled before stays as it is."""
+        if row.kind == "callback":
+            raise InvalidCall("a callback cannot be cancelled, only its call", status=409)
+
+        def cancelled(row: Row) -> Step:
+            step = machine.cancel(row, actor=actor, now=self._clock.now())
+            if step is None:
+                raise InvalidCall(f"the task has {row.state}; only one that waits or runs can be cancelled", status=409)
+            return step
+
+        before, after = self._change(row, cancelled)
+        if before.worker is not None:
+            self._cut(before.worker, before.task_id)
+        return after
+
+    def redrive(self, row: Row, actor: str) -> Row:
+        """Start a new round of what failed or was cancelled."""
+        if row.kind == "callback":
+            raise InvalidCall("a callback is sent again by :resend-callback of its call", status=409)
+
+        def redriven(row: Row) -> Step:
+            step = machine.redrive(row, actor=actor, now=self._clock.now())
+            if step is None:
+                raise InvalidCall(f"the task is {row.state}; only a failed or cancelled one is redriven", status=409)
+            return step
+
+        return self._change(row, redriven)[1]
+
+    def resend_callback(self, row: Row, actor: str) -> Row:
+        """Tell the end of the last round again, in the same words; gives back the call's row."""
+        found = self._ledger.get(callbacks.callback_id(row.task_id, row.round)) if row.wants_callback else None
+        if found is None:
+            raise InvalidCall("the task has no callback that was sent", status=409)
+
+        def again(callback: Row) -> Step:
+            step = machine.resend(callback, actor=actor, now=self._clock.now())
+            if step is None:
+                raise InvalidCall("the callback is pending: it is being delivered", status=409)
+            return step
+
+        self._change(found, again)
+        return self._ledger.get(row.task_id) or row
+
+    def _change(self, row: Row, decide: Callable[[Row], Step]) -> tuple[Row, Row]:
+        """The row that was changed and what it became; what came in between is looked at again."""
+        for _ in range(CHANGES_MET):
+            step = decide(row)
+            try:
+                after = self._steps.commit(step, row)
+            except Changed:
+                row = self._ledger.get(row.task_id) or row
+                continue
+            self._follow(step, after)
+            return row, after
+        raise Unavailable("the task changes faster than it can be changed")
+
+    def _follow(self, step: Step, row: Row) -> None:
+        """What was committed holds; tasks that could not be made or taken away now are seen to by the sweep."""
+        try:
+            self._steps.follow(step, row)
+        except (Unavailable, EnqueueFailed) as exc:
+            _logger.warning("the tasks of %s are left to the sweep: %s", row.task_id, exc)

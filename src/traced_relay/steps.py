@@ -1,0 +1,112 @@
+"""
+Does what a step of the machine asks for, in its order: commit, say, then the tasks that follow.
+
+Whoever decides about a row hands the step here: a dispatch, a person, the sweep.
+"""
+
+from __future__ import annotations
+
+from threading import Condition
+from typing import TYPE_CHECKING
+
+from traced_relay import callbacks, tracing
+from traced_relay.errors import Unavailable
+
+if TYPE_CHECKING:
+    from traced_relay.callbacks import Teller
+    from traced_relay.clock import Clock
+    from traced_relay.cloud_tasks import CloudTasks
+    from traced_relay.dispatch import Delivery
+    from traced_relay.journal import Journal
+    from traced_relay.ledger import Ledger
+    from traced_relay.machine import Step
+    from traced_relay.rows import Row
+    from traced_relay.sender import Exchange
+
+COMMIT_AGAIN_AFTER = 0.5
+
+
+class Changed(Exception):
+    """Somebody else changed the row first; what it is now decides."""
+
+
+class Steps:
+    def __init__(
+        self, *, ledger: Ledger, cloud_tasks: CloudTasks, journal: Journal, clock: Clock, teller: Teller
+    ) -> None:
+        self._ledger = ledger
+        self._cloud_tasks = cloud_tasks
+        self._journal = journal
+        self._clock = clock
+        self._teller = teller
+
+    def commit(
+        self,
+        step: Step,
+        before: Row,
+        *,
+        delivery: Delivery | None = None,
+        exchange: Exchange | None = None,
+        patience: float = 0.0,
+    ) -> Row:
+        """
+        Write what the step makes of *before*, and say it; Changed if another change came first.
+
+        For *patience* seconds, in which nobody else may judge the row, a ledger
+        that is away is asked again.
+        """
+        row = step.row or before
+        if step.row is not None:
+            callback = self._teller.callback_for(row, now=self._clock.now()) if step.tells else None
+            self._write(row, callback, patience)
+        for said in step.says:
+            self._journal.step(said, row, delivery, exchange)
+        return row
+
+    def follow(self, step: Step, row: Row) -> None:
+        """Make the tasks that the committed *row* asks for; Unavailable and EnqueueFailed leave that to be repeated."""
+        if step.creates:
+            self.create(row)
+        if step.deletes:
+            self._cloud_tasks.delete(self.task_name(row))
+        if step.tells:
+            self._create_callback(row)
+
+    def create(self, row: Row) -> bool:
+        """Create the task that *row* awaits, and note that it is there; False if it was, or had been, there before."""
+        is_new = self._cloud_tasks.create(
+            queue=row.queue,
+            task_id=row.task_id,
+            attempt=row.awaited,
+            at=row.next_attempt_at,
+            timeout=row.call.timeout,
+            headers=tracing.task_headers(tracing.parent_context(row.carrier)),
+        )
+        self._ledger.note(row.task_id, row.awaited)
+        return is_new
+
+    def task_name(self, row: Row) -> str:
+        """The full name of the task that *row* awaits."""
+        if row.adopted_task_name is not None and row.awaited == 1:
+            return row.adopted_task_name
+        return self._cloud_tasks.task_name(row.queue, f"{row.task_id}-{row.awaited}")
+
+    def _create_callback(self, row: Row) -> None:
+        callback = self._ledger.get(callbacks.callback_id(row.task_id, row.round))
+        if callback is not None and callback.state == "queued" and callback.noted_attempt < callback.awaited:
+            self.create(callback)
+            self._journal.enqueued(callback, self.task_name(callback))
+
+    def _write(self, row: Row, callback: Row | None, patience: float) -> None:
+        pause, until = Condition(), self._clock.monotonic() + patience
+        while True:
+            try:
+                if not self._ledger.replace(row, callback=callback):
+                    raise Changed
+            except Unavailable:
+                if self._clock.monotonic() >= until:
+                    raise
+            else:
+                return
+            with pause:
+                self._clock.wait(pause, COMMIT_AGAIN_AFTER)

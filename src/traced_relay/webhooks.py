@@ -1,0 +1,121 @@
+"""
+The signature of a callback, made and checked as Standard Webhooks has it: `id.timestamp.body`, HMAC-SHA256.
+
+No error here repeats a secret or a body.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from typing import TYPE_CHECKING
+
+from traced_relay.errors import NotVerified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+TOLERANCE = 300.0  # seconds between a callback's timestamp and the receiver's clock, either way
+HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+# Where a secret may lie instead of being given as text: Secret Manager, version `latest` unless named.
+SECRET_NAME = re.compile(
+    r"projects/[A-Za-z0-9.:_-]{1,100}/secrets/[A-Za-z0-9_-]{1,255}(/versions/[A-Za-z0-9_-]{1,63})?"
+)
+
+_PREFIX = "whsec_"
+_LEAST, _MOST = 24, 64  # bytes
+_ID = re.compile(r"[!-\-/-~]{1,256}")  # printable; a dot would let one signature fit two ids
+_TIMESTAMP = re.compile(r"[0-9]{1,12}")
+_SIGNATURE = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
+_HEADER_LINE = re.compile(r"(?:[<>] )?([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
+
+
+class HeaderMissing(NotVerified):
+    """Not signed at all, or a proxy on the way dropped the header."""
+
+
+class Malformed(NotVerified):
+    """A header is there and says nothing that could be checked."""
+
+
+class TooOld(NotVerified):
+    """Signed too long ago: sent again by somebody else, or the clocks differ."""
+
+
+class FromTheFuture(NotVerified):
+    """Signed later than now: the clocks differ."""
+
+
+class NoMatchingSignature(NotVerified):
+    """Signed with another secret, or changed on the way."""
+
+
+def parse_secrets(text: str) -> tuple[bytes, ...]:
+    """The keys of one or more secrets with white space between; ValueError says the rule."""
+    keys = tuple(map(_key, text.split()))
+    if not keys or None in keys:
+        raise ValueError(
+            f"must be {_PREFIX} and the base64 of {_LEAST} to {_MOST} bytes, or several of these with spaces between"
+        )
+    return tuple(key for key in keys if key)
+
+
+def _key(secret: str) -> bytes | None:
+    try:
+        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return key if secret.startswith(_PREFIX) and _LEAST <= len(key) <= _MOST else None
+
+
+def sign(secrets: Iterable[bytes], webhook_id: str, timestamp: float, body: bytes) -> dict[str, str]:
+    """The headers of one attempt that starts at *timestamp*; it is signed with every secret."""
+    at = str(int(timestamp))
+    return dict(zip(HEADERS, (webhook_id, at, " ".join(_signatures(secrets, webhook_id, at, body))), strict=True))
+
+
+def verify(
+    secrets: Iterable[bytes], headers: Mapping[str, str], body: bytes, now: float, tolerance: float = TOLERANCE
+) -> None:
+    """Pass if one of the *secrets* signed this *body* lately; NotVerified says why not."""
+    webhook_id, timestamp, signature = _wanted(headers)
+    if not _ID.fullmatch(webhook_id):
+        raise Malformed("webhook-id must be printable ASCII without a space or a dot")
+    if not _TIMESTAMP.fullmatch(timestamp):
+        raise Malformed("webhook-timestamp must be whole seconds since 1970")
+    given = [entry.encode() for entry in signature.split() if _SIGNATURE.fullmatch(entry)]
+    if not given:
+        raise Malformed("webhook-signature must hold v1, and the base64 of 32 bytes")
+    age = now - int(timestamp)
+    if age > tolerance:
+        raise TooOld(f"webhook-timestamp is {age:.0f} s old, and at most {tolerance:g} s are tolerated")
+    if -age > tolerance:
+        raise FromTheFuture(f"webhook-timestamp is {-age:.0f} s ahead, and at most {tolerance:g} s are tolerated")
+    right = [entry.encode() for entry in _signatures(secrets, webhook_id, timestamp, body)]
+    if not any(hmac.compare_digest(one, other) for one in given for other in right):
+        raise NoMatchingSignature("no signature matches: another secret signed it, or it was changed on the way")
+
+
+def read_headers(text: str) -> dict[str, str]:
+    """The headers in raw lines; a line that is none (a status, a request) is left out, a blank one ends them."""
+    lines = [line.rstrip("\r") for line in text.lstrip("\r\n").split("\n")]
+    until = next((number for number, line in enumerate(lines) if not line.strip("<> ")), len(lines))
+    found = [_HEADER_LINE.fullmatch(line) for line in lines[:until]]
+    return {line[1].lower(): line[2] for line in found if line}
+
+
+def _signatures(secrets: Iterable[bytes], webhook_id: str, timestamp: str, body: bytes) -> list[str]:
+    signed = b".".join((webhook_id.encode(), timestamp.encode(), body))
+    digests = [hmac.digest(secret, signed, hashlib.sha256) for secret in secrets]
+    return [f"v1,{base64.b64encode(digest).decode()}" for digest in digests]
+
+
+def _wanted(headers: Mapping[str, str]) -> tuple[str, ...]:
+    given = {name.lower(): value for name, value in headers.items()}
+    for name in HEADERS:
+        if not given.get(name):
+            raise HeaderMissing(f"{name} is missing")
+    return tuple(given[name] for name in HEADERS)

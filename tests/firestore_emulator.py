@@ -1,0 +1,79 @@
+"""Google's Firestore emulator as a process, and ledgers that keep their tasks in it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Self
+
+from parts import require, without
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from traced_relay.firestore_ledger import FirestoreLedger
+
+PROGRAM = Path("platform", "cloud-firestore-emulator", "cloud_firestore_emulator")
+
+
+class FirestoreEmulator:
+    """Runs on a free port until it is left; a machine without gcloud's emulator or Java skips the test."""
+
+    def __init__(self) -> None:
+        require("java")
+        program = Path(require("gcloud")).resolve().parent.parent / PROGRAM
+        if not program.exists():
+            without("firestore emulator", f"{program} is not there")
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        self.host = f"127.0.0.1:{port}"
+        self._process = subprocess.Popen(
+            [program, "start", "--host=127.0.0.1", f"--port={port}"],
+            env=os.environ | {"JAVA_TOOL_OPTIONS": "-Xmx400m"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # the script's child, a JVM, is ended with it
+        )
+        assert self._process.stdout
+        said = [next((line for line in self._process.stdout if "is now running" in line), "")]
+        self._reader = Thread(target=self._process.communicate, daemon=True)
+        self._reader.start()
+        if not said[0]:
+            self.__exit__()
+            raise AssertionError("the emulator ended before it had started")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._reader.join(10)
+
+    def ledger(self, collection: str, **options: Any) -> FirestoreLedger:
+        return ledger_at(self.host, collection, **options)
+
+
+def ledger_at(host: str, collection: str, *, project: str = "test-project", **options: Any) -> FirestoreLedger:
+    from traced_relay.firestore_ledger import FirestoreLedger
+
+    with emulator_at(host):
+        return FirestoreLedger(project, "traced-relay", collection, **options)
+
+
+@contextmanager
+def emulator_at(host: str) -> Iterator[None]:
+    """The client looks into its environment, once, when it is made."""
+    before = os.environ.get("FIRESTORE_EMULATOR_HOST")
+    os.environ["FIRESTORE_EMULATOR_HOST"] = host
+    try:
+        yield
+    finally:
+        del os.environ["FIRESTORE_EMULATOR_HOST"]
+        if before is not None:
+            os.environ["FIRESTORE_EMULATOR_HOST"] = before
