@@ -231,10 +231,13 @@ class Assembly:
         Meant for the moments between a signal and the end of the process; once is enough.
         """
         unsent = self._running.stop(signal)
+        if unsent is None:
+            return
         try:
             self.ledger.stop(self._worker.id, unsent)
         except Unavailable as exc:
             _logger.warning("the ledger was not told that this worker stops: %s", exc)
+        self._running.cut_all()
 
     def close(self) -> None:
         self._sweeps.stop()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from relay_process import RelayProcess
+from relay_process import SERVE, RelayProcess
 
 from queue_process import QueueProcess
 
@@ -32,6 +32,12 @@ callers:
 downstreams:
   - {{name: reports, url: "{url}/reports", auth: none, allow_private: true}}
   - {{name: rest, url: "{url}/", auth: none, allow_private: true}}
+"""
+
+_SERVE = """
+from traced_relay.serve import serve
+from traced_relay.settings import from_environment
+serve(from_environment(), patience={patience})
 """
 
 
@@ -61,10 +67,24 @@ class Place:
         """Again on the same ports, with what the one before had acknowledged."""
         self.queue = QueueProcess(*self._queue_options, port=self.queue.port, rest_port=self.queue.rest_port)
 
-    def relay(self, port: int | None = None) -> RelayProcess:
-        """The relay that gets the tasks, or at another *port* a second one on the same ledger."""
+    def relay(
+        self, port: int | None = None, *, threads: int = 100, patience: float | None = None, files: int | None = None
+    ) -> RelayProcess:
+        """
+        The relay that gets the tasks, or at another *port* a second one on the same ledger.
+
+        With *patience* as short as a test wants it, and so many *files* open at once.
+        """
+        command = list(SERVE) if patience is None else [sys.executable, "-c", _SERVE.format(patience=patience)]
+        if files is not None:
+            command = ["sh", "-c", f'ulimit -n {files} && exec "$0" "$@"', *command]
         return RelayProcess(
-            config=self._config, ledger=f"sqlite:{self._ledger}", emulator=self.queue.address, port=port or self.port
+            config=self._config,
+            ledger=f"sqlite:{self._ledger}",
+            emulator=self.queue.address,
+            port=port or self.port,
+            threads=threads,
+            command=command,
         )
 
     def token(self, email: str, audience: str = AUDIENCE) -> str:
