@@ -15,7 +15,7 @@ from typing import Any, Self
 class RelayProcess:
     """Runs until it is killed or told to end; its records are read as they are printed."""
 
-    def __init__(self, *, config: Path, ledger: str, emulator: str, port: int) -> None:
+    def __init__(self, *, config: Path, ledger: str, emulator: str, port: int, **surroundings: str) -> None:
         environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH")}
         environ |= {
             "RELAY_CONFIG": str(config),
@@ -23,6 +23,7 @@ class RelayProcess:
             "CLOUD_TASKS_EMULATOR_HOST": emulator,
             "GOOGLE_CLOUD_PROJECT": "test-project",
             "PORT": str(port),
+            **surroundings,
         }
         self.records: list[dict[str, Any]] = []
         self._changed = Condition()
