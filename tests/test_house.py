@@ -70,7 +70,7 @@ KNOWN_TO = {
     "click": {"cli"},
     "flask": {"app", "assembly", "console", "samples"},
     "google.cloud.firestore": {f"firestore_{part}" for part in ("ledger", "queries", "requests", "workers")},
-    "grpc": {"cloud_tasks"},
+    "grpc": {"cloud_tasks", "firestore_requests"},
     "gunicorn": {"reception", "serve"},
     "sqlite3": {"sqlite_ledger"},
     "urllib3": {"egress", "sender"},

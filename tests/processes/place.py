@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import uuid
 from typing import TYPE_CHECKING
 
 from relay_process import SERVE, RelayProcess
@@ -14,6 +15,7 @@ from queue_process import QueueProcess
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from firestore_emulator import FirestoreEmulator
 
 QUEUE = "projects/test-project/locations/us-central1/queues/relay"
 AUDIENCE = "https://relay.example.com"
@@ -47,9 +49,15 @@ def free_port() -> int:
 
 
 class Place:
-    """Everything a relay process needs; tasks go to it through App Engine's door unless *by_token*."""
+    """
+    Everything a relay process needs; tasks go to it through App Engine's door unless *by_token*.
 
-    def __init__(self, directory: Path, url: str, *, by_token: bool = False) -> None:
+    They are kept in a file, or in the Firestore emulator *firestore*.
+    """
+
+    def __init__(
+        self, directory: Path, url: str, *, by_token: bool = False, firestore: FirestoreEmulator | None = None
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._queue_options = (
@@ -61,7 +69,11 @@ class Place:
         worker = f"{{url: {self.url}, service_account: {QUEUE_ACCOUNT}}}" if by_token else "{app_engine: default}"
         self._config = directory / "relay.yaml"
         self._config.write_text(RULES.format(audience=AUDIENCE, url=url, worker=worker))
-        self._ledger = directory / "ledger.db"
+        self._ledger = f"sqlite:{directory / 'ledger.db'}"
+        self._surroundings: dict[str, str] = {}
+        if firestore is not None:
+            self._ledger = f"firestore:traced-relay/calls-{uuid.uuid4().hex}"
+            self._surroundings = {"FIRESTORE_EMULATOR_HOST": firestore.host}
 
     def restart_queue(self) -> None:
         """Again on the same ports, with what the one before had acknowledged."""
@@ -80,11 +92,12 @@ class Place:
             command = ["sh", "-c", f'ulimit -n {files} && exec "$0" "$@"', *command]
         return RelayProcess(
             config=self._config,
-            ledger=f"sqlite:{self._ledger}",
+            ledger=self._ledger,
             emulator=self.queue.address,
             port=port or self.port,
             threads=threads,
             command=command,
+            **self._surroundings,
         )
 
     def token(self, email: str, audience: str = AUDIENCE) -> str:

@@ -29,6 +29,7 @@ class RelayProcess:
         port: int,
         threads: int = 100,
         command: Sequence[str] = SERVE,
+        **surroundings: str,
     ) -> None:
         environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH")}
         environ |= {
@@ -38,6 +39,7 @@ class RelayProcess:
             "GOOGLE_CLOUD_PROJECT": "test-project",
             "PORT": str(port),
             "RELAY_THREADS": str(threads),
+            **surroundings,
         }
         self.records: list[dict[str, Any]] = []
         self._changed = Condition()
