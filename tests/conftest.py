@@ -80,10 +80,10 @@ def clock() -> ManualClock:
     return ManualClock(NOW)
 
 
-_FIRESTORE = pytest.param("firestore", marks=pytest.mark.whole)
+_FILE, _FIRESTORE = (pytest.param(name, marks=pytest.mark.whole) for name in ("file", "firestore"))
 
 
-@pytest.fixture(params=["memory", "file", _FIRESTORE])
+@pytest.fixture(params=["memory", _FILE, _FIRESTORE])
 def ledger(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> Iterator[Ledger]:
     """Each ledger that there is; whatever is tested with it is what all of them do."""
     with Store(request, clock, tmp_path) as store:

@@ -59,15 +59,15 @@ class FirestoreEmulator:
         return ledger_at(self.host, collection, **options)
 
 
-def ledger_at(host: str, collection: str, **options: Any) -> FirestoreLedger:
+def ledger_at(host: str, collection: str, *, project: str = "test-project", **options: Any) -> FirestoreLedger:
     from traced_relay.firestore_ledger import FirestoreLedger
 
-    with _emulator_at(host):
-        return FirestoreLedger("test-project", "traced-relay", collection, **options)
+    with emulator_at(host):
+        return FirestoreLedger(project, "traced-relay", collection, **options)
 
 
 @contextmanager
-def _emulator_at(host: str) -> Iterator[None]:
+def emulator_at(host: str) -> Iterator[None]:
     """The client looks into its environment, once, when it is made."""
     before = os.environ.get("FIRESTORE_EMULATOR_HOST")
     os.environ["FIRESTORE_EMULATOR_HOST"] = host

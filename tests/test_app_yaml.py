@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -24,8 +24,12 @@ from traced_relay import settings
 from traced_relay.cloud_tasks import SLACK
 from traced_relay.durations import parse_duration
 
+if TYPE_CHECKING:
+    from firestore_emulator import FirestoreEmulator
+
 TEXT = (ROOT / "app.yaml").read_text()
 APP: dict[str, Any] = yaml.safe_load(TEXT)
+ON_APP_ENGINE = {"GAE_ENV": "standard", "GOOGLE_CLOUD_PROJECT": "p"}
 LOCAL = {"GOOGLE_CLOUD_PROJECT": "p", "CLOUD_TASKS_EMULATOR_HOST": "127.0.0.1:1", "RELAY_LEDGER": "memory"}
 
 MIB_OF_CLASS = {"B1": 384, "B2": 768, "B4": 1536, "B4_1G": 3072, "B8": 3072}
@@ -47,9 +51,9 @@ def uploaded() -> set[str]:
 
 
 def as_deployed() -> settings.Settings:
-    """What app.yaml and relay.yaml say together; only where it runs is this machine."""
+    """What app.yaml and relay.yaml say together, and App Engine with them."""
     rules = {"RELAY_CONFIG": str(ROOT / APP["env_variables"]["RELAY_CONFIG"])}
-    return settings.from_environment(APP["env_variables"] | LOCAL | rules)
+    return settings.from_environment(APP["env_variables"] | ON_APP_ENGINE | rules)
 
 
 def gcloud(*arguments: str, directory: Path) -> str:
@@ -164,18 +168,20 @@ def test_gcloud_uploads_the_same_and_nothing_that_lies_about(tmp_path: Path) -> 
     assert set(gcloud("meta", "list-files-for-upload", directory=tmp_path).splitlines()) == uploaded()
 
 
-@pytest.mark.whole
-def test_its_entrypoint_starts_from_what_is_uploaded_and_ends_when_told(tmp_path: Path) -> None:
+def unpack(directory: Path) -> None:
     for name in uploaded():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, directory / name)
+
+
+def start_and_end(directory: Path, **surroundings: str) -> None:
     programs = os.environ.get("DEPLOYED_BIN") or str(Path(sys.executable).parent)
     port = free_port()
-    environ = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path), "PORT": str(port)}
+    environ = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(directory), "PORT": str(port)}
     process = subprocess.Popen(
         ["bash", "-c", APP["entrypoint"]],
-        cwd=tmp_path,
-        env=environ | APP["env_variables"] | LOCAL,
+        cwd=directory,
+        env=environ | APP["env_variables"] | surroundings,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -192,3 +198,28 @@ def test_its_entrypoint_starts_from_what_is_uploaded_and_ends_when_told(tmp_path
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=10)
+
+
+@pytest.mark.whole
+def test_its_entrypoint_starts_from_what_is_uploaded_and_ends_when_told(tmp_path: Path) -> None:
+    unpack(tmp_path)
+    start_and_end(tmp_path, **LOCAL)
+
+
+@pytest.mark.whole
+def test_its_entrypoint_starts_as_on_app_engine_with_its_own_ledger(
+    tmp_path: Path, firestore: FirestoreEmulator
+) -> None:
+    unpack(tmp_path)
+    nobody = {"type": "authorized_user", "client_id": "a", "client_secret": "b", "refresh_token": "c"}
+    (tmp_path / "credentials.json").write_text(json.dumps(nobody))  # read at the start, not used before the first task
+    start_and_end(
+        tmp_path,
+        **ON_APP_ENGINE,
+        GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path / "credentials.json"),
+        FIRESTORE_EMULATOR_HOST=firestore.host,
+    )
+    _, _, place = APP["env_variables"]["RELAY_LEDGER"].partition(":")
+    workers = firestore.ledger(place.partition("/")[2], project="p")
+    assert len(workers.heartbeats()) == 1
+    workers.close()

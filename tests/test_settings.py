@@ -78,6 +78,11 @@ def test_the_environment_says_what_differs_by_deployment(
     assert {name: getattr(read, name) for name in expected} == expected
 
 
+DATABASES = "RELAY_LEDGER: a database of Firestore is (default), or 4 to 63 of a-z, 0-9 and -, from a letter to no -"
+COLLECTIONS = "RELAY_LEDGER: a collection is 1 to 100 of A-Z, a-z, 0-9, _ and -, and not between double underscores"
+LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -88,9 +93,25 @@ def test_the_environment_says_what_differs_by_deployment(
             f"RELAY_THREDS is no variable of the relay; there are {', '.join(settings.VARIABLES)}",
         ),
         ({"GOOGLE_CLOUD_PROJECT": ""}, "GOOGLE_CLOUD_PROJECT must be set: the project whose queues are used"),
-        ({"RELAY_LEDGER": ""}, "RELAY_LEDGER must be set: where tasks are kept: memory or sqlite:FILE"),
-        ({"RELAY_LEDGER": "redis:x"}, "RELAY_LEDGER must be memory or sqlite:FILE, got 'redis:x'"),
-        ({"RELAY_LEDGER": "sqlite:"}, "RELAY_LEDGER must be memory or sqlite:FILE, got 'sqlite:'"),
+        ({"RELAY_LEDGER": ""}, f"RELAY_LEDGER must be set: where tasks are kept: {LEDGERS}"),
+        *(
+            ({"RELAY_LEDGER": name}, f"RELAY_LEDGER must be {LEDGERS}, got {name!r}")
+            for name in ("redis:x", "sqlite:", "x")
+        ),
+        *(
+            (
+                {"RELAY_LEDGER": f"firestore:{name}/calls"},
+                f"{DATABASES}, got {name!r}",
+            )
+            for name in ("abc", "Relay", "1relay", "relay-", "a" * 64, "(Default)", "a/relay", "relé")
+        ),
+        *(
+            (
+                {"RELAY_LEDGER": f"firestore:relay/{name}"},
+                f"{COLLECTIONS}, got {name!r}",
+            )
+            for name in ("", ".", "..", "a b", "__calls__", "é")
+        ),
         *(
             ({"PORT": text}, f"PORT must be a number from 0 to 65535, got {text!r}")
             for text in ("65536", "-1", "http", " 80", "8080x", "1e3", "٨٠")
@@ -117,6 +138,14 @@ def test_the_environment_says_what_differs_by_deployment(
 )
 def test_what_is_missing_or_wrong_is_named(environ: dict[str, str], changes: dict[str, str], why: str) -> None:
     assert refusal(environ | changes) == why
+
+
+@pytest.mark.parametrize("ledger", ["calls", "(default)/calls", "relay/calls", "traced-relay/My_calls-2", "a123/__a"])
+@pytest.mark.parametrize("platform", [{}, {"GAE_ENV": "standard"}, {"K_SERVICE": "relay"}], ids=str)
+def test_firestore_holds_the_ledger_everywhere(environ: dict[str, str], ledger: str, platform: dict[str, str]) -> None:
+    without = {name: value for name, value in environ.items() if name != "CLOUD_TASKS_EMULATOR_HOST"}
+    named = f"firestore:{ledger}"
+    assert settings.from_environment(without | platform | {"RELAY_LEDGER": named}).ledger == named
 
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -167,7 +196,8 @@ def test_on_google_the_emulator_and_a_ledger_in_memory_are_refused(
     without = {name: value for name, value in environ.items() if name != "CLOUD_TASKS_EMULATOR_HOST"} | google
     for ledger in ("memory", "sqlite:/tmp/ledger"):
         assert refusal(without | {"RELAY_LEDGER": ledger}) == (
-            f"RELAY_LEDGER must not be {ledger} on {platform}: its disk is memory and is lost"
+            f"RELAY_LEDGER must not be {ledger} on {platform}: its disk is memory and is lost;"
+            " firestore:[DATABASE/]COLLECTION is not"
         )
     assert "must not be" in refusal(environ | google)
 
@@ -232,6 +262,7 @@ def test_dev_needs_nothing_and_calls_loopback_alone() -> None:
         instance=made.instance,
         open_on_loopback=True,
         callback_secret=made.callback_secret,
+        made_callback_secret=True,
     )
     urls = {"http://127.0.0.1:9/x", "http://localhost/", "http://[::1]:9/", "http://10.0.0.1/", "https://127.0.0.1/"}
     assert all(rule.allow_private for rule in made.rules.downstreams)

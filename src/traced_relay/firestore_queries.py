@@ -40,10 +40,10 @@ def selected(tasks: Any, selection: Selection) -> Any:
         query = query if value is None else _where(query, name, "==", value)
     if selection.label:
         query = _where(query, "labels", "array_contains", label(*selection.label))
-    if selection.since is not None:
-        query = _where(query, "created_at", ">=", selection.since)
     for field in ("created_at", "__name__"):
         query = query.order_by(field, direction=Query.DESCENDING)
+    if selection.since is not None:
+        query = query.end_at([selection.since])  # no filter: indexes are merged for what is equal
     return query if selection.before is None else _after(query, tasks, "created_at", selection.before)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from google.api_core import retry
 from google.api_core.exceptions import Aborted, AlreadyExists, FailedPrecondition, GoogleAPICallError, NotFound
 from google.api_core.exceptions import RetryError as OutOfTime
 from google.auth.exceptions import GoogleAuthError
-from google.cloud import firestore
+from google.cloud.firestore import SERVER_TIMESTAMP, Client
+from google.cloud.firestore_v1.services.firestore import FirestoreClient
+from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcTransport
 
 from traced_relay.clock import Clock, SystemClock
 from traced_relay.errors import Unavailable
@@ -21,6 +25,12 @@ if TYPE_CHECKING:
 ONE_REQUEST = 5.0
 ALL_REQUESTS = 10.0
 
+# A waiting caller or dispatch cannot use a channel that backs off for minutes after the store was away.
+_OPTIONS = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 30_000),
+]
 _ONE_TRY = retry.Retry(retry.if_exception_type())  # None would end in an AttributeError of the client's own
 _CHANGED = (AlreadyExists, FailedPrecondition, NotFound)
 
@@ -34,14 +44,16 @@ class Database:
 
     def __init__(self, project: str, database: str, clock: Clock | None = None) -> None:
         with _mapped_errors():
-            self.client: Any = firestore.Client(project=project, database=database)
+            self.client: Any = Client(project=project, database=database)
         self._clock = clock
         self._watch = SystemClock()
+        self._opening = Lock()
+        self._channel: grpc.Channel | None = None
         self._is_closed = False
 
     def stamp(self) -> Any:
         """What to write for the moment of writing."""
-        return firestore.SERVER_TIMESTAMP if self._clock is None else datetime.fromtimestamp(self._clock.now(), UTC)
+        return SERVER_TIMESTAMP if self._clock is None else datetime.fromtimestamp(self._clock.now(), UTC)
 
     def now(self, snapshot: Any) -> float:
         """The moment at which the document was read."""
@@ -51,20 +63,38 @@ class Database:
     @contextmanager
     def requests(self) -> Iterator[Requests]:
         """What one method of the ledger asks for; Unavailable where an answer is missing."""
-        if self._is_closed:
-            raise Unavailable("the ledger cannot be used: it is closed")
         try:
             with _mapped_errors():
+                self._open()
                 yield Requests(self.client, self._watch)
         except ValueError as exc:  # what gRPC says of a channel that was closed in the meantime
             if not self._is_closed:
                 raise
             raise Unavailable("the ledger cannot be used: it was closed") from exc
 
+    def _open(self) -> None:
+        """Connect at the first request and not before: a channel does not survive a fork."""
+        with self._opening:
+            if self._is_closed:
+                raise Unavailable("the ledger cannot be used: it is closed")
+            if self._channel is None:
+                self._channel = _channel(self.client)
+                # The client would make a channel of its own here, and take no options for it.
+                self.client._firestore_api_internal = FirestoreClient(
+                    transport=FirestoreGrpcTransport(channel=self._channel)
+                )
+
     def close(self) -> None:
-        self._is_closed = True
-        if self.client._firestore_api_internal is not None:  # it is made by the first request, and never closed
-            self.client._firestore_api.transport.close()
+        with self._opening:
+            self._is_closed = True
+            if self._channel is not None:
+                self._channel.close()
+
+
+def _channel(client: Any) -> grpc.Channel:
+    if client._emulator_host is not None:
+        return grpc.insecure_channel(client._emulator_host, _OPTIONS)
+    return FirestoreGrpcTransport.create_channel(credentials=client._credentials, options=_OPTIONS)
 
 
 class Requests:
@@ -110,4 +140,5 @@ def _mapped_errors() -> Iterator[None]:
     try:
         yield
     except (GoogleAPICallError, OutOfTime, GoogleAuthError) as exc:
-        raise Unavailable(f"the ledger cannot be used: {type(exc).__name__}: {exc}") from exc
+        reason = str(exc).partition("\n")[0]
+        raise Unavailable(f"the ledger cannot be used: {type(exc).__name__}: {reason}") from exc

@@ -52,8 +52,8 @@ class Steps:
         """
         Write what the step makes of *before*, and say it; Changed if another change came first.
 
-        A ledger that is away is asked once more, and for *patience* seconds on:
-        it may have written the change, and only its answer was lost.
+        For *patience* seconds, in which nobody else may judge the row, a ledger
+        that is away is asked again.
         """
         row = step.row or before
         if step.row is not None:
@@ -98,21 +98,21 @@ class Steps:
             self._journal.enqueued(callback, self.task_name(callback))
 
     def _write(self, row: Row, callback: Row | None, patience: float) -> None:
-        pause, until, was_away = Condition(), self._clock.monotonic() + patience, False
+        pause, until, is_unclear = Condition(), self._clock.monotonic() + patience, False
         while True:
             try:
-                if self._ledger.replace(row, callback=callback) or (was_away and self._has(row)):
+                if self._ledger.replace(row, callback=callback) or (is_unclear and self._is_written(row)):
                     return
-                raise Changed
             except Unavailable:
-                if was_away and self._clock.monotonic() >= until:
+                if self._clock.monotonic() >= until:
                     raise
-                was_away = True
+                is_unclear = True
+            else:
+                raise Changed
             with pause:
                 self._clock.wait(pause, COMMIT_AGAIN_AFTER)
 
-    def _has(self, row: Row) -> bool:
-        """Whether the ledger has the very change; who else changed the row has left another time or worker in it."""
+    def _is_written(self, row: Row) -> bool:
+        """Whether a ledger that gave no clear answer had done what it was asked; no two attempts share a span."""
         stored = self._ledger.get(row.task_id)
-        beside = {"noted_attempt": row.noted_attempt, "callback_ended_at": row.callback_ended_at}
-        return stored is not None and stored.model_copy(update=beside) == row
+        return stored is not None and (stored.revision, stored.attempts) == (row.revision, row.attempts)

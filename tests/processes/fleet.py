@@ -56,7 +56,7 @@ class Fleet:
     ) -> None:
         self._random = random or Random(0)
         self._ledger = ledger
-        self._environ = (more or {}) | {"RELAY_CALLBACK_SECRET": SECRET, "RELAY_THREADS": "60"}
+        self._environ = (more or {}) | {"RELAY_CALLBACK_SECRET": SECRET}
         self._config = directory / "relay.yaml"
         self._config.write_text(RULES)
         self._spreader = Spreader([free_port() for _ in range(size)])
@@ -82,8 +82,9 @@ class Fleet:
             ledger=self._ledger,
             emulator=self.queue.address,
             port=port,
-            more=self._environ,
+            threads=60,
             is_awaited=False,
+            **self._environ,
         )
 
     def storm(self, seconds: float, shortest: float, longest: float, over: Event) -> None:

@@ -12,7 +12,9 @@ from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+SERVE = (sys.executable, "-m", "traced_relay", "serve")
 
 
 class RelayProcess:
@@ -29,8 +31,10 @@ class RelayProcess:
         ledger: str,
         emulator: str,
         port: int,
-        more: Mapping[str, str] | None = None,
+        threads: int = 100,
+        command: Sequence[str] = SERVE,
         is_awaited: bool = True,
+        **surroundings: str,
     ) -> None:
         environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH")}
         environ |= {
@@ -39,14 +43,15 @@ class RelayProcess:
             "CLOUD_TASKS_EMULATOR_HOST": emulator,
             "GOOGLE_CLOUD_PROJECT": "test-project",
             "PORT": str(port),
-            **(more or {}),
+            "RELAY_THREADS": str(threads),
+            **surroundings,
         }
         self.port = port
         self.torn: list[str] = []
         self.records: list[dict[str, Any]] = []
         self._changed = Condition()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "traced_relay", "serve"],
+            command,
             env=environ,
             stdout=subprocess.PIPE,
             text=True,
@@ -88,6 +93,12 @@ class RelayProcess:
             assert self._changed.wait_for(are_there, seconds), (event, fields, self.records)
             return self.said(event, **fields)
 
+    def wait_for_line(self, message: str, seconds: float = 20.0) -> None:
+        """A line of a library, which is no event."""
+        with self._changed:
+            is_there = self._changed.wait_for(lambda: any(r.get("message") == message for r in self.records), seconds)
+            assert is_there, self.records
+
     def leave_descriptors(self, spare: int | None) -> int:
         """Let the worker open *spare* more files, None: as many as it likes; how many it has open."""
         (worker,) = self.workers()
@@ -113,6 +124,13 @@ class RelayProcess:
         os.killpg(self._process.pid, 9)
         self._process.wait(10)
         self._reader.join(10)
+
+    def cpu_seconds(self) -> float:
+        """What the server and its worker have taken up to now."""
+        parent = self._process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in (parent, *children)]
+        return sum(int(ticks) for stat in stats for ticks in stat[11:13]) / os.sysconf("SC_CLK_TCK")
 
     def end(self, signal: int) -> int:
         self._process.send_signal(signal)
