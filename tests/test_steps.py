@@ -13,15 +13,21 @@ from traced_relay.documents import Links
 from traced_relay.errors import Unavailable
 from traced_relay.journal import Journal
 from traced_relay.logs import Identity, Log, RecordStore
-from traced_relay.machine import Dispatched, Holder, Step, arrive, end
+from traced_relay.machine import Dispatched, Holder, Step, arrive, cancel, end
 from traced_relay.relay_file import Worker
 from traced_relay.sqlite_ledger import SqliteLedger
 from traced_relay.steps import Changed, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from threading import Condition
 
     from traced_relay.rows import Row
+
+
+class HastyClock(SystemClock):
+    def wait(self, condition: Condition, seconds: float | None) -> None:
+        """Return early, as any wait may."""
 
 
 class AnswerLost(SqliteLedger):
@@ -60,7 +66,7 @@ def steps(ledger: AnswerLost, records: RecordStore) -> Iterator[Steps]:
         emulator="127.0.0.1:9",
     )
     teller = Teller("callbacks", 5.0, lambda origin: Links(origin, "p"))
-    yield Steps(ledger=ledger, cloud_tasks=tasks, journal=journal, clock=SystemClock(), teller=teller)
+    yield Steps(ledger=ledger, cloud_tasks=tasks, journal=journal, clock=HastyClock(), teller=teller)
     tasks.close()
 
 
@@ -82,13 +88,39 @@ def test_what_was_written_without_an_answer_is_said_all_the_same(
     assert [record["event"] for record in records.records()] == ["attempt.finished", "task.finished"]
 
 
-def test_without_patience_no_answer_is_trouble_and_nothing_is_said(
+def test_without_patience_a_ledger_is_asked_twice_and_then_it_is_trouble(
     ledger: AnswerLost, records: RecordStore, steps: Steps
 ) -> None:
     running, step = ending(ledger)
-    ledger.lost = 1
+    ledger.lost = 2
     with pytest.raises(Unavailable):
         steps.commit(step, running)
+    assert (ledger.lost, records.records()) == (0, [])
+
+
+def test_an_attempt_whose_beginning_was_written_without_an_answer_begins_all_the_same(
+    ledger: AnswerLost, records: RecordStore, steps: Steps
+) -> None:
+    assert ledger.insert(row())
+    event = Dispatched(1, "w1", f"{TASK_ID}-1", "v1", "i1", queue_delay_ms=3)
+    step = arrive(row(), event, now=NOW, holder=Holder.LOST, random=lambda: 0.5)
+    ledger.lost = 1
+    assert steps.commit(step, row()) == ledger.get(TASK_ID) == step.row
+    assert [record["event"] for record in records.records()] == ["attempt.started"]
+
+
+def test_of_two_who_cancel_at_once_only_one_takes_it_for_its_own(
+    ledger: AnswerLost, records: RecordStore, steps: Steps
+) -> None:
+    assert ledger.insert(row())
+    mine, others = (cancel(row(), actor=actor, now=NOW) for actor in ("me", "another"))
+    assert mine is not None
+    assert others is not None
+    assert others.row is not None
+    ledger.replace(others.row)
+    ledger.lost = 1
+    with pytest.raises(Changed):
+        steps.commit(mine, row())
     assert records.records() == []
 
 

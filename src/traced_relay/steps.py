@@ -52,8 +52,9 @@ class Steps:
         """
         Write what the step makes of *before*, and say it; Changed if another change came first.
 
-        For *patience* seconds, in which nobody else may judge the row, a ledger
-        that is away is asked again.
+        A ledger that is away is asked once more, and for *patience* seconds on,
+        in which nobody else may judge the row: it may have written the change,
+        and only its answer was lost.
         """
         row = step.row or before
         if step.row is not None:
@@ -104,7 +105,7 @@ class Steps:
                 if self._ledger.replace(row, callback=callback) or (is_unclear and self._is_written(row)):
                     return
             except Unavailable:
-                if self._clock.monotonic() >= until:
+                if is_unclear and self._clock.monotonic() >= until:
                     raise
                 is_unclear = True
             else:
@@ -113,6 +114,7 @@ class Steps:
                 self._clock.wait(pause, COMMIT_AGAIN_AFTER)
 
     def _is_written(self, row: Row) -> bool:
-        """Whether a ledger that gave no clear answer had done what it was asked; no two attempts share a span."""
+        """Whether a ledger that gave no clear answer had done what it was asked; others leave other times in a row."""
         stored = self._ledger.get(row.task_id)
-        return stored is not None and (stored.revision, stored.attempts) == (row.revision, row.attempts)
+        beside = {"noted_attempt": row.noted_attempt, "callback_ended_at": row.callback_ended_at}
+        return stored is not None and stored.model_copy(update=beside) == row
