@@ -59,13 +59,14 @@ class Fleet:
         self._environ = (more or {}) | {"RELAY_CALLBACK_SECRET": SECRET}
         self._config = directory / "relay.yaml"
         self._config.write_text(RULES)
-        self._spreader = Spreader([free_port() for _ in range(size)])
+        self._spreader = Spreader(self._ports)
         self.url = self._spreader.url
         self._options = (f"--data={directory / 'queue.db'}", f"--app-engine=default={self.url}")
         self.queue = QueueProcess(*self._options)
         self._add_queues()
         self.token = {"Authorization": f"Bearer {minted(self.queue.address, CALLER)}"}
-        self.relays = [self._relay(port) for port in self._spreader.ports]
+        self.relays = [self._relay() for _ in range(size)]
+        self._frozen: RelayProcess | None = None
         self._past: list[RelayProcess] = []
         self._lock = Lock()
         self._restarting = Thread()
@@ -76,26 +77,46 @@ class Fleet:
             document = {"name": f"{LOCATION}/queues/{name}", "retryConfig": RETRIES}
             assert post(f"{self.queue.rest_url}/v2/{LOCATION}/queues", document).status == 200
 
-    def _relay(self, port: int) -> RelayProcess:
+    def _ports(self) -> list[int]:
+        """Of those that answer: a front end sees soon who does not."""
+        return [relay.port for relay in self._lively()]
+
+    def _relay(self) -> RelayProcess:
         return RelayProcess(
             config=self._config,
             ledger=self._ledger,
             emulator=self.queue.address,
-            port=port,
+            port=free_port(),
             threads=60,
             is_awaited=False,
             **self._environ,
         )
 
     def storm(self, seconds: float, shortest: float, longest: float, over: Event) -> None:
-        """Kill somebody every so often, until the time is up or it is *over*."""
+        """Kill somebody every so often, until the time is up or it is *over*; freeze one for most of that time."""
         end = Thread(target=over.wait, args=(seconds,))
         end.start()
+        freezing = Thread(target=over.wait, args=(seconds / 5,))
+        freezing.start()
         while end.is_alive() and not over.wait(self._random.uniform(shortest, longest)):
             self._strike()
+            if self._frozen is None and not freezing.is_alive():
+                self._freeze()
         end.join()
+        self._thaw()
         if self._restarting.is_alive():
             self._restarting.join(60)
+
+    def _freeze(self) -> None:
+        relay = self._random.choice(self.relays)
+        if workers := relay.workers():
+            self._frozen = relay
+            os.kill(workers[0], signal.SIGSTOP)
+
+    def _thaw(self) -> None:
+        if self._frozen is not None:
+            os.kill(self._frozen.workers()[0], signal.SIGCONT)
+            self._frozen = None
 
     def enqueue(self, url: str, **fields: Any) -> str:
         """The task_id of a call that was accepted."""
@@ -113,15 +134,18 @@ class Fleet:
         if chosen < 0.1:
             self._strike_queue()
         elif chosen < 0.2:
-            self.replace(self._random.randrange(len(self.relays)))
+            self.replace(self.relays.index(self._random.choice(self._lively())))
         else:
             self._strike_worker()
 
     def _strike_worker(self) -> None:
-        workers = [pid for relay in self.relays for pid in relay.workers()]
+        workers = [pid for relay in self._lively() for pid in relay.workers()]
         with suppress(ProcessLookupError, IndexError):
             os.kill(self._random.choice(workers), signal.SIGKILL)
             self.kills["worker"] += 1
+
+    def _lively(self) -> list[RelayProcess]:
+        return [relay for relay in self.relays if relay is not self._frozen]
 
     def replace(self, number: int) -> None:
         """Kill a relay and start another one in its place."""
@@ -130,8 +154,7 @@ class Fleet:
             struck.kill()
             self.kills["relay"] += 1
             self._past.append(struck)
-            port = self._spreader.ports[number] = free_port()
-            self.relays[number] = self._relay(port)
+            self.relays[number] = self._relay()
 
     def _strike_queue(self) -> None:
         if self._restarting.is_alive():

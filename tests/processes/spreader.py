@@ -6,16 +6,19 @@ import socket
 from contextlib import suppress
 from itertools import count
 from threading import Thread
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _CHUNK = 65_536
 
 
 class Spreader:
-    """Hands each connection to the next of *ports* that takes it; which those are may change at any time."""
+    """Hands each connection to the next of *ports* that takes it."""
 
-    def __init__(self, ports: list[int]) -> None:
-        self.ports = ports
+    def __init__(self, ports: Callable[[], list[int]]) -> None:
+        self._ports = ports
         self._turn = count()
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
@@ -49,7 +52,7 @@ class Spreader:
         back.close()
 
     def _next(self) -> socket.socket | None:
-        ports = list(self.ports)
+        ports = self._ports()
         first = next(self._turn)
         for step in range(len(ports)):
             with suppress(OSError):

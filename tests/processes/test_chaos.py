@@ -56,7 +56,7 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Led
 @pytest.mark.parametrize(
     ("shared", "relays", "tasks", "seconds", "most"),
     [
-        pytest.param("sqlite", 2, 30, 4.0, 0.25, marks=pytest.mark.whole, id="short"),
+        pytest.param("sqlite", 2, 30, 3.0, 0.25, marks=pytest.mark.whole, id="short"),
         pytest.param("sqlite", 6, 200, 35.0, 0.25, marks=SOAK, id="sqlite"),
         pytest.param("firestore", 3, 80, 30.0, 1.0, marks=SOAK, id="firestore"),
     ],
