@@ -8,7 +8,7 @@ from standardwebhooks import Webhook
 from werkzeug.wrappers import Response
 
 from asking import ask, get, post
-from schema import validate
+from storied import story
 from traced_relay.callbacks import callback_id
 from traced_relay.testing import Downstream, RunningRelay
 
@@ -99,10 +99,7 @@ def test_one_task_through_three_attempts_and_a_callback_that_needs_two(
 
 
 def events(relay: RunningRelay, task_id: str) -> list[tuple[str, int | None]]:
-    records = relay.records.records(task_id)
-    for record in records:
-        validate(record)
-    return [(record["event"], record.get("attempt")) for record in records]
+    return [(record["event"], record.get("attempt")) for record in story(relay, task_id)]
 
 
 def test_only_the_ends_that_were_asked_for_are_told(relay: RunningRelay, receiver: Downstream) -> None:

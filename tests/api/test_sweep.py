@@ -7,6 +7,7 @@ import pytest
 from asking import ask, get, post
 from example_rows import call, row
 from schema import validate
+from storied import story
 from traced_relay.callbacks import callback_id
 from traced_relay.calls import DAY, Callback
 from traced_relay.rows import Attempt
@@ -58,7 +59,7 @@ def test_a_row_whose_task_was_never_made_gets_one(
     clock.advance(LATE)
     relay.wait_for("task.finished", task_id)
     assert document(relay, task_id)["state"] == "succeeded"
-    assert [record["event"] for record in relay.records.records(task_id)][:2] == ["task.enqueued", "attempt.started"]
+    assert [record["event"] for record in story(relay, task_id)][:2] == ["task.enqueued", "attempt.started"]
     assert sum(r["recovered"] for r in relay.records.records() if r["event"] == "relay.swept") == 1
 
 

@@ -7,7 +7,7 @@ import pytest
 from werkzeug.wrappers import Response
 
 from asking import ask, get, post
-from schema import validate
+from storied import story
 from traced_relay.testing import Downstream, RunningRelay
 
 if TYPE_CHECKING:
@@ -18,10 +18,7 @@ QUEUE = "projects/test-project/locations/us-central1/queues/relay"
 
 
 def said(relay: RunningRelay, task_id: str) -> list[str]:
-    records = relay.records.records(task_id)
-    for record in records:
-        validate(record)
-    return [record["event"] for record in records]
+    return [record["event"] for record in story(relay, task_id)]
 
 
 def enqueued(relay: RunningRelay, url: str, **changes: Any) -> str:
