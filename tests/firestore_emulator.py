@@ -55,6 +55,15 @@ class FirestoreEmulator:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._reader.join(10)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It takes requests still and does nothing; once it is thawed it does them all, whoever waits no more."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
     def ledger(self, collection: str, **options: Any) -> FirestoreLedger:
         return ledger_at(self.host, collection, **options)
 

@@ -34,7 +34,7 @@ def settle(ledger: Ledger, fleet: Fleet) -> None:
     until, hurried = clock.monotonic() + PATIENCE, set()
     while left := [row for row in _rows(ledger) if not row.has_ended]:
         assert clock.monotonic() < until, [(row.task_id, row.kind, row.state, row.attempts[-1:]) for row in left]
-        assert fleet.fallen() == []
+        fleet.raise_fallen()
         for row in left:
             task = f"{row.task_id}-{row.awaited}"
             if (row.next_attempt_at or 0) > clock.now() + 3 and task not in hurried:

@@ -71,6 +71,7 @@ class Fleet:
         self._lock = Lock()
         self._restarting = Thread()
         self.kills: Counter[str] = Counter()
+        self.fallen = 0
 
     def _add_queues(self) -> None:
         for name in ("relay", "relay-callbacks"):
@@ -92,14 +93,16 @@ class Fleet:
             **self._environ,
         )
 
-    def storm(self, seconds: float, shortest: float, longest: float, over: Event) -> None:
-        """Kill somebody every so often, until the time is up or it is *over*; freeze one for most of that time."""
+    def storm(self, seconds: float, shortest: float, longest: float) -> None:
+        """Kill somebody every so often until the time is up; freeze one for most of that time."""
+        over = Event()
         end = Thread(target=over.wait, args=(seconds,))
         end.start()
         freezing = Thread(target=over.wait, args=(seconds / 5,))
         freezing.start()
         while end.is_alive() and not over.wait(self._random.uniform(shortest, longest)):
             self._strike()
+            self.raise_fallen()
             if self._frozen is None and not freezing.is_alive():
                 self._freeze()
         end.join()
@@ -151,8 +154,9 @@ class Fleet:
         """Kill a relay and start another one in its place."""
         with self._lock:
             struck = self.relays[number]
-            struck.kill()
-            self.kills["relay"] += 1
+            if struck.is_alive():
+                struck.kill()
+                self.kills["relay"] += 1
             self._past.append(struck)
             self.relays[number] = self._relay()
 
@@ -171,9 +175,12 @@ class Fleet:
         """Have the queue dispatch a task before its time."""
         return ask("POST", f"{self.queue.rest_url}/v2/{LOCATION}/queues/{queue}/tasks/{task}:run").status
 
-    def fallen(self) -> list[RelayProcess]:
-        """Relays that have ended by themselves."""
-        return [relay for relay in self.relays if not relay.is_alive()]
+    def raise_fallen(self) -> None:
+        """Start anew what has ended by itself, as a platform does."""
+        for number, relay in enumerate(self.relays):
+            if not relay.is_alive():
+                self.fallen += 1
+                self.replace(number)
 
     def records(self) -> list[dict[str, Any]]:
         with self._lock:

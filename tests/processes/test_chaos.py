@@ -12,16 +12,13 @@ from aftermath import Aftermath, settle
 from fates import Downstreams, Receiver
 from fleet import Fleet
 from load import Load
+from shared_store import SharedStore, in_file, in_firestore
 
 from schema import validate
-from traced_relay.clock import SystemClock
-from traced_relay.sqlite_ledger import SqliteLedger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from traced_relay.ledger import Ledger
 
 SEED = 20_261_121
 SOAK = [pytest.mark.soak, pytest.mark.timeout(400)]
@@ -39,31 +36,27 @@ def receiver() -> Iterator[Receiver]:
         yield running
 
 
-@pytest.fixture(params=["sqlite", "firestore"])
-def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Ledger, str, dict[str, str]]]:
-    """A ledger that several processes share: opened here, and as they are told of it."""
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SharedStore]:
     if request.param == "sqlite":
-        file = tmp_path / "ledger.db"
-        ledger, name, more = SqliteLedger(SystemClock(), file), f"sqlite:{file}", {}
+        made = in_file(tmp_path / "ledger.db")
     else:
-        emulator = request.getfixturevalue("firestore")
-        ledger, name = emulator.ledger("storm"), "firestore:traced-relay/storm"
-        more = {"FIRESTORE_EMULATOR_HOST": emulator.host}
-    with closing(ledger):
-        yield ledger, name, more
+        made = in_firestore(request.getfixturevalue("firestore"), "storm")
+    with closing(made.ledger):
+        yield made
 
 
 @pytest.mark.parametrize(
-    ("shared", "relays", "tasks", "seconds", "most"),
+    ("store", "relays", "tasks", "seconds", "most"),
     [
         pytest.param("sqlite", 2, 30, 3.0, 0.25, marks=pytest.mark.whole, id="short"),
         pytest.param("sqlite", 6, 200, 35.0, 0.25, marks=SOAK, id="sqlite"),
-        pytest.param("firestore", 3, 80, 30.0, 1.0, marks=SOAK, id="firestore"),
+        pytest.param("firestore", 3, 80, 40.0, 1.0, marks=SOAK, id="firestore"),
     ],
-    indirect=["shared"],
+    indirect=["store"],
 )
 def test_whatever_is_killed_each_task_ends_once_and_its_callback_comes(
-    shared: tuple[Ledger, str, dict[str, str]],
+    store: SharedStore,
     relays: int,
     tasks: int,
     seconds: float,
@@ -73,22 +66,24 @@ def test_whatever_is_killed_each_task_ends_once_and_its_callback_comes(
     receiver: Receiver,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ledger, name, more = shared
-    with Fleet(tmp_path, relays, name, random=Random(SEED), more=more) as fleet:
-        load = Load(fleet, SEED, tasks, seconds * 0.8, downstreams.url, receiver.url)
+    with Fleet(tmp_path, relays, store.name, random=Random(SEED), more=store.more) as fleet:
+        load, over = Load(fleet, SEED, tasks, seconds * 0.8, downstreams.url, receiver.url), Event()
         load.start()
-        fleet.storm(seconds, most / 5, most, Event())
+        outages = store.come_and_go(seconds / 3, over)
+        fleet.storm(seconds, most / 5, most)
+        over.set()
+        outages.join()
         load.finish()
-        settle(ledger, fleet)
-        before = Aftermath(ledger, fleet, downstreams, receiver, load.accepted)
+        settle(store.ledger, fleet)
+        before = Aftermath(store.ledger, fleet, downstreams, receiver, load.accepted)
         load.deliver_all_again()
-        after = Aftermath(ledger, fleet, downstreams, receiver, load.accepted)
-        torn, fallen = fleet.torn(), fleet.fallen()
+        after = Aftermath(store.ledger, fleet, downstreams, receiver, load.accepted)
+        torn = fleet.torn()
     missing = after.missing_records()
     with capsys.disabled():
-        counted = {"kills": dict(fleet.kills), "asked": dict(load.counts), "never said": missing, **after.figures()}
-        print(f"\nseed {SEED}: {counted}")  # noqa: T201
-    assert (len(load.accepted), fallen, len(torn) <= fleet.kills.total()) == (tasks, [], True)
+        killed = {"killed": dict(fleet.kills), "fallen": fleet.fallen, "never said": missing}
+        print(f"\nseed {SEED}: {killed | after.figures()}; {dict(load.counts)}")  # noqa: T201
+    assert (len(load.accepted), len(torn) <= fleet.kills.total()) == (tasks, True)
     after.check_ends()
     after.check_callbacks()
     after.check_calls()
