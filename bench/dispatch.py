@@ -148,11 +148,12 @@ def _preload(running: Running, relay: RelayServer, count: int) -> list[bytes]:
     dispatches = []
     for start in range(0, count, BATCH):
         receipts = relay.enqueue([call] * min(BATCH, count - start), running.token)
-        dispatches += [_dispatch(receipt) for receipt in receipts]
+        dispatches += [dispatch_of(receipt) for receipt in receipts]
     return dispatches
 
 
-def _dispatch(receipt: dict[str, Any]) -> bytes:
+def dispatch_of(receipt: dict[str, Any]) -> bytes:
+    """What App Engine's front end would send for the first attempt of a task."""
     task_id, traceparent = receipt["task_id"], f"00-{receipt['trace_id']}-{receipt['trace_id'][:16]}-01"
     headers = {
         "X_AppEngine_QueueName": "held",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 READY_SECONDS = 30.0
 END_SECONDS = 5.0
+_KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH")
 
 
 class NotReady(Exception):
@@ -48,7 +49,7 @@ class Server:
         self.port = port
         self._ends_by = ends_by
         self._said = directory / f"said-{port}.txt"
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+        kept = {name: value for name, value in os.environ.items() if name in _KEPT}
         with self._said.open("wb") as out:
             self.process = subprocess.Popen(
                 command,
@@ -72,6 +73,11 @@ class Server:
     def _answers(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def said(self, word: str) -> int:
+        """In how many of the lines that it has printed *word* stands."""
+        with self._said.open(errors="replace") as lines:
+            return sum(word in line for line in lines)
 
     def end(self) -> None:
         """Tell the process and its children; what is left of them a little later is killed."""

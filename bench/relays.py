@@ -51,7 +51,9 @@ class Queue(Server):
 class RelayServer(Server):
     """`traced-relay serve` with this *ledger*; its records go to a file."""
 
-    def __init__(self, directory: Path, *, ledger: str, queue: Queue, downstream: str, port: int) -> None:
+    def __init__(
+        self, directory: Path, *, ledger: str, queue: Queue, downstream: str, port: int, **variables: str
+    ) -> None:
         rules = directory / "relay.yaml"
         rules.write_text(_RULES.format(location=LOCATION, audience=_AUDIENCE, caller=_CALLER, url=downstream))
         environ = {
@@ -60,6 +62,7 @@ class RelayServer(Server):
             "CLOUD_TASKS_EMULATOR_HOST": queue.address,
             "GOOGLE_CLOUD_PROJECT": PROJECT,
             "PORT": str(port),
+            **variables,
         }
         self._url = f"http://127.0.0.1:{port}"
         super().__init__(module("traced_relay", "serve"), port=port, directory=directory, environ=environ)

@@ -48,15 +48,12 @@ class Worked:
         return (len(self.moments) - 1) / (self.moments[-1] - self.moments[0])
 
 
-class Tasks:
-    """One server's queues, and tasks in them that go to the *sink*."""
+class Queues:
+    """One server's queues, made and stopped."""
 
-    def __init__(self, address: str, queues: Sequence[str], sink: Sink) -> None:
+    def __init__(self, address: str, queues: Sequence[str]) -> None:
         self._queues = queues
-        self._sink = sink
         self._client = client_of(address)
-        target = {"url": f"{sink.url}/work", "http_method": "POST", "body": b'{"report": 7}'}
-        self._task = tasks_v2.Task({"http_request": target})
 
     def make_queues(self) -> None:
         limits = tasks_v2.RateLimits(max_dispatches_per_second=500, max_concurrent_dispatches=1000)
@@ -75,6 +72,16 @@ class Tasks:
     def purge(self) -> None:
         for name in self._queues:
             self._client.purge_queue(name=name, timeout=PATIENCE)
+
+
+class Tasks(Queues):
+    """Tasks in one server's queues that go to the *sink*."""
+
+    def __init__(self, address: str, queues: Sequence[str], sink: Sink) -> None:
+        super().__init__(address, queues)
+        self._sink = sink
+        target = {"url": f"{sink.url}/work", "http_method": "POST", "body": b'{"report": 7}'}
+        self._task = tasks_v2.Task({"http_request": target})
 
     def create(self, threads: int, *, seconds: float = 60.0, tasks: int | None = None) -> Sample:
         """Make tasks from so many threads until there are enough or the time is over."""

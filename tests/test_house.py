@@ -22,11 +22,12 @@ LAYERS = {
     "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
     "rules": """
         header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records
-        record_text gaps lengths listing timeline waterfall api_schemas openapi addresses stored_rows webhooks
+        record_text gaps lengths listing timeline waterfall api_schemas openapi addresses arriving
+        stored_rows webhooks
     """,
     "edges": """
         answers cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate identity
-        journal sqlite_ledger listener logs rhythm sender signing tracing watch
+        journal sqlite_ledger listener logs reception rhythm sender signing tracing watch
     """,
     "flows": "enqueue pulse readiness relay running steering steps sweeper",
     "shells": """
@@ -70,7 +71,7 @@ KNOWN_TO = {
     "flask": {"app", "assembly", "console", "samples"},
     "google.cloud.firestore": {f"firestore_{part}" for part in ("ledger", "queries", "requests", "workers")},
     "grpc": {"cloud_tasks", "firestore_requests"},
-    "gunicorn": {"serve"},
+    "gunicorn": {"reception", "serve"},
     "sqlite3": {"sqlite_ledger"},
     "urllib3": {"egress", "sender"},
     "yaml": {"relay_file"},

@@ -50,6 +50,7 @@ def running(clock: ManualClock, records: RecordStore, ledger: SqliteLedger) -> I
     calls.start()
     yield calls
     calls.stop("close")
+    calls.cut_all()
 
 
 def attempted(number: int = 1, timeout: float = DAY) -> Row:
@@ -167,5 +168,5 @@ def test_once_stopping_it_takes_nothing_on_and_stops_no_second_time(
     assert running.refusal() == "stopping"
     with pytest.raises(AlreadyHeld), running.hold(attempted(), DELIVERY):
         pass
-    assert running.stop("SIGINT") == []
+    assert running.stop("SIGINT") is None
     assert [record["signal"] for record in said(records, "relay.stopping")] == ["SIGTERM"]

@@ -262,6 +262,7 @@ def test_dev_needs_nothing_and_calls_loopback_alone() -> None:
         instance=made.instance,
         open_on_loopback=True,
         callback_secret=made.callback_secret,
+        made_callback_secret=True,
     )
     urls = {"http://127.0.0.1:9/x", "http://localhost/", "http://[::1]:9/", "http://10.0.0.1/", "https://127.0.0.1/"}
     assert all(rule.allow_private for rule in made.rules.downstreams)

@@ -11,6 +11,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from traced_relay import border, documents, listing, openapi, problems, strict_json, tracing
+from traced_relay.arriving import MAX_DISPATCH, MAX_REQUEST
 from traced_relay.callbacks import callback_id
 from traced_relay.doors import DISPATCH, PRINCIPAL
 from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, NotFound, RelayError, Unavailable
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from traced_relay.steering import Steering
     from traced_relay.sweeper import Sweeper
 
-MAX_REQUEST = 900_000
-MAX_DISPATCH = 1_200_000  # Cloud Tasks stores up to 1 MiB
 MAX_BATCH = 100
 
 _logger = logging.getLogger(__name__)

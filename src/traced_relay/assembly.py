@@ -80,6 +80,7 @@ class Assembly:
         self.ledger = _open_ledger(settings, self._clock)
         self._cloud_tasks = self._make_cloud_tasks()
         self._sender = sender or Sender(self._clock, IdTokens().token, connections=settings.threads)
+        self._signing = SigningSecrets(self._clock)
         self._running = RunningCalls(
             self._clock,
             self._journal,
@@ -109,14 +110,13 @@ class Assembly:
         )
 
     def _make_steps(self) -> Steps:
-        rules = self._settings.rules
-        queue = next((queue.name for queue in rules.queues if queue.use == "callbacks"), "")
+        settings = self._settings
         return Steps(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
             journal=self._journal,
             clock=self._clock,
-            teller=Teller(queue, rules.callback_first_wait, self._links),
+            teller=Teller(settings.callback_queue or "", settings.rules.callback_first_wait, self._links),
         )
 
     def _make_sweeper(self) -> Sweeper:
@@ -169,7 +169,7 @@ class Assembly:
             worker=self._worker,
             running=self._running,
             steps=self._steps,
-            signing_keys=SigningSecrets(self._clock).of,
+            signing_keys=self._signing.of,
             origin=self._origin,
         )
         readiness = Readiness(self._clock, self.ledger, lambda: self._cloud_tasks.see(settings.call_queues[0]))
@@ -231,16 +231,20 @@ class Assembly:
         Meant for the moments between a signal and the end of the process; once is enough.
         """
         unsent = self._running.stop(signal)
+        if unsent is None:
+            return
         try:
             self.ledger.stop(self._worker.id, unsent)
         except Unavailable as exc:
             _logger.warning("the ledger was not told that this worker stops: %s", exc)
+        self._running.cut_all()
 
     def close(self) -> None:
         self._sweeps.stop()
         self._pulse.stop()
         self.interrupt("close")
         self._sender.close()
+        self._signing.close()
         self._cloud_tasks.close()
         self.ledger.close()
 

@@ -63,11 +63,14 @@ class Dev:
     def greeting(self) -> str:
         """Where everything is, and a first call to paste."""
         call = f'{{"url": "{self.sample_url}/flaky?failures=2"}}'
+        settings = self._settings
+        signed = [f"callbacks  are signed with {settings.callback_secret}"] if settings.made_callback_secret else []
         return "\n".join(
             [
                 f"relay      {self.url}  (console: {self.url}/console/)",
                 f"queue      {self.queue.address} gRPC, {self.queue.rest_url} REST",
                 f"downstream {self.sample_url}  (/ok, /slow?seconds=2, /flaky?failures=2, /broken)",
+                *signed,
                 "",
                 f"  curl -s {self.url}/v1/tasks -H 'content-type: application/json' -d '{call}'",
                 "",

@@ -31,7 +31,7 @@ class IdTokens:
         with self._lock:
             try:
                 return self._token(audience)
-            except (GoogleAuthError, OSError, ValueError) as exc:
+            except (GoogleAuthError, OSError, ValueError, LookupError) as exc:  # google-auth lets a KeyError through
                 raise IdentityFailed(f"no ID token for {audience}") from exc
 
     def _token(self, audience: str) -> str:

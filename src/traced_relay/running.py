@@ -104,23 +104,28 @@ class RunningCalls:
         for call in calls:
             self._watch.cut(call.guard, "cancelled")
 
-    def stop(self, signal: str) -> list[str]:
+    def stop(self, signal: str) -> list[str] | None:
         """
-        Cut every call and say so; the ids of those of which nothing had been sent.
+        Let every call count as cut, and say so; the ids of those of which nothing had been sent, None the second time.
 
-        What becomes of them is for the next delivery to judge.
+        What becomes of them is for the next delivery to judge. The connections are
+        left for `cut_all`: all those threads, once awake, would keep this one from saying anything.
         """
         with self._lock:
             if self._is_stopping:
-                return []
+                return None
             self._is_stopping = True
             cut = list(self._calls.values())
-        self._watch.stop()
+        self._watch.halt()
         self._journal.stopping(signal, len(cut))
         for call in cut:
             fields = {"elapsed_ms": self._ms_since(call.started), "request_sent": call.guard.was_sent}
             self._journal.step(Said("attempt.interrupted", fields), call.row, call.delivery)
         return [call.row.task_id for call in cut if not call.guard.was_sent]
+
+    def cut_all(self) -> None:
+        """Wake whoever still waits for an answer."""
+        self._watch.stop()
 
     def _beat(self, row: Row, delivery: Delivery, started: float) -> None:
         elapsed_ms = self._ms_since(started)

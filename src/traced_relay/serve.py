@@ -1,19 +1,20 @@
-"""The production server: gunicorn, one process, a thread for every running call."""
+"""The production server: gunicorn, one process, a thread for every running call and for nothing that only waits."""
 
 from __future__ import annotations
 
-import errno
+import logging
+import resource
 import signal
-from threading import Event, Thread
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
 
 from traced_relay import logs, tracing
 from traced_relay.assembly import Assembly
 from traced_relay.listener import listen
+from traced_relay.reception import PATIENCE, SPARE_CONNECTIONS, Reception
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from traced_relay.settings import Settings
 
-ACCEPT_AGAIN_AFTER = 0.1
+_logger = logging.getLogger(__name__)
 
 
 class _Lines(Logger):  # type: ignore[misc]
@@ -33,19 +34,9 @@ class _Lines(Logger):  # type: ignore[misc]
         self.error_log.handlers.clear()
 
 
-class _Worker(ThreadWorker):  # type: ignore[misc]
-    def accept(self, *args: Any) -> None:
-        """Leave connections waiting while no descriptor is left; gunicorn would end, and all its calls with it."""
-        try:
-            super().accept(*args)
-        except OSError as exc:
-            if exc.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            Event().wait(ACCEPT_AGAIN_AFTER)
-
-
 class _Server(BaseApplication):  # type: ignore[misc]
-    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
+    def __init__(self, settings: Settings, options: dict[str, Any], patience: float) -> None:
+        self.patience = patience  # the worker's, to which gunicorn hands nothing but the application
         self._settings = settings
         self._options = options
         self._assembly: Assembly | None = None
@@ -91,9 +82,15 @@ class _Server(BaseApplication):  # type: ignore[misc]
             self._assembly.close()
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; PortTaken and Unavailable are raised before anything runs."""
+def serve(settings: Settings, *, patience: float = PATIENCE) -> None:
+    """
+    Serve until SIGTERM or SIGINT; PortTaken and Unavailable are raised before anything runs.
+
+    Whoever needs more than *patience* seconds to send a request, or to take its answer, is cut.
+    """
     _configure_log(settings)
+    # Two for a call that runs, in and out, one for a connection that waits for the next.
+    _allow_files(3 * settings.threads + 2 * SPARE_CONNECTIONS)
     listening = listen(settings.host, settings.port)
     listening.set_inheritable(True)
     Assembly.check(settings)
@@ -102,15 +99,27 @@ def serve(settings: Settings) -> None:
         {
             "bind": f"fd://{listening.detach()}",
             "workers": 1,
-            "worker_class": _Worker,
+            "worker_class": Reception,
             "threads": settings.threads,
+            "worker_connections": 2 * (settings.threads + SPARE_CONNECTIONS),  # with those whose thread is to come
             "timeout": 0,
             "graceful_timeout": 1,
             "keepalive": 620,  # longer than Google's front ends keep theirs, so that they close first
             "logger_class": _Lines,
             "control_socket_disable": True,
         },
+        patience,
     ).run()
+
+
+def _allow_files(wanted: int) -> None:
+    """Where the system lets us, open so many files at once; 1024, the usual limit, are 500 calls."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    if now != resource.RLIM_INFINITY and now < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    if allowed < wanted:
+        _logger.warning("only %d files may be open at once, %d would serve all threads", allowed, wanted)
 
 
 def _configure_log(settings: Settings) -> logs.Log:

@@ -64,6 +64,7 @@ class Settings:
     instance: str = ""
     open_on_loopback: bool = False
     callback_secret: str | None = field(default=None, repr=False)
+    made_callback_secret: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -266,6 +267,7 @@ def for_dev(*, rules: RelayFile | None, project: str = "local", environ: Mapping
     """What `dev` and `demo` run with: everything on loopback; without *rules*, anybody there may call loopback."""
     given = rules or relay_file.parse(_DEV_RULES, "built-in rules")
     ledger = environ.get("RELAY_LEDGER") or "memory"
+    given_secret = _callback_secret(environ)
     settings = Settings(
         project=environ.get("GOOGLE_CLOUD_PROJECT") or project,
         location=given.location or environ.get("RELAY_LOCATION") or "us-central1",
@@ -274,7 +276,8 @@ def for_dev(*, rules: RelayFile | None, project: str = "local", environ: Mapping
         platform="local",
         instance=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
         open_on_loopback=rules is None,
-        callback_secret=_callback_secret(environ) or f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
+        callback_secret=given_secret or f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
+        made_callback_secret=given_secret is None,
     )
     _check_rules(settings)
     return settings

@@ -98,15 +98,21 @@ class Steps:
             self._journal.enqueued(callback, self.task_name(callback))
 
     def _write(self, row: Row, callback: Row | None, patience: float) -> None:
-        pause, until = Condition(), self._clock.monotonic() + patience
+        pause, until, is_unclear = Condition(), self._clock.monotonic() + patience, False
         while True:
             try:
-                if not self._ledger.replace(row, callback=callback):
-                    raise Changed
+                if self._ledger.replace(row, callback=callback) or (is_unclear and self._is_written(row)):
+                    return
             except Unavailable:
                 if self._clock.monotonic() >= until:
                     raise
+                is_unclear = True
             else:
-                return
+                raise Changed
             with pause:
                 self._clock.wait(pause, COMMIT_AGAIN_AFTER)
+
+    def _is_written(self, row: Row) -> bool:
+        """Whether a ledger that gave no clear answer had done what it was asked; no two attempts share a span."""
+        stored = self._ledger.get(row.task_id)
+        return stored is not None and (stored.revision, stored.attempts) == (row.revision, row.attempts)

@@ -80,6 +80,7 @@ class Watch:
         self._clock = clock
         self._changed = Condition()
         self._guards: Agenda[Guard] = Agenda()
+        self._halted: list[Guard] = []
         self._is_over = False
         self._napping_until: float | None = None
         self._thread = Thread(target=self._keep, name="watch", daemon=True)
@@ -87,13 +88,22 @@ class Watch:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Cut all that is under watch, and all that comes under it later."""
+    def halt(self) -> None:
+        """From here on all that is under watch counts as cut, and sends nothing more; its connections are left open."""
         with self._changed:
             self._is_over = True
             while (guard := self._guards.pop_due(float("inf"))) is not None:
-                guard.cut("interrupted")
+                guard.cut_for = guard.cut_for or "interrupted"
+                self._halted.append(guard)
             self._changed.notify()
+
+    def stop(self) -> None:
+        """Cut all that is under watch, and all that comes under it later."""
+        self.halt()
+        with self._changed:
+            for guard in self._halted:
+                guard.cut("interrupted")
+            self._halted.clear()
         self._thread.join()
 
     def cut(self, guard: Guard, reason: CutFor) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def place(tmp_path: Path, downstream: Downstream) -> Iterator[Place]:
-    made = Place(tmp_path, downstream)
+    made = Place(tmp_path, downstream.url)
     with made.queue:
         yield made
 

@@ -8,7 +8,7 @@ import sys
 import uuid
 from typing import TYPE_CHECKING
 
-from relay_process import RelayProcess
+from relay_process import SERVE, RelayProcess
 
 from queue_process import QueueProcess
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from firestore_emulator import FirestoreEmulator
-    from traced_relay.testing import Downstream
 
 QUEUE = "projects/test-project/locations/us-central1/queues/relay"
 AUDIENCE = "https://relay.example.com"
@@ -37,6 +36,12 @@ downstreams:
   - {{name: rest, url: "{url}/", auth: none, allow_private: true}}
 """
 
+_SERVE = """
+from traced_relay.serve import serve
+from traced_relay.settings import from_environment
+serve(from_environment(), patience={patience})
+"""
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -51,12 +56,7 @@ class Place:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        downstream: Downstream,
-        *,
-        by_token: bool = False,
-        firestore: FirestoreEmulator | None = None,
+        self, directory: Path, url: str, *, by_token: bool = False, firestore: FirestoreEmulator | None = None
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -68,7 +68,7 @@ class Place:
         self.queue = QueueProcess(*self._queue_options)
         worker = f"{{url: {self.url}, service_account: {QUEUE_ACCOUNT}}}" if by_token else "{app_engine: default}"
         self._config = directory / "relay.yaml"
-        self._config.write_text(RULES.format(audience=AUDIENCE, url=downstream.url, worker=worker))
+        self._config.write_text(RULES.format(audience=AUDIENCE, url=url, worker=worker))
         self._ledger = f"sqlite:{directory / 'ledger.db'}"
         self._surroundings: dict[str, str] = {}
         if firestore is not None:
@@ -79,12 +79,24 @@ class Place:
         """Again on the same ports, with what the one before had acknowledged."""
         self.queue = QueueProcess(*self._queue_options, port=self.queue.port, rest_port=self.queue.rest_port)
 
-    def relay(self) -> RelayProcess:
+    def relay(
+        self, port: int | None = None, *, threads: int = 100, patience: float | None = None, files: int | None = None
+    ) -> RelayProcess:
+        """
+        The relay that gets the tasks, or at another *port* a second one on the same ledger.
+
+        With *patience* as short as a test wants it, and so many *files* open at once.
+        """
+        command = list(SERVE) if patience is None else [sys.executable, "-c", _SERVE.format(patience=patience)]
+        if files is not None:
+            command = ["sh", "-c", f'ulimit -n {files} && exec "$0" "$@"', *command]
         return RelayProcess(
             config=self._config,
             ledger=self._ledger,
             emulator=self.queue.address,
-            port=self.port,
+            port=port or self.port,
+            threads=threads,
+            command=command,
             **self._surroundings,
         )
 

@@ -9,13 +9,28 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Condition, Thread
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SERVE = (sys.executable, "-m", "traced_relay", "serve")
 
 
 class RelayProcess:
     """Runs until it is killed or told to end; its records are read as they are printed."""
 
-    def __init__(self, *, config: Path, ledger: str, emulator: str, port: int, **surroundings: str) -> None:
+    def __init__(
+        self,
+        *,
+        config: Path,
+        ledger: str,
+        emulator: str,
+        port: int,
+        threads: int = 100,
+        command: Sequence[str] = SERVE,
+        **surroundings: str,
+    ) -> None:
         environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH")}
         environ |= {
             "RELAY_CONFIG": str(config),
@@ -23,12 +38,13 @@ class RelayProcess:
             "CLOUD_TASKS_EMULATOR_HOST": emulator,
             "GOOGLE_CLOUD_PROJECT": "test-project",
             "PORT": str(port),
+            "RELAY_THREADS": str(threads),
             **surroundings,
         }
         self.records: list[dict[str, Any]] = []
         self._changed = Condition()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "traced_relay", "serve"],
+            command,
             env=environ,
             stdout=subprocess.PIPE,
             text=True,
@@ -63,6 +79,12 @@ class RelayProcess:
             assert self._changed.wait_for(are_there, seconds), (event, fields, self.records)
             return self.said(event, **fields)
 
+    def wait_for_line(self, message: str, seconds: float = 20.0) -> None:
+        """A line of a library, which is no event."""
+        with self._changed:
+            is_there = self._changed.wait_for(lambda: any(r.get("message") == message for r in self.records), seconds)
+            assert is_there, self.records
+
     def leave_descriptors(self, spare: int | None) -> int:
         """Let the worker open *spare* more files, None: as many as it likes; how many it has open."""
         (worker,) = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
@@ -80,6 +102,13 @@ class RelayProcess:
         os.killpg(self._process.pid, 9)
         self._process.wait(10)
         self._reader.join(10)
+
+    def cpu_seconds(self) -> float:
+        """What the server and its worker have taken up to now."""
+        parent = self._process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in (parent, *children)]
+        return sum(int(ticks) for stat in stats for ticks in stat[11:13]) / os.sysconf("SC_CLK_TCK")
 
     def end(self, signal: int) -> int:
         self._process.send_signal(signal)

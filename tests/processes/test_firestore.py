@@ -36,7 +36,7 @@ def test_a_call_is_relayed_retried_listed_and_outlives_its_process(
     tmp_path: Path, firestore: FirestoreEmulator
 ) -> None:
     with Downstream(503, 200) as downstream:
-        place = Place(tmp_path, downstream, firestore=firestore)
+        place = Place(tmp_path, downstream.url, firestore=firestore)
         with place.queue:
             who = place.bearer(REPORTS)
             call: dict[str, Any] = {"url": f"{downstream.url}/reports", "retry": RETRY, "labels": {"team": "billing"}}
@@ -66,7 +66,7 @@ def test_a_call_that_a_signal_cuts_is_made_again_by_the_next_process(
         return Response("late")
 
     with Downstream(hang, 200) as downstream:
-        place = Place(tmp_path, downstream, firestore=firestore)
+        place = Place(tmp_path, downstream.url, firestore=firestore)
         with place.queue:
             who, call = place.bearer(REPORTS), {"url": f"{downstream.url}/reports", "idempotent": True}
             with place.relay() as relay:

@@ -82,7 +82,7 @@ def test_a_task_that_is_there_already_counts_as_made(place: Place, downstream: D
 
 
 def test_a_worker_behind_a_url_asks_for_the_queues_token(tmp_path: Path, downstream: Downstream) -> None:
-    place = Place(tmp_path, downstream, by_token=True)
+    place = Place(tmp_path, downstream.url, by_token=True)
     with place.queue, place.relay() as relay:
         call = {"url": f"{downstream.url}/reports"}
         answer = post(f"{place.url}/v1/tasks", call, **place.bearer(REPORTS))

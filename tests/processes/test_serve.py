@@ -80,7 +80,7 @@ def test_an_attempt_whose_worker_was_killed_is_finished_by_the_next_dispatch(tmp
         return Response("late")
 
     with Downstream(hang, hang) as downstream:
-        place = Place(tmp_path, downstream)
+        place = Place(tmp_path, downstream.url)
         with place.queue:
             who = place.bearer("reports@p.iam.gserviceaccount.com")
             with place.relay() as relay:

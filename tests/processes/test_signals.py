@@ -36,7 +36,7 @@ def test_a_signal_cuts_the_call_says_so_and_leaves_it_to_the_next_delivery(
         return Response("late")
 
     with Downstream(hang, hang) as downstream:
-        place = Place(tmp_path, downstream)
+        place = Place(tmp_path, downstream.url)
         with place.queue:
             who = place.bearer(REPORTS)
             with place.relay() as relay:

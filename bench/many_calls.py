@@ -1,0 +1,186 @@
+"""
+Long calls: one relay with a thousand and more of them out at once, over TLS, to a downstream that keeps them waiting.
+
+The dispatches are sent as the queue would. Of each size all are answered once;
+the second time the relay is told to end while they run.
+"""
+
+from __future__ import annotations
+
+import http.client
+import resource
+import signal
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.dispatch import BATCH, dispatch_of
+from bench.figures import Table, sample
+from bench.footprint import cpu_seconds, memory, open_files
+from bench.http_load import Client, one_client
+from bench.processes import free_port
+from bench.relays import HELD, LIVE, Queue, RelayServer
+from bench.slow_tls import SlowTls
+from bench.tasks_load import Queues
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bench.figures import Cell, Sample, Scale
+    from bench.progress import Progress
+
+MOST_MEMORY = 512 * 1024  # KiB; what App Engine's smaller classes leave after the system's own
+SPARE_THREADS = 8  # that a relay keeps from calls
+BEYOND = 12  # dispatches for which there is no room
+PATIENCE = 60.0
+PROBE_EVERY = 0.1
+EXIT_SECONDS = 2.0
+HEADINGS = (
+    *("calls", "MB before", "KiB a call", "MB then", "files a call"),
+    *("CPU s/s", "health p50 ms", "p99 ms", "answered 500", "end s"),
+)
+NOTES = (
+    "Resident memory of the relay's processes; CPU while nothing happens but the calls' waiting.",
+    f"Answered 500: of {BEYOND} dispatches more than it has threads for; none of the calls failed.",
+    "End: from SIGTERM to the exit, with as many calls running, each of which said so.",
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    directory: Path
+    queue: Queue
+    downstream: SlowTls
+    idle: float
+    progress: Progress
+
+
+def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        with ExitStack() as running:
+            downstream = running.enter_context(SlowTls(directory))
+            queue = running.enter_context(Queue(directory))
+            for server in (downstream, queue):
+                server.wait()
+            queues = Queues(queue.address, [HELD, LIVE])
+            queues.make_queues()
+            queues.pause()
+            parts = Parts(directory, queue, downstream, scale.idle, progress)
+            rows = [_held(parts, calls) for calls in scale.held]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (now, most))
+    return [Table("many: calls that one relay holds", HEADINGS, rows, NOTES)]
+
+
+def _held(parts: Parts, calls: int) -> tuple[Cell, ...]:
+    with ExitStack() as running:
+        relay = running.enter_context(_relay(parts, calls))
+        first, second = _dispatches(parts, relay, calls + BEYOND), _dispatches(parts, relay, calls)
+        pid, before = relay.process.pid, memory(relay.process.pid)
+        clients = [running.enter_context(one_client(relay.port, 200)) for _ in range(calls)]
+        _send(parts, clients, first)
+        after, files = memory(pid), open_files(pid)
+        cpu = _cpu_while_idle(parts, pid)
+        health = _health(parts, relay.port)
+        deferred = _beyond(relay, first[calls:])
+        most = max(after, memory(pid))
+        assert most < MOST_MEMORY, f"{calls} calls take {most} KiB"
+        _answer(parts, clients)
+        _send(parts, clients, second)
+        end = _end(relay, calls)
+    per_call = (after - before) / calls
+    megabytes = [kib / 1024 for kib in (before, most)]
+    return (
+        *(calls, megabytes[0], per_call, megabytes[1], files / calls),
+        *(cpu, health.p50, health.p99, deferred, end),
+    )
+
+
+@contextmanager
+def _relay(parts: Parts, calls: int) -> Iterator[RelayServer]:
+    ledger, downstream = f"sqlite:{parts.directory / f'{calls}.db'}", parts.downstream
+    trusted, threads = str(downstream.certificate), str(calls + SPARE_THREADS)
+    variables = {"SSL_CERT_FILE": trusted, "RELAY_THREADS": threads}
+    with RelayServer(
+        parts.directory, ledger=ledger, queue=parts.queue, downstream=downstream.url, port=free_port(), **variables
+    ) as relay:
+        relay.wait_ready()
+        yield relay
+
+
+def _dispatches(parts: Parts, relay: RelayServer, count: int) -> list[bytes]:
+    call = {"url": f"{parts.downstream.url}/work", "queue": "held", "body": {"report": 7}, "timeout": "10m"}
+    token, dispatches = parts.queue.token(), []
+    for start in range(0, count, BATCH):
+        parts.progress.say(f"{count} calls: enqueued {start}")
+        receipts = relay.enqueue([call] * min(BATCH, count - start), token)
+        dispatches += [dispatch_of(receipt) for receipt in receipts]
+    return dispatches
+
+
+def _send(parts: Parts, clients: list[Client], dispatches: list[bytes]) -> None:
+    """All at once, until the downstream has every call."""
+    parts.downstream.tell("release")  # what was held for the relay before, if that was told to end
+    parts.downstream.tell("hold")
+    for client, dispatch in zip(clients, dispatches, strict=False):
+        client.send(dispatch)
+    deadline = time.monotonic() + PATIENCE
+    while (held := parts.downstream.tell("held")) < len(clients):
+        assert time.monotonic() < deadline, f"of {len(clients)} calls {held} have come"
+        parts.progress.say(f"{len(clients)} calls: the downstream holds {held}")
+        time.sleep(0.1)
+
+
+def _cpu_while_idle(parts: Parts, pid: int) -> float:
+    parts.progress.say("the calls wait")
+    before, started = cpu_seconds(pid), time.monotonic()
+    time.sleep(parts.idle / 2)
+    return (cpu_seconds(pid) - before) / (time.monotonic() - started)
+
+
+def _health(parts: Parts, port: int) -> Sample:
+    """As a platform asks: a new connection each time."""
+    parts.progress.say("the calls wait, and health is asked for")
+    latencies, until = [], time.monotonic() + parts.idle / 2
+    while time.monotonic() < until:
+        asked = time.monotonic()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        connection.request("GET", "/health")
+        with connection.getresponse() as answer:
+            assert answer.status == 200
+            answer.read()
+        latencies.append(time.monotonic() - asked)
+        connection.close()
+        time.sleep(PROBE_EVERY)
+    return sample(latencies)
+
+
+def _beyond(relay: RelayServer, dispatches: list[bytes]) -> int:
+    for dispatch in dispatches:
+        with one_client(relay.port, 500) as client:
+            client.send(dispatch)
+            client.await_answer()
+    deferred = relay.said('"dispatch.deferred"')
+    assert deferred == len(dispatches)
+    return deferred
+
+
+def _answer(parts: Parts, clients: list[Client]) -> None:
+    assert parts.downstream.tell("release") == len(clients)
+    for client in clients:
+        client.await_answer()  # BadAnswer, had its call failed
+
+
+def _end(relay: RelayServer, calls: int) -> float:
+    started = time.monotonic()
+    relay.process.send_signal(signal.SIGTERM)
+    relay.process.wait(PATIENCE)
+    took = time.monotonic() - started
+    interrupted = relay.said('"attempt.interrupted"')
+    assert (relay.process.returncode, interrupted) == (0, calls), (relay.process.returncode, interrupted)
+    assert took < EXIT_SECONDS, f"the end took {took:.1f} s"
+    return took
