@@ -15,6 +15,7 @@ from parts import require, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from traced_relay.firestore_ledger import FirestoreLedger
 
@@ -75,14 +76,18 @@ def ledger_at(host: str, collection: str, *, project: str = "test-project", **op
         return FirestoreLedger(project, "traced-relay", collection, **options)
 
 
-@contextmanager
-def emulator_at(host: str) -> Iterator[None]:
+def emulator_at(host: str) -> AbstractContextManager[None]:
     """The client looks into its environment, once, when it is made."""
-    before = os.environ.get("FIRESTORE_EMULATOR_HOST")
-    os.environ["FIRESTORE_EMULATOR_HOST"] = host
+    return environment(FIRESTORE_EMULATOR_HOST=host)
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        del os.environ["FIRESTORE_EMULATOR_HOST"]
-        if before is not None:
-            os.environ["FIRESTORE_EMULATOR_HOST"] = before
+        for name, value in before.items():
+            del os.environ[name]
+            os.environ.update({} if value is None else {name: value})

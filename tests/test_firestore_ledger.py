@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 import uuid
@@ -12,18 +13,20 @@ import pytest
 from google.cloud import firestore as google_firestore
 
 from example_rows import FULL, NOW, TASK_ID, call, row
-from firestore_emulator import emulator_at, ledger_at
+from firestore_emulator import emulator_at, environment, ledger_at
 from firestore_recorder import Recorder
 from ledgers import RETENTION, changed, write
 from traced_relay.calls import Callback
 from traced_relay.errors import Unavailable
 from traced_relay.firestore_ledger import BODY_OUTLIVES
+from traced_relay.firestore_requests import Database
 from traced_relay.ledger import Selection
 from traced_relay.machine import Holder
 from traced_relay.rows import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from firestore_emulator import FirestoreEmulator
     from traced_relay.firestore_ledger import FirestoreLedger
@@ -192,3 +195,24 @@ def test_a_store_that_does_not_answer_is_unavailable_after_five_seconds(collecti
             ledger.get(TASK_ID)
         assert time.monotonic() - began < 8
         ledger.close()
+
+
+def test_googles_own_firestore_is_called_with_the_credentials_there_are(tmp_path: Path) -> None:
+    file = tmp_path / "credentials.json"
+    file.write_text(
+        json.dumps({"type": "authorized_user", "client_id": "a", "client_secret": "b", "refresh_token": "c"})
+    )
+    with environment(GOOGLE_APPLICATION_CREDENTIALS=str(file)):
+        database = Database("p", "relay")
+    with database.requests():  # the channel is there; without a request it connects to nothing
+        assert database.client._firestore_api.transport.kind == "grpc"
+    database.close()
+
+
+def test_without_credentials_the_ledger_is_unavailable(tmp_path: Path) -> None:
+    file = tmp_path / "credentials.json"
+    with (
+        environment(GOOGLE_APPLICATION_CREDENTIALS=str(file)),
+        pytest.raises(Unavailable, match="the ledger cannot be used: DefaultCredentialsError"),
+    ):
+        Database("p", "relay")

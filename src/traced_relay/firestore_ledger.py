@@ -202,7 +202,11 @@ class FirestoreLedger:
             return [_row(found) for found in requests.find(query.limit(limit))]
 
     def abandoned(self, limit: int) -> list[Row]:
-        """Looks between the names of workers that live: what they run themselves is not even read."""
+        """
+        Looks between the names of workers that live: what they run themselves is not even read.
+
+        A worker that comes in just then may be taken for a dead one; `holder_of` knows better.
+        """
         with self._database.requests() as requests:
             rows: list[Row] = []
             alive = self._workers.alive(requests)

@@ -80,6 +80,32 @@ def test_a_call_that_a_signal_cuts_is_made_again_by_the_next_process(
                 assert relay.said("attempt.finished", attempt=1)[0]["reason"] == "interrupted"
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(180)
+def test_a_call_whose_process_was_killed_is_made_again_once_nobody_can_be_alive(
+    tmp_path: Path, firestore: FirestoreEmulator
+) -> None:
+    release = Event()
+
+    def hang(_: Arrived) -> Response:
+        release.wait(150)
+        return Response("late")
+
+    with Downstream(hang, 200) as downstream:
+        place = Place(tmp_path, downstream, firestore=firestore)
+        with place.queue:
+            who, call = place.bearer(REPORTS), {"url": f"{downstream.url}/reports", "idempotent": True}
+            with place.relay() as relay:
+                task_id = post(f"{place.url}/v1/tasks", call, **who).document["task_id"]
+                downstream.wait_for(1)
+                relay.kill()
+            with place.relay() as relay:
+                finished = relay.wait_for("task.finished", 120, task_id=task_id)
+                assert (finished["state"], finished["attempt_count"]) == ("succeeded", 2)
+                assert relay.said("attempt.finished", attempt=1)[0]["reason"] == "worker_lost"
+            release.set()
+
+
 SERVING = {
     "GOOGLE_CLOUD_PROJECT": "p",
     "CLOUD_TASKS_EMULATOR_HOST": "127.0.0.1:1",
