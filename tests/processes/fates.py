@@ -64,7 +64,7 @@ class Downstreams:
     """
     `/flaky` is busy twice, `/reset` hangs up twice, then both answer; `/slow` takes 1 to 3 s, `/hang` longer than that.
 
-    What came is kept by `Idempotency-Key`, and how often decides; the bodies are kept.
+    The bodies that came are kept by `Idempotency-Key`; how many there are is how often.
     """
 
     def __init__(self) -> None:

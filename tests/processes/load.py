@@ -46,8 +46,8 @@ class Load:
         shares = [fate.share for fate in FATES]
         fates = Random(self.seed).choices(FATES, shares, k=self.count)
         parts = [list(enumerate(fates))[part::CALLERS] for part in range(CALLERS)]
-        self._callers = [Thread(target=self._call, args=(part,)) for part in parts]
-        self._others = [Thread(target=self._steer), Thread(target=self._deliver_again)]
+        self._callers = [Thread(target=self._call, args=(part,), daemon=True) for part in parts]
+        self._others = [Thread(target=act, daemon=True) for act in (self._steer, self._deliver_again)]
         for thread in (*self._callers, *self._others):
             thread.start()
 

@@ -43,7 +43,7 @@ class SharedStore:
                 with self.away():
                     over.wait(self.seconds)
 
-        thread = Thread(target=run)
+        thread = Thread(target=run, daemon=True)
         thread.start()
         return thread
 
