@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+pytest.register_assert_rewrite("aftermath")
+
+
 @pytest.fixture
 def place(tmp_path: Path, downstream: Downstream) -> Iterator[Place]:
     made = Place(tmp_path, downstream.url)
