@@ -223,3 +223,8 @@ def test_its_entrypoint_starts_as_on_app_engine_with_its_own_ledger(
     workers = firestore.ledger(place.partition("/")[2], project="p")
     assert len(workers.heartbeats()) == 1
     workers.close()
+
+
+def test_its_cron_asks_the_relay_for_a_sweep_every_minute() -> None:
+    (job,) = yaml.safe_load((ROOT / "cron.yaml").read_text())["cron"]
+    assert (job["url"], job["schedule"], job["target"]) == ("/sweep", "every 1 minutes", APP["service"])

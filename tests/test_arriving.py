@@ -107,3 +107,11 @@ def test_a_wish_to_be_told_to_go_on_is_seen() -> None:
     arriving = Arriving()
     arriving.add(posted(b"/v1/tasks", 5).replace(b"\r\n\r\n", b"\r\nEXPECT: 100-Continue\r\n\r\n"))
     assert (arriving.stage, arriving.expects_continue) == ("body", True)
+
+
+@pytest.mark.parametrize(
+    "lengths", [b"0000000000000000005", b"5\r\nContent-Length: 5", b"5, 5", b"+5", b"5x", b"", b"0x5"]
+)
+def test_behind_a_length_that_two_readers_could_read_in_two_ways_nobody_reads_on(lengths: bytes) -> None:
+    sent = b"POST /v1/tasks HTTP/1.1\r\nContent-Length: %b\r\n\r\nhello" % lengths
+    assert Arriving().add(sent) == "part"

@@ -198,7 +198,7 @@ def test_a_closed_ledger_is_unavailable(ledger: Ledger) -> None:
         lambda: ledger.cut("w1", TASK_ID),
         lambda: ledger.stop("w1", []),
         lambda: ledger.holder_of(row()),
-        lambda: ledger.heartbeats(),
+        lambda: ledger.heartbeats({"w1"}),
     ):
         with pytest.raises(Unavailable, match="the ledger cannot be used"):
             ask()

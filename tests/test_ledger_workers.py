@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from traced_relay.ledger import Ledger
 
 
+WORKERS = {"w1", "w2", "w3"}
+
+
 def holder(ledger: Ledger, worker: str = "w1", task_id: str = TASK_ID) -> Holder:
     return ledger.holder_of(row(task_id=task_id, state="running", worker=worker))
 
@@ -30,10 +33,10 @@ def test_a_worker_lives_until_its_time_is_over(ledger: Ledger, clock: ManualCloc
     assert holder(ledger) is Holder.LOST
 
 
-def test_a_worker_that_stops_says_of_which_tasks_nothing_had_left(ledger: Ledger, clock: ManualClock) -> None:
+def test_a_worker_that_stops_says_of_which_attempts_nothing_had_left(ledger: Ledger, clock: ManualClock) -> None:
     ledger.keep_alive("w1", 15)
     ledger.keep_alive("w2", 15)
-    ledger.stop("w1", ["a", "b"])
+    ledger.stop("w1", ["a-0", "b-0"])
     assert [holder(ledger, task_id=task_id) for task_id in ("a", "b", "c", "")] == [
         *(Holder.STOPPED_UNSENT, Holder.STOPPED_UNSENT),
         *(Holder.STOPPED, Holder.STOPPED),
@@ -50,25 +53,25 @@ def test_a_worker_that_never_gave_a_sign_of_life_may_stop_too(ledger: Ledger) ->
 
 def test_who_has_stopped_does_not_come_back(ledger: Ledger, clock: ManualClock) -> None:
     ledger.keep_alive("w1", 15)
-    ledger.stop("w1", ["a"])
+    ledger.stop("w1", ["a-0"])
     clock.advance(5)
     ledger.keep_alive("w1", 15)
     assert (holder(ledger), holder(ledger, task_id="a")) == (Holder.STOPPED, Holder.STOPPED_UNSENT)
-    assert ledger.heartbeats() == {"w1": NOW}
+    assert ledger.heartbeats(WORKERS) == {"w1": NOW}
 
 
 def test_a_heartbeat_is_when_a_worker_was_last_seen(ledger: Ledger, clock: ManualClock) -> None:
-    assert ledger.heartbeats() == {}
+    assert ledger.heartbeats(WORKERS) == {}
     ledger.keep_alive("w1", 15)
     ledger.keep_alive("w2", 15)
     clock.advance(5)
     ledger.keep_alive("w1", 15)
-    assert ledger.heartbeats() == {"w1": NOW + 5, "w2": NOW}
+    assert ledger.heartbeats(WORKERS) == {"w1": NOW + 5, "w2": NOW}
 
 
 def test_workers_that_are_long_gone_are_forgotten(ledger: Ledger, clock: ManualClock) -> None:
     ledger.keep_alive("w1", 15)
-    ledger.stop("w2", ["a"])
+    ledger.stop("w2", ["a-0"])
     clock.advance(WORKERS_KEPT)
     ledger.keep_alive("w3", 15)
     ledger.expire(10)
@@ -76,7 +79,7 @@ def test_workers_that_are_long_gone_are_forgotten(ledger: Ledger, clock: ManualC
     clock.advance(16)
     ledger.keep_alive("w3", 15)
     ledger.expire(10)
-    assert ledger.heartbeats() == {"w3": NOW + WORKERS_KEPT + 16}
+    assert ledger.heartbeats(WORKERS) == {"w3": NOW + WORKERS_KEPT + 16}
     assert holder(ledger, "w2", "a") is Holder.LOST
 
 
@@ -97,7 +100,7 @@ def test_one_process_sees_what_became_of_the_worker_of_another(store: Store) -> 
     assert holder(other) is Holder.ALIVE
     other.cut("w1", "a")
     assert one.keep_alive("w1", 15) == ["a"]
-    one.stop("w1", [TASK_ID])
+    one.stop("w1", [f"{TASK_ID}-0"])
     assert holder(other) is Holder.STOPPED_UNSENT
 
 
@@ -125,4 +128,15 @@ def test_to_be_asked_to_cut_is_no_sign_of_life(ledger: Ledger, clock: ManualCloc
     clock.advance(15)
     ledger.cut("w1", "a")
     assert holder(ledger) is Holder.LOST
-    assert ledger.heartbeats() == {"w1": NOW}
+    assert ledger.heartbeats(WORKERS) == {"w1": NOW}
+
+
+def test_what_had_not_left_was_one_attempt_and_not_the_next_of_its_task(ledger: Ledger) -> None:
+    ledger.stop("w1", [f"{TASK_ID}-1"])
+    one, two = (row(state="running", worker="w1", attempt=number) for number in (1, 2))
+    assert (ledger.holder_of(one), ledger.holder_of(two)) == (Holder.STOPPED_UNSENT, Holder.STOPPED)
+
+
+def test_of_no_workers_nothing_is_known(ledger: Ledger) -> None:
+    ledger.keep_alive("w1", 15)
+    assert (ledger.heartbeats(()), ledger.heartbeats({"w2"})) == ({}, {})

@@ -69,7 +69,7 @@ def test_a_worker_lives_as_long_as_its_pulse_beats(clock: WatchedClock, ledger: 
     pulse.start()
     for beats in range(20):
         clock.wait_for_waits(beats + 1)
-        assert (holder(ledger), ledger.heartbeats()) == (Holder.ALIVE, {"w1": NOW + beats * BEAT})
+        assert (holder(ledger), ledger.heartbeats({"w1"})) == (Holder.ALIVE, {"w1": NOW + beats * BEAT})
         clock.advance(BEAT)
     pulse.stop()
 
@@ -135,7 +135,7 @@ def test_a_pulse_learns_what_was_cancelled_and_after_a_freeze_what_was_judged(
         ledger.insert(stored)
     delivery = Delivery(Dispatch("relay", "t"), "t", 1, None, trace_rewritten=False)
     with running.hold(cancelled, delivery) as one, running.hold(judged, delivery) as two:
-        ledger.cut("w1", cancelled.task_id)
+        ledger.cut("w1", cancelled.attempt_name)
         clock.wait_for_waits(1)
         clock.advance(BEAT)
         clock.wait_for_waits(2)

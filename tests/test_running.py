@@ -86,7 +86,7 @@ def test_of_others_calls_the_ledger_knows(running: RunningCalls, ledger: SqliteL
 def test_a_cancelled_call_is_cut_and_no_other(running: RunningCalls) -> None:
     other = attempted().model_copy(update={"task_id": "f" * 32})
     with running.hold(attempted(), DELIVERY) as guard, running.hold(other, DELIVERY) as left:
-        running.cut(TASK_ID)
+        running.cut(attempted().attempt_name)
         assert (guard.cut_for, left.cut_for) == ("cancelled", None)
 
 
@@ -148,7 +148,7 @@ def test_stopping_cuts_every_call_and_says_which_had_been_sent(
     with running.hold(attempted(1), DELIVERY) as sent, running.hold(attempted(2), DELIVERY) as unsent:
         sent.start_sending()
         clock.advance(7)
-        assert running.stop("SIGTERM") == [TASK_ID]
+        assert running.stop("SIGTERM") == [f"{TASK_ID}-2"]
         assert (sent.cut_for, unsent.cut_for) == ("interrupted", "interrupted")
     (stopping,) = said(records, "relay.stopping")
     assert (stopping["signal"], stopping["running"]) == ("SIGTERM", 2)

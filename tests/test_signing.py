@@ -120,7 +120,7 @@ def test_it_is_read_again_after_five_minutes(google: Callable[..., Google], cloc
 def test_old_keys_serve_on_while_google_is_away_and_it_is_asked_now_and_then(
     google: Callable[..., Google], clock: ManualClock
 ) -> None:
-    there = google(holding(OLD_KEY), 503, 403, holding(NEW_KEY))
+    there = google(holding(OLD_KEY), 503, 429, holding(NEW_KEY))
     there.secrets.of(NAME)
     clock.advance(86_400)
     assert [there.secrets.of(NAME) for _ in range(5)] == [(OLD_KEY,)] * 5
@@ -129,6 +129,16 @@ def test_old_keys_serve_on_while_google_is_away_and_it_is_asked_now_and_then(
     assert (there.secrets.of(NAME), len(there.asked)) == ((OLD_KEY,), 3)
     clock.advance(ASK_AGAIN_AFTER)
     assert there.secrets.of(NAME) == (NEW_KEY,)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_keys_that_were_withdrawn_sign_nothing_more(
+    google: Callable[..., Google], clock: ManualClock, status: int
+) -> None:
+    there = google(holding(OLD_KEY), status)
+    there.secrets.of(NAME)
+    clock.advance(86_400)
+    assert str(there.refusal()) == f"no signing secret: Secret Manager answers {status} for {NAME}"
 
 
 def test_without_any_key_it_is_asked_again_soon(google: Callable[..., Google], clock: ManualClock) -> None:

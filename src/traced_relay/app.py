@@ -14,7 +14,7 @@ from traced_relay import border, documents, listing, openapi, problems, strict_j
 from traced_relay.arriving import MAX_DISPATCH, MAX_REQUEST
 from traced_relay.callbacks import callback_id
 from traced_relay.doors import DISPATCH, PRINCIPAL
-from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, NotFound, RelayError, Unavailable
+from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, NotAuthorized, NotFound, RelayError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -133,7 +133,10 @@ class Api:
         return self._document(self._steering.cancel(row, _principal().name), 200 if row.state == "cancelled" else 202)
 
     def redrive(self, task_id: str) -> Response:
-        return self._document(self._steering.redrive(self._row(task_id), _principal().name), 202)
+        row, principal = self._row(task_id), _principal()
+        if not (principal.is_operator or (principal.may_use_queue(row.queue) and principal.may_call(row.rule or ""))):
+            raise NotAuthorized("you may not make this call any more", status=403, reason="not_allowed")
+        return self._document(self._steering.redrive(row, principal.name), 202)
 
     def resend_callback(self, task_id: str) -> Response:
         return self._document(self._steering.resend_callback(self._row(task_id), _principal().name), 202)
@@ -150,9 +153,13 @@ class Api:
         return row
 
     def _document(self, row: Row, status: int) -> Response:
-        seen, callback = self._ledger.heartbeats(), self._callbacks([row])
+        seen, callback = self._seen([row]), self._callbacks([row])
         document = documents.status(row, self._links(), **self._context(row, seen, callback))
         return _answer(document, status)
+
+    def _seen(self, rows: Sequence[Row]) -> Mapping[str, float]:
+        """When those who run any of the rows were last seen."""
+        return self._ledger.heartbeats({row.worker for row in rows if row.worker is not None})
 
     def _callbacks(self, rows: Sequence[Row]) -> Mapping[str, Row]:
         """The callbacks of those of the rows that want one, by their ids."""
@@ -172,7 +179,7 @@ class Api:
         selection, limit = listing.read(request.args.items(multi=True), caller=caller, now=self._clock.now())
         rows = self._ledger.select(selection, limit + 1)
         shown, links = rows[:limit], self._links()
-        seen, callbacks = self._ledger.heartbeats(), self._callbacks(shown)
+        seen, callbacks = self._seen(shown), self._callbacks(shown)
         return _answer(
             {
                 "tasks": [documents.summary(row, links, **self._context(row, seen, callbacks)) for row in shown],

@@ -66,6 +66,8 @@ class Arriving:
         if b"\r\ntransfer-encoding:" in head:
             return "body" if _CHUNKED.search(head) else "part"
         announced = _LENGTH.search(head)
+        if head.count(b"\r\ncontent-length:") != (announced is not None):
+            return "part"  # twice, or no number that a body could have: nobody may read on behind it
         length = int(announced[1]) if announced else 0
         self._end = self._chunk + length
         return "part" if length > self._most else "body"

@@ -91,6 +91,7 @@ class Assembly:
         )
         self._pulse = Pulse(self.ledger, self._worker.id, self._clock, self._running)
         self._has_console = has_console
+        self._is_started = False
         self._steps = self._make_steps()
         self._sweeper = self._make_sweeper()
         every = None if settings.has_cron else settings.rules.sweep_every
@@ -132,8 +133,24 @@ class Assembly:
         )
 
     def _make_api(self) -> Api:
+        settings, policy = self._settings, self._make_policy()
+        readiness = Readiness(self._clock, self.ledger, lambda: self._cloud_tasks.see(settings.call_queues[0]))
+        return Api(
+            enqueuer=self._make_enqueuer(policy),
+            relay=self._make_relay(policy),
+            steering=Steering(ledger=self.ledger, steps=self._steps, clock=self._clock, cut=self._cut),
+            sweeper=self._sweeper,
+            ledger=self.ledger,
+            journal=self._journal,
+            clock=self._clock,
+            retention=settings.rules.retention,
+            is_ready=readiness.is_ready,
+            links=lambda: self._links(self._origin()),
+        )
+
+    def _make_policy(self) -> Policy:
         settings, rules = self._settings, self._settings.rules
-        policy = Policy(
+        return Policy(
             queues=settings.call_queues,
             downstreams=rules.downstreams,
             retry=rules.retry,
@@ -147,17 +164,22 @@ class Assembly:
                 for listed in rules.callbacks
             ],
         )
-        enqueuer = Enqueuer(
+
+    def _make_enqueuer(self, policy: Policy) -> Enqueuer:
+        worker = self._settings.rules.worker
+        return Enqueuer(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
             journal=self._journal,
             tracer=self._tracer,
             clock=self._clock,
             policy=policy,
-            direct_account=rules.worker.service_account or f"{settings.project}@appspot.gserviceaccount.com",
+            direct_account=worker.service_account or f"{self._settings.project}@appspot.gserviceaccount.com",
             origin=self._origin,
         )
-        relay = Relay(
+
+    def _make_relay(self, policy: Policy) -> Relay:
+        return Relay(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
             sender=self._sender,
@@ -172,26 +194,13 @@ class Assembly:
             signing_keys=self._signing.of,
             origin=self._origin,
         )
-        readiness = Readiness(self._clock, self.ledger, lambda: self._cloud_tasks.see(settings.call_queues[0]))
-        return Api(
-            enqueuer=enqueuer,
-            relay=relay,
-            steering=Steering(ledger=self.ledger, steps=self._steps, clock=self._clock, cut=self._cut),
-            sweeper=self._sweeper,
-            ledger=self.ledger,
-            journal=self._journal,
-            clock=self._clock,
-            retention=rules.retention,
-            is_ready=readiness.is_ready,
-            links=lambda: self._links(self._origin()),
-        )
 
-    def _cut(self, worker: str, task_id: str) -> None:
+    def _cut(self, worker: str, attempt_name: str) -> None:
         """End a call that is out, here at once, elsewhere with that worker's next sign of life."""
         if worker == self._worker.id:
-            self._running.cut(task_id)
+            self._running.cut(attempt_name)
         else:
-            self.ledger.cut(worker, task_id)
+            self.ledger.cut(worker, attempt_name)
 
     def _links(self, origin: str) -> Links:
         return Links(origin, self._settings.project, f"{origin}/console" if self._has_console else None)
@@ -218,6 +227,7 @@ class Assembly:
                 raise InvalidSettings(f"no Google credentials: {str(exc).splitlines()[0]}") from exc
 
     def start(self) -> None:
+        self._is_started = True
         self._pulse.start()
         self._running.start()
         self._sweeps.start()
@@ -240,9 +250,11 @@ class Assembly:
         self._running.cut_all()
 
     def close(self) -> None:
+        self._sweeper.stop()
+        if self._is_started:
+            self.interrupt("close")
         self._sweeps.stop()
         self._pulse.stop()
-        self.interrupt("close")
         self._sender.close()
         self._signing.close()
         self._cloud_tasks.close()

@@ -123,7 +123,7 @@ def _callback(row: Row, callback: Row | None) -> dict[str, Any]:
     last = callback.attempts[-1].reason if callback.attempts else None
     return {
         "state": _CALLBACK_STATES.get(callback.state, _PENDING),
-        "attempt_count": callback.attempt,
+        "attempt_count": callback.started,
         "next_attempt_at": _time(callback.next_attempt_at),
         "reason": callback.reason or last,
     }

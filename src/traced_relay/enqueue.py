@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT = 600.0
 MAX_URL_DIRECT = 2083
+_logger = logging.getLogger(__name__)
 _WITH_BODY = ("POST", "PUT", "PATCH")
 
 
@@ -89,8 +92,9 @@ class Enqueuer:
         Take on the call that *document* asks for.
 
         The same *principal*, *key* and document give the same task. InvalidCall,
-        Unavailable or EnqueueFailed mean that nothing was taken on; only with a
-        *key* may a task still come of it, the very one that asking again gives.
+        Unavailable or EnqueueFailed mean that nothing was taken on, unless the
+        ledger went away before it could be taken back; with a *key* a task may
+        still come of it, the very one that asking again gives.
         """
         plan = self._plan(border.enqueue_request(document), document, principal, key)
         if plan.request.route == "direct":
@@ -100,11 +104,20 @@ class Enqueuer:
         task_name = self._cloud_tasks.task_name(plan.queue, f"{plan.task_id}-1")
         with tracing.sending(self._tracer, plan.queue, plan.task_id, task_name=task_name):
             row = self._new_row(plan, principal)
-            if not self._ledger.insert(row):
+            if not self._insert(row, can_be_asked_again=key is not None):
                 tracing.refuse()
                 raise Unavailable("the same call is being enqueued at this moment")
-            self._create_task(row, can_be_asked_again=key is not None)
+            row = self._create_task(row, can_be_asked_again=key is not None, is_fresh=True)
         return self._receipt(row)
+
+    def _insert(self, row: Row, *, can_be_asked_again: bool) -> bool:
+        try:
+            return self._ledger.insert(row)
+        except Unavailable:
+            if not can_be_asked_again:
+                with suppress(Unavailable):
+                    self._ledger.remove(row)  # it may have been written, and only the answer lost
+            raise
 
     def _new_row(self, plan: _Plan, principal: Principal) -> Row:
         headers = tracing.task_headers()
@@ -127,39 +140,57 @@ class Enqueuer:
             next_attempt_at=plan.at or now,
         )
 
-    def _create_task(self, row: Row, *, can_be_asked_again: bool) -> None:
+    def _create_task(self, row: Row, *, can_be_asked_again: bool, is_fresh: bool) -> Row:
         """
-        Create the first task and note it.
+        Create the first task and note it; the row as it is then.
 
         If that fails the row is taken back, so that nothing comes of it; with a
         key it stays, for whoever asks again to find it and its task.
         """
         try:
-            self._cloud_tasks.create(
-                queue=row.queue,
-                task_id=row.task_id,
-                attempt=1,
-                at=row.schedule_time if row.schedule_time > row.created_at else None,
-                timeout=row.call.timeout,
-                headers=tracing.task_headers(tracing.parent_context(row.carrier)),
-            )
+            is_new = self._create(row)
+            while is_fresh and not is_new and not self._cloud_tasks.exists(self._task_name(row)):
+                row, is_new = self._renamed(row)
         except (Unavailable, EnqueueFailed):
             if can_be_asked_again or self._ledger.remove(row):
                 raise
             # The task was made all the same, and is being worked on.
-        self._ledger.note(row.task_id, 1)
-        self._journal.enqueued(row, self._cloud_tasks.task_name(row.queue, f"{row.task_id}-1"))
+        try:
+            self._ledger.note(row.task_id, row.awaited)
+        except Unavailable as exc:
+            _logger.warning("that the task of %s is made is left to the sweep to note: %s", row.task_id, exc)
+        self._journal.enqueued(row, self._task_name(row))
+        return row
+
+    def _create(self, row: Row) -> bool:
+        return self._cloud_tasks.create(
+            queue=row.queue,
+            task_id=row.task_id,
+            attempt=row.awaited,
+            at=row.schedule_time if row.schedule_time > row.created_at else None,
+            timeout=row.call.timeout,
+            headers=tracing.task_headers(tracing.parent_context(row.carrier)),
+        )
+
+    def _renamed(self, row: Row) -> tuple[Row, bool]:
+        """Cloud Tasks holds the name of a gone task back for days: a key that outlived its row gets the next one."""
+        renamed = row.model_copy(update={"awaited": row.awaited + 1, "revision": row.revision + 1})
+        if not self._ledger.replace(renamed):
+            raise Unavailable("the same call is being enqueued at this moment")
+        return renamed, self._create(renamed)
+
+    def _task_name(self, row: Row) -> str:
+        return self._cloud_tasks.task_name(row.queue, f"{row.task_id}-{row.awaited if row.attempt == 0 else 1}")
 
     def _repeated(self, row: Row, plan: _Plan) -> Receipt:
         if row.fingerprint != plan.fingerprint:
             raise _key_used_before()
-        if row.noted_attempt < 1 and row.state == "queued":
-            self._create_task(row, can_be_asked_again=True)
+        if row.noted_attempt < row.awaited and row.state == "queued":
+            self._create_task(row, can_be_asked_again=True, is_fresh=False)
         return self._receipt(row)
 
     def _receipt(self, row: Row) -> Receipt:
-        task_name = self._cloud_tasks.task_name(row.queue, f"{row.task_id}-1")
-        return Receipt(row.task_id, task_name, row.queue, row.state, row.trace_id, row.schedule_time)
+        return Receipt(row.task_id, self._task_name(row), row.queue, row.state, row.trace_id, row.schedule_time)
 
     def _enqueue_direct(self, plan: _Plan, key: str | None) -> Receipt:
         """Let Cloud Tasks make the call itself: its delivery, its retries, and no row; only a key is remembered."""

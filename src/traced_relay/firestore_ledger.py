@@ -24,7 +24,7 @@ from traced_relay.rows import ENDED
 from traced_relay.stored_rows import columns_of, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from traced_relay.clock import Clock
     from traced_relay.firestore_requests import Requests
@@ -226,8 +226,8 @@ class FirestoreLedger:
     def keep_alive(self, worker: str, seconds: float) -> list[str]:
         return self._workers.keep_alive(worker, seconds)
 
-    def cut(self, worker: str, task_id: str) -> None:
-        self._workers.cut(worker, task_id)
+    def cut(self, worker: str, attempt_name: str) -> None:
+        self._workers.cut(worker, attempt_name)
 
     def stop(self, worker: str, unsent: Sequence[str]) -> None:
         self._workers.stop(worker, unsent)
@@ -235,8 +235,8 @@ class FirestoreLedger:
     def holder_of(self, row: Row) -> Holder:
         return self._workers.holder_of(row)
 
-    def heartbeats(self) -> dict[str, float]:
-        return self._workers.heartbeats()
+    def heartbeats(self, workers: Collection[str]) -> dict[str, float]:
+        return self._workers.heartbeats(workers)
 
     def expire(self, limit: int) -> int:
         """Keys and workers whose time is over are forgotten with the rows."""

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from google.cloud.firestore import ArrayRemove, ArrayUnion
 
 from traced_relay import firestore_queries as queries
+from traced_relay.errors import Unavailable
 from traced_relay.firestore_queries import document
 from traced_relay.machine import Holder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from traced_relay.firestore_requests import Database, Requests
     from traced_relay.rows import Row
@@ -38,20 +39,20 @@ class Workers:
                     "cuts": [],
                 }
                 batch.create(own, sign)
-                requests.commit(batch)
+                _must(requests.commit(batch))
                 return []
             cuts: list[str] = found.get("cuts")
             changes = {} if found.get("stopped") else {"seen_at": self._database.stamp(), "seconds": seconds}
             changes |= {"cuts": ArrayRemove(cuts)} if cuts else {}
             if changes:
                 batch.update(own, changes)
-                requests.commit(batch)
+                _must(requests.commit(batch))
             return cuts
 
-    def cut(self, worker: str, task_id: str) -> None:
+    def cut(self, worker: str, attempt_name: str) -> None:
         with self._database.requests() as requests:
             batch = self._database.client.batch()
-            batch.update(document(self.documents, worker), {"cuts": ArrayUnion([task_id])})
+            batch.update(document(self.documents, worker), {"cuts": ArrayUnion([attempt_name])})
             requests.commit(batch)
 
     def stop(self, worker: str, unsent: Sequence[str]) -> None:
@@ -74,7 +75,7 @@ class Workers:
         if found is None:
             return Holder.LOST
         if found.get("stopped"):
-            return Holder.STOPPED_UNSENT if row.task_id in found.get("unsent") else Holder.STOPPED
+            return Holder.STOPPED_UNSENT if row.attempt_name in found.get("unsent") else Holder.STOPPED
         return Holder.ALIVE if self._is_alive(found) else Holder.LOST
 
     def alive(self, requests: Requests) -> list[str]:
@@ -85,9 +86,14 @@ class Workers:
     def _is_alive(self, worker: Any) -> bool:
         return bool(worker.get("seen_at").timestamp() + worker.get("seconds") > self._database.now(worker))
 
-    def heartbeats(self) -> dict[str, float]:
+    def heartbeats(self, workers: Collection[str]) -> dict[str, float]:
+        if not workers:
+            return {}
         with self._database.requests() as requests:
-            return {
-                found.id: found.get("seen_at").timestamp()
-                for found in requests.find(self.documents.select(["seen_at"]))
-            }
+            found = requests.read([document(self.documents, worker) for worker in workers], ("seen_at",))
+            return {name: worker.get("seen_at").timestamp() for name, worker in found.items()}
+
+
+def _must(is_written: bool) -> None:
+    if not is_written:
+        raise Unavailable("the worker's document was changed at the same moment")

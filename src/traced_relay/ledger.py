@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from traced_relay.machine import Holder
     from traced_relay.rows import Row
@@ -103,20 +103,20 @@ class Ledger(Protocol):
         """
         Let *worker* hold what it runs for the given *seconds* from now, unless it has stopped.
 
-        Answers with the tasks that it was asked to cut, once.
+        Answers with the attempts that it was asked to cut, by their names, once.
         """
 
-    def cut(self, worker: str, task_id: str) -> None:
-        """Ask *worker* to end its call of that task; it learns of it at its next sign of life."""
+    def cut(self, worker: str, attempt_name: str) -> None:
+        """Ask *worker* to end the call of that attempt; it learns of it at its next sign of life."""
 
     def stop(self, worker: str, unsent: Sequence[str]) -> None:
-        """Note that *worker* works no more, and of which of its tasks nothing had been sent yet."""
+        """Note that *worker* works no more, and of which attempts (by name) nothing had been sent yet."""
 
     def holder_of(self, row: Row) -> Holder:
         """What became of the worker that runs *row*, by this ledger's clock."""
 
-    def heartbeats(self) -> dict[str, float]:
-        """When each worker was last seen, in seconds since the epoch."""
+    def heartbeats(self, workers: Collection[str]) -> dict[str, float]:
+        """When each of the *workers* was last seen, in seconds since the epoch; those that are known."""
 
     def expire(self, limit: int) -> int:
         """Forget up to *limit* rows whose time is over; how many there were."""

@@ -97,18 +97,28 @@ def _paths() -> dict[str, Any]:
                 parameters=[_parameter("task_id", "path", {"type": "string"}, required=True)],
             )
         },
-        **{
-            f"/v1/tasks/{{task_id}}:{verb}": {
-                "post": _operation(
-                    verb.replace("-", "_"),
-                    summary,
-                    answers,
-                    problems=(404, 409, *_REFUSED),
-                    parameters=[_parameter("task_id", "path", {"type": "string"}, required=True)],
-                )
-            }
-            for verb, summary, answers in _VERBS
-        },
+        **_verbs(),
+        **_service(),
+    }
+
+
+def _verbs() -> dict[str, Any]:
+    return {
+        f"/v1/tasks/{{task_id}}:{verb}": {
+            "post": _operation(
+                verb.replace("-", "_"),
+                summary,
+                answers,
+                problems=(404, 409, *_REFUSED),
+                parameters=[_parameter("task_id", "path", {"type": "string"}, required=True)],
+            )
+        }
+        for verb, summary, answers in _VERBS
+    }
+
+
+def _service() -> dict[str, Any]:
+    return {
         "/health": {"get": _open("health", "Whether the process lives", {200: ("It does", "Health")})},
         "/ready": {
             "get": _open(

@@ -111,8 +111,11 @@ class Relay:
                 break
             except Changed:
                 continue  # what the row is now decides
-        self._journal.deferred(dispatch, reason=HELD, detail="another delivery works on it", row=row)
-        return Answer(AGAIN, row, HELD)
+        reason = self._running.refusal() or HELD
+        self._journal.deferred(
+            dispatch, reason=reason, detail="another delivery works on it, or none any more", row=row
+        )
+        return Answer(AGAIN, row, reason)
 
     def _work(self, row: Row, delivery: Delivery) -> Answer:
         step = self._arrive(row, delivery)

@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 
     from traced_relay.clock import Clock
 
+AGAIN_AFTER = 1.0
+LAST_MOMENT = 0.5
+
 _logger = logging.getLogger(__name__)
 
 
 class Rhythm:
     """
-    Calls *beat* every so many *seconds*, *at_once* or after the first of them; what fails is tried at the next.
+    Calls *beat* every so many *seconds*, *at_once* or after the first of them.
 
+    What fails is tried again after a second, if the next is not due before.
     Without *seconds* there is no other than the one at once.
     """
 
@@ -39,30 +43,40 @@ class Rhythm:
         self._thread.start()
 
     def stop(self) -> None:
-        """No further beat; waits for the one that is being made."""
+        """No further beat; one that is being made has a moment left to end."""
         with self._stop:
             self._stopped = True
             self._stop.notify_all()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(LAST_MOMENT)
 
     def _run(self) -> None:
-        if self._at_once:
-            self._try()
-        while self._has_waited():
-            self._try()
+        begun = self._clock.monotonic()
+        done = self._try() if self._at_once else True
+        while self._has_waited(begun, done=done):
+            begun = self._clock.monotonic()
+            done = self._try()
 
-    def _has_waited(self) -> bool:
-        """Whether it is time for a beat; False once there shall be none."""
+    def _has_waited(self, begun: float, *, done: bool) -> bool:
+        """Whether it is time for the beat after that which has *begun* then; False once there shall be none."""
         with self._stop:
             if not self._stopped:
-                self._clock.wait(self._stop, self._seconds)
+                self._clock.wait(self._stop, self._pause(begun, done=done))
             return not self._stopped
 
-    def _try(self) -> None:
+    def _pause(self, begun: float, *, done: bool) -> float | None:
+        if self._seconds is None:
+            return None if done else AGAIN_AFTER
+        left = max(0.0, begun + self._seconds - self._clock.monotonic())
+        return left if done else min(left, AGAIN_AFTER)
+
+    def _try(self) -> bool:
         try:
             self._beat()
         except RelayError as exc:
             _logger.warning("%s: %s", self._name, exc)
         except Exception:
             _logger.exception("%s failed", self._name)  # and is tried again: nobody else would
+        else:
+            return True
+        return False

@@ -114,6 +114,11 @@ class Row(Stored):
         return max(0, self.started - 1)
 
     @property
+    def attempt_name(self) -> str:
+        """The last attempt started, by a name that no other attempt has."""
+        return f"{self.task_id}-{self.attempt}"
+
+    @property
     def wants_callback(self) -> bool:
         """Whether somebody is to be told of the end that this round came to."""
         return self.call.callback is not None and self.state in self.call.callback.on

@@ -8,11 +8,12 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from traced_relay.errors import Unavailable
 from traced_relay.machine import Holder, Said
 from traced_relay.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from traced_relay.clock import Clock
     from traced_relay.dispatch import Delivery
@@ -38,7 +39,9 @@ class RunningCalls:
     """
     At most *capacity* at once; each says that it lives *heartbeat* seconds after the last time it did.
 
-    *worker* is the name under which the *ledger* has them.
+    *worker* is the name under which the *ledger* has them, `lease_until` the
+    moment from which on others may judge them, by the clock's monotonic time;
+    `renew` puts it off, or raises Unavailable.
     """
 
     def __init__(
@@ -51,9 +54,11 @@ class RunningCalls:
         self._capacity = capacity
         self._heartbeat = heartbeat
         self._watch = Watch(clock)
-        self._calls: dict[tuple[str, int], _Call] = {}
+        self._calls: dict[str, _Call] = {}
         self._lock = Lock()
         self._is_stopping = False
+        self.lease_until = float("inf")
+        self.renew: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         self._watch.start()
@@ -62,18 +67,27 @@ class RunningCalls:
         """Why no further call can be taken on; None if one can."""
         if self._is_stopping:
             return "stopping"
+        if self._clock.monotonic() > self.lease_until and not self._is_renewed():
+            return "unavailable"
         return "capacity" if len(self._calls) >= self._capacity else None
+
+    def _is_renewed(self) -> bool:
+        try:
+            self.renew()
+        except Unavailable:
+            return False
+        return True
 
     def holder_of(self, row: Row) -> Holder:
         """What became of whoever runs *row*: of calls of its own this process knows best."""
         if row.worker != self._worker:
             return self._ledger.holder_of(row)
-        return Holder.ALIVE if (row.task_id, row.attempt) in self._calls else Holder.LOST
+        return Holder.ALIVE if row.attempt_name in self._calls else Holder.LOST
 
     @contextmanager
     def hold(self, row: Row, delivery: Delivery) -> Iterator[Guard]:
         """Watch the call of *row* while what is inside makes it; AlreadyHeld if somebody here does that already."""
-        key, started = (row.task_id, row.attempt), self._clock.monotonic()
+        key, started = row.attempt_name, self._clock.monotonic()
         beat = partial(self._beat, row, delivery, started)
         with self._watch.over(row.call.timeout, every=self._heartbeat, beat=beat) as guard:
             with self._lock:
@@ -86,12 +100,12 @@ class RunningCalls:
                 with self._lock:
                     del self._calls[key]
 
-    def cut(self, task_id: str) -> None:
-        """End the call of that task, if it is out: it was cancelled."""
-        self._cut([call for call in self._out() if call.row.task_id == task_id])
+    def cut(self, attempt_name: str) -> None:
+        """End the call of that attempt, if it is out: it was cancelled."""
+        self._cut([call for call in self._out() if call.row.attempt_name == attempt_name])
 
     def cut_judged(self) -> None:
-        """End what somebody else has judged while this process could not be seen to live."""
+        """End what somebody else has cancelled, or has judged while this process could not be seen to live."""
         out = self._out()
         stored = self._ledger.get_many([call.row.task_id for call in out]) if out else {}
         self._cut([call for call in out if not _is_still(call.row, stored.get(call.row.task_id))])
@@ -106,7 +120,8 @@ class RunningCalls:
 
     def stop(self, signal: str) -> list[str] | None:
         """
-        Let every call count as cut, and say so; the ids of those of which nothing had been sent, None the second time.
+        Let every call count as cut, and say so; the names of those attempts of which nothing had been sent, None the
+        second time.
 
         What becomes of them is for the next delivery to judge. The connections are
         left for `cut_all`: all those threads, once awake, would keep this one from saying anything.
@@ -121,7 +136,7 @@ class RunningCalls:
         for call in cut:
             fields = {"elapsed_ms": self._ms_since(call.started), "request_sent": call.guard.was_sent}
             self._journal.step(Said("attempt.interrupted", fields), call.row, call.delivery)
-        return [call.row.task_id for call in cut if not call.guard.was_sent]
+        return [call.row.attempt_name for call in cut if not call.guard.was_sent]
 
     def cut_all(self) -> None:
         """Wake whoever still waits for an answer."""

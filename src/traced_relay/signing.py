@@ -29,6 +29,7 @@ Connect = Callable[[], requests.Session]
 GOOGLE = "https://secretmanager.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 TIMEOUT = 5.0  # seconds for one request
+_NOT_OURS = (400, 403, 404)  # 400: a version that was disabled or destroyed
 FRESH_FOR = 300.0
 ASK_AGAIN_AFTER = 30.0
 ASK_AGAIN_AFTER_NOTHING = 2.0  # so that all who wait for a source that is away do not wait one after another
@@ -41,6 +42,10 @@ def google_session() -> requests.Session:
     credentials, _ = default(scopes=[SCOPE])
     session: requests.Session = make(credentials, refresh_timeout=TIMEOUT)
     return session
+
+
+class _Withdrawn(IdentityFailed):
+    """Google says that there is no such secret, or not for us: what was known of it counts no more."""
 
 
 @dataclass
@@ -58,7 +63,7 @@ class SigningSecrets:
     Hands out keys by where they are, text or a name in Secret Manager.
 
     A name is read again after five minutes; old keys serve on while that is
-    being done, and while Google is away.
+    being done, and while Google is away, but not once it says no.
     """
 
     def __init__(self, clock: Clock, *, connect: Connect = google_session, url: str = GOOGLE) -> None:
@@ -99,6 +104,9 @@ class SigningSecrets:
         try:
             kept.keys = self._read(name)
             kept.read_at = self._clock.monotonic()
+        except _Withdrawn:
+            kept.keys = ()
+            raise
         except IdentityFailed:
             if not kept.keys:
                 raise
@@ -112,7 +120,8 @@ class SigningSecrets:
         except (GoogleAuthError, OSError, LookupError, ValueError) as exc:  # google-auth lets a KeyError through
             raise IdentityFailed(f"no signing secret: {name} is out of reach") from exc
         if answer.status_code != requests.codes.ok:
-            raise IdentityFailed(f"no signing secret: Secret Manager answers {answer.status_code} for {name}")
+            kind = _Withdrawn if answer.status_code in _NOT_OURS else IdentityFailed
+            raise kind(f"no signing secret: Secret Manager answers {answer.status_code} for {name}")
         return _keys_in(answer, name)
 
     def _connected(self) -> requests.Session:

@@ -14,7 +14,7 @@ from traced_relay.machine import Holder
 from traced_relay.stored_rows import columns_of, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from traced_relay.clock import Clock
@@ -49,7 +49,8 @@ CREATE TABLE IF NOT EXISTS workers (
     worker TEXT PRIMARY KEY, seen_at REAL NOT NULL, alive_until REAL NOT NULL, unsent TEXT
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cuts (
-    worker TEXT NOT NULL REFERENCES workers ON DELETE CASCADE, task_id TEXT NOT NULL, PRIMARY KEY (worker, task_id)
+    worker TEXT NOT NULL REFERENCES workers ON DELETE CASCADE, attempt_name TEXT NOT NULL,
+    PRIMARY KEY (worker, attempt_name)
 ) WITHOUT ROWID;
 """
 _STORED = "document, noted_attempt, callback_ended_at"
@@ -202,14 +203,14 @@ class SqliteLedger:
                 " SET seen_at = excluded.seen_at, alive_until = excluded.alive_until WHERE unsent IS NULL",
                 (worker, now, now + seconds),
             )
-            asked = db.execute("SELECT task_id FROM cuts WHERE worker = ?", (worker,)).fetchall()
+            asked = db.execute("SELECT attempt_name FROM cuts WHERE worker = ?", (worker,)).fetchall()
             db.execute("DELETE FROM cuts WHERE worker = ?", (worker,))
-            return [task_id for (task_id,) in asked]
+            return [attempt_name for (attempt_name,) in asked]
 
-    def cut(self, worker: str, task_id: str) -> None:
+    def cut(self, worker: str, attempt_name: str) -> None:
         with self._transaction() as db:
             asked = "INSERT INTO cuts SELECT worker, ? FROM workers WHERE worker = ? ON CONFLICT DO NOTHING"
-            db.execute(asked, (task_id, worker))
+            db.execute(asked, (attempt_name, worker))
 
     def stop(self, worker: str, unsent: Sequence[str]) -> None:
         now = self._clock.now()
@@ -228,12 +229,14 @@ class SqliteLedger:
             return Holder.LOST
         alive_until, unsent = found
         if unsent is not None:
-            return Holder.STOPPED_UNSENT if row.task_id in json.loads(unsent) else Holder.STOPPED
+            return Holder.STOPPED_UNSENT if row.attempt_name in json.loads(unsent) else Holder.STOPPED
         return Holder.ALIVE if alive_until > self._clock.now() else Holder.LOST
 
-    def heartbeats(self) -> dict[str, float]:
+    def heartbeats(self, workers: Collection[str]) -> dict[str, float]:
+        marks = ", ".join("?" * len(workers))
         with self._lock, _mapped_errors():
-            return dict(self._db.execute("SELECT worker, seen_at FROM workers").fetchall())
+            query = f"SELECT worker, seen_at FROM workers WHERE worker IN ({marks})"  # noqa: S608
+            return dict(self._db.execute(query, tuple(workers)).fetchall())
 
     def expire(self, limit: int) -> int:
         over = "SELECT task_id FROM tasks WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"

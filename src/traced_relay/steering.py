@@ -28,7 +28,7 @@ class Steering:
     Each verb takes a row as somebody has just seen it, and gives it back as it is afterwards.
 
     InvalidCall (409) says that its state does not allow that. *cut* ends a call
-    that a worker has out: its id and the task's are the arguments.
+    that a worker has out: the worker's id and the attempt's name are the arguments.
     """
 
     def __init__(self, *, ledger: Ledger, steps: Steps, clock: Clock, cut: Callable[[str, str], None]) -> None:
@@ -50,7 +50,7 @@ class Steering:
 
         before, after = self._change(row, cancelled)
         if before.worker is not None:
-            self._cut(before.worker, before.task_id)
+            self._end_call(before.worker, before.attempt_name)
         return after
 
     def redrive(self, row: Row, actor: str) -> Row:
@@ -93,6 +93,12 @@ class Steering:
             self._follow(step, after)
             return row, after
         raise Unavailable("the task changes faster than it can be changed")
+
+    def _end_call(self, worker: str, attempt_name: str) -> None:
+        try:
+            self._cut(worker, attempt_name)
+        except Unavailable as exc:
+            _logger.warning("%s is cut when its worker next looks by itself: %s", attempt_name, exc)
 
     def _follow(self, step: Step, row: Row) -> None:
         """What was committed holds; tasks that could not be made or taken away now are seen to by the sweep."""

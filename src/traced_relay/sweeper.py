@@ -63,7 +63,12 @@ class Sweeper:
         self._holder_of = holder_of
         self._grace = grace
         self._lock = Lock()
+        self._is_stopping = False
         self._reached: tuple[float, str] | None = None
+
+    def stop(self) -> None:
+        """Let a sweep that is being made end with the row it is at."""
+        self._is_stopping = True
 
     def sweep(self) -> None:
         """Unavailable and EnqueueFailed leave what is left to the next one."""
@@ -71,15 +76,18 @@ class Sweeper:
             until, found = self._clock.monotonic() + LONGEST, _Found()
             self._judge_abandoned(found, until)
             self._look_at_overdue(found, until)
-            while self._ledger.expire(AT_ONCE) == AT_ONCE and self._clock.monotonic() < until:
+            while self._ledger.expire(AT_ONCE) == AT_ONCE and self._goes_on(until):
                 pass
             self._say(found)
 
+    def _goes_on(self, until: float) -> bool:
+        return not self._is_stopping and self._clock.monotonic() < until
+
     def _judge_abandoned(self, found: _Found, until: float) -> None:
         """End the attempts of workers that are gone, as the redelivery would that may be long in coming."""
-        while self._clock.monotonic() < until:
+        while self._goes_on(until):
             rows = self._ledger.abandoned(AT_ONCE)
-            judged = [self._judge(row, found) for row in rows]
+            judged = [self._goes_on(until) and self._judge(row, found) for row in rows]
             if len(rows) < AT_ONCE or not any(judged):
                 return
 
@@ -88,7 +96,11 @@ class Sweeper:
         if holder is Holder.ALIVE:  # thawed, or back with the ledger, since it was looked for
             return False
         step = machine.lose(row, holder, now=self._clock.now(), random=self._random)
-        is_judged = self._apply(step, row)
+        try:
+            is_judged = self._apply(step, row)
+        except EnqueueFailed as exc:  # judged it is; its next task is for a sweep that finds the queue
+            _logger.warning("the next task of %s could not be made: %s", row.task_id, exc)
+            is_judged = True
         found.workers_lost += is_judged and holder is Holder.LOST
         return is_judged
 
@@ -97,7 +109,7 @@ class Sweeper:
         before = self._clock.now() - self._grace
         while rows := self._ledger.overdue(before, AT_ONCE, after=self._reached):
             for row in rows:
-                if self._clock.monotonic() >= until:
+                if not self._goes_on(until):
                     return
                 try:
                     found.recovered += self._look_at(row)
@@ -114,6 +126,7 @@ class Sweeper:
                 self._journal.enqueued(row, name)
             return True
         if not self._cloud_tasks.exists(name):
+            self._cloud_tasks.see(row.queue)  # a queue that is not there has lost nobody's task
             whole = self._ledger.get(row.task_id)
             if whole is not None and whole.revision == row.revision:
                 self._apply(machine.remove(whole, now=self._clock.now()), whole)

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asking import ask, get, post
-from example_rows import call, row
+from example_rows import TASK_ID, call, row
 from schema import validate
 from storied import story
 from traced_relay.callbacks import callback_id
 from traced_relay.calls import DAY, Callback
 from traced_relay.rows import Attempt
+from traced_relay.sqlite_ledger import SqliteLedger
 from traced_relay.testing import Downstream, ManualClock, RunningRelay
 
 if TYPE_CHECKING:
@@ -208,3 +209,33 @@ def test_the_sweep_has_its_door() -> None:
         assert get(f"{relay.url}/sweep").status == 401
         assert (status("a@example.com"), status("op@example.com")) == (403, 200)
         assert get(f"{relay.url}/sweep", X_Appengine_Cron="true").status == 200
+
+
+def test_a_queue_that_is_not_there_has_lost_nobodys_task(
+    relay: RunningRelay, clock: ManualClock, downstream: Downstream
+) -> None:
+    stored(relay, clock, downstream.url, queue="elsewhere", noted_attempt=1)
+    clock.advance(LATE)
+    assert swept(relay)["overdue"] == 1
+    assert document(relay, TASK_ID)["state"] == "queued"
+
+
+def test_a_key_that_outlived_its_row_gets_a_task_of_another_name(
+    relay: RunningRelay, clock: ManualClock, downstream: Downstream
+) -> None:
+    first = post(f"{relay.url}/v1/tasks", {"url": downstream.url}, Idempotency_Key="nightly").document
+    relay.wait_for("task.finished", first["task_id"])
+    assert relay.assembly.ledger.get(first["task_id"])
+    forget(relay, first["task_id"])
+    again = post(f"{relay.url}/v1/tasks", {"url": downstream.url}, Idempotency_Key="nightly").document
+    assert again["task_id"] == first["task_id"]
+    assert again["task_name"].endswith("-2")
+    assert relay.records.wait_for("task.finished", first["task_id"], 10, nth=2)
+    assert len(downstream.wait_for(2)) == 2
+
+
+def forget(relay: RunningRelay, task_id: str) -> None:
+    ledger = relay.assembly.ledger
+    assert isinstance(ledger, SqliteLedger)
+    with ledger._transaction() as db:
+        db.execute("DELETE FROM tasks WHERE task_id = ?", (task_id,))

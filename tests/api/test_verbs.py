@@ -172,3 +172,19 @@ def test_others_tasks_are_not_there_for_a_caller_and_all_are_for_an_operator(dow
         cancelled = ask("POST", url, headers=bearer("op@example.com"))
         assert (cancelled.status, cancelled.document["actor"]) == (202, "op@example.com")
         assert ask("POST", url, headers=bearer("a@example.com")).status == 200
+
+
+def test_a_cut_that_comes_late_does_not_meet_the_next_round(relay: RunningRelay) -> None:
+    first, second = Hanging(), Hanging()
+    with Downstream(first, second) as downstream:
+        task_id = enqueued(relay, downstream.url)
+        downstream.wait_for(1)
+        verb(relay, task_id, "cancel")
+        verb(relay, task_id, "redrive")
+        downstream.wait_for(2)
+        relay.assembly._running.cut(f"{task_id}-1")
+        second.release.set()
+        assert relay.records.wait_for("task.finished", task_id, 10, nth=2)
+        first.release.set()
+    document = get(f"{relay.url}/v1/tasks/{task_id}").document
+    assert (document["state"], document["attempts"][-1]["attempt"]) == ("succeeded", 2)
