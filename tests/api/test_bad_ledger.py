@@ -11,14 +11,25 @@ import pytest
 
 from asking import ask, get, post
 from full_disk import full_disk
+from traced_relay.clock import SystemClock
+from traced_relay.steps import COMMIT_AGAIN_AFTER
 from traced_relay.testing import Downstream, RunningRelay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from threading import Condition
 
 QUEUE_HEADERS = {"X-AppEngine-QueueName": "relay", "X-AppEngine-TaskName": "t"}
 SOON = 20  # milliseconds that SQLite waits for a lock; else seconds
+
+
+class ImpatientClock(SystemClock):
+    """Has what could not be committed tried again at once."""
+
+    def wait(self, condition: Condition, seconds: float | None) -> None:
+        if seconds != COMMIT_AGAIN_AFTER:
+            super().wait(condition, seconds)
 
 
 @contextmanager
@@ -40,7 +51,7 @@ def test_while_nothing_can_be_written_callers_get_503_and_the_queue_500_and_late
     tmp_path: Path, downstream: Downstream, away: Any
 ) -> None:
     file = tmp_path / "ledger.db"
-    with RunningRelay(ledger=file) as relay:
+    with RunningRelay(ledger=file, clock=ImpatientClock()) as relay:
         relay.assembly.ledger._db.execute(f"PRAGMA busy_timeout={SOON}")
         waiting = post(f"{relay.url}/v1/tasks", {"url": downstream.url, "delay": "1h"}).document["task_id"]
         dispatch = f'{{"task_id":"{waiting}","attempt":1}}'.encode()
