@@ -198,5 +198,7 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         for relay in self.relays:
             relay.__exit__()
+        if self._restarting.is_alive():
+            self._restarting.join(60)
         self.queue.__exit__()
         self._spreader.__exit__()
