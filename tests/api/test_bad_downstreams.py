@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LATER = {"min_backoff": "10s", "max_backoff": "10s", "jitter": "none"}
-MANY = 30
+MANY = 12
 
 
 def enqueued(relay: RunningRelay, url: str, count: int = 1, **fields: Any) -> list[str]:

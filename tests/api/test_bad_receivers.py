@@ -64,7 +64,8 @@ def test_a_receiver_that_is_away_for_three_days_is_tried_by_its_schedule_and_tol
         assert 3 * DAY < clock.now() - began < 4 * DAY
         assert (failed["state"], failed["attempt_count"], failed["reason"]) == ("failed", ATTEMPTS, "http_503")
         document = get(f"{relay.url}/v1/tasks/{task_id}").document
-        assert (document["state"], parse_time(document["expires_at"])) == ("succeeded", clock.now() + 7 * DAY)
+        assert document["state"] == "succeeded"
+        assert parse_time(document["expires_at"]) == pytest.approx(clock.now() + 7 * DAY, abs=0.001)
         assert ask("POST", f"{relay.url}/v1/tasks/{task_id}:resend-callback").status == 202
         arrived = receiver.wait_for(ATTEMPTS + 1)
         assert relay.records.wait_for("task.finished", callback_id(task_id, 1), 10, nth=2)

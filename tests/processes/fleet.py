@@ -112,9 +112,9 @@ class Fleet:
 
     def _freeze(self) -> None:
         relay = self._random.choice(self.relays)
-        if workers := relay.workers():
+        with suppress(ProcessLookupError, IndexError):
+            os.kill(relay.workers()[0], signal.SIGSTOP)
             self._frozen = relay
-            os.kill(workers[0], signal.SIGSTOP)
 
     def _thaw(self) -> None:
         if self._frozen is not None:
@@ -198,5 +198,7 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         for relay in self.relays:
             relay.__exit__()
+        if self._restarting.is_alive():
+            self._restarting.join(60)
         self.queue.__exit__()
         self._spreader.__exit__()

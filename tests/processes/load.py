@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import urllib3.exceptions
 from fates import FATES
@@ -41,8 +41,9 @@ class Load:
     counts: Counter[str] = field(default_factory=Counter)
     _over: Event = field(default_factory=Event)
     _lock: Lock = field(default_factory=Lock)
+    _is_left: bool = False
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         shares = [fate.share for fate in FATES]
         fates = Random(self.seed).choices(FATES, shares, k=self.count)
         parts = [list(enumerate(fates))[part::CALLERS] for part in range(CALLERS)]
@@ -50,6 +51,12 @@ class Load:
         self._others = [Thread(target=act, daemon=True) for act in (self._steer, self._deliver_again)]
         for thread in (*self._callers, *self._others):
             thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ask nobody any more, whatever is left to be done."""
+        self._is_left = True
+        self.finish()
 
     def finish(self) -> None:
         """Every task accepted, and whatever was to be done to one done."""
@@ -78,6 +85,8 @@ class Load:
     def _until_answered(self, asked: Any) -> Answer:
         """Asked again while there is no answer, or the relay can do nothing now."""
         for _ in range(600):
+            if self._is_left:
+                raise SystemExit  # which ends the thread, and no more
             try:
                 answer: Answer = asked()
             except _NO_ANSWER:

@@ -35,8 +35,10 @@ class SharedStore:
     seconds: float
     more: dict[str, str] = field(default_factory=dict)
 
-    def come_and_go(self, every: float, over: Event) -> Thread:
-        """Away once in *every* so many seconds, in a thread of its own."""
+    @contextmanager
+    def coming_and_going(self, every: float) -> Iterator[None]:
+        """Away once in *every* so many seconds while what is inside goes on."""
+        over = Event()
 
         def run() -> None:
             while not over.wait(every):
@@ -45,7 +47,11 @@ class SharedStore:
 
         thread = Thread(target=run, daemon=True)
         thread.start()
-        return thread
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
 def in_file(file: Path) -> SharedStore:

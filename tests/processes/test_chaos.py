@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from random import Random
-from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -66,13 +65,12 @@ def test_whatever_is_killed_each_task_ends_once_and_its_callback_comes(
     receiver: Receiver,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with Fleet(tmp_path, relays, store.name, random=Random(SEED), more=store.more) as fleet:
-        load, over = Load(fleet, SEED, tasks, seconds * 0.8, downstreams.url, receiver.url), Event()
-        load.start()
-        outages = store.come_and_go(seconds / 3, over)
-        fleet.storm(seconds, most / 5, most)
-        over.set()
-        outages.join()
+    with (
+        Fleet(tmp_path, relays, store.name, random=Random(SEED), more=store.more) as fleet,
+        Load(fleet, SEED, tasks, seconds * 0.8, downstreams.url, receiver.url) as load,
+    ):
+        with store.coming_and_going(seconds / 3):
+            fleet.storm(seconds, most / 5, most)
         load.finish()
         settle(store.ledger, fleet)
         before = Aftermath(store.ledger, fleet, downstreams, receiver, load.accepted)

@@ -46,13 +46,15 @@ def end_leases(file: Path) -> None:
 
 
 class Locking:
-    """Answers once the ledger is locked, so that what was answered cannot be committed."""
+    """Answers once the ledger is locked, so that what was answered cannot be committed; not before *accepted*."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
+        self.accepted = Event()
         self.is_locked = Event()
 
     def __call__(self, _: Arrived) -> Response:
+        self.accepted.wait(20)
         self._database.execute("BEGIN IMMEDIATE")
         self.is_locked.set()
         return Response("answered")
@@ -80,6 +82,7 @@ def test_killed_before_its_answer_is_committed_the_call_is_made_again_or_given_u
         locking = Locking(database)
         with Downstream(locking) as downstream:
             task_id = fleet.enqueue(downstream.url, idempotent=idempotent, retry=AT_ONCE)
+            locking.accepted.set()
             assert locking.is_locked.wait(20)
             fleet.relays[0].kill()
             database.execute("ROLLBACK")
@@ -94,14 +97,17 @@ def test_killed_before_its_answer_is_committed_the_call_is_made_again_or_given_u
 
 
 def test_killed_before_it_answers_the_queue_the_redelivery_calls_nobody(tmp_path: Path, file: Path) -> None:
+    is_accepted = Event()
     with Fleet(tmp_path, 1, f"sqlite:{file}") as fleet, Downstream() as receiver:
 
         def freeze_the_queue(_: Arrived) -> Response:
+            is_accepted.wait(20)
             fleet.queue.signal(signal.SIGSTOP)  # so that the callback's task cannot be made, and nothing answered
             return Response("answered")
 
         with Downstream(freeze_the_queue) as downstream:
             task_id = fleet.enqueue(downstream.url, callback={"url": receiver.url})
+            is_accepted.set()
             fleet.relays[0].wait_for("task.finished", task_id=task_id)
             fleet.replace(0)
             fleet.queue.signal(signal.SIGCONT)
@@ -119,6 +125,7 @@ def test_killed_after_a_callback_was_heard_it_is_told_again_with_the_same_id_and
         locking = Locking(database)
         with Downstream(locking) as receiver:
             task_id = fleet.enqueue(downstream.url, callback={"url": receiver.url})
+            locking.accepted.set()
             assert locking.is_locked.wait(20)
             fleet.relays[0].kill()
             database.execute("ROLLBACK")
@@ -163,15 +170,18 @@ def test_a_frozen_relay_is_taken_over_and_writes_nothing_when_it_thaws(tmp_path:
 
 
 def test_a_call_that_kills_its_worker_ends_after_its_attempts(tmp_path: Path, file: Path) -> None:
+    is_accepted = Event()
     with Fleet(tmp_path, 1, f"sqlite:{file}") as fleet:
 
         def kill(_: Arrived) -> Response:
+            is_accepted.wait(20)
             os.kill(fleet.relays[0].workers()[0], signal.SIGKILL)
             end_leases(file)
             return Response("nobody hears it")
 
         with Downstream(kill, kill, kill) as downstream:
             task_id = fleet.enqueue(downstream.url, idempotent=True, retry=AT_ONCE)
+            is_accepted.set()
             finished = fleet.relays[0].wait_for("task.finished", 50, task_id=task_id)
             assert len(downstream.arrived) == 3
         assert len(fleet.relays[0].said("relay.started")) == 4
