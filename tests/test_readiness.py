@@ -40,7 +40,7 @@ def ledger(clock: ManualClock) -> Iterator[SqliteLedger]:
 
 def test_a_yes_is_believed_for_a_while(clock: ManualClock, ledger: SqliteLedger) -> None:
     queue = Queue()
-    readiness = Readiness(clock, ledger, queue.see)
+    readiness = Readiness(clock, ledger, queue.see, lambda: None)
     assert [readiness.is_ready() for _ in range(5)] == [True] * 5
     queue.failure = Unavailable("away")
     clock.advance(LATELY)
@@ -56,7 +56,7 @@ def test_without_the_queue_it_is_not_ready_and_looks_again_at_once(
 ) -> None:
     queue = Queue()
     queue.failure = failure
-    readiness = Readiness(clock, ledger, queue.see)
+    readiness = Readiness(clock, ledger, queue.see, lambda: None)
     assert [readiness.is_ready(), readiness.is_ready()] == [False, False]
     assert queue.looks == 2
     queue.failure = None
@@ -67,3 +67,12 @@ def test_without_the_ledger_it_is_not_ready(clock: ManualClock) -> None:
     ledger = SqliteLedger(clock)
     ledger.close()
     assert not Readiness(clock, ledger, Queue().see).is_ready()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "is_ready"), [(None, True), ("capacity", True), ("stopping", False), ("unavailable", False)]
+)
+def test_who_takes_on_nothing_is_not_ready_unless_it_is_only_busy(
+    clock: ManualClock, ledger: SqliteLedger, refusal: str | None, is_ready: bool
+) -> None:
+    assert Readiness(clock, ledger, Queue().see, lambda: refusal).is_ready() is is_ready

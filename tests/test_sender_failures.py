@@ -112,14 +112,14 @@ def test_what_is_no_whole_answer_is_a_reason(sender: Sender, behaviour: Behaviou
 )
 def test_a_silent_or_endless_answer_is_cut_at_its_timeout(sender: Sender, behaviour: Behaviour) -> None:
     started = monotonic()
-    assert sent_to(sender, behaviour, timeout=0.06).ending == failed("timeout")
-    assert 0.055 < monotonic() - started < 2
+    assert sent_to(sender, behaviour, timeout=0.4).ending == failed("timeout")
+    assert 0.39 < monotonic() - started < 5
 
 
 def test_a_downstream_that_does_not_take_the_body_is_a_timeout(sender: Sender) -> None:
     with RawDownstream(says_and_stays(), reads=False) as downstream:
         url, body = f"http://127.0.0.1:{downstream.port}/", b"x" * 50_000_000
-        assert sent(sender, url, body=body, timeout=0.1).ending == failed("timeout")
+        assert sent(sender, url, body=body, timeout=0.4).ending == failed("timeout")
 
 
 @pytest.mark.parametrize("url", ["http://*/", "http://.a/", "http://a:b/"])
@@ -181,7 +181,7 @@ def test_an_authority_that_is_not_trusted_is_tls_failed(sender: Sender, authorit
 def test_tls_that_leads_nowhere_is_connect_failed(trusting: Sender, behaviour: Behaviour) -> None:
     started = monotonic()
     with RawDownstream(hears(behaviour), reads=False) as downstream:
-        exchange = sent(trusting, f"https://127.0.0.1:{downstream.port}/", TLS, timeout=0.1)
+        exchange = sent(trusting, f"https://127.0.0.1:{downstream.port}/", TLS, timeout=0.4)
     assert exchange.ending == failed_unsent("connect_failed")
     assert monotonic() - started < 2
 
@@ -189,7 +189,7 @@ def test_tls_that_leads_nowhere_is_connect_failed(trusting: Sender, behaviour: B
 def test_tls_that_hangs_can_be_cut_from_outside(trusting: Sender) -> None:
     with RawDownstream(says_and_stays(), reads=False) as downstream, watching() as watch:
         wanted = call(url=f"https://127.0.0.1:{downstream.port}/", timeout=20.0)
-        with watch.over(0.1) as guard:
+        with watch.over(0.4) as guard:
             started = monotonic()
             assert trusting.send(wanted, TLS, {}, guard).ending == failed_unsent("connect_failed")
     assert monotonic() - started < 5

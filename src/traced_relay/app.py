@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import NotFound as NotFoundHere
 
 from traced_relay import border, documents, listing, openapi, problems, strict_json, tracing
 from traced_relay.arriving import MAX_DISPATCH, MAX_REQUEST
@@ -106,7 +108,9 @@ class Api:
             case {"tasks": [*tasks], **others} if not others and len(tasks) <= MAX_BATCH:
                 key = request.headers.get("Idempotency-Key")
                 return _answer({"tasks": self._batch(tasks, key)}, 200)
-        raise border.refusal([FieldError("tasks", f"must be a list of at most {MAX_BATCH} tasks, and all there is")])
+            case dict() if unknown := sorted(document.keys() - {"tasks"}):
+                raise border.refusal([FieldError(name, "is not a known field") for name in unknown[:20]])
+        raise border.refusal([FieldError("tasks", f"must be a list of at most {MAX_BATCH} tasks")])
 
     def _batch(self, tasks: Sequence[Any], key: str | None) -> list[dict[str, Any]]:
         """A receipt or a problem each; once the queue is away, the rest is not kept waiting for it too."""
@@ -147,6 +151,8 @@ class Api:
 
     def _row(self, task_id: str) -> Row:
         """The row, for whoever may see it; to all others it is not there."""
+        if (request.content_length or 0) >= MAX_REQUEST:
+            raise _too_large()
         row = self._ledger.get(task_id) if re.fullmatch(r"[0-9a-f]{32}", task_id) else None
         if row is None or not _may_see(row):
             raise NotFound(f"there is no task {task_id[:40]!a} that you may see")
@@ -192,7 +198,7 @@ class Api:
         request.max_content_length = MAX_DISPATCH
         dispatch: Dispatch = request.environ[DISPATCH]
         try:
-            answer = self._relay.dispatch(dispatch, request.get_data())
+            answer = self._relay.dispatch(dispatch, _content())
         except (Unavailable, EnqueueFailed) as exc:
             self._journal.deferred(dispatch, reason="unavailable", detail=str(exc))
             return _answer({"state": None, "reason": "deferred"}, 500)
@@ -218,6 +224,8 @@ class Api:
 
 
 def _on_http_error(error: HTTPException) -> Any:
+    if error.code == HTTPStatus.METHOD_NOT_ALLOWED and re.fullmatch(r"/v1/tasks/[^/]*:[^/]*", request.path):
+        error = NotFoundHere()  # a verb that there is not, which the router takes for an id
     answer = problems.problem(error.code or 500, error.description or error.name)
     answer.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
     return answer
@@ -226,6 +234,19 @@ def _on_http_error(error: HTTPException) -> Any:
 def _on_surprise(error: Exception) -> Any:
     _logger.error("a request could not be answered", exc_info=error)
     return problems.problem(500, "the relay met an error of its own; it is in the log")
+
+
+def _too_large() -> InvalidCall:
+    return InvalidCall(f"the request must take less than {MAX_REQUEST} bytes", status=413)
+
+
+def _content() -> bytes:
+    try:
+        return request.get_data()
+    except RequestEntityTooLarge:
+        raise
+    except Exception as exc:  # each server has errors of its own for a body that breaks HTTP
+        raise InvalidCall("the body breaks the rules of HTTP and cannot be read", status=400) from exc
 
 
 def _alive() -> Response:
@@ -249,13 +270,12 @@ def _may_see(row: Row) -> bool:
 def _json_body() -> Any:
     if request.mimetype != "application/json":
         raise InvalidCall("the content type must be application/json", status=415)
-    too_large = InvalidCall(f"the request must take less than {MAX_REQUEST} bytes", status=413)
     try:
-        body = request.get_data()
+        body = _content()
     except RequestEntityTooLarge:
-        raise too_large from None
+        raise _too_large() from None
     if len(body) >= MAX_REQUEST:
-        raise too_large  # where the length is not announced the body is cut there, without a word
+        raise _too_large()  # where the length is not announced the body is cut there, without a word
     try:
         return strict_json.loads(body)
     except strict_json.NotJson as exc:

@@ -134,7 +134,12 @@ class Assembly:
 
     def _make_api(self) -> Api:
         settings, policy = self._settings, self._make_policy()
-        readiness = Readiness(self._clock, self.ledger, lambda: self._cloud_tasks.see(settings.call_queues[0]))
+        readiness = Readiness(
+            self._clock,
+            self.ledger,
+            lambda: self._cloud_tasks.see(settings.call_queues[0]),
+            self._running.refusal,
+        )
         return Api(
             enqueuer=self._make_enqueuer(policy),
             relay=self._make_relay(policy),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from threading import Event
+from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -18,6 +18,7 @@ from traced_relay.localqueue.command import queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
 
 T = TypeVar("T")
 
@@ -81,7 +82,7 @@ def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_
     text = log_format == "text" or (log_format is None and sys.stdout.isatty())
     with Dev(port=port, tasks_port=tasks_port, data=data, config=config, text=text) as running:
         click.echo(running.greeting(), err=True)
-        told_to_end.wait()
+        running.interrupt(told_to_end())
 
 
 @main.command()
@@ -172,8 +173,9 @@ def verify_callback(
     click.echo(f"the signature is good: {given['webhook-id']}, signed {when}")
 
 
-def _signalled() -> Event:
-    told_to_end = Event()
+def _signalled() -> Callable[[], str]:
+    """From now on SIGINT and SIGTERM end nothing by themselves; what is given back waits for one and names it."""
+    told: SimpleQueue[str] = SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: told_to_end.set())
-    return told_to_end
+        signal.signal(number, lambda number, _: told.put(signal.Signals(number).name))
+    return told.get

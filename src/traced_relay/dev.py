@@ -96,6 +96,10 @@ class Dev:
         self._relay.start(DispatcherMiddleware(self.assembly.wsgi, {"/console": console}))
         return self
 
+    def interrupt(self, signal: str) -> None:
+        """Cut all running calls, because of that signal."""
+        self.assembly.interrupt(signal)
+
     def stop(self) -> None:
         self.queue.stop()
         self._relay.stop()

@@ -57,7 +57,8 @@ class Doors:
 
     def _say(self, request: Request, refusal: NotAuthorized, *, at_queue: bool) -> None:
         if not at_queue:
-            self._journal.enqueue_rejected(reason=refusal.reason, detail=str(refusal))
+            detail = f"{request.method} {request.path[:200]}: {refusal}"
+            self._journal.enqueue_rejected(reason=refusal.reason, detail=detail)
             return
         self._journal.dispatch_rejected(_claimed(request), reason=refusal.reason, detail=str(refusal))
 

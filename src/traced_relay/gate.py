@@ -130,7 +130,7 @@ class Gate:
             if self._email(headers) != self._queue_account:
                 raise NotAuthorized("only Cloud Tasks may dispatch", status=403, reason="not_from_the_queue")
             dispatch = Dispatch.from_headers(headers, HTTP_TARGET)
-        if not dispatch.task:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,500}", dispatch.task):
             raise NotAuthorized("a dispatch names its task", status=403, reason="no_task_name")
         if dispatch.queue not in self._queues:
             raise NotAuthorized("this queue is not one of relay.yaml", status=403, reason="unknown_queue")

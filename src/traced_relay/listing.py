@@ -42,7 +42,9 @@ def read(query: Iterable[tuple[str, str]], *, caller: str | None, now: float) ->
     if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= 200:
         errors.append(FieldError("limit", "must be a number from 1 to 200"))
     before = _parsed(given, "page_token", documents.place_of, "must be a next_page_token of this list", errors)
-    since = _parsed(given, "since", lambda text: _since(text, now), "must be an RFC 3339 time or a duration", errors)
+    since = _parsed(
+        given, "since", lambda text: _since(text, now), "must be an RFC 3339 time, its + as %2B, or a duration", errors
+    )
     if errors:
         raise border.refusal(errors)
     names = ("state", "queue", "rule", "reason", "version")

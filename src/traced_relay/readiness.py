@@ -17,17 +17,26 @@ LATELY = 10.0
 
 
 class Readiness:
-    """Believes a yes for a few seconds, however often it is asked; a no is looked into again at once."""
+    """
+    Believes a yes for a few seconds, however often it is asked; a no is looked into again at once.
 
-    def __init__(self, clock: Clock, ledger: Ledger, see_queue: Callable[[], None]) -> None:
+    *refusal* is why no call would be taken on; a full house is no reason to stay away from it.
+    """
+
+    def __init__(
+        self, clock: Clock, ledger: Ledger, see_queue: Callable[[], None], refusal: Callable[[], str | None]
+    ) -> None:
         self._clock = clock
         self._ledger = ledger
         self._see_queue = see_queue
+        self._refusal = refusal
         self._lock = Lock()
         self._looked_at = float("-inf")
         self._was_ready = False
 
     def is_ready(self) -> bool:
+        if self._refusal() not in (None, "capacity"):
+            return False
         with self._lock:
             if self._clock.monotonic() - self._looked_at > LATELY:
                 self._was_ready = self._look()

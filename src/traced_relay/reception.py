@@ -57,14 +57,32 @@ class _Connection(TConn):  # type: ignore[misc]
 
     def refuse(self, status: int, detail: str) -> None:
         """Say why, if the other side takes it at once, and close."""
-        document = json.dumps(problems.document_of(status, detail)).encode()
-        head = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
-            f"Content-Type: application/problem+json\r\nContent-Length: {len(document)}\r\n\r\n"
-        )
         with suppress(OSError):
-            self.sock.send(head.encode() + document)
+            self.sock.send(_problem(status, detail))
         self.close(graceful=True)
+
+
+class _Translating:
+    """Stands for the socket where gunicorn sends a page of its own: what goes out is a problem of the same status."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+
+    def gettimeout(self) -> float:
+        return 0.0
+
+    def sendall(self, page: bytes) -> None:
+        status = int(page.split(b" ", 2)[1])
+        self._client.sendall(_problem(status, "the request breaks the rules of HTTP, or a limit, and was not read"))
+
+
+def _problem(status: int, detail: str) -> bytes:
+    document = json.dumps(problems.document_of(status, detail)).encode()
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(document)}\r\n\r\n"
+    )
+    return head.encode() + document
 
 
 class Reception(ThreadWorker):  # type: ignore[misc]
@@ -246,4 +264,4 @@ class Reception(ThreadWorker):  # type: ignore[misc]
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """In a thread."""
         client.settimeout(self._patience)
-        super().handle_error(req, client, addr, exc)
+        super().handle_error(req, _Translating(client), addr, exc)

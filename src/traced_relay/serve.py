@@ -107,6 +107,10 @@ def serve(settings: Settings, *, patience: float = PATIENCE) -> None:
             "keepalive": 620,  # longer than Google's front ends keep theirs, so that they close first
             "logger_class": _Lines,
             "control_socket_disable": True,
+            # Whoever is on this machine is a client like any other, and says nothing about paths and schemes.
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
+            "secure_scheme_headers": {},
         },
         patience,
     ).run()

@@ -87,7 +87,7 @@ class RestApp:
         if rule.method not in self._service.methods:
             raise unimplemented(rule.method)
         request_type, _ = self._service.methods[rule.method]
-        message = request_from(request_type(), rule, name, request.get_data(), request.args.items(multi=True))
+        message = request_from(request_type(), rule, name, _content(request), request.args.items(multi=True))
         return MessageToDict(self._service.call(rule.method, message))
 
     def _published(self, path: str) -> dict[str, Any] | None:
@@ -104,6 +104,13 @@ class RestApp:
         if path == "/certs":  # what `certs_url` of google.oauth2.id_token.verify_token takes without a JWT library
             return dict(self._signer.certificates())
         return None
+
+
+def _content(request: Request) -> bytes:
+    try:
+        return request.get_data()
+    except (OSError, ValueError) as exc:
+        raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "The request's body cannot be read.") from exc
 
 
 def _refusal(error: ApiError) -> Response:
