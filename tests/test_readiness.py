@@ -66,7 +66,7 @@ def test_without_the_queue_it_is_not_ready_and_looks_again_at_once(
 def test_without_the_ledger_it_is_not_ready(clock: ManualClock) -> None:
     ledger = SqliteLedger(clock)
     ledger.close()
-    assert not Readiness(clock, ledger, Queue().see).is_ready()
+    assert not Readiness(clock, ledger, Queue().see, lambda: None).is_ready()
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_tls_that_leads_nowhere_is_connect_failed(trusting: Sender, behaviour: B
     with RawDownstream(hears(behaviour), reads=False) as downstream:
         exchange = sent(trusting, f"https://127.0.0.1:{downstream.port}/", TLS, timeout=0.4)
     assert exchange.ending == failed_unsent("connect_failed")
-    assert monotonic() - started < 2
+    assert monotonic() - started < 5
 
 
 def test_tls_that_hangs_can_be_cut_from_outside(trusting: Sender) -> None:
