@@ -29,11 +29,10 @@ PLACEHOLDERS = {"PROJECT_ID": "test-project", "RESOURCE_TYPE": "gae_app"}
 
 @dataclass(frozen=True)
 class Asset:
-    """One file: its *id*, what stands in it, and the same as the *message* that its API takes."""
+    """One file: its *id*, its *text*, and the *message* that its API takes, made of it."""
 
     id: str
     text: str
-    document: Any
     message: Any
 
 
@@ -46,9 +45,11 @@ def filled(text: str) -> str:
 
 def _asset(path: Path, kind: Any) -> Asset:
     text = path.read_text()
-    document = yaml.safe_load(filled(text))
-    message: Message = kind.pb(kind())
-    return Asset(path.stem, text, document, json_format.Parse(json.dumps(document), message))
+    return Asset(path.stem, text, message_of(kind, yaml.safe_load(filled(text))))
+
+
+def message_of(kind: Any, document: Any) -> Message:
+    return json_format.Parse(json.dumps(document), kind.pb(kind()))
 
 
 @cache

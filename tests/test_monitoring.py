@@ -6,7 +6,10 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from google.cloud.monitoring_v3.types import Aggregation, ComparisonType
+from google.cloud.logging_v2.types import LogMetric
+from google.cloud.monitoring_dashboard_v1.types import Dashboard
+from google.cloud.monitoring_v3.types import Aggregation, AlertPolicy, ComparisonType
+from google.protobuf import json_format
 
 import log_query
 from house import modules
@@ -19,6 +22,7 @@ from monitoring_files import (
     dashboard,
     extracted,
     log_condition,
+    message_of,
     metric_conditions,
     metrics,
     queries_in,
@@ -57,6 +61,21 @@ def log_filters() -> Iterator[tuple[str, list[str]]]:
     for tile in dashboard().message.mosaic_layout.tiles:
         if "logs_panel" in tile.widget:
             yield tile.widget.logs_panel.filter, []
+
+
+@pytest.mark.parametrize(
+    ("kind", "document"),
+    [
+        (LogMetric, {"metricDescriptor": {"metricKnd": "DELTA"}}),
+        (LogMetric, {"metricDescriptor": {"metricKind": "DELTAS"}}),
+        (AlertPolicy, {"conditions": [{"conditionMatchedLogs": {"filter": "x"}}]}),
+        (AlertPolicy, {"alertStrategy": {"autoClose": "5m"}}),
+        (Dashboard, {"mosaicLayout": {"tiles": [{"wdth": 1}]}}),
+    ],
+)
+def test_a_field_or_a_word_that_google_does_not_know_is_found(kind: Any, document: dict[str, Any]) -> None:
+    with pytest.raises(json_format.ParseError):
+        message_of(kind, document)
 
 
 def fields_of(schema: dict[str, Any]) -> set[str]:

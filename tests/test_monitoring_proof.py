@@ -216,6 +216,8 @@ def test_every_extractor_yields_a_value_of_every_record_that_has_one(all_runs: M
                     is_silent = label in NOT_SAID and NOT_SAID[label](printed.records[number])
                     value = label_of(extractor, printed.entries[number])
                     assert (value == "") == is_silent, (label, printed.records[number])
+                    assert re.fullmatch(r"[a-z0-9_.-]{0,40}", value)
+                    assert value != printed.records[number].get("task_id")
 
 
 def test_what_an_alert_says_to_look_at_is_there_when_it_fires(all_runs: Mapping[str, Printed]) -> None:
