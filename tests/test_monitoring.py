@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import ast
+import re
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.cloud.logging_v2.types import LogMetric
+from google.cloud.monitoring_dashboard_v1.types import Dashboard
+from google.cloud.monitoring_v3.types import Aggregation, AlertPolicy, ComparisonType
+from google.protobuf import json_format
+
+import log_query
+from house import modules
+from monitoring_files import (
+    FOLDER,
+    OF_THE_RELAY,
+    PLACEHOLDERS,
+    alerts,
+    chart_queries,
+    dashboard,
+    extracted,
+    log_condition,
+    message_of,
+    metric_conditions,
+    metrics,
+    queries_in,
+    series_filters,
+)
+from schema import SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from monitoring_files import Asset
+
+# Every value that one of these can have is known beforehand: names in relay.yaml and the contract's words.
+BOUNDED = {"kind", "queue", "rule", "verdict", "reason", "blame", "state", "delay_reason", "event"}
+OF_CLOUD_TASKS = {
+    "cloudtasks.googleapis.com/queue/depth": set[str](),
+    "cloudtasks.googleapis.com/queue/task_attempt_count": {"response_code"},
+}
+OF_A_QUEUE = {"queue_id", "location", "project_id", "target_type"}
+ALERTS = [pytest.param(alert, id=alert.id) for alert in alerts().values()]
+METRICS = [pytest.param(metric, id=metric.id) for metric in metrics().values()]
+
+
+def log_filters() -> Iterator[tuple[str, list[str]]]:
+    """Every filter on records, with the extractors that go with it."""
+    for metric in metrics().values():
+        message = metric.message
+        yield message.filter, [*message.label_extractors.values(), *filter(None, [message.value_extractor])]
+    for alert in alerts().values():
+        if (condition := log_condition(alert)) is not None:
+            yield condition.filter, [*condition.label_extractors.values()]
+        for query in queries_in(alert.message.documentation.content):
+            yield query, []
+    for query in queries_in(dashboard().text):
+        yield query, []
+    for tile in dashboard().message.mosaic_layout.tiles:
+        if "logs_panel" in tile.widget:
+            yield tile.widget.logs_panel.filter, []
+
+
+@pytest.mark.parametrize(
+    ("kind", "document"),
+    [
+        (LogMetric, {"metricDescriptor": {"metricKnd": "DELTA"}}),
+        (LogMetric, {"metricDescriptor": {"metricKind": "DELTAS"}}),
+        (AlertPolicy, {"conditions": [{"conditionMatchedLogs": {"filter": "x"}}]}),
+        (AlertPolicy, {"alertStrategy": {"autoClose": "5m"}}),
+        (Dashboard, {"mosaicLayout": {"tiles": [{"wdth": 1}]}}),
+    ],
+)
+def test_a_field_or_a_word_that_google_does_not_know_is_found(kind: Any, document: dict[str, Any]) -> None:
+    with pytest.raises(json_format.ParseError):
+        message_of(kind, document)
+
+
+def fields_of(schema: dict[str, Any]) -> set[str]:
+    """The properties that an object may have, wherever they are written."""
+    named = set(schema.get("properties", ()))
+    if "$ref" in schema:
+        named |= fields_of(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]])
+    return named.union(*(fields_of(part) for part in schema.get("allOf", ())))
+
+
+def test_filters_ask_for_fields_that_the_records_they_name_have() -> None:
+    for filter_, extractors in log_filters():
+        query = log_query.read(filter_)
+        events = [text for text in query.texts if text in SCHEMA["$defs"]]
+        assert events or query.fields == ("resource.type", "operation.producer"), filter_
+        for path in {*query.fields, *map(extracted, extractors)}:
+            if path.startswith("jsonPayload."):
+                name = path.removeprefix("jsonPayload.")
+                assert all(name in fields_of(SCHEMA["$defs"][event]) for event in events), (path, filter_)
+
+
+def test_filters_are_plain_enough_to_be_read_at_night() -> None:
+    for filter_, _ in log_filters():
+        assert filter_.startswith('resource.type=("gae_app" OR "cloud_run_revision")')
+        assert not re.search(r"NOT|[:~<!]|--", filter_), filter_
+
+
+def test_filters_name_values_that_the_schema_knows() -> None:
+    words = {"kind": {"call", "callback"}, "state": {"succeeded", "failed", "cancelled"}}
+    words["verdict"] = {"succeeded", "retry", "gave_up", "cancelled"}
+    for filter_, _ in log_filters():
+        for name, listed in re.findall(r"jsonPayload\.(\w+)=(\([^)]*\)|\"[^\"]*\")", filter_):
+            said = set(re.findall(r'"([^"]*)"', listed))
+            known = words.get(name) or (SCHEMA["then"]["properties"]["event"]["enum"] if name == "event" else said)
+            assert said <= set(known), filter_
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_metric_is_one_that_cloud_logging_takes(metric: Asset) -> None:
+    message = metric.message
+    descriptor = message.metric_descriptor
+    assert re.fullmatch(r"traced_relay_[a-z_]{1,80}", metric.id)
+    assert not message.name
+    assert message.description
+    assert descriptor.metric_kind == 2, "DELTA"  # a log-based metric is no other
+    labels = {label.key for label in descriptor.labels}
+    assert labels == message.label_extractors.keys() <= BOUNDED
+    assert all(extractor == f"EXTRACT(jsonPayload.{key})" for key, extractor in message.label_extractors.items())
+    is_distribution = descriptor.value_type == 5
+    assert is_distribution == bool(message.value_extractor) == message.HasField("bucket_options")
+    bounds = [*message.bucket_options.explicit_buckets.bounds]
+    assert bounds == sorted(set(bounds))
+    assert len(bounds) <= 199
+    assert is_distribution or descriptor.value_type == 2, "INT64"
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_is_one_that_cloud_monitoring_takes(alert: Asset) -> None:
+    message = alert.message
+    strategy = message.alert_strategy
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", alert.id)
+    assert message.display_name.startswith("traced-relay: ")
+    assert (message.combiner, message.enabled.value, message.severity > 0) == (2, True, True)
+    assert strategy.auto_close.seconds >= 1800
+    assert len({condition.display_name for condition in message.conditions}) == len(message.conditions)
+    on_records = log_condition(alert)
+    assert strategy.HasField("notification_rate_limit") == (on_records is not None)
+    if on_records is not None:
+        assert len(message.conditions) == 1
+        assert on_records.label_extractors.keys() <= BOUNDED
+
+
+@pytest.mark.parametrize(
+    "condition", [pytest.param(c, id=alert.id) for alert in alerts().values() for c in metric_conditions(alert)]
+)
+def test_a_condition_on_a_metric_is_one_that_can_be_evaluated(condition: Any) -> None:
+    for filter_ in filter(None, [condition.filter, getattr(condition, "denominator_filter", "")]):
+        fields = log_query.read(filter_, log_query.SERIES).fields
+        assert {"metric.type", "resource.type"} <= set(fields)
+        assert len(filter_) <= 2048
+    (aggregation,) = condition.aggregations
+    assert aggregation.alignment_period.seconds >= 60
+    assert aggregation.alignment_period.seconds % 60 == condition.duration.seconds % 60 == condition.duration.nanos == 0
+    if not hasattr(condition, "comparison"):
+        assert 120 <= condition.duration.seconds <= 23.5 * 3600
+        return
+    assert condition.comparison in (ComparisonType.COMPARISON_GT, ComparisonType.COMPARISON_LT)
+    assert condition.evaluation_missing_data == 0 or condition.duration.seconds >= 60
+    assert bool(condition.denominator_filter) == bool(condition.denominator_aggregations)
+    assert [*condition.denominator_aggregations] in ([], [aggregation])
+
+
+def test_a_percentile_is_compared_with_a_bound_of_its_buckets() -> None:
+    compared = 0
+    for condition in (c for alert in alerts().values() for c in metric_conditions(alert)):
+        (aggregation,) = condition.aggregations
+        if "PERCENTILE" in Aggregation.Reducer(aggregation.cross_series_reducer).name:
+            metric = metrics()[log_query.read(condition.filter, log_query.SERIES).texts[0].removeprefix(OF_THE_RELAY)]
+            assert condition.threshold_value in metric.message.bucket_options.explicit_buckets.bounds
+            compared += 1
+    assert compared == 3
+
+
+def series_used() -> Iterator[tuple[str, list[str]]]:
+    """Every filter on time series, with what is grouped by."""
+    for alert in alerts().values():
+        for filter_ in series_filters(alert):
+            yield (
+                filter_,
+                [name for c in metric_conditions(alert) for a in c.aggregations for name in a.group_by_fields],
+            )
+    for query in chart_queries():
+        yield query.filter, [*query.aggregation.group_by_fields]
+
+
+def test_alerts_and_charts_use_metrics_and_labels_that_there_are() -> None:
+    used = set()
+    for filter_, groups in series_used():
+        query = log_query.read(filter_, log_query.SERIES)
+        type_, name = query.texts[0], query.texts[0].removeprefix(OF_THE_RELAY)
+        labels = OF_CLOUD_TASKS[type_] if name == type_ else set(metrics()[name].message.label_extractors)
+        used.add(name)
+        asked = [path.rpartition(".") for path in (*query.fields, *groups) if path.count(".") == 2]
+        for start, _, label in asked:
+            assert label in (OF_A_QUEUE if start.startswith("resource.") else labels), (label, filter_)
+    assert used == metrics().keys() | OF_CLOUD_TASKS.keys()
+
+
+def test_the_rejected_are_those_whom_the_gate_turns_away() -> None:
+    calls = [node for node in ast.walk(modules()["gate"].tree) if isinstance(node, ast.Call)]
+    said = {k.value.value for c in calls for k in c.keywords if k.arg == "reason" and isinstance(k.value, ast.Constant)}
+    query = log_query.read(metrics()["traced_relay_rejected_identities"].message.filter)
+    assert {text for text in query.texts if "." not in text} == said | {"gae_app", "cloud_run_revision"}
+    assert len(said) == 10
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_says_what_it_means_how_to_look_and_what_to_do(alert: Asset) -> None:
+    page = alert.message.documentation
+    assert page.mime_type == "text/markdown"
+    assert len(page.content) <= 8192
+    parts = re.split(r"^## (.+)\n", page.content, flags=re.MULTILINE)
+    assert parts[0] == ""
+    assert parts[1::2] == ["What it means", "How to look", "What to do"]
+    assert all(len(part) > 100 for part in parts[2::2])
+    (shown,) = re.findall(r"```\n(.*?)\n```", parts[4], re.DOTALL)
+    assert queries_in(parts[4]) == [shown]
+    links = re.findall(r"\]\(([^)\s]+)\)", page.content)
+    assert all(link.endswith(f"?project={PLACEHOLDERS['PROJECT_ID']}") for link in links)
+    assert any(link.startswith("https://console.cloud.google.com/traces/explorer?") for link in links)
+    assert "${" not in page.content
+    condition = log_condition(alert)
+    assert condition is None or " ".join(shown.split()) == condition.filter
+
+
+def test_the_tiles_of_the_dashboard_fill_twelve_columns_and_do_not_overlap() -> None:
+    layout = dashboard().message.mosaic_layout
+    assert layout.columns == 12
+    squares = [
+        {(x, y) for x in range(t.x_pos, t.x_pos + t.width) for y in range(t.y_pos, t.y_pos + t.height)}
+        for t in layout.tiles
+    ]
+    assert not any(a & b for a, b in combinations(squares, 2))
+    covered = set().union(*squares)
+    assert covered == {(x, y) for x in range(12) for y in range(1 + max(y for _, y in covered))}
+    assert len({tile.widget.title for tile in layout.tiles}) == len(layout.tiles)
+
+
+def test_a_legend_names_labels_that_a_chart_is_grouped_by() -> None:
+    for tile in dashboard().message.mosaic_layout.tiles:
+        for data in tile.widget.xy_chart.data_sets:
+            groups = data.time_series_query.time_series_filter.aggregation.group_by_fields
+            named = re.findall(r"\$\{metric\.labels\.(\w+)\}", data.legend_template)
+            assert {f"metric.label.{name}" for name in named} <= set(groups)
+
+
+def test_the_page_beside_them_tells_every_alert_and_metric_and_no_other() -> None:
+    page = (FOLDER / "README.md").read_text()
+    assert page.count("\n") <= 60
+    told = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
+    assert sorted(told) == sorted([*alerts(), *metrics()])
+    assert all(f"`{name}`" in page for name in PLACEHOLDERS)
