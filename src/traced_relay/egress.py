@@ -7,12 +7,12 @@ They say how long opening took, and can be cut from another thread.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
@@ -204,12 +204,15 @@ def _connected(this: Opening, opened: socket.socket, address: Any, patience: flo
 
 def has_room() -> bool:
     """Whether the process has descriptors left for one more call: its socket, a twin of it and two to look up names."""
+    held: list[int] = []
     try:
-        with ExitStack() as held:
-            for _ in range(4):
-                held.enter_context(socket.socket())
+        held += os.pipe()
+        held += os.pipe()
     except OSError:
         return False
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
     return True
 
 
