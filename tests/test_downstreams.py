@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from traced_relay.downstreams import Downstream, find
+from traced_relay.downstreams import Downstream, Place, find
 
 
 def downstream(url: str, **changes: Any) -> Downstream:
@@ -180,3 +180,27 @@ def test_whatever_matches_is_below_the_rule_once_dots_are_gone(path: str) -> Non
             elif part not in ("", "."):
                 kept.append(part)
         assert kept[0] == "public"
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "covers"),
+    [
+        ("https://*.run.app/", "https://a.run.app/", True),
+        ("https://*.run.app/", "https://a.b.run.app/x", True),
+        ("https://*.run.app/", "https://*.b.run.app/", True),
+        ("https://*.b.run.app/", "https://*.run.app/", False),
+        ("https://a.*/", "https://a.b.c/", True),
+        ("https://*.*/", "https://*/", False),
+        ("https://*/", "https://*.*/", True),
+        ("https://*.a.*/", "https://*.a.a.*/", True),
+        ("https://a/", "http://a/", False),
+        ("https://a/x", "https://a/x/y", True),
+        ("https://a/x", "https://a/", False),
+        ("https://a:443/", "https://a/", True),
+        ("https://a/", "https://a:*/", False),
+        ("https://a:*/", "https://a:8/", True),
+        ("http://[::1]:*/", "http://[::1]:80/", True),
+    ],
+)
+def test_a_rule_covers_another_if_it_matches_all_that_the_other_does(first: str, later: str, covers: bool) -> None:
+    assert Place(url=first).covers(Place(url=later)) is covers

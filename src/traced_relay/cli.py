@@ -99,6 +99,25 @@ def serve() -> None:
     run(settings.from_environment())
 
 
+@main.command()
+def check() -> None:
+    """
+    Look for mistakes before a deploy does.
+
+    Reads relay.yaml, app.yaml, otel.yaml (those that are in this directory) and
+    the environment as the service would, and prints every problem with its
+    file and key. Ends with 1 if there is any.
+    """
+    from traced_relay.check import problems
+
+    found = problems()
+    for problem in found:
+        click.echo(problem)
+    if found:
+        sys.exit(1)
+    click.echo("no problem found")
+
+
 def _keys(_: click.Context, option: click.Parameter, secrets: tuple[str, ...]) -> tuple[bytes, ...]:
     if any(webhooks.SECRET_NAME.fullmatch(secret) for secret in secrets):
         raise click.BadParameter(

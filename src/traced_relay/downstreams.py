@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from itertools import product
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -12,10 +13,11 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from traced_relay.calls import Model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _LABEL = re.compile(r"\*|[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
 _PORTS = {"http": 80, "https": 443}
+MOST_STARS = 3  # what has to be looked at grows with their power
 
 
 def _check_pattern(pattern: str) -> str:
@@ -56,6 +58,19 @@ class Place(Model):
             and (port == "*" or int(port or _PORTS[rule.scheme]) == (call.port or _PORTS[call.scheme]))
             and _host_matches(host, _host_of(call))
             and _path_matches(rule.path, call.path)
+        )
+
+    def covers(self, other: Place) -> bool:
+        """Whether every URL that *other* matches matches here, too; of more stars than anybody writes: no."""
+        mine, its = urlsplit(self.url), urlsplit(other.url)
+        (host, port), (its_host, its_port) = _host_and_port(self.url), _host_and_port(other.url)
+        wanted = _segments(_plain(mine.path))
+        return (
+            mine.scheme == its.scheme
+            and its_host.count("*") <= MOST_STARS
+            and (port == "*" or (port or str(_PORTS[mine.scheme])) == (its_port or str(_PORTS[its.scheme])))
+            and all(_host_matches(host, example) for example in _examples(its_host, host.count(".") + 2))
+            and _segments(_plain(its.path))[: len(wanted)] == wanted
         )
 
 
@@ -111,6 +126,14 @@ def _host_of(call: SplitResult) -> str:
 def _host_matches(pattern: str, host: str) -> bool:
     labels = (r"[^.]+(\.[^.]+)*" if label == "*" else re.escape(label) for label in pattern.split("."))
     return re.fullmatch(r"\.".join(labels), host) is not None
+
+
+def _examples(pattern: str, most: int) -> Iterator[str]:
+    """Hosts that stand for all of *pattern*: for each `*` one to *most* labels that no rule can name."""
+    labels = pattern.split(".")
+    for lengths in product(range(1, most + 1), repeat=labels.count("*")):
+        left = iter(lengths)
+        yield ".".join(".".join(["?"] * next(left)) if label == "*" else label for label in labels)
 
 
 def _path_matches(pattern: str, path: str) -> bool:

@@ -45,6 +45,10 @@ class InvalidCall(RelayError):
 class InvalidSettings(RelayError):
     """The service cannot start like this; the operator mends the named file and key."""
 
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
 
 class NotAuthorized(RelayError):
     """The request did not show who it is (401), or may not do this (403)."""

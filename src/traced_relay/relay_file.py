@@ -107,13 +107,18 @@ class RelayFile(Model):
 
 
 def load(path: Path) -> RelayFile:
+    document = document_of(path)
+    return parse({} if document is None else document, str(path))
+
+
+def document_of(path: Path) -> Any:
+    """What the YAML file *path* holds; a key that stands twice is an error."""
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
     except OSError as exc:
         raise InvalidSettings(f"{path}: cannot be read: {exc.strerror}") from exc
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise InvalidSettings(f"{path}: is not YAML: {' '.join(str(exc).split())[:200]}") from exc
-    return parse({} if document is None else document, str(path))
 
 
 def parse(document: Any, where: str) -> RelayFile:
@@ -121,7 +126,7 @@ def parse(document: Any, where: str) -> RelayFile:
         return read(RelayFile, document)
     except InvalidCall as exc:
         lines = [f"{where}: {error.field} {error.message}" for error in exc.errors if error.field != "request"]
-        raise InvalidSettings("; ".join(lines) or f"{where}: must be a mapping of keys to values") from None
+        raise InvalidSettings(*(lines or [f"{where}: must be a mapping of keys to values"])) from None
 
 
 class _StrictLoader(yaml.SafeLoader):

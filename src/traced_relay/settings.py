@@ -15,16 +15,15 @@ from urllib.parse import urlsplit
 
 import traced_relay
 from traced_relay import relay_file, webhooks
-from traced_relay.durations import format_duration
+from traced_relay.agreement import longest_timeout, rule_problems
+from traced_relay.dev_rules import DEV_RULES
 from traced_relay.errors import InvalidSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from traced_relay.relay_file import RelayFile
 
-MAX_TIMEOUT_APP_ENGINE = 86_400.0
-MAX_TIMEOUT_HTTP_WORKER = 1_785.0  # Cloud Tasks waits 30 minutes for an HTTP target, less the 15 s of slack
 VARIABLES = (
     "RELAY_CALLBACK_SECRET",
     "RELAY_CONFIG",
@@ -87,8 +86,7 @@ class Settings:
     @property
     def max_timeout(self) -> float:
         """Seconds one attempt may take: what the worker's platform allows, or less where the file says so."""
-        ceiling = MAX_TIMEOUT_APP_ENGINE if self.rules.worker.app_engine else MAX_TIMEOUT_HTTP_WORKER
-        return ceiling if self.rules.max_timeout is None else self.rules.max_timeout
+        return longest_timeout(self.rules)
 
     @property
     def call_queues(self) -> list[str]:
@@ -121,27 +119,66 @@ def _host_of(url: str) -> str | None:
         return None
 
 
+def own_environment() -> Mapping[str, str]:
+    return os.environ
+
+
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     """What `serve` runs with; InvalidSettings says what is missing and what to do."""
     _check_names(environ)
     rules = _rules(environ)
     platform = _platform(environ)
     settings = Settings(
-        project=_required(environ, "GOOGLE_CLOUD_PROJECT", "the project whose queues are used"),
-        location=rules.location
-        or _required(environ, "RELAY_LOCATION", "the region of the queues, or set location in relay.yaml"),
+        project=_project(environ),
+        location=_location(environ, rules),
         rules=rules,
         ledger=_ledger(environ, platform),
         platform=platform,
         emulator=_emulator(environ, platform),
-        port=_number(environ, "PORT", 8080, 0, 65_535),
-        threads=_number(environ, "RELAY_THREADS", 100, 1, 10_000),
+        port=_port(environ),
+        threads=_threads(environ),
         version=environ.get("GAE_VERSION") or environ.get("K_REVISION") or traced_relay.__version__,
         instance=environ.get("GAE_INSTANCE") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
         callback_secret=_callback_secret(environ),
     )
     _check_rules(settings)
     return settings
+
+
+def variable_problems(environ: Mapping[str, str], rules: RelayFile | None) -> Iterator[str]:
+    """Every variable for which `from_environment` would refuse to start, where that stops at the first."""
+    platform = _platform(environ)
+    for read in (
+        lambda: _check_names(environ),
+        lambda: _project(environ),
+        lambda: rules and _location(environ, rules),
+        lambda: _ledger(environ, platform),
+        lambda: _emulator(environ, platform),
+        lambda: _port(environ),
+        lambda: _threads(environ),
+        lambda: _callback_secret(environ),
+    ):
+        try:
+            read()
+        except InvalidSettings as exc:
+            yield from exc.problems
+
+
+def _project(environ: Mapping[str, str]) -> str:
+    return _required(environ, "GOOGLE_CLOUD_PROJECT", "the project whose queues are used")
+
+
+def _location(environ: Mapping[str, str], rules: RelayFile) -> str:
+    purpose = "the region of the queues, or set location in relay.yaml"
+    return rules.location or _required(environ, "RELAY_LOCATION", purpose)
+
+
+def _port(environ: Mapping[str, str]) -> int:
+    return _number(environ, "PORT", 8080, 0, 65_535)
+
+
+def _threads(environ: Mapping[str, str]) -> int:
+    return _number(environ, "RELAY_THREADS", 100, 1, 10_000)
 
 
 def _check_names(environ: Mapping[str, str]) -> None:
@@ -242,30 +279,14 @@ def _callback_secret(environ: Mapping[str, str]) -> str | None:
 
 
 def _check_rules(settings: Settings) -> None:
-    rules, ceiling = settings.rules, MAX_TIMEOUT_HTTP_WORKER if settings.rules.worker.url else MAX_TIMEOUT_APP_ENGINE
-    if settings.max_timeout > ceiling:
-        raise InvalidSettings(
-            f"the rules: max_timeout must be at most {format_duration(ceiling)} with this worker,"
-            f" got {format_duration(settings.max_timeout)}"
-        )
-    if (rules.callers or rules.worker.url) and not rules.audience:
-        raise InvalidSettings("the rules: audience must be set: ID tokens have to name it")
-    known_queues, known_downstreams = set(settings.call_queues), {rule.name for rule in rules.downstreams}
-    for caller in rules.callers:
-        for key, named, known in (
-            ("queues", caller.queues, known_queues),
-            ("downstreams", caller.downstreams, known_downstreams),
-        ):
-            unknown = sorted(set(named) - known) if named != "*" else []
-            if unknown:
-                raise InvalidSettings(
-                    f"the rules: callers.{key} of {caller.email} names {unknown[0]}, which is not there"
-                )
+    found = [f"the rules: {problem}" for problem in rule_problems(settings.rules)]
+    if found:
+        raise InvalidSettings(*found)
 
 
 def for_dev(*, rules: RelayFile | None, project: str = "local", environ: Mapping[str, str] = os.environ) -> Settings:
     """What `dev` and `demo` run with: everything on loopback; without *rules*, anybody there may call loopback."""
-    given = rules or relay_file.parse(_DEV_RULES, "built-in rules")
+    given = rules or relay_file.parse(DEV_RULES, "built-in rules")
     ledger = environ.get("RELAY_LEDGER") or "memory"
     given_secret = _callback_secret(environ)
     settings = Settings(
@@ -281,23 +302,3 @@ def for_dev(*, rules: RelayFile | None, project: str = "local", environ: Mapping
     )
     _check_rules(settings)
     return settings
-
-
-_DEV_RULES = {
-    "queues": [
-        {"name": "relay", "max_dispatches_per_second": 500, "max_concurrent_dispatches": 1000},
-        {"name": "relay-callbacks", "for": "callbacks"},
-    ],
-    "worker": {"app_engine": "default"},
-    "downstreams": [
-        {"name": "loopback", "url": "http://127.0.0.1:*/", "auth": "none", "allow_private": True},
-        {"name": "localhost", "url": "http://localhost:*/", "auth": "none", "allow_private": True},
-        {"name": "loopback6", "url": "http://[::1]:*/", "auth": "none", "allow_private": True},
-    ],
-    "callbacks": [
-        {"url": "http://127.0.0.1:*/", "allow_private": True},
-        {"url": "http://localhost:*/", "allow_private": True},
-        {"url": "http://[::1]:*/", "allow_private": True},
-    ],
-    "callback_first_wait": "1s",
-}

@@ -1,0 +1,44 @@
+"""Whether what relay.yaml says in one place agrees with what it says in another; each problem starts with its key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from traced_relay.durations import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from traced_relay.relay_file import RelayFile
+
+MAX_TIMEOUT_APP_ENGINE = 86_400.0
+MAX_TIMEOUT_HTTP_WORKER = 1_785.0  # Cloud Tasks waits 30 minutes for an HTTP target, less the 15 s of slack
+
+
+def _ceiling(rules: RelayFile) -> float:
+    return MAX_TIMEOUT_APP_ENGINE if rules.worker.app_engine else MAX_TIMEOUT_HTTP_WORKER
+
+
+def longest_timeout(rules: RelayFile) -> float:
+    return _ceiling(rules) if rules.max_timeout is None else rules.max_timeout
+
+
+def rule_problems(rules: RelayFile) -> Iterator[str]:
+    """For these a relay does not start."""
+    ceiling = _ceiling(rules)
+    if rules.max_timeout is not None and rules.max_timeout > ceiling:
+        yield (
+            f"max_timeout must be at most {format_duration(ceiling)} with this worker,"
+            f" got {format_duration(rules.max_timeout)}"
+        )
+    if (rules.callers or rules.worker.url) and not rules.audience:
+        yield "audience must be set: ID tokens have to name it"
+    known_queues = {queue.name for queue in rules.queues if queue.use == "calls"}
+    known_downstreams = {rule.name for rule in rules.downstreams}
+    for caller in rules.callers:
+        for key, named, known in (
+            ("queues", caller.queues, known_queues),
+            ("downstreams", caller.downstreams, known_downstreams),
+        ):
+            for unknown in sorted(set(named) - known) if named != "*" else []:
+                yield f"callers.{key} of {caller.email} names {unknown}, which is not there"

@@ -1,0 +1,104 @@
+"""
+Whether the service would start, and work, as relay.yaml, app.yaml and the environment say: every problem there is.
+
+With an app.yaml for the worker's service the environment is the one that it sets; without one, this process's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from traced_relay import app_yaml, relay_file, settings
+from traced_relay.agreement import longest_timeout, rule_problems
+from traced_relay.errors import InvalidSettings
+from traced_relay.webhooks import SECRET_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from traced_relay.downstreams import Place
+    from traced_relay.relay_file import RelayFile
+
+# What App Engine sets by itself; the project only where nobody has named one.
+ON_APP_ENGINE = {"GAE_ENV": "standard"}
+UNNAMED_PROJECT = {"GOOGLE_CLOUD_PROJECT": "unnamed-project"}
+
+
+def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None) -> list[str]:
+    """All that is wrong with the deployment in *directory*, each with its file and key; nothing, if nothing is."""
+    environ = settings.own_environment() if environ is None else environ
+    found: list[str] = []
+    app = _document(directory / "app.yaml", found)
+    rules_of_shell = environ.get("RELAY_CONFIG") or "relay.yaml"
+    given = app_yaml.environment(app)
+    rules = _rules(directory / (given.get("RELAY_CONFIG") or rules_of_shell), found)
+    _document(directory / "otel.yaml", found)
+    if app is not None and (rules is None or rules.worker.app_engine):
+        found += [f"app.yaml: {problem}" for problem in app_yaml.problems(app, rules)]
+        deployed = UNNAMED_PROJECT | _named(environ) | given | ON_APP_ENGINE
+        found += [f"app.yaml: env_variables: {text}" for text in settings.variable_problems(deployed, rules)]
+        if SECRET_NAME.fullmatch(given.get("RELAY_CALLBACK_SECRET") or "projects/p/secrets/s") is None:
+            found.append(
+                "app.yaml: env_variables.RELAY_CALLBACK_SECRET must name a secret of Secret Manager, not be one"
+            )
+        secret = given.get("RELAY_CALLBACK_SECRET")
+    else:
+        found += [f"environment: {text}" for text in settings.variable_problems(environ, rules)]
+        secret = environ.get("RELAY_CALLBACK_SECRET")
+    if rules:
+        name = given.get("RELAY_CONFIG") or rules_of_shell
+        found += [f"{name}: {text}" for text in (*rule_problems(rules), *_rule_problems(rules, secret))]
+    return found
+
+
+def _named(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: environ[name] for name in UNNAMED_PROJECT if environ.get(name)}
+
+
+def _document(path: Path, found: list[str]) -> dict[str, Any] | None:
+    """The mapping in *path*; None where there is no such file, or no mapping in it, which is a problem."""
+    if not path.exists():
+        return None
+    try:
+        document = relay_file.document_of(path)
+    except InvalidSettings as exc:
+        found += exc.problems
+        return None
+    if not isinstance(document, dict):
+        found.append(f"{path}: must be a mapping of keys to values")
+        return None
+    return document
+
+
+def _rules(path: Path, found: list[str]) -> RelayFile | None:
+    try:
+        return relay_file.load(path)
+    except InvalidSettings as exc:
+        found += exc.problems
+        return None
+
+
+def _rule_problems(rules: RelayFile, secret: str | None) -> Iterator[str]:
+    """What is no error of the file, since it starts like this, but cannot be what somebody meant."""
+    yield from _never_reached("downstreams", [(rule.name, rule) for rule in rules.downstreams])
+    yield from _never_reached("callbacks", [(receiver.url, receiver) for receiver in rules.callbacks])
+    if not secret:
+        for receiver in rules.callbacks:
+            if not receiver.secret:
+                yield f"callbacks: {receiver.url} has no secret, and RELAY_CALLBACK_SECRET is not set"
+    if not rules.callers:
+        yield "callers: there are none, so nobody may enqueue"
+    if not rules.downstreams:
+        yield "downstreams: there are none, so nothing may be called"
+    longest = longest_timeout(rules)
+    if rules.heartbeat >= longest:
+        yield "heartbeat must be less than max_timeout, or no call ever has one"
+
+
+def _never_reached(key: str, listed: Iterable[tuple[str, Place]]) -> Iterator[str]:
+    seen: list[tuple[str, Place]] = []
+    for name, place in listed:
+        if before := next((earlier for earlier, other in seen if other.covers(place)), None):
+            yield f"{key}: {name} can never match, because {before} before it takes all that it would"
+        seen.append((name, place))

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from house import ROOT
+from traced_relay.check import problems
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RULES = """
+location: us-central1
+queues:
+  - {name: relay, max_concurrent_dispatches: 80}
+  - {name: back, for: callbacks, max_concurrent_dispatches: 20}
+worker: {app_engine: default}
+audience: https://relay.example.com
+callers: [{email: a@example.com, queues: [relay], downstreams: [reports]}]
+downstreams: [{name: reports, url: "https://*.run.app/", auth: id_token}]
+callbacks: [{url: "https://*.example.com/", secret: projects/p/secrets/s}]
+max_timeout: 1h
+heartbeat: 60s
+"""
+APP = """
+service: default
+runtime: python313
+entrypoint: python3 -m traced_relay serve
+basic_scaling: {max_instances: 2, idle_timeout: 65m}
+env_variables: {RELAY_LEDGER: "firestore:calls", RELAY_THREADS: "100"}
+"""
+LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
+CALLBACK = "secret: projects/p/secrets/s"
+REPORTS = 'name: reports, url: "https://*.run.app/", auth: id_token}'
+
+
+def found(directory: Path, rules: str = RULES, app: str | None = APP, **environ: str) -> list[str]:
+    (directory / "relay.yaml").write_text(rules)
+    if app is not None:
+        (directory / "app.yaml").write_text(app)
+    return [problem.replace(f"{directory}/", "") for problem in problems(directory, environ)]
+
+
+def test_the_files_of_this_project_have_no_problem() -> None:
+    assert problems(ROOT, {}) == []
+
+
+def test_what_agrees_has_no_problem(tmp_path: Path) -> None:
+    assert found(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("queues:\n", "queus: 1\nqueues:\n", "relay.yaml: queus is not a known field"),
+        ("name: relay,", "name: re_lay,", "relay.yaml: queues.0.name is not valid"),
+        ("max_concurrent_dispatches: 20", "max_concurrent_dispatches: 0", "queues.1.max_concurrent_dispatches must be"),
+        (", for: callbacks", "", "relay.yaml: queues must have one with `for: callbacks`"),
+        ("heartbeat: 60s", "heartbeat: 60", "relay.yaml: heartbeat must be a duration"),
+        ("heartbeat: 60s", "heartbeat: 2d", "relay.yaml: heartbeat must be at most 1h"),
+        ("heartbeat: 60s", "heartbeat: 1h", "relay.yaml: heartbeat must be less than max_timeout"),
+        ("max_timeout: 1h", "max_timeout: 25h", "relay.yaml: max_timeout must be at most 24h with this worker"),
+        ("max_timeout: 1h", "max_timeout: 1h\nmax_timeout: 2h", "relay.yaml: is not YAML: the key max_timeout"),
+        ("audience: https://relay.example.com", "", "relay.yaml: audience must be set"),
+        ("queues: [relay], d", "queues: [back], d", "callers.queues of a@example.com names back, which is not there"),
+        ("downstreams: [reports]}", "downstreams: [x]}", "callers.downstreams of a@example.com names x, which is not"),
+        (f", {CALLBACK}", "", "callbacks: https://*.example.com/ has no secret, and RELAY_CALLBACK_SECRET is not set"),
+        (CALLBACK, "secret: whsec_hunter2", "callbacks.0.secret must be the name of a secret in Secret Manager"),
+        (REPORTS, REPORTS + ', {name: b, url: "https://b.run.app/", auth: none}', "downstreams: b can never match"),
+        ("https://*.run.app/", "http://a.run.app/", "downstreams.0.auth must be none for http://"),
+        ("{app_engine: default}", "{app_engine: other}", "app.yaml: service is default, but worker.app_engine of the"),
+        ("{app_engine: default}", "{}", "relay.yaml: worker must have either app_engine or url"),
+    ],
+)
+def test_what_is_wrong_with_the_rules_is_said_with_its_file_and_key(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    assert old in RULES
+    assert said in "\n".join(found(tmp_path, RULES.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("idle_timeout: 65m", "idle_timeout: 61m", "app.yaml: basic_scaling.idle_timeout must be at least 3675s"),
+        ("idle_timeout: 65m", "idle_timeout: 2h", "app.yaml: basic_scaling.idle_timeout must be whole seconds or"),
+        (", idle_timeout: 65m", "", "app.yaml: basic_scaling.idle_timeout must be at least 3675s"),
+        ("basic_scaling: {max_instances: 2, idle_timeout: 65m}", "", "app.yaml: basic_scaling is required"),
+        ("max_instances: 2", "max_instances: 1", "1 with RELAY_THREADS 100 run 92 calls at once, but the queues of"),
+        ("max_instances: 2", "max_instances: two", "app.yaml: basic_scaling.max_instances must be a number"),
+        (
+            "basic_scaling: {max_instances: 2, idle_timeout: 65m}",
+            "manual_scaling: {instances: 1}",
+            "manual_scaling.ins",
+        ),
+        ('"100"', "100", "app.yaml: env_variables.RELAY_THREADS must be a string"),
+        ('"100"', '"many"', "app.yaml: env_variables: RELAY_THREADS must be a number"),
+        ("firestore:calls", "memory", "app.yaml: env_variables: RELAY_LEDGER must not be memory on app_engine"),
+        ("firestore:calls", "firestore:Bad/calls", "app.yaml: env_variables: RELAY_LEDGER: a database of Firestore is"),
+        ("RELAY_THREADS", "RELAY_THREAD", "app.yaml: env_variables: RELAY_THREAD is no variable of the relay"),
+        ("RELAY_THREADS", "RELAY_CONFIG", "100: cannot be read"),
+        ("RELAY_THREADS", "RELAY_CALLBACK_SECRET", "RELAY_CALLBACK_SECRET must be whsec_"),
+        ("python313", "nodejs", "app.yaml: runtime must be a python3 of App Engine standard"),
+        ("entrypoint: python3 -m traced_relay serve", "", "app.yaml: entrypoint is required"),
+        (APP, "- a", "app.yaml: must be a mapping of keys to values"),
+        (APP, "a: [", "app.yaml: is not YAML"),
+    ],
+)
+def test_what_is_wrong_with_app_yaml_is_said_with_its_key(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in APP
+    assert said in "\n".join(found(tmp_path, app=APP.replace(old, new)))
+
+
+def test_a_secret_itself_does_not_belong_into_app_yaml(tmp_path: Path) -> None:
+    key = f"whsec_{'A' * 40}"
+    said = found(tmp_path, app=APP.replace("RELAY_THREADS: ", f"RELAY_CALLBACK_SECRET: {key}, RELAY_THREADS: "))
+    assert said == ["app.yaml: env_variables.RELAY_CALLBACK_SECRET must name a secret of Secret Manager, not be one"]
+
+
+def test_every_problem_is_told_and_not_only_the_first(tmp_path: Path) -> None:
+    rules = RULES.replace("audience: https://relay.example.com", "").replace("[relay]", "[x]")
+    app = APP.replace("65m", "5m").replace("firestore:calls", "").replace("100", "0")
+    keys = ["idle_timeout", "RELAY_LEDGER", "RELAY_THREADS", "audience", "callers.queues"]
+    said = "\n".join(found(tmp_path, rules, app))
+    assert [key for key in keys if key not in said] == []
+
+
+def test_without_an_app_yaml_the_own_environment_is_what_counts(tmp_path: Path) -> None:
+    said = found(tmp_path, app=None, PORT="http")
+    assert said == [
+        "environment: GOOGLE_CLOUD_PROJECT must be set: the project whose queues are used",
+        f"environment: RELAY_LEDGER must be set: where tasks are kept: {LEDGERS}",
+        "environment: PORT must be a number from 0 to 65535, got 'http'",
+    ]
+    assert found(tmp_path, app=None, GOOGLE_CLOUD_PROJECT="p", RELAY_LEDGER="memory") == []
+
+
+@pytest.mark.whole
+def test_the_command_prints_a_line_a_problem_and_ends_with_1(tmp_path: Path) -> None:
+    def run() -> tuple[int, str]:
+        command = [sys.executable, "-m", "traced_relay", "check"]
+        ran = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True)
+        return ran.returncode, ran.stdout.decode()
+
+    found(tmp_path)
+    assert run() == (0, "no problem found\n")
+    found(tmp_path, RULES.replace("60s", "1h"))
+    assert run() == (1, "relay.yaml: heartbeat must be less than max_timeout, or no call ever has one\n")
