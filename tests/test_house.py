@@ -31,8 +31,8 @@ LAYERS = {
     """,
     "flows": "enqueue pulse readiness relay running steering steps sweeper",
     "shells": """
-        __main__ agreement app app_yaml assembly check cli console demo dev dev_rules doors provision relay_file samples
-        serve settings testing localqueue
+        __main__ agreement app app_yaml assembly check cli console demo deployment dev dev_rules doors provision
+        relay_file samples serve settings testing localqueue
     """,
 }
 ROOMS = {

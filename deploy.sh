@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# The relay and its cron on App Engine: a version of its own each time, which takes the traffic and ends no other, since
+# a call may run for a day. What an old version still runs is printed; end it yourself when nothing is.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+usage="usage: $0 --project P [--version V] [--no-promote] [--dry-run]"
+project=${GOOGLE_CLOUD_PROJECT:-} version='' promote=yes dry_run=''
+while (($#)); do
+  case $1 in
+    --project | --version)
+      [[ -n ${2:-} ]] || {
+        echo "$1 needs a value; $usage" >&2
+        exit 2
+      }
+      printf -v "${1#--}" %s "$2"
+      shift 2
+      ;;
+    --no-promote) promote='' && shift ;;
+    --dry-run) dry_run=yes && shift ;;
+    -h | --help) echo "$usage" && exit ;;
+    *) echo "unknown: $1; $usage" >&2 && exit 2 ;;
+  esac
+done
+
+# shellcheck source=cloud.sh
+source cloud.sh
+prepare
+[[ -z $(wanted invoker) ]] || die "relay.yaml: the worker is a URL, not the App Engine service that this deploys"
+version=${version:-v$(date -u +%Y%m%dt%H%M%S)}
+[[ $version =~ ^[a-z0-9][a-z0-9-]{0,62}$ ]] || die "a version is a-z, 0-9 and -, got $version"
+
+# Whether each direct dependency of pyproject.toml is in the lock, in a version that it allows.
+"$python" - <<'PYTHON' || die "requirements.txt is not what pyproject.toml asks for; run: make lock"
+import re, sys, tomllib
+with open("pyproject.toml", "rb") as file:
+    project = tomllib.load(file)["project"]
+with open("requirements.txt") as file:
+    pinned = dict(re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([0-9][^ ;\\]*)", file.read(), re.MULTILINE))
+number = lambda text: [int(part) for part in re.findall(r"\d+", text)]
+wrong = []
+for needed in project["dependencies"] + project["optional-dependencies"]["firestore"]:
+    name, least = re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?(?:.*?>=\s*([0-9.]+))?", needed).groups()
+    found = pinned.get(name.lower())
+    if found is None or (least and number(found) < number(least)):
+        wrong.append(f"{needed}: {found or 'not'} locked")
+sys.exit("\n".join(wrong) or 0)
+PYTHON
+
+service=$(wanted service)
+relay=traced-relay@$project.iam.gserviceaccount.com
+look gcloud app describe --format='value(defaultHostname)' || die "there is no App Engine application; run ./setup-env.sh first"
+host=$found
+look gcloud app versions list --service "$service" --format='value(version.id)' || true
+! grep -qx "$version" <<<"$found" || die "version $version is there already, and may have running calls: take another name"
+others=$found
+
+echo "deploying version $version of service $service to project $project"
+change gcloud app deploy app.yaml --version "$version" --service-account "$relay" --no-promote --no-stop-previous-version
+change gcloud app deploy cron.yaml
+# Not --promote: that stops the version before, and its calls.
+[[ -z $promote ]] || change gcloud app services set-traffic "$service" --splits "$version=1" --quiet
+
+[[ $service == default ]] && url=https://$host || url=https://$service-dot-$host
+own=https://$version-dot-${url#https://}
+cat <<NEXT
+
+the relay:    $url${promote:+ (takes the traffic)}
+this version: $own
+console:      https://console.cloud.google.com/appengine/versions?project=$project&serviceId=$service
+              https://console.cloud.google.com/cloudtasks?project=$project
+              https://console.cloud.google.com/traces/explorer?project=$project
+              https://console.cloud.google.com/logs/query;query=operation.producer%3D%22traced-relay%22?project=$project
+
+a first call, as an account that relay.yaml lists, to a downstream of relay.yaml:
+  curl -H "Authorization: Bearer \$(gcloud auth print-identity-token --audiences=$(wanted audience) \\
+      --impersonate-service-account=ACCOUNT)" -H 'Content-Type: application/json' \\
+    -d '{"url": "https://SERVICE.run.app/"}' $([[ -n $promote ]] && echo "$url" || echo "$own")/v1/tasks
+NEXT
+if [[ -n $others ]]; then
+  echo
+  echo "not stopped, since calls may run there: $(paste -sd' ' <<<"$others")"
+  echo "see what runs: curl '$url/v1/tasks?state=running&version=VERSION' with an operator's token"
+  echo "then, if nothing does: gcloud app versions stop VERSION --service $service --project $project"
+fi
