@@ -41,7 +41,7 @@ prepare() {
   python=
   local candidate
   for candidate in "${PYTHON:-}" .venv/bin/python python3; do
-    if [[ -n $candidate ]] && PYTHONPATH=src "$candidate" -c 'import traced_relay.settings' 2>/dev/null; then
+    if [[ -n $candidate ]] && PYTHONPATH=src "$candidate" -c 'import traced_relay.deployment' 2>/dev/null; then
       python=$candidate
       break
     fi

@@ -49,7 +49,7 @@ step() {
 enable_apis() {
   local api missing=()
   look gcloud services list --enabled --format='value(config.name)' || true
-  for api in appengine cloudbuild cloudtasks cloudtrace firestore iam logging monitoring secretmanager; do
+  for api in appengine cloudbuild cloudscheduler cloudtasks cloudtrace firestore iam logging monitoring secretmanager; do
     grep -qx "$api.googleapis.com" <<<"$found" || missing+=("$api.googleapis.com")
   done
   ((${#missing[@]} == 0)) || change gcloud services enable "${missing[@]}"

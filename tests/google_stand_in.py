@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 APIS = (
     *("serviceusage", "appengine", "iam", "cloudresourcemanager", "cloudtasks", "secretmanager", "logging"),
-    *("monitoring", "storage", "firestore"),
+    *("monitoring", "storage", "firestore", "cloudscheduler"),
 )
 # Where the id of a new resource stands: a query's parameter, or a field of the body.
 ID_IN_QUERY = {"secrets": "secretId", "databases": "databaseId"}
 COLLECTIONS = {
     *("services", "apps", "serviceAccounts", "queues", "secrets", "versions", "databases", "indexes", "fields"),
-    *("metrics", "alertPolicies", "notificationChannels", "dashboards"),
+    *("metrics", "alertPolicies", "notificationChannels", "dashboards", "jobs", "locations"),
 }
 
 
@@ -81,7 +81,7 @@ class GoogleStandIn:
 
     def answer(self, method: str, target: str, content: bytes) -> tuple[int, dict[str, Any]]:
         url = urlsplit(target)
-        body = json.loads(content) if content else None
+        body = json.loads(content) if content and not url.path.startswith("/upload/") else None
         with self._lock:
             self.asked.append((f"{method} {url.path.strip('/')}", body))
             status, document = self._of(method, url.path.strip("/"), parse_qs(url.query), body)
@@ -91,6 +91,8 @@ class GoogleStandIn:
         return status, document
 
     def _of(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, dict[str, Any]]:
+        if path.startswith(("storage/b/", "upload/")):
+            return self._store(method, path)
         path, _, verb = path.partition(":")
         if verb in ("getIamPolicy", "setIamPolicy"):
             if verb == "setIamPolicy":
@@ -117,13 +119,22 @@ class GoogleStandIn:
             return 200, self._done(path) if "/fields/" in path else self.there[path]
         return 400, {}
 
+    def _store(self, method: str, path: str) -> tuple[int, dict[str, Any]]:
+        """A bucket that is there and empty, and takes what it is given."""
+        if "runtime-builders" in path:
+            return 404, {}
+        bucket = path.split("/b/")[1].split("/")[0]
+        if method == "POST":
+            return 200, {"kind": "storage#object", "bucket": bucket, "name": "uploaded"}
+        return 200, {"kind": "storage#objects", "items": []} if path.endswith("/o") else {"name": bucket}
+
     def _create(self, path: str, collection: str, query: dict[str, list[str]], body: Any) -> tuple[int, dict[str, Any]]:
         match collection:
             case "secrets" | "databases":
                 key = query[ID_IN_QUERY[collection]][0]
             case "serviceAccounts":
                 key = f"{body['accountId']}@demo-proj.iam.gserviceaccount.com"
-            case "apps":
+            case "apps" | "versions":
                 key = body["id"]
             case "queues" | "metrics":
                 key = body["name"].rpartition("/")[2]
@@ -137,7 +148,7 @@ class GoogleStandIn:
         if collection == "queues":
             made["state"] = "RUNNING"
         self.there[f"{path}/{key}"] = made
-        is_slow = collection in ("apps", "databases", "indexes")
+        is_slow = collection in ("apps", "databases", "indexes", "versions")
         return 200, self._done(f"{path}/{key}") if is_slow else made
 
     def _done(self, path: str) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def stale_fields(collection: str, there: list[dict[str, Any]], file: Path = _IND
         orders = [index["order"] for index in field["indexes"]]
         config = found.get("indexConfig", {"usesAncestorConfig": True})
         is_own = not config.get("usesAncestorConfig") and bool(found)
-        if not is_own or [_shape(index["fields"])[0][2] for index in config.get("indexes", [])] != orders:
+        if not is_own or [index["fields"][0].get("order") for index in config.get("indexes", [])] != orders:
             yield " ".join(["index", group, path, *orders])
         if field.get("ttl") and "ttlConfig" not in found:
             yield f"ttl {group} {path}"
