@@ -66,6 +66,7 @@ def members(google: GoogleStandIn, role: str) -> list[str]:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_setup_makes_all_that_is_needed_and_the_second_time_nothing(google: GoogleStandIn, tmp_path: Path) -> None:
     first = run(google, tmp_path, *SETUP)
     assert first.returncode == 0, first.stdout + first.stderr
@@ -108,6 +109,7 @@ def test_setup_makes_all_that_is_needed_and_the_second_time_nothing(google: Goog
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(300)
 def test_a_dry_run_of_the_setup_shows_every_change_and_makes_none(google: GoogleStandIn, tmp_path: Path) -> None:
     ran = run(google, tmp_path, *SETUP, "--dry-run")
     assert ran.returncode == 0, ran.stdout + ran.stderr
