@@ -24,7 +24,7 @@ APIS = (
 ID_IN_QUERY = {"secrets": "secretId", "databases": "databaseId"}
 COLLECTIONS = {
     *("services", "apps", "serviceAccounts", "queues", "secrets", "versions", "databases", "indexes", "fields"),
-    *("metrics", "alertPolicies", "notificationChannels", "dashboards", "jobs", "locations"),
+    *("metrics", "alertPolicies", "notificationChannels", "dashboards", "jobs"),
 }
 
 
@@ -108,18 +108,25 @@ class GoogleStandIn:
         if verb == "addVersion":
             self.there[f"{path}/versions/1"] = {"name": f"{_name(path)}/versions/1", "state": "ENABLED"}
             return 200, {**self.there[f"{path}/versions/1"], "clientSpecifiedPayloadChecksum": True}
-        if method == "GET" and last in COLLECTIONS:
-            pattern = re.escape(path).replace("/\\-/", "/[^/]+/").replace("/-/", "/[^/]+/") + "/[^/]+"
-            return 200, {last: [found for key, found in self.there.items() if re.fullmatch(pattern, key)]}
         if method == "GET":
-            found = self.there.get(re.sub("projects/-/", "projects/demo-proj/", path))
-            return (200, found) if found else (404, {})
+            return self._look(path, last)
         if method == "POST" and last in COLLECTIONS:
             return self._create(path, last, query, body)
         if method in ("PATCH", "PUT"):
             self.there[path] = self.there.get(path, {}) | body | {"name": _name(path)}
-            return 200, self._done(path) if "/fields/" in path else self.there[path]
+            is_slow = "/fields/" in path or path.startswith("appengine/")
+            return 200, self._done(path) if is_slow else self.there[path]
         return 400, {}
+
+    def _look(self, path: str, last: str) -> tuple[int, dict[str, Any]]:
+        if last == "locations":
+            place = {"locationId": "us-central1", "labels": {"cloud.googleapis.com/region": "us-central1"}}
+            return 200, {"locations": [{"name": f"{_name(path)}/us-central1", **place}]}
+        if last in COLLECTIONS:
+            pattern = re.escape(path).replace("/\\-/", "/[^/]+/").replace("/-/", "/[^/]+/") + "/[^/]+"
+            return 200, {last: [found for key, found in self.there.items() if re.fullmatch(pattern, key)]}
+        found = self.there.get(re.sub("projects/-/", "projects/demo-proj/", path))
+        return (200, found) if found else (404, {})
 
     def _store(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, dict[str, Any]]:
         """A bucket that is there and empty, and takes what it is given."""

@@ -13,6 +13,7 @@ import pytest
 from google_stand_in import GoogleStandIn
 from house import ROOT
 from parts import require
+from test_app_yaml import uploaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,20 +120,54 @@ def test_a_dry_run_of_the_setup_shows_every_change_and_makes_none(google: Google
     assert "dry run: nothing was changed" in ran.stdout
 
 
+@pytest.fixture
+def application(google: GoogleStandIn) -> GoogleStandIn:
+    """Google with an application, and a version of it that runs."""
+    for path, document in {
+        "": {"codeBucket": "staging.demo-proj.appspot.com", "defaultHostname": "demo-proj.uc.r.appspot.com"},
+        "/services/default": {"split": {"allocations": {"old": 1.0}}},
+        "/services/default/versions/old": {"createTime": "2026-11-21T18:00:00Z", "runtime": "python313"},
+    }.items():
+        name = f"apps/demo-proj{path}"
+        state = {"name": name, "id": name.rpartition("/")[2], "servingStatus": "SERVING"}
+        google.there[f"appengine/v1/{name}"] = state | document
+    return google
+
+
 @pytest.mark.whole
-def test_a_deploy_makes_a_version_stops_none_and_moves_the_traffic(google: GoogleStandIn, tmp_path: Path) -> None:
-    google.there["appengine/v1/apps/demo-proj"] = {"id": "demo-proj", "defaultHostname": "demo-proj.uc.r.appspot.com"}
-    google.there["appengine/v1/apps/demo-proj/services/default/versions/old"] = {"id": "old"}
-    ran = run(google, tmp_path, "deploy.sh", "--project", "demo-proj", "--version", "v2", "--dry-run")
+@pytest.mark.timeout(120)
+def test_a_deploy_makes_a_version_stops_none_and_moves_the_traffic(application: GoogleStandIn, tmp_path: Path) -> None:
+    ran = run(application, tmp_path, "deploy.sh", "--project", "demo-proj", "--version", "v2")
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    account = RELAY.partition(":")[2]
-    assert re.findall(r"would run: (.*\S)", ran.stdout) == [
-        f"gcloud app deploy app.yaml --version v2 --service-account {account} --no-promote --no-stop-previous-version",
-        "gcloud app deploy cron.yaml",
-        "gcloud app services set-traffic default --splits v2=1 --quiet",
+    done = [(what, body) for what, body in application.asked if not what.startswith(("GET ", "POST upload/"))]
+    assert [what for what, _ in done] == [
+        "POST appengine/v1/apps/demo-proj/services/default/versions",
+        "POST cloudscheduler/v1beta1/projects/demo-proj/locations/us-central1/jobs",
+        "PATCH appengine/v1/apps/demo-proj/services/default",
     ]
+    version, job, service = (body for _, body in done)
+    assert set(version["deployment"]["files"]) == uploaded()
+    assert (version["id"], version["serviceAccount"]) == ("v2", RELAY.partition(":")[2])
+    assert job["appEngineHttpTarget"]["relativeUri"] == "/sweep"
+    assert service["split"]["allocations"] == {"v2": 1.0}
     assert "https://v2-dot-demo-proj.uc.r.appspot.com" in ran.stdout
-    assert changes(google.asked) == []
+    assert "not stopped, since calls may run there: old" in ran.stdout
+
+    again = run(application, tmp_path, "deploy.sh", "--project", "demo-proj", "--version", "v2")
+    assert again.returncode == 1
+    assert "version v2 is there already" in again.stderr
+
+
+@pytest.mark.whole
+def test_a_deploy_without_promotion_leaves_the_traffic_alone(application: GoogleStandIn, tmp_path: Path) -> None:
+    arguments = ("--project", "demo-proj", "--version", "v2", "--no-promote", "--dry-run")
+    ran = run(application, tmp_path, "deploy.sh", *arguments)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.findall(r"would run: (gcloud app \S+ \S+)", ran.stdout) == [
+        "gcloud app deploy app.yaml",
+        "gcloud app deploy cron.yaml",
+    ]
+    assert changes(application.asked) == []
 
 
 @pytest.mark.whole
