@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from traced_relay.settings import Settings
 
 _logger = logging.getLogger(__name__)
+_LAST_SPANS = 0.2  # seconds in which calls that were cut end theirs; a worker is killed a second after the signal
 
 
 class _Lines(Logger):  # type: ignore[misc]
@@ -85,7 +86,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         if self._assembly is not None:
             self._assembly.interrupt(name)
         if self._telemetry is not None:
-            self._telemetry.hasten()
+            self._telemetry.close(_LAST_SPANS)
 
     def close(self) -> None:
         if self._cutting is not None:

@@ -7,7 +7,7 @@ A backend that is slow or gone costs spans, never a task.
 from __future__ import annotations
 
 import logging
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from traced_relay import tracing
@@ -37,26 +37,27 @@ class Telemetry:
         self.provider = provider
         self._log = log
         self._outboxes = tuple(outboxes)
+        self._closing = Lock()
         self._rhythm = Rhythm("counting dropped spans", SAY_EVERY, self._say_dropped, clock or SystemClock())
 
     def start(self) -> None:
         if self._outboxes:
             self._rhythm.start()
 
-    def hasten(self) -> None:
-        """The process is about to end: send what there is."""
-        for outbox in self._outboxes:
-            outbox.hasten()
+    def close(self, linger: float = 0.0) -> None:
+        """
+        Send what is left, and say what was not; once is enough.
 
-    def close(self) -> None:
-        """Send what is left and say what was not; all outboxes together have the time of one."""
-        self._rhythm.stop()
-        closing = [Thread(target=outbox.shutdown, daemon=True) for outbox in self._outboxes]
-        for thread in closing:
-            thread.start()
-        for thread in closing:
-            thread.join(2 * tracing.AT_THE_END)
-        self._say_dropped()
+        It takes as long as one outbox does, however many there are, and *linger* seconds in which spans still end.
+        """
+        with self._closing:
+            self._rhythm.stop()
+            closing = [Thread(target=outbox.shutdown, args=(linger,), daemon=True) for outbox in self._outboxes]
+            for thread in closing:
+                thread.start()
+            for thread in closing:
+                thread.join(linger + 2 * tracing.AT_THE_END)
+            self._say_dropped()
 
     def _say_dropped(self) -> None:
         dropped = [outbox.take_dropped() for outbox in self._outboxes]

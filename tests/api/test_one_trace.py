@@ -21,6 +21,7 @@ CALLER, CALLERS_SPAN = "c" * 32, "d" * 16
 COPY = f"00-{CALLER}-{CALLERS_SPAN}-01"
 FRONT_ENDS_SPAN = "f" * 16
 DAY = 86_400.0
+OPEN = {"open_on_loopback": True}
 
 Headers = dict[str, str]
 
@@ -171,15 +172,13 @@ def test_baggage_goes_nowhere_and_a_partner_outside_the_trace_gets_no_context(do
     rules = {
         "queues": [{"name": "relay"}],
         "worker": {"app_engine": "default"},
-        "audience": "https://relay.example.com",
-        "callers": [],
         "downstreams": [
             {"name": "in", "url": f"{downstream.url}/in", "auth": "none", "allow_private": True},
             {"name": "out", "url": f"{downstream.url}/out", "auth": "none", "allow_private": True, "trace": "none"},
         ],
     }
     context = {"traceparent": COPY, "tracestate": "vendor=1", "x-relay-traceparent": COPY, "baggage": "user=7"}
-    with RunningRelay(rules=rules, open_on_loopback=True) as relay:
+    with RunningRelay(rules=rules, **OPEN) as relay:
         for path in ("/in", "/out"):
             receipt = enqueue(relay, {"url": downstream.url + path}, **context)
             relay.wait_for("task.finished", receipt["task_id"])
@@ -190,9 +189,19 @@ def test_baggage_goes_nowhere_and_a_partner_outside_the_trace_gets_no_context(do
     assert not [name for name in traced | untraced if name.startswith("x-relay-")]
 
 
+def long_kept(url: str) -> dict[str, Any]:
+    return {
+        "queues": [{"name": "relay"}, {"name": "relay-callbacks", "for": "callbacks"}],
+        "worker": {"app_engine": "default"},
+        "downstreams": [{"name": "any", "url": f"{url}/", "auth": "none", "allow_private": True}],
+        "callbacks": [{"url": f"{url}/", "allow_private": True}],
+        "retention": "30d",
+    }
+
+
 def test_what_runs_more_than_seven_days_later_starts_a_linked_trace() -> None:
     clock = ManualClock()
-    with Downstream(503) as downstream, RunningRelay(clock=clock) as relay:
+    with Downstream(503) as downstream, RunningRelay(rules=long_kept(downstream.url), clock=clock, **OPEN) as relay:
         call = {"url": downstream.url, "retry": {"max_attempts": 1}, "callback": {"url": f"{downstream.url}/told"}}
         receipt = enqueue(relay, call)
         relay.wait_for("task.finished", receipt["task_id"])

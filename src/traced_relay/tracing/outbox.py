@@ -54,6 +54,7 @@ class Outbox(SpanProcessor):
         self._sending = 0
         self._dropped = 0
         self._trouble: str | None = None
+        self._is_ending = False
         self._is_closed = False
         self._has_given_up = False
         self._changed = Condition()
@@ -72,7 +73,7 @@ class Outbox(SpanProcessor):
                 self._dropped += 1
                 return
             self._waiting.append(span)
-            if is_mark or self._due is None or len(self._waiting) == self._size:
+            if is_mark or self._is_ending or self._due is None or len(self._waiting) == self._size:
                 self._hasten(SOON if is_mark else self._delay)
 
     def _hasten(self, delay: float) -> None:
@@ -80,7 +81,7 @@ class Outbox(SpanProcessor):
         if self._due is None or due < self._due:
             self._due = due
             self._changed.notify_all()
-        elif len(self._waiting) == self._size:
+        elif self._is_ending or len(self._waiting) == self._size:
             self._changed.notify_all()
 
     def take_dropped(self) -> Dropped:
@@ -90,21 +91,23 @@ class Outbox(SpanProcessor):
             self._dropped, self._trouble = 0, None
             return dropped
 
-    def hasten(self) -> None:
-        """Send what is there now, without waiting for it."""
-        with self._changed:
-            self._hasten(0)
-
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         with self._changed:
             self._hasten(0)
             return self._changed.wait_for(self._is_empty, timeout_millis / 1000)
 
-    def shutdown(self) -> None:
-        """Send what can be sent within AT_THE_END; the rest is dropped."""
+    def shutdown(self, linger: float = 0.0) -> None:
+        """
+        Send what can be sent within AT_THE_END; the rest is dropped.
+
+        For *linger* seconds before that it still takes spans, of those who have just been told to end.
+        """
         with self._changed:
-            if self._is_closed:
+            if self._is_ending:
                 return
+            self._is_ending = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._is_closed, linger)
             self._is_closed = True
             self._changed.notify_all()
             self._changed.wait_for(self._is_empty, AT_THE_END)
@@ -143,7 +146,7 @@ class Outbox(SpanProcessor):
             self._due = None
             return False
         is_due = self._due is not None and self._due <= self._clock.monotonic()
-        return is_due or len(self._waiting) >= self._size
+        return is_due or self._is_ending or len(self._waiting) >= self._size
 
     def _send(self, batch: list[ReadableSpan]) -> bool:
         """Whether the exporter took them; what it sends for that makes no spans."""
