@@ -127,6 +127,7 @@ TAKEN_IN_SILENCE = {
 }
 
 
+@pytest.mark.whole  # all together: the library checks its own schema at every reading
 @pytest.mark.parametrize("trap", TAKEN_IN_SILENCE)
 def test_what_the_library_would_take_in_silence_is_refused_by_its_key(tmp_path: Path, trap: str) -> None:
     text, key = TAKEN_IN_SILENCE[trap]
@@ -142,6 +143,7 @@ def test_an_empty_variable_is_no_ratio(tmp_path: Path) -> None:
         read(tmp_path, TEXT, OTEL_TRACES_SAMPLER_ARG="")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("text", "why"),
     [
