@@ -45,7 +45,7 @@ def without(first: str, after: str) -> str:
 def test_the_file_that_is_shipped_says_what_it_should(tmp_path: Path) -> None:
     file = read(tmp_path, TEXT)
     assert (file.disabled, file.detects, file.ratio) == (False, True, 1.0)
-    assert (file.attribute_count, file.value_length) == (24, 256)
+    assert (file.attribute_count, file.value_length) == (28, 256)
     assert file.attributes == {"service.name": "traced-relay"}
     [batch] = file.batches
     assert (batch.exporter, batch.delay, batch.size, batch.room) == ("relay_cloud_trace", 2.0, 512, 2048)
@@ -111,7 +111,7 @@ TAKEN_IN_SILENCE = {
         "probability/development",
     ),
     "no limits": (without("attribute_limits:", "propagator:"), "attribute_count_limit"),
-    "more attributes than Cloud Trace takes": (changed("_limit: 24", "_limit: 33"), "attribute_count_limit"),
+    "more attributes than Cloud Trace takes": (changed("_limit: 28", "_limit: 33"), "attribute_count_limit"),
     "longer values than Cloud Trace takes": (changed("_limit: 256", "_limit: 257"), "attribute_value_length_limit"),
     "spans one by one": (
         changed("    - batch:", "    - simple: {exporter: {console: }}\n    - batch:"),

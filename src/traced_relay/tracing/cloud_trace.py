@@ -1,9 +1,8 @@
-"""Google's exporter for Cloud Trace, behind a client that tries once and gives up in time."""
+"""The exporter for Cloud Trace: Google's client, which tries once and gives up in time."""
 
 from __future__ import annotations
 
 import re
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import google.auth
@@ -11,10 +10,10 @@ import grpc
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.trace_v2 import TraceServiceClient
 from google.cloud.trace_v2.services.trace_service.transports import TraceServiceGrpcTransport
-from opentelemetry.exporter.cloud_trace import CloudTraceSpanExporter
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from traced_relay.errors import InvalidSettings
+from traced_relay.tracing.cloud_trace_spans import Translator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,44 +23,26 @@ if TYPE_CHECKING:
 _SETTINGS = ("endpoint", "timeout", "resource_regex")
 
 
-class _OneTry:
-    """All of the client that the exporter uses; left alone it would try for two minutes, whatever it was told."""
+class CloudTrace(SpanExporter):
+    """Left alone the client would try for two minutes, whatever else it is told."""
 
-    def __init__(self, transport: TraceServiceGrpcTransport, seconds: float) -> None:
+    def __init__(self, transport: TraceServiceGrpcTransport, translator: Translator, *, seconds: float) -> None:
         self._client = TraceServiceClient(transport=transport)
+        self._close: Callable[[], None] = transport.close
+        self._translator = translator
         self._seconds = seconds
-        self.trouble: Exception | None = None
-        self.close: Callable[[], None] = transport.close
-
-    def batch_write_spans(self, request: Any) -> None:
-        self.trouble = None
-        try:
-            self._client.batch_write_spans(request, retry=None, timeout=self._seconds)
-        except Exception as exc:
-            self.trouble = exc  # which the exporter keeps to itself
-            raise
-
-
-class _Exporter(SpanExporter):
-    """Google's, which raises what went wrong, and can be ended: what is being sent is cut."""
-
-    def __init__(self, client: _OneTry, project: str, resource_regex: str | None) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # in favour of OTLP, which otel-otlp.yaml has
-            self._inner = CloudTraceSpanExporter(project_id=project, client=client, resource_regex=resource_regex)  # type: ignore[no-untyped-call]
-        self._client = client
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = self._inner.export(spans)
-        if self._client.trouble is not None:
-            raise self._client.trouble
-        return result
+        """What the API refuses is raised."""
+        self._client.batch_write_spans(self._translator.request(spans), retry=None, timeout=self._seconds)
+        return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        self._client.close()
+        """End what is being sent, too."""
+        self._close()
 
 
-def cloud_trace(options: Mapping[str, Any], *, project: str) -> SpanExporter:
+def cloud_trace(options: Mapping[str, Any], *, project: str) -> CloudTrace:
     """
     The exporter that *options* of otel.yaml describe; with an endpoint, on this machine, it needs no credentials.
 
@@ -72,7 +53,7 @@ def cloud_trace(options: Mapping[str, Any], *, project: str) -> SpanExporter:
         transport = TraceServiceGrpcTransport(channel=grpc.insecure_channel(endpoint))
     else:
         transport = TraceServiceGrpcTransport(credentials=_credentials())
-    return _Exporter(_OneTry(transport, timeout / 1000), project, regex)
+    return CloudTrace(transport, Translator(project, regex), seconds=timeout / 1000)
 
 
 def _checked(options: Mapping[str, Any]) -> tuple[str | None, int, str | None]:
