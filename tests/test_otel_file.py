@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -172,3 +175,24 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path, caplog: pytest.LogC
     with pytest.raises(InvalidSettings, match="not found"):
         tracing.read_otel_file(tmp_path / "otel.yaml")
     assert caplog.records == []
+
+
+_WITHOUT_PLUG_INS = """
+import importlib.metadata
+from pathlib import Path
+from traced_relay import tracing
+asked = []
+importlib.metadata.entry_points = lambda **group: asked.append(group) or []
+file = tracing.read_otel_file(Path("otel.yaml"))
+exporters = [type(tracing.exporter_of(batch, project="p")).__name__ for batch in file.batches]
+tracing.configure(version="v", instance="i", ratio=file.ratio)
+print(exporters, [group for group in asked if "resource" not in str(group)])
+"""
+
+
+@pytest.mark.whole
+def test_no_part_is_looked_for_among_what_is_installed() -> None:
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "RELAY_TRACE_ENDPOINT": "127.0.0.1:9"}
+    command = [sys.executable, "-c", _WITHOUT_PLUG_INS]
+    ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.stdout.split() == ["['CloudTrace']", "[]"], ran.stderr

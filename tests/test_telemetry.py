@@ -18,6 +18,7 @@ from traced_relay import logs, tracing
 from traced_relay.clock import ManualClock, SystemClock
 from traced_relay.errors import InvalidSettings
 from traced_relay.telemetry import SAY_EVERY, Telemetry, telemetry
+from traced_relay.testing import Downstream
 from traced_relay.tracing.otel_file import Batch
 
 if TYPE_CHECKING:
@@ -185,6 +186,26 @@ def test_an_exporter_says_what_is_wrong_with_its_settings(options: dict[str, Any
 def test_so_does_the_one_for_otlp(options: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidSettings, match=why):
         tracing.exporter_of(Batch("otlp_http", options), project="p")
+
+
+def test_spans_go_over_otlp_where_the_file_says_so() -> None:
+    with Downstream() as collector, surroundings(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces"):
+        served = Served(ROOT / "otel-otlp.yaml", is_local=True)
+        served.span()
+        served.telemetry.close()
+        [arrived] = collector.arrived
+    assert (arrived.path, arrived.headers["content-type"]) == ("/v1/traces", "application/x-protobuf")
+    assert b"send relay" in arrived.body
+    assert b"traced-relay" in arrived.body
+    assert served.lines() == []
+
+
+def test_a_collector_that_refuses_is_told_of_like_any_other() -> None:
+    with Downstream(403) as collector, surroundings(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces"):
+        served = Served(ROOT / "otel-otlp.yaml", is_local=True)
+        served.span()
+        served.telemetry.close()
+    assert [line.get("dropped_spans") for line in served.lines()] == [1]
 
 
 def test_detection_where_there_is_no_metadata_server_finds_nothing() -> None:
