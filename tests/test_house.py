@@ -29,7 +29,7 @@ LAYERS = {
         answers cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate identity
         journal sqlite_ledger listener logs reception rhythm sender signing tracing watch
     """,
-    "flows": "enqueue pulse readiness relay running steering steps sweeper",
+    "flows": "enqueue pulse readiness relay running steering steps sweeper telemetry",
     "shells": """
         __main__ app assembly cli console demo dev doors provision relay_file samples serve settings testing localqueue
     """,
@@ -70,8 +70,9 @@ KNOWN_TO = {
     "click": {"cli"},
     "flask": {"app", "assembly", "console", "samples"},
     "google.cloud.firestore": {f"firestore_{part}" for part in ("ledger", "queries", "requests", "workers")},
-    "grpc": {"cloud_tasks", "firestore_requests"},
+    "grpc": {"cloud_tasks", "firestore_requests", "tracing.cloud_trace"},
     "gunicorn": {"reception", "serve"},
+    "opentelemetry.configuration": {"tracing.otel_file"},
     "sqlite3": {"sqlite_ledger"},
     "urllib3": {"egress", "sender"},
     "yaml": {"relay_file"},
