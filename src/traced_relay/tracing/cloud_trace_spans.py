@@ -1,8 +1,8 @@
 """
 Spans in Cloud Trace's form, within its limits.
 
-Plain protobuf: by way of Google's exporter, and the classes it uses, one takes ten times as long, which every call
-that runs meanwhile would pay for. What comes out is the same.
+Plain protobuf: by way of the classes that Google's exporter uses for it, one takes ten times as long, which every
+call that runs meanwhile would pay for. What comes out is the same.
 """
 
 from __future__ import annotations
