@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from secrets import token_hex
 from threading import Condition
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from urllib.parse import quote, urlsplit
 
 import requests
 from requests.auth import AuthBase
 
-from traced_relay import problems, tracing
+from traced_relay import problems, strict_json, tracing
 from traced_relay.clock import SystemClock
-from traced_relay.errors import InvalidSettings, NotEnded, RelayError, Unavailable, UnexpectedAnswer
+from traced_relay.errors import InvalidCall, InvalidSettings, NotEnded, RelayError, Unavailable, UnexpectedAnswer
 from traced_relay.gate import is_local_host
 from traced_relay.identity import IdTokens
 from traced_relay.rows import ENDED
@@ -177,25 +177,34 @@ class Client:
         return document
 
     def _post_call(self, path: str, awaited: str, document: Document, key: str | None) -> Any:
-        headers = {"Idempotency-Key": key or token_hex(16), **tracing.task_headers()}
-        return self._ask("POST", path, awaited, json=document, headers=headers, tries=TRIES)
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key or token_hex(16)}
+        headers |= tracing.task_headers()
+        return self._ask("POST", path, awaited, document=document, headers=headers, tries=TRIES)
 
     def _ask(self, method: str, path: str, awaited: str, *, tries: int = 1, **parts: Any) -> Any:
         """The answer, which is an object with what is *awaited* in it; what it lacks is said by an error."""
         while True:
             tries -= 1
             try:
-                answer = self._session.request(
-                    method, self._url + path, timeout=self._timeout, allow_redirects=False, **parts
-                )
+                answer = self._sent(method, path, **parts)
             except requests.RequestException as exc:
                 if tries == 0:
-                    _unreachable(self._url, exc)
+                    how = "did not answer in time" if isinstance(exc, requests.Timeout) else "cannot be reached"
+                    raise Unavailable(f"the relay at {self._url} {how}") from exc
                 self._pause(PAUSE)
                 continue
             if answer.status_code != requests.codes.unavailable or tries == 0:
                 return _content(answer, awaited)
             self._pause(PAUSE_WHEN_TOLD)
+
+    def _sent(self, method: str, path: str, *, document: Document | None = None, **parts: Any) -> requests.Response:
+        try:
+            content = None if document is None else strict_json.dumps(document)
+            return self._session.request(
+                method, self._url + path, data=content, timeout=self._timeout, allow_redirects=False, **parts
+            )
+        except UnicodeEncodeError as exc:
+            raise InvalidCall("there is a text that is no valid Unicode, or a key that is not ASCII") from exc
 
     def _pause(self, seconds: float) -> None:
         until = self._clock.monotonic() + seconds
@@ -232,12 +241,7 @@ def _checked(relay_url: str) -> tuple[str, bool]:
 
 
 def _path(task_id: str, verb: str = "") -> str:
-    return f"/v1/tasks/{quote(task_id, safe='')}{verb}"
-
-
-def _unreachable(url: str, exc: requests.RequestException) -> NoReturn:
-    how = "did not answer in time" if isinstance(exc, requests.Timeout) else "cannot be reached"
-    raise Unavailable(f"the relay at {url} {how}") from exc
+    return f"/v1/tasks/{quote(task_id, safe='', errors='replace')}{verb}"
 
 
 def _content(answer: requests.Response, awaited: str) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from traced_relay import flags, task_text, timeline, waterfall
+from traced_relay import flags, strict_json, task_text, timeline, waterfall
 from traced_relay.callbacks import callback_id
 from traced_relay.clock import SystemClock
 from traced_relay.errors import NotFound, RelayError
@@ -20,7 +20,6 @@ from traced_relay.record_text import printable, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     from traced_relay.client import Client, Document
 
@@ -57,11 +56,11 @@ def enqueue(
     relay: str,
     audience: str | None,
     account: str | None,
-    token_file: Path | None,
+    id_token: str | None,
     **given: Any,
 ) -> None:
     """Hand a call of URL to a relay; print its task_id and trace_id."""
-    client = flags.client(relay, audience, account, token_file)
+    client = flags.client(relay, audience, account, id_token)
     receipt = client.enqueue(url, idempotency_key=idempotency_key, **_fields(**given))
     ids = (f"task_id   {receipt['task_id']}", f"trace_id  {receipt['trace_id']}")
     _say(receipt, ids, as_json=as_json)
@@ -87,7 +86,7 @@ def _fields(
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text)
+        return strict_json.loads(text.encode())
     except (ValueError, RecursionError):
         return text
 
@@ -132,7 +131,7 @@ def list_(
     relay: str,
     audience: str | None,
     account: str | None,
-    token_file: Path | None,
+    id_token: str | None,
     **given: Any,
 ) -> None:
     """
@@ -142,7 +141,7 @@ def list_(
       traced-relay list --state failed --since 2h | traced-relay redrive - --rate 5
     """
     filters = {name: value for name, value in given.items() if value is not None}
-    found = flags.client(relay, audience, account, token_file).list(page_size=min(limit or 200, 200), **filters)
+    found = flags.client(relay, audience, account, id_token).list(page_size=min(limit or 200, 200), **filters)
     for document in islice(found, limit or None):
         _say(document, [task_text.one_line(document)], as_json=as_json)
 
@@ -205,11 +204,12 @@ def explain(task_id: str, records: Iterable[str] | None, as_json: bool, **where:
     """
     client = flags.client(**where)
     document = client.status(task_id)
+    is_going_on = document["finished_at"] is None or document["callback"]["state"] == "pending"
     built = timeline.build(
         document,
         None if records is None else [entry for line in records if (entry := record_of(line))],
         callbacks=list(_callbacks(client, document)),
-        now=None if document["finished_at"] else SystemClock().now(),
+        now=SystemClock().now() if is_going_on else None,
     )
     width = min(max(shutil.get_terminal_size((100, 24)).columns, 80), 140)
     text = waterfall.render(built, width=width, colour=sys.stdout.isatty())

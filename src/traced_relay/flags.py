@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,6 +45,13 @@ def read(option: click.Parameter, parse: Callable[[str], T], text: str) -> T:
         raise click.BadParameter(str(exc), param=option) from None
 
 
+def _token(_: click.Context, option: click.Parameter, file: Path | None) -> str | None:
+    token = None if file is None else file.read_text(errors="replace").strip()
+    if token is not None and not re.fullmatch(r"[A-Za-z0-9_.=-]+", token):
+        raise click.BadParameter("must hold an ID token and nothing else", param=option)
+    return token
+
+
 def asks_a_relay(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give the *command* the options that say which relay, and as whom; `client` makes them into one."""
     options = (
@@ -52,8 +60,10 @@ def asks_a_relay(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--impersonate-service-account", "account", metavar="EMAIL", help="Ask as this account."),
         click.option(
             "--token-file",
+            "id_token",
             metavar="FILE",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            callback=_token,
             help="An ID token, instead of one from the environment's Google credentials.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print what the relay answers, a line each."),
@@ -63,13 +73,12 @@ def asks_a_relay(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def client(relay: str, audience: str | None, account: str | None, token_file: Path | None) -> Client:
+def client(relay: str, audience: str | None, account: str | None, id_token: str | None) -> Client:
     from traced_relay.client import Client
 
-    token = token_file.read_text().strip() if token_file else ""
     return Client(
         relay,
         audience=audience,
-        id_token=(lambda: token) if token_file else None,
+        id_token=None if id_token is None else lambda: id_token,
         impersonate_service_account=account,
     )

@@ -58,8 +58,10 @@ def error_of(document: object) -> RelayError:
 
 
 def _fields(errors: object) -> tuple[FieldError, ...]:
-    given = errors if isinstance(errors, list) else []
-    return tuple(FieldError(str(error["field"]), str(error["message"])) for error in given)
+    match errors:
+        case [{"field": str(field), "message": str(message)}, *others]:
+            return (FieldError(field, message), *_fields(others))
+    return ()
 
 
 def status_of(error: RelayError) -> int:

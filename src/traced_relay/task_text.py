@@ -49,7 +49,7 @@ def how_it_stands(document: Document) -> str:
     why = f" ({document['reason']}, {document['blame']})" if document["reason"] else ""
     count = document["attempt"]
     lasted = "" if document["total_ms"] is None else f" in {readable(document['total_ms'] / 1000)}"
-    return f"{document['state']}{why}, {count} attempt{'' if count == 1 else 's'}{lasted}"
+    return f"{document['state']}{printable(why)}, {count} attempt{'' if count == 1 else 's'}{lasted}"
 
 
 def progress(document: Document, now: float) -> str:

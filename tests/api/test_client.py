@@ -158,6 +158,18 @@ def test_what_breaks_a_rule_is_said_by_field(client: Client) -> None:
     assert all(isinstance(error, FieldError) for error in refused.value.errors)
 
 
+def test_what_cannot_be_sent_is_the_callers_mistake(client: Client) -> None:
+    for ask_so in (
+        lambda: client.enqueue("http://x.example", body="\ud800"),
+        lambda: client.enqueue("http://x.example", idempotency_key="\u4e00"),
+        lambda: list(client.list(queue="\ud800")),
+    ):
+        with pytest.raises(InvalidCall, match="valid Unicode"):
+            ask_so()
+    with pytest.raises(NotFound):
+        client.status("\ud800")
+
+
 @pytest.mark.parametrize("task_id", ["0" * 32, "../../health", "a b", "x?y=1"])
 def test_a_task_that_is_not_there_is_named(client: Client, task_id: str) -> None:
     with pytest.raises(NotFound):

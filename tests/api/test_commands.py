@@ -61,6 +61,7 @@ def test_a_call_is_enqueued_and_its_ids_are_printed(shell: Shell, downstream: Do
     [
         (("--data", "plain"), b"plain"),
         (("--data", "null"), b"null"),
+        (("--data", "NaN"), b"NaN"),
         (("--data", '{"a":  1}', "--header", "content-type: application/json"), b'{"a":  1}'),
         ((), b""),
     ],
@@ -156,3 +157,12 @@ def test_with_the_records_what_they_lack_is_missing(relay: RunningRelay, tmp_pat
     drawn = shell.run("explain", task_id, "--records", str(file)).stdout
     assert "missing: attempt 1: no record attempt.started" in drawn
     assert "\n  127.0.0.1 " in drawn
+
+
+def test_a_token_file_holds_a_token_or_the_command_is_not_run(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(b"two\nlines \xff")
+    ran = shell.run("list", "--token-file", str(file))
+    assert (ran.exit_code, "must hold an ID token" in ran.stderr) == (2, True)
+    file.write_text("a.b.c\n")
+    assert shell.run("list", "--token-file", str(file)).exit_code in (0, 1)
