@@ -154,7 +154,7 @@ def test_the_instances_can_run_all_that_the_queues_let_go() -> None:
 def test_only_what_runs_is_uploaded() -> None:
     package = {places(path) for path in project_files() if path.is_relative_to(ROOT / "src" / "traced_relay")}
     assert len(package) > 50
-    assert uploaded() == package | {"app.yaml", "relay.yaml", "requirements.txt"}
+    assert uploaded() == package | {"app.yaml", "otel.yaml", "relay.yaml", "requirements.txt"}
 
 
 @pytest.mark.whole

@@ -29,7 +29,7 @@ LAYERS = {
         answers cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate identity
         journal sqlite_ledger listener logs reception rhythm sender signing tracing watch
     """,
-    "flows": "client enqueue pulse readiness relay running steering steps sweeper",
+    "flows": "client enqueue pulse readiness relay running steering steps sweeper telemetry",
     "shells": """
         __main__ app assembly cli commands console demo dev doors flags provision relay_file samples serve settings
         tail testing localqueue
@@ -71,8 +71,9 @@ KNOWN_TO = {
     "click": {"cli", "commands", "flags", "tail"},
     "flask": {"app", "assembly", "console", "samples"},
     "google.cloud.firestore": {f"firestore_{part}" for part in ("ledger", "queries", "requests", "workers")},
-    "grpc": {"cloud_tasks", "firestore_requests"},
+    "grpc": {"cloud_tasks", "firestore_requests", "tracing.cloud_trace"},
     "gunicorn": {"reception", "serve"},
+    "opentelemetry.configuration": {"tracing.otel_file"},
     "sqlite3": {"sqlite_ledger"},
     "urllib3": {"egress", "sender"},
     "yaml": {"relay_file"},
