@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BY_FILE := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
 .PHONY: help setup demo dev unit test check soak bench lock clean
@@ -29,10 +30,10 @@ dev: $(READY)  ## relay and queue on this machine, kept running
 	@$(BIN)/traced-relay dev
 
 unit: $(READY)  ## the fast tests, for the inner loop
-	@$(BIN)/pytest -q --hypothesis-profile=quick -m "not whole and not soak"
+	@$(BIN)/pytest -q $(BY_FILE) --hypothesis-profile=quick -m "not whole and not soak"
 
 test: $(READY)  ## all tests but the soak
-	@$(BIN)/pytest -m "not soak"
+	@$(BIN)/pytest $(BY_FILE) -m "not soak"
 
 check: $(READY)  ## format, lint, types
 	@$(BIN)/ruff format --check .

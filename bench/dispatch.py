@@ -101,7 +101,7 @@ def _overhead(running: Running, scale: Scale, progress: Progress) -> Table:
 
     def relayed(relay: RelayServer, clients: int) -> Callable[[float], Sample]:
         def measure(seconds: float) -> Sample:
-            dispatches = _preload(running, relay, int(PRELOADED_PER_SECOND * seconds))
+            dispatches = preload(relay, running.sink.url, running.token, int(PRELOADED_PER_SECOND * seconds))
             return http_load.run(relay.port, clients, dispatches, status=200)
 
         return measure
@@ -130,7 +130,7 @@ def _at_a_steady_pace(running: Running, scale: Scale, progress: Progress) -> Tab
 
     def relayed(relay: RelayServer) -> Callable[[float], Sample]:
         def measure(seconds: float) -> Sample:
-            dispatches = _preload(running, relay, int(PACE * seconds))
+            dispatches = preload(relay, running.sink.url, running.token, int(PACE * seconds))
             return paced_load.run(relay.port, dispatches, status=200, per_second=PACE)
 
         return measure
@@ -142,12 +142,12 @@ def _at_a_steady_pace(running: Running, scale: Scale, progress: Progress) -> Tab
     return compared_additions(f"dispatch: {PACE} a second, at a steady pace", variants, samples, FLASK, notes)
 
 
-def _preload(running: Running, relay: RelayServer, count: int) -> list[bytes]:
+def preload(relay: RelayServer, downstream: str, token: str, count: int) -> list[bytes]:
     """The dispatches, as the queue would send them, of so many tasks that were enqueued just now."""
-    call = {"url": f"{running.sink.url}/work", "queue": "held", "body": {"report": 7}}
+    call = {"url": f"{downstream}/work", "queue": "held", "body": {"report": 7}}
     dispatches = []
     for start in range(0, count, BATCH):
-        receipts = relay.enqueue([call] * min(BATCH, count - start), running.token)
+        receipts = relay.enqueue([call] * min(BATCH, count - start), token)
         dispatches += [dispatch_of(receipt) for receipt in receipts]
     return dispatches
 

@@ -52,7 +52,15 @@ class RelayServer(Server):
     """`traced-relay serve` with this *ledger*; its records go to a file."""
 
     def __init__(
-        self, directory: Path, *, ledger: str, queue: Queue, downstream: str, port: int, **variables: str
+        self,
+        directory: Path,
+        *,
+        ledger: str,
+        queue: Queue,
+        downstream: str,
+        port: int,
+        command: list[str] | None = None,
+        **variables: str,
     ) -> None:
         rules = directory / "relay.yaml"
         rules.write_text(_RULES.format(location=LOCATION, audience=_AUDIENCE, caller=_CALLER, url=downstream))
@@ -65,7 +73,7 @@ class RelayServer(Server):
             **variables,
         }
         self._url = f"http://127.0.0.1:{port}"
-        super().__init__(module("traced_relay", "serve"), port=port, directory=directory, environ=environ)
+        super().__init__(command or module("traced_relay", "serve"), port=port, directory=directory, environ=environ)
 
     def wait_ready(self) -> None:
         """Until it takes work, which it does once its queues are there."""

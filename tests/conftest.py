@@ -11,7 +11,7 @@ import pytest
 
 from example_rows import NOW
 from ledgers import Store
-from parts import Missing, missing
+from parts import Missing
 from traced_relay.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
     yield
-    if missing:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if missing := {
+        part for report in skipped for name, part in getattr(report, "user_properties", ()) if name == "missing"
+    }:
         terminalreporter.write_line(f"not tested, because missing on this machine: {', '.join(sorted(missing))}")
 
 
@@ -45,6 +48,8 @@ def pytest_runtest_makereport(
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, Missing):
+        report.user_properties.append(("missing", call.excinfo.value.part))  # goes with it, whoever ran the test
     _refuse_skip(report, call.excinfo)
     return report
 

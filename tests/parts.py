@@ -7,11 +7,13 @@ from typing import NoReturn
 
 import pytest
 
-missing: set[str] = set()
-
 
 class Missing(pytest.skip.Exception):
-    """The one kind of skip that CI lets pass: the machine lacks a part."""
+    """The one kind of skip that CI lets pass: the machine lacks a *part*."""
+
+    def __init__(self, reason: str, part: str) -> None:
+        super().__init__(reason)
+        self.part = part
 
 
 def require(name: str) -> str:
@@ -24,5 +26,4 @@ def require(name: str) -> str:
 
 def without(part: str, reason: str) -> NoReturn:
     """Skip the test, because this machine lacks *part*."""
-    missing.add(part)
-    raise Missing(reason)
+    raise Missing(reason, part)

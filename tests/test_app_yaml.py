@@ -154,7 +154,7 @@ def test_the_instances_can_run_all_that_the_queues_let_go() -> None:
 def test_only_what_runs_is_uploaded() -> None:
     package = {places(path) for path in project_files() if path.is_relative_to(ROOT / "src" / "traced_relay")}
     assert len(package) > 50
-    assert uploaded() == package | {"app.yaml", "relay.yaml", "requirements.txt"}
+    assert uploaded() == package | {"app.yaml", "otel.yaml", "relay.yaml", "requirements.txt"}
 
 
 @pytest.mark.whole
@@ -221,7 +221,7 @@ def test_its_entrypoint_starts_as_on_app_engine_with_its_own_ledger(
     )
     _, _, place = APP["env_variables"]["RELAY_LEDGER"].partition(":")
     workers = firestore.ledger(place.partition("/")[2], project="p")
-    assert len(workers.heartbeats()) == 1
+    assert len(list(workers._workers.documents.list_documents())) == 1
     workers.close()
 
 

@@ -54,7 +54,7 @@ def do_everything(ledger: FirestoreLedger, clock: ManualClock) -> None:
     ledger.overdue(NOW + 1, 1, after=(NOW, "a"))
     ledger.abandoned(10)
     ledger.tally(NOW + 1)
-    ledger.heartbeats()
+    ledger.heartbeats({"w1"})
     clock.advance(KEYS_KEPT + RETENTION)
     assert ledger.expire(10) == 1
 

@@ -22,17 +22,17 @@ LAYERS = {
     "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
     "rules": """
         header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records
-        record_text gaps lengths listing timeline waterfall api_schemas openapi addresses arriving
+        record_text task_text gaps lengths listing timeline waterfall api_schemas openapi addresses arriving
         stored_rows webhooks
     """,
     "edges": """
         answers cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate identity
         journal sqlite_ledger listener logs reception rhythm sender signing tracing watch
     """,
-    "flows": "enqueue pulse readiness relay running steering steps sweeper",
+    "flows": "client enqueue pulse readiness relay running steering steps sweeper telemetry",
     "shells": """
-        __main__ agreement app app_yaml assembly check cli console demo deployment dev dev_rules doors provision
-        relay_file samples serve settings testing localqueue
+        __main__ agreement app app_yaml assembly check cli commands console demo deployment dev dev_rules doors flags
+        provision relay_file samples serve settings tail testing localqueue
     """,
 }
 ROOMS = {
@@ -68,11 +68,12 @@ WORLD = {
 }
 # What is known in few places, so that it could be changed there.
 KNOWN_TO = {
-    "click": {"cli"},
+    "click": {"cli", "commands", "flags", "tail"},
     "flask": {"app", "assembly", "console", "samples"},
     "google.cloud.firestore": {f"firestore_{part}" for part in ("ledger", "queries", "requests", "workers")},
-    "grpc": {"cloud_tasks", "firestore_requests"},
+    "grpc": {"cloud_tasks", "firestore_requests", "tracing.cloud_trace"},
     "gunicorn": {"reception", "serve"},
+    "opentelemetry.configuration": {"tracing.otel_file"},
     "sqlite3": {"sqlite_ledger"},
     "urllib3": {"egress", "sender"},
     "yaml": {"relay_file"},

@@ -40,8 +40,10 @@ def test_a_skip_is_a_failure_in_ci_and_a_skip_elsewhere(tmp_path: Path, source: 
     assert "1 skipped" not in said
 
 
-def test_a_missing_part_is_named_at_the_end_in_ci_too(tmp_path: Path) -> None:
-    said = run(tmp_path, "from parts import require\ndef test_it(): require('no-such-program')\n", CI="true")
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_missing_part_is_named_at_the_end_in_ci_too(tmp_path: Path, workers: str) -> None:
+    source = "from parts import require\ndef test_it(): require('no-such-program')\n"
+    said = run(tmp_path, source, CI="true", PYTEST_ADDOPTS=f"-n{workers}")
     assert "1 skipped" in said
     assert "not tested, because missing on this machine: no-such-program" in said.splitlines()[-2]
 

@@ -79,3 +79,30 @@ def test_a_status_has_the_header_that_http_wants_with_it(status: int, name: str,
 
 def test_a_problem_is_ascii_whatever_it_speaks_of() -> None:
     assert problems.problem(422, "é\ud800", [FieldError("\ud800", "é")]).get_data().isascii()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BROKEN,
+        errors.InvalidCall("the task has succeeded", status=409),
+        errors.NotAuthorized("only Cloud Tasks may", status=403, reason="refused"),
+        errors.NotFound("there is no task"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_can_be_read_from_its_problem(error: RelayError) -> None:
+    status, detail = problems.status_of(error), problems.detail_of(error)
+    again = problems.error_of(problems.document_of(status, detail, problems.fields_of(error)))
+    assert (type(again), vars(again), str(again)) == (type(error), vars(error), str(error))
+
+
+@pytest.mark.parametrize("document", [None, [], {}, {"status": "404", "detail": "x"}, {"status": 500, "detail": "x"}])
+def test_what_is_no_problem_of_ours_is_unexpected(document: object) -> None:
+    assert type(problems.error_of(document)) is errors.UnexpectedAnswer
+
+
+@pytest.mark.parametrize("given", [None, "x", [1], [{"field": "x"}], {"field": "x"}])
+def test_fields_that_cannot_be_read_are_left_out(given: object) -> None:
+    error = problems.error_of({"status": 422, "detail": "x", "errors": given})
+    assert problems.fields_of(error) == ()

@@ -300,3 +300,18 @@ def test_dev_with_rules_keeps_them_and_is_not_open() -> None:
         False,
     )
     assert made.rules is rules
+
+
+def test_how_spans_leave_stands_beside_the_rules_or_where_the_environment_says(environ: dict[str, str]) -> None:
+    assert settings.from_environment(environ).otel_file is None
+    beside = Path(environ["RELAY_CONFIG"]).with_name("otel.yaml")
+    beside.touch()
+    assert settings.from_environment(environ).otel_file == beside
+    named = settings.from_environment(environ | {"OTEL_CONFIG_FILE": "elsewhere.yaml"})
+    assert named.otel_file == Path("elsewhere.yaml")
+    assert settings.from_environment(environ | {"OTEL_CONFIG_FILE": ""}).otel_file == beside
+
+
+@pytest.mark.parametrize(("value", "untraced"), [("true", True), ("TRUE", True), ("false", False), ("", False)])
+def test_spans_can_be_switched_off_in_the_standard_way(environ: dict[str, str], value: str, *, untraced: bool) -> None:
+    assert settings.from_environment(environ | {"OTEL_SDK_DISABLED": value}).untraced is untraced

@@ -207,6 +207,14 @@ def test_callbacks_follow_their_call() -> None:
     assert timeline.missing == ()
 
 
+def test_without_records_a_callback_tells_of_itself_and_none_is_missed() -> None:
+    told = document("running", attempt(1, 1.0, 1.5, BUSY), attempt(2, 2.0, None, {}), task_id="cb")
+    timeline = build(FLAKY, None, callbacks=[told], now=BEGINNING + 5)
+    assert extent(only(timeline, "callback 1")) == (1.0, 1.5)
+    assert only(timeline, "callback 2").is_open
+    assert timeline.missing == ()
+
+
 def test_a_clock_that_ran_backwards_makes_no_negative_bar() -> None:
     life = document("succeeded", attempt(1, -0.5, -0.4, OK))
     assert all(bar.end >= bar.start for bar in build(life, []).bars)

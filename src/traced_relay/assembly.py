@@ -41,7 +41,7 @@ from traced_relay.sweeper import Sweeper
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import TracerProvider
 
     from traced_relay.ledger import Ledger
     from traced_relay.logs import Log

@@ -55,6 +55,7 @@ class Teller:
             origin=row.origin,
             callback_of=row.task_id,
             callback_round=row.round,
+            sent_at=row.created_at,
             carrier=row.carrier,
             trace_id=row.trace_id,
             span_id=row.span_id,

@@ -6,21 +6,18 @@ import signal
 import sys
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from traced_relay import __version__, settings, webhooks
+from traced_relay import __version__, commands, flags, settings, tail, webhooks
 from traced_relay.clock import SystemClock
-from traced_relay.durations import format_duration, parse_duration
+from traced_relay.durations import format_duration
 from traced_relay.errors import RelayError
 from traced_relay.localqueue.command import queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-T = TypeVar("T")
 
 
 class _Commands(click.Group):
@@ -56,7 +53,8 @@ def main() -> None:
     """Hand slow HTTP calls to Cloud Tasks and keep sight of them."""
 
 
-main.add_command(queue)
+for verb in (queue, *commands.VERBS, tail.tail):
+    main.add_command(verb)
 
 
 @main.command()
@@ -123,25 +121,7 @@ def _keys(_: click.Context, option: click.Parameter, secrets: tuple[str, ...]) -
         raise click.BadParameter(
             "must be the secret itself; `gcloud secrets versions access latest` prints it", param=option
         )
-    return _read(option, webhooks.parse_secrets, " ".join(secrets))
-
-
-def _seconds(_: click.Context, option: click.Parameter, duration: str) -> float:
-    return _read(option, parse_duration, duration)
-
-
-def _headers(_: click.Context, option: click.Parameter, lines: tuple[str, ...]) -> dict[str, str]:
-    headers = [webhooks.read_headers(line) for line in lines]
-    if not all(headers):
-        raise click.BadParameter("must be 'name: value'", param=option)
-    return {name: value for header in headers for name, value in header.items()}
-
-
-def _read(option: click.Parameter, parse: Callable[[str], T], text: str) -> T:
-    try:
-        return parse(text)
-    except ValueError as exc:
-        raise click.BadParameter(str(exc), param=option) from None
+    return flags.read(option, webhooks.parse_secrets, " ".join(secrets))
 
 
 @main.command()
@@ -157,7 +137,7 @@ def _read(option: click.Parameter, parse: Callable[[str], T], text: str) -> T:
     callback=_keys,
     help="What the relay signs with; repeatable, one that matches is enough.",
 )
-@click.option("--header", "headers", metavar="'NAME: VALUE'", multiple=True, callback=_headers, help="Repeatable.")
+@click.option("--header", "headers", metavar="'NAME: VALUE'", multiple=True, callback=flags.headers, help="Repeatable.")
 @click.option(
     "--headers",
     "file",
@@ -165,7 +145,9 @@ def _read(option: click.Parameter, parse: Callable[[str], T], text: str) -> T:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Header lines as they came; a request line and other headers may be among them.",
 )
-@click.option("--tolerance", metavar="DURATION", default="5m", callback=_seconds, help="How old it may be, or how new.")
+@click.option(
+    "--tolerance", metavar="DURATION", default="5m", callback=flags.seconds, help="How old it may be, or how new."
+)
 def verify_callback(
     body: IO[bytes], keys: tuple[bytes, ...], headers: dict[str, str], file: Path | None, tolerance: float
 ) -> None:

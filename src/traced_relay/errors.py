@@ -12,6 +12,8 @@ What can go wrong, as a tree; each error says who meets it and what to do.
     |- NotVerified        a callback that is not what its sender signed
     |- DownstreamDenied   address or host that may not be called; never retried
     |- PortTaken          at start; another process listens there
+    |- UnexpectedAnswer   a client's: what it asked is no relay, or one that is broken
+    |- NotEnded           a client's: the task goes on for longer than it waited
     `- DownstreamFailed   no response, with the contract's reason
 """
 
@@ -85,6 +87,14 @@ class DownstreamDenied(RelayError):
 
 class PortTaken(RelayError):
     """Another process listens on this port; choose another one."""
+
+
+class UnexpectedAnswer(RelayError):
+    """What answered at the relay's URL did not answer as the API does; look at the URL, then at the relay's log."""
+
+
+class NotEnded(RelayError):
+    """The task did not end in the time that was given to wait for it; it goes on."""
 
 
 class DownstreamFailed(RelayError):

@@ -14,10 +14,12 @@ _ENQUEUE = "POST /v1/tasks"  # its parent is the caller's, whose spans are not o
 
 
 def gaps(
-    document: Mapping[str, Any], records: Sequence[Mapping[str, Any]], spans: Sequence[FinishedSpan] | None
+    document: Mapping[str, Any], records: Sequence[Mapping[str, Any]] | None, spans: Sequence[FinishedSpan] | None
 ) -> tuple[str, ...]:
-    """A line for each; *spans* are None where nobody could look for any."""
-    found = [*_record_gaps(document, records), *_attempt_gaps(document, records)]
+    """A line for each; *records* or *spans* are None where nobody could look for any."""
+    found = [*_attempt_gaps(document)]
+    if records is not None:
+        found += [*_record_gaps(document, records), *_attempt_record_gaps(document, records)]
     if spans is not None:
         found += _span_gaps(document, spans)
     return tuple(found)
@@ -32,20 +34,26 @@ def _record_gaps(document: Mapping[str, Any], records: Iterable[Mapping[str, Any
         yield f"no record task.finished of round {document['round']}"
 
 
-def _attempt_gaps(document: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def _attempt_gaps(document: Mapping[str, Any]) -> Iterator[str]:
+    oldest = min((attempt["attempt"] for attempt in document["attempts"]), default=1)
+    if oldest > 1:
+        yield f"attempts 1 to {oldest - 1}: no longer kept in the ledger"
+    for attempt in document["attempts"]:
+        number = attempt["attempt"]
+        if attempt["ended_at"] is None and (number < document["attempt"] or document["state"] != "running"):
+            yield f"attempt {number}: it began, and nobody wrote how it ended"
+
+
+def _attempt_record_gaps(document: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     started = {record.get("attempt") for record in records if record.get("event") == "attempt.started"}
     finished = {record.get("attempt") for record in records if record.get("event") == "attempt.finished"}
     attempts = {attempt["attempt"]: attempt for attempt in document["attempts"]}
     oldest = min(attempts, default=1)
-    if oldest > 1:
-        yield f"attempts 1 to {oldest - 1}: no longer kept in the ledger"
     for number, attempt in attempts.items():
         if number not in started:
             yield f"attempt {number}: no record attempt.started"
         if number not in finished and attempt["ended_at"] is not None:
             yield f"attempt {number}: no record attempt.finished"
-        if attempt["ended_at"] is None and (number < document["attempt"] or document["state"] != "running"):
-            yield f"attempt {number}: it began, and nobody wrote how it ended"
     for number in sorted(number for number in started | finished if isinstance(number, int)):
         if number >= oldest and number not in attempts:
             yield f"attempt {number}: in the records, not in the ledger"

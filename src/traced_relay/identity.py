@@ -9,6 +9,7 @@ from typing import Any
 
 import google.auth.transport.requests
 import requests
+from google.auth import impersonated_credentials
 from google.auth.exceptions import GoogleAuthError
 from google.oauth2 import id_token
 
@@ -16,12 +17,18 @@ from traced_relay.errors import IdentityFailed
 
 AUDIENCES_KEPT = 256
 TIMEOUT = 5.0  # seconds for one request to whoever mints tokens
+_CLOUD = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class IdTokens:
-    """Hands out ID tokens; google-auth refreshes each shortly before it expires."""
+    """
+    Hands out ID tokens; google-auth refreshes each shortly before it expires.
 
-    def __init__(self) -> None:
+    They are the environment's own, or those of the service account that it is to *impersonate*.
+    """
+
+    def __init__(self, impersonate: str | None = None) -> None:
+        self._impersonate = impersonate
         self._credentials: OrderedDict[str, Any] = OrderedDict()
         self._lock = Lock()
         request: Any = google.auth.transport.requests.Request(session=requests.Session())
@@ -37,8 +44,7 @@ class IdTokens:
     def _token(self, audience: str) -> str:
         credentials = self._credentials.get(audience)
         if credentials is None:
-            fetch: Any = id_token.fetch_id_token_credentials
-            credentials = fetch(audience, request=self._request)
+            credentials = self._fetch(audience)
             self._credentials[audience] = credentials
             if len(self._credentials) > AUDIENCES_KEPT:
                 self._credentials.popitem(last=False)
@@ -46,3 +52,14 @@ class IdTokens:
         if not credentials.valid:
             credentials.refresh(self._request)
         return str(credentials.token)
+
+    def _fetch(self, audience: str) -> Any:
+        if self._impersonate is None:
+            fetch: Any = id_token.fetch_id_token_credentials
+            return fetch(audience, request=self._request)
+        default: Any = google.auth.default
+        own, _ = default(scopes=[_CLOUD])
+        assumed: Any = impersonated_credentials
+        account = assumed.Credentials(own, self._impersonate, [_CLOUD])
+        # Without the address in it a relay cannot know who is asking.
+        return assumed.IDTokenCredentials(account, audience, include_email=True)

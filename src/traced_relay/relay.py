@@ -22,7 +22,6 @@ from traced_relay.steps import Changed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from opentelemetry.context import Context
     from opentelemetry.trace import Tracer
 
     from traced_relay.clock import Clock
@@ -35,10 +34,12 @@ if TYPE_CHECKING:
     from traced_relay.running import RunningCalls
     from traced_relay.sender import Sender
     from traced_relay.steps import Steps
+    from traced_relay.tracing import Place
     from traced_relay.watch import Guard
 
 
 CHANGES_MET = 3
+TRACE_ENDS_AFTER = 7 * 86_400.0  # Cloud Trace refuses spans that are older than 14 days
 
 
 class _Overtaken(Changed):
@@ -123,9 +124,10 @@ class Relay:
             after = self._steps.commit(step, row, delivery=delivery)
             self._steps.follow(step, after)
             return Answer(step.answer, after)
-        with self._processing(step.row, delivery) as running, self._running.hold(running, delivery) as guard:
+        place = self._place_of(row)
+        with self._processing(step.row, delivery, place) as running, self._running.hold(running, delivery) as guard:
             self._steps.commit(replace(step, row=running), row, delivery=delivery)
-            tracing.started(self._tracer, running.queue, tracing.parent_context(running.carrier), at=self._clock.now())
+            tracing.started(self._tracer, running.queue, place.mark, at=self._clock.now())
             exchange = self._send(running, delivery, guard)
             if exchange.ending.reason == "interrupted" and guard.is_cut:
                 tracing.interrupted(get_current_span())
@@ -147,6 +149,9 @@ class Relay:
         row = self._ledger.get(task.task_id)
         if row is None:
             self._reject(delivery, "unknown_task", f"the ledger has no task {task.task_id}")
+        elif not tracing.is_in(row.trace_id):
+            tracing.came_rewritten(get_current_span())
+            delivery = replace(delivery, trace_rewritten=True)
         return replace(delivery, number=task.attempt), row
 
     def _reject(self, delivery: Delivery, reason: str, detail: str) -> None:
@@ -194,8 +199,16 @@ class Relay:
         holder = self._running.holder_of(row) if row.state == "running" else Holder.LOST
         return machine.arrive(row, event, now=self._clock.now(), holder=holder, random=self._random)
 
+    def _place_of(self, row: Row) -> Place:
+        """Where in the row's trace, or after it, the attempt that begins now belongs."""
+        is_old = row.trace_age(self._clock.now()) > TRACE_ENDS_AFTER
+        place = tracing.place_of(row.carrier, row.trace_id, is_old=is_old)
+        if is_old:
+            tracing.refuse()  # the dispatch's own span, which is in the old trace already
+        return place
+
     @contextmanager
-    def _processing(self, row: Row, delivery: Delivery) -> Iterator[Row]:
+    def _processing(self, row: Row, delivery: Delivery, place: Place) -> Iterator[Row]:
         """The `process` span, in the row's trace even where the task's headers were lost, and its id in the row."""
         with tracing.processing(
             self._tracer,
@@ -205,7 +218,8 @@ class Relay:
             attempt=row.attempt,
             task_retry_count=delivery.dispatch.task_retry_count,
             queue_delay_ms=delivery.queue_delay_ms,
-            context=_context_of(row),
+            context=place.context,
+            links=place.links,
         ) as span:
             begun = row.attempts[-1].model_copy(update={"span_id": tracing.trace_ref(span).span_id})
             try:
@@ -262,9 +276,3 @@ def _judged(attempt: Attempt) -> None:
         retry_delay_ms=attempt.retry_delay_ms,
         status_code=attempt.status_code,
     )
-
-
-def _context_of(row: Row) -> Context | None:
-    """The current one, or the row's own where the delivery came without its trace."""
-    same = tracing.trace_ref(get_current_span()).trace_id == row.trace_id
-    return None if same else tracing.parent_context(row.carrier)

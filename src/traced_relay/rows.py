@@ -59,7 +59,8 @@ class Row(Stored):
     *interruptions* how many of those count against no limit. *carrier* holds
     the W3C headers of the first `send`, *span_id* and *sampled* say the same in
     parts; *origin* is what links start with. Of a callback, *callback_of* and
-    *callback_round* name the end it tells of.
+    *callback_round* name the end it tells of, and *sent_at* is when that
+    `send` was.
 
     Two values change beside the row, in no conflict with it: *noted_attempt* is
     the last attempt whose task Cloud Tasks is known to have, *callback_ended_at*
@@ -78,6 +79,7 @@ class Row(Stored):
     adopted_task_name: str | None = None
     callback_of: str | None = None
     callback_round: int | None = None
+    sent_at: float | None = None
     carrier: dict[str, str]
     trace_id: str
     span_id: str
@@ -112,6 +114,10 @@ class Row(Stored):
     def retry_count(self) -> int:
         """How many attempts of this round failed before the last one started."""
         return max(0, self.started - 1)
+
+    def trace_age(self, now: float) -> float:
+        """Seconds since the `send` that everything about this task hangs under."""
+        return now - (self.created_at if self.sent_at is None else self.sent_at)
 
     @property
     def attempt_name(self) -> str:

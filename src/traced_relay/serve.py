@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
-from traced_relay import logs, tracing
+from traced_relay import logs
 from traced_relay.assembly import Assembly
 from traced_relay.listener import listen
 from traced_relay.reception import PATIENCE, SPARE_CONNECTIONS, Reception
+from traced_relay.telemetry import Telemetry, telemetry
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from traced_relay.settings import Settings
 
 _logger = logging.getLogger(__name__)
+_LAST_SPANS = 0.2  # seconds in which calls that were cut end theirs; a worker is killed a second after the signal
 
 
 class _Lines(Logger):  # type: ignore[misc]
@@ -40,6 +42,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         self._settings = settings
         self._options = options
         self._assembly: Assembly | None = None
+        self._telemetry: Telemetry | None = None
         self._cutting: Thread | None = None
         super().__init__()
 
@@ -53,8 +56,16 @@ class _Server(BaseApplication):  # type: ignore[misc]
         # Called in the worker: gRPC channels and SQLite connections do not survive a fork.
         settings = self._settings
         log = _configure_log(settings)
-        provider = tracing.configure(version=settings.version, instance=settings.instance)
-        self._assembly = Assembly(settings, log=log, provider=provider)
+        self._telemetry = telemetry(
+            settings.otel_file,
+            log,
+            project=settings.project,
+            is_disabled=settings.untraced,
+            is_local=settings.is_local,
+            on_google=settings.has_cron,
+        )
+        self._assembly = Assembly(settings, log=log, provider=self._telemetry.provider)
+        self._telemetry.start()
         self._assembly.start()
         return self._assembly.wsgi
 
@@ -74,12 +85,16 @@ class _Server(BaseApplication):  # type: ignore[misc]
     def _interrupt(self, name: str) -> None:
         if self._assembly is not None:
             self._assembly.interrupt(name)
+        if self._telemetry is not None:
+            self._telemetry.close(_LAST_SPANS)
 
     def close(self) -> None:
         if self._cutting is not None:
             self._cutting.join(1)
         if self._assembly is not None:
             self._assembly.close()
+        if self._telemetry is not None:
+            self._telemetry.close()
 
 
 def serve(settings: Settings, *, patience: float = PATIENCE) -> None:

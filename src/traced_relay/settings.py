@@ -61,6 +61,8 @@ class Settings:
     threads: int = 100
     version: str = traced_relay.__version__
     instance: str = ""
+    otel_file: Path | None = None
+    untraced: bool = False
     open_on_loopback: bool = False
     callback_secret: str | None = field(default=None, repr=False)
     made_callback_secret: bool = False
@@ -139,6 +141,8 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         threads=_threads(environ),
         version=environ.get("GAE_VERSION") or environ.get("K_REVISION") or traced_relay.__version__,
         instance=environ.get("GAE_INSTANCE") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+        otel_file=_otel_file(environ),
+        untraced=environ.get("OTEL_SDK_DISABLED", "").lower() == "true",
         callback_secret=_callback_secret(environ),
     )
     _check_rules(settings)
@@ -195,6 +199,14 @@ def _rules(environ: Mapping[str, str]) -> RelayFile:
     if not environ.get("RELAY_CONFIG") and not path.exists():
         raise InvalidSettings("RELAY_CONFIG must name the file of rules, or relay.yaml must be in this directory")
     return relay_file.load(path)
+
+
+def _otel_file(environ: Mapping[str, str]) -> Path | None:
+    """The file that is named, there or not; else the one beside relay.yaml, if there is one."""
+    if environ.get("OTEL_CONFIG_FILE"):
+        return Path(environ["OTEL_CONFIG_FILE"])
+    beside = Path(environ.get("RELAY_CONFIG") or "relay.yaml").with_name("otel.yaml")
+    return beside if beside.exists() else None
 
 
 def _platform(environ: Mapping[str, str]) -> Platform:

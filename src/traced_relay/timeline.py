@@ -6,7 +6,7 @@ Pure, and content with less: without records or spans the document alone gives t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,13 +74,24 @@ class Timeline:
 
 
 def build(
-    document: Document, records: Records, spans: Sequence[FinishedSpan] | None = None, *, now: float | None = None
+    document: Document,
+    records: Records | None,
+    spans: Sequence[FinishedSpan] | None = None,
+    *,
+    callbacks: Sequence[Document] = (),
+    now: float | None = None,
 ) -> Timeline:
-    """*now* is where open bars end; without it, at the last moment anything is known of."""
-    own = [record for record in records if record.get("task_id") == document["task_id"]]
-    about = [record for record in records if record.get("callback_of") == document["task_id"]]
+    """
+    *now* is where open bars end; without it, at the last moment anything is known of.
+
+    *records* or *spans* are None where nobody could look for them; without records the *callbacks* are told
+    by their own documents.
+    """
+    own = [record for record in records or () if record.get("task_id") == document["task_id"]]
+    about = [record for record in records or () if record.get("callback_of") == document["task_id"]]
     its_spans = of_task(spans or (), document["task_id"])
     latest = max(_moments(document, [*own, *about], its_spans)) if now is None else now
+    told = [] if about else [_callback_attempts(callback, latest) for callback in callbacks]
     groups = [
         _enqueue(document, its_spans),
         *_first_wait(document, latest),
@@ -89,6 +100,7 @@ def build(
         *_last_wait(document, own, latest),
         *_deferred(own),
         *_callbacks(about, latest),
+        *(group for groups in told for group in groups),
     ]
     bars = tuple(bar for group in sorted(groups, key=lambda group: group[0].start) for bar in group)
     return Timeline(
@@ -103,7 +115,7 @@ def build(
         start=min(bar.start for bar in bars),
         end=max(bar.end for bar in bars),
         bars=bars,
-        missing=gaps(document, own, None if spans is None else its_spans),
+        missing=gaps(document, None if records is None else own, None if spans is None else its_spans),
     )
 
 
@@ -266,6 +278,12 @@ def _callbacks(records: Records, latest: float) -> list[list[Bar]]:
         else:
             groups.append([Bar("callback", label, start, parse_time(end["time"]), end["verdict"], _how_it_ended(end))])
     return groups
+
+
+def _callback_attempts(callback: Document, latest: float) -> list[list[Bar]]:
+    """The same from the callback's own document."""
+    groups = _attempts(callback, (), (), latest)
+    return [[replace(bar, kind="callback", label=bar.label.replace("attempt", "callback"))] for [bar] in groups]
 
 
 def _name(record: Mapping[str, Any]) -> tuple[object, object]:

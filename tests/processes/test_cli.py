@@ -64,12 +64,20 @@ def taken() -> Iterator[int]:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), ["demo", "dev", "queue", "serve", "verify-callback"]),
+        ((), ["demo", "dev", "queue", "serve", "verify-callback", "enqueue", "list", "redrive", "explain", "tail"]),
         (("demo",), ["waterfall"]),
         (("dev",), ["--port", "--tasks-port", "--data", "--config", "--log-format"]),
         (("queue",), ["--host", "--port", "--rest-port", "--data", "--queue", "--app-engine", "token"]),
         (("queue", "token"), ["EMAIL", "--audience"]),
         (("verify-callback",), ["BODY", "--secret", "--header ", "--headers", "--tolerance", "webhook-signature: v1,"]),
+        (
+            ("enqueue",),
+            ["URL", "--relay", "--audience", "--impersonate-service-account", "--token-file", "Ends with 0"],
+        ),
+        (("list",), ["--state", "--queue", "--rule", "--reason", "--version", "--since", "--json", "with 1", "with 2"]),
+        (("resend-callback",), ["ID...", "--rate", "--json", "Ends with 0"]),
+        (("explain",), ["--records", "--json", "Ends with 0"]),
+        (("tail",), ["--event", "--severity", "--queue", "--task", "--json", "Ends with 0"]),
         (("serve",), ["PORT", "relay.yaml", "CLOUD_TASKS_EMULATOR_HOST"]),
     ],
     ids=lambda value: "-".join(value) or "all" if isinstance(value, tuple) else "",
@@ -82,6 +90,22 @@ def test_every_command_explains_itself(arguments: tuple[str, ...], told: list[st
 
 def test_it_says_its_version() -> None:
     assert re.fullmatch(r"traced-relay, version \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+def test_a_relay_that_cannot_be_asked_is_one_line() -> None:
+    assert complaint(run("cancel", "x", "--relay=relay.example.com")).startswith("the relay's URL must be")
+    nowhere = {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere"}
+    for account in ((), ("--impersonate-service-account=a@p.iam.gserviceaccount.com",)):
+        said = complaint(run("status", "x", "--relay=https://relay.example.com", *account, **nowhere))
+        assert said == "no ID token for https://relay.example.com"
+
+
+def test_importing_the_package_brings_nothing_else_along() -> None:
+    program = "import sys, traced_relay; print('requests' in sys.modules, traced_relay.Client.__name__)"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=surroundings(), capture_output=True, text=True, timeout=50, check=True
+    )
+    assert ran.stdout == "False Client\n"
 
 
 @pytest.mark.parametrize("arguments", ["nonsense", "dev --nonsense", "dev --port=nonsense", "queue token"])

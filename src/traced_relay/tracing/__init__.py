@@ -6,32 +6,50 @@ Trace context is cargo: OpenTelemetry's propagators read and write it, nothing h
 
 from traced_relay.span_tree import FinishedSpan, SpanNode
 from traced_relay.trace_ref import TraceRef
+from traced_relay.tracing.exporters import detected, exporter_of
 from traced_relay.tracing.instrumentation import calling, instrument, refuse
+from traced_relay.tracing.otel_file import OtelFile
+from traced_relay.tracing.otel_file import read as read_otel_file
+from traced_relay.tracing.outbox import AT_THE_END, Outbox
 from traced_relay.tracing.propagation import (
+    Place,
     RelayOrigin,
+    is_in,
     parent_context,
+    place_of,
     platform_span,
     rewritten,
     task_headers,
 )
-from traced_relay.tracing.provider import configure, tracer_of
-from traced_relay.tracing.spans import interrupted, judged, processing, sending, started, trace_ref
+from traced_relay.tracing.provider import configure, configure_off, tracer_of
+from traced_relay.tracing.spans import came_rewritten, interrupted, judged, processing, sending, started, trace_ref
 from traced_relay.tracing.store import SpanStore
 
 __all__ = [
+    "AT_THE_END",
     "FinishedSpan",
+    "OtelFile",
+    "Outbox",
+    "Place",
     "RelayOrigin",
     "SpanNode",
     "SpanStore",
     "TraceRef",
     "calling",
+    "came_rewritten",
     "configure",
+    "configure_off",
+    "detected",
+    "exporter_of",
     "instrument",
     "interrupted",
+    "is_in",
     "judged",
     "parent_context",
+    "place_of",
     "platform_span",
     "processing",
+    "read_otel_file",
     "refuse",
     "rewritten",
     "sending",

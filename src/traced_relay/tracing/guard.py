@@ -137,6 +137,6 @@ def _value(name: str, value: AttributeValue) -> AttributeValue:
     if not isinstance(value, str):
         return value
     shown = value.partition("?")[0].partition("#")[0] if name in URLS else value
-    if len(shown) * 4 <= _LONGEST_VALUE:
+    if shown.isascii() and len(shown) <= _LONGEST_VALUE:
         return shown
     return shown.encode(errors="replace")[:_LONGEST_VALUE].decode(errors="ignore")

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-_TRACED = {"POST /v1/tasks", "POST /v1/tasks:batch", "POST /dispatch"}
 _GOOGLE_CREDENTIALS = (
     r"^https?://(oauth2\.googleapis\.com|metadata\.google\.internal|169\.254\.169\.254|iamcredentials\.googleapis\.com"
     r"|secretmanager\.googleapis\.com|accounts\.google\.com/o/oauth2|www\.googleapis\.com/oauth2)(:\d+)?(/|$)"
@@ -91,7 +90,7 @@ def _use_stable_names() -> None:
 
 
 def _server_attributes(name: str, attributes: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue] | None:
-    return attributes if name in _TRACED else None
+    return attributes if name in names.ARRIVALS else None
 
 
 def _client_attributes(_: str, attributes: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue]:

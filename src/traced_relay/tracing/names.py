@@ -20,6 +20,9 @@ ERROR_TYPE = "error.type"
 PENDING_SPAN_ID = "relay.pending_span_id"
 RESEND_COUNT = "http.request.resend_count"
 
+DISPATCH = "POST /dispatch"
+ARRIVALS = frozenset({"POST /v1/tasks", "POST /v1/tasks:batch", DISPATCH})  # the only requests that make a span
+
 
 def send(queue: str) -> str:
     return f"send {queue}"

@@ -7,6 +7,7 @@ copy decides who the parent is.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
@@ -20,17 +21,17 @@ from opentelemetry.propagators.textmap import (
     default_getter,
     default_setter,
 )
+from opentelemetry.trace import SpanContext
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from opentelemetry.trace import SpanContext
-
 _PREFIX = "x-relay-"
 _W3C = TraceContextTextMapPropagator()
 _REWRITTEN = create_key("relay-trace-rewritten")
 _PLATFORM_SPAN = create_key("relay-platform-span")
+_OWN_COPY = create_key("relay-own-copy")
 
 
 class RelayOrigin(TextMapPropagator):
@@ -43,12 +44,13 @@ class RelayOrigin(TextMapPropagator):
     def extract(
         self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter
     ) -> Context:
-        seen = context if context is not None else Context()
+        given = context if context is not None else Context()
         names = ("traceparent", "tracestate")
         copy = {name: found for name in names if (found := getter.get(carrier, _PREFIX + name))}
         origin = trace.get_current_span(_W3C.extract(copy, Context()))
         if not origin.get_span_context().is_valid:
-            return seen
+            return given
+        seen = set_value(_OWN_COPY, True, given)
         platform = trace.get_current_span(seen).get_span_context()
         if _same_span(platform, origin.get_span_context()):
             return trace.set_span_in_context(origin, seen)
@@ -73,10 +75,15 @@ def rewritten(context: Context | None = None) -> bool:
     return bool(get_value(_REWRITTEN, context))
 
 
+def has_own_copy(context: Context | None = None) -> bool:
+    """Whether the context was read from the relay's own copy, so that its flag is what was decided at enqueue."""
+    return bool(get_value(_OWN_COPY, context))
+
+
 def platform_span(context: Context | None = None) -> SpanContext | None:
     """The parent that the platform put in place of ours; None if it did not."""
     found = get_value(_PLATFORM_SPAN, context)
-    return found if isinstance(found, trace.SpanContext) else None
+    return found if isinstance(found, SpanContext) else None
 
 
 def task_headers(context: Context | None = None) -> dict[str, str]:
@@ -89,6 +96,36 @@ def task_headers(context: Context | None = None) -> dict[str, str]:
 def parent_context(carrier: Mapping[str, str]) -> Context:
     """Go on with a trace from *carrier*, the headers of a task as they were stored, whatever runs at the moment."""
     return PROPAGATOR.extract({name.lower(): value for name, value in carrier.items()}, Context())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an attempt's span begins, in *context* or the current one; what it *links* to; what its *mark* is under."""
+
+    context: Context | None
+    links: tuple[SpanContext, ...]
+    mark: Context | None
+
+
+def place_of(carrier: Mapping[str, str], trace_id: str, *, is_old: bool) -> Place:
+    """
+    Where to go on with the trace of a task, whose first `send` wrote *carrier*.
+
+    Under the dispatch; under the `send` itself, where that dispatch came without the task's trace; in a trace of its
+    own, where the task's *is_old*.
+    """
+    send = parent_context(carrier)
+    here = trace.get_current_span().get_span_context()
+    if is_old:
+        return Place(Context(), (trace.get_current_span(send).get_span_context(),), None)
+    if is_in(trace_id):
+        return Place(None, (), send)
+    return Place(send, (here,) if here.is_valid else (), send)
+
+
+def is_in(trace_id: str) -> bool:
+    """Whether the current span is part of that trace."""
+    return trace.format_trace_id(trace.get_current_span().get_span_context().trace_id) == trace_id
 
 
 def _same_span(one: SpanContext, other: SpanContext) -> bool:

@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import propagate
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 from traced_relay.tracing.guard import GuardedProvider
+from traced_relay.tracing.ids_only import IdsOnly
+from traced_relay.tracing.otel_file import LONGEST_VALUE, MOST_ATTRIBUTES
 from traced_relay.tracing.propagation import PROPAGATOR
+from traced_relay.tracing.sampling import OnceByRatio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.trace import Tracer
+    from opentelemetry.trace import TracerProvider as AnyProvider
 
 _SERVICE = "traced-relay"
-_LIMITS = SpanLimits(max_attributes=32, max_attribute_length=256)
 
 
 def configure(
-    *, version: str, instance: str, processors: Iterable[SpanProcessor] = (), ratio: float = 1.0
+    *,
+    version: str,
+    instance: str,
+    processors: Iterable[SpanProcessor] = (),
+    ratio: float = 1.0,
+    attributes: Mapping[str, Any] | None = None,
+    most_attributes: int = MOST_ATTRIBUTES,
+    longest_value: int = LONGEST_VALUE,
 ) -> TracerProvider:
     """
     Make the provider, and how context is read and written the process's own.
 
-    A parent's "not sampled" is not believed: front ends send it with every request that nobody traced. The ratio goes
-    by trace id, so that all who see a trace decide alike. The provider is passed on by hand and shut down by whoever
-    made it; the global one is left to the process's owner.
+    The provider is passed on by hand and shut down by whoever made it; the global one is left to the process's owner.
+    *attributes* are the resource's, beside and before what is known here.
     """
     propagate.set_global_textmap(PROPAGATOR)
-    by_ratio = TraceIdRatioBased(ratio)
+    own = {"service.name": _SERVICE, "service.version": version, "service.instance.id": instance}
     provider = TracerProvider(
-        sampler=ParentBased(by_ratio, remote_parent_not_sampled=by_ratio),
-        resource=Resource.create(
-            {"service.name": _SERVICE, "service.version": version, "service.instance.id": instance}
-        ),
-        span_limits=_LIMITS,
+        sampler=OnceByRatio(ratio),
+        resource=Resource.create(own | dict(attributes or {})),
+        span_limits=SpanLimits(max_attributes=most_attributes, max_attribute_length=longest_value),
         shutdown_on_exit=False,
     )
     for processor in processors:
@@ -47,5 +53,11 @@ def configure(
     return provider
 
 
-def tracer_of(provider: TracerProvider) -> Tracer:
+def configure_off() -> AnyProvider:
+    """The same without any span: what comes in goes out again, and everything has its ids."""
+    propagate.set_global_textmap(PROPAGATOR)
+    return IdsOnly()
+
+
+def tracer_of(provider: AnyProvider) -> Tracer:
     return GuardedProvider(provider, start=lambda _, attributes: attributes).get_tracer(_SERVICE)

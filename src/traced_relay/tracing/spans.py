@@ -5,16 +5,16 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from opentelemetry.trace import SpanKind, Status, StatusCode, format_span_id, format_trace_id, get_current_span
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode, format_span_id, format_trace_id, get_current_span
 
 from traced_relay.trace_ref import TraceRef
 from traced_relay.tracing import names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.trace import Span, SpanContext, Tracer
     from opentelemetry.util.types import AttributeValue
 
 
@@ -38,6 +38,7 @@ def processing(
     task_retry_count: int | None = None,
     queue_delay_ms: int | None = None,
     context: Context | None = None,
+    links: Sequence[SpanContext] = (),
 ) -> Iterator[Span]:
     attributes = _attributes("process", queue, task_id) | _known(
         {
@@ -47,17 +48,17 @@ def processing(
             names.QUEUE_DELAY_MS: queue_delay_ms,
         }
     )
-    with _current(tracer, names.process(queue), SpanKind.CONSUMER, attributes, context) as span:
+    with _current(tracer, names.process(queue), SpanKind.CONSUMER, attributes, context, links) as span:
         yield span
 
 
-def started(tracer: Tracer, queue: str, context: Context, *, at: float) -> None:
+def started(tracer: Tracer, queue: str, context: Context | None, *, at: float) -> None:
     """
     Leave a mark of the attempt that begins here, beside its span.
 
     A span is exported when it ends: without the mark, a call that runs for a
-    day, or is killed, would not be in its trace. It hangs under *context* and
-    names the current span, which is still to come; *at* is now, in seconds.
+    day, or is killed, would not be in its trace. It hangs under *context*, or
+    the current span, and names that, which is still to come; *at* is now, in seconds.
     """
     now = int(at * 1e9)
     pending = trace_ref(get_current_span()).span_id
@@ -65,6 +66,11 @@ def started(tracer: Tracer, queue: str, context: Context, *, at: float) -> None:
         names.started(queue), context, SpanKind.INTERNAL, {names.PENDING_SPAN_ID: pending}, start_time=now
     )
     mark.end(now)
+
+
+def came_rewritten(span: Span) -> None:
+    """Write on the dispatch's *span* that the task had been given another context than it came with."""
+    span.set_attribute(names.TRACE_REWRITTEN, True)
 
 
 def interrupted(span: Span) -> None:
@@ -106,11 +112,22 @@ def trace_ref(span: Span) -> TraceRef:
 
 @contextmanager
 def _current(
-    tracer: Tracer, name: str, kind: SpanKind, attributes: Mapping[str, AttributeValue], context: Context | None
+    tracer: Tracer,
+    name: str,
+    kind: SpanKind,
+    attributes: Mapping[str, AttributeValue],
+    context: Context | None,
+    links: Sequence[SpanContext] = (),
 ) -> Iterator[Span]:
     """A span that an exception marks by its class alone: its text may hold a URL with its query."""
     with tracer.start_as_current_span(
-        name, context, kind, attributes, record_exception=False, set_status_on_exception=False
+        name,
+        context,
+        kind,
+        attributes,
+        [Link(linked) for linked in links],
+        record_exception=False,
+        set_status_on_exception=False,
     ) as span:
         try:
             yield span

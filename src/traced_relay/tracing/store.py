@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from threading import Lock
+from threading import Condition
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import SpanProcessor
@@ -21,11 +21,17 @@ class SpanStore(SpanProcessor):
 
     def __init__(self, limit: int = 10_000) -> None:
         self._spans: deque[ReadableSpan] = deque(maxlen=limit)
-        self._lock = Lock()
+        self._lock = Condition()
 
     def on_end(self, span: ReadableSpan) -> None:
         with self._lock:
             self._spans.append(span)
+            self._lock.notify_all()
+
+    def wait_for(self, count: int, seconds: float = 10.0) -> bool:
+        """Whether so many have ended, perhaps after a while: a request's own span ends after its answer."""
+        with self._lock:
+            return self._lock.wait_for(lambda: len(self._spans) >= count, seconds)
 
     def spans(self, trace_id: str | None = None) -> list[FinishedSpan]:
         with self._lock:

@@ -1,0 +1,47 @@
+"""Cloud Trace's API with nothing behind it: takes every batch, refuses every batch, or never answers one."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import TYPE_CHECKING
+
+import grpc
+
+from bench.processes import Server, free_port, module
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TAKES, REFUSES, HANGS = "takes", "refuses", "hangs"
+
+
+class TraceSink(Server):
+    """The process that runs this file."""
+
+    def __init__(self, directory: Path, behaviour: str = TAKES) -> None:
+        port = free_port()
+        super().__init__(module("bench.trace_sink", str(port), behaviour), port=port, directory=directory)
+        self.address = f"127.0.0.1:{port}"
+
+
+def _serve(port: int, behaviour: str) -> None:
+    def take(_: bytes, context: grpc.ServicerContext) -> bytes:
+        if behaviour == REFUSES:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "refused")
+        if behaviour == HANGS:
+            Event().wait(60)
+        return b""
+
+    server = grpc.server(ThreadPoolExecutor(16))
+    handler = grpc.unary_unary_rpc_method_handler(take)
+    name = "google.devtools.cloudtrace.v2.TraceService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"BatchWriteSpans": handler}),))
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), sys.argv[2])

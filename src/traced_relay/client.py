@@ -1,0 +1,257 @@
+"""
+A relay's API as a Python object: the same verbs and the same words, in and out.
+
+Only what is safe to ask again is: looking, and enqueueing, which carries an Idempotency-Key of its own.
+"""
+
+from __future__ import annotations
+
+from secrets import token_hex
+from threading import Condition
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from urllib.parse import quote, urlsplit
+
+import requests
+from requests.auth import AuthBase
+
+from traced_relay import problems, strict_json, tracing
+from traced_relay.clock import SystemClock
+from traced_relay.errors import InvalidCall, InvalidSettings, NotEnded, RelayError, Unavailable, UnexpectedAnswer
+from traced_relay.gate import is_local_host
+from traced_relay.identity import IdTokens
+from traced_relay.rows import ENDED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from traced_relay.clock import Clock
+
+TRIES = 3
+PAUSE, PAUSE_WHEN_TOLD = 1.0, 5.0  # after a lost connection; after a 503, whose Retry-After this is
+FIRST_LOOK, LAST_LOOK, SLOWER = 0.2, 5.0, 1.5  # seconds between looks at a task that is waited for
+
+Document = dict[str, Any]
+"""A task's status document, as the API has it."""
+
+
+class Receipt(TypedDict):
+    """What enqueueing returns."""
+
+    task_id: str
+    task_name: str
+    queue: str
+    state: str
+    trace_id: str
+    schedule_time: str
+    links: dict[str, str]
+
+
+class CallFields(TypedDict, total=False):
+    """What may be said of a call beside its URL: the fields of `POST /v1/tasks`."""
+
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    headers: Mapping[str, str]
+    body: Any
+    body_base64: str
+    queue: str
+    route: Literal["relay", "direct"]
+    schedule_time: str
+    delay: str
+    timeout: str
+    retry: Mapping[str, Any]
+    idempotent: bool
+    callback: Mapping[str, Any]
+    labels: Mapping[str, str]
+
+
+class Filters(TypedDict, total=False):
+    """Which tasks a list shows; *since* is a time, or a duration before now."""
+
+    kind: Literal["call", "callback"]
+    state: str
+    queue: str
+    rule: str
+    reason: str
+    version: str
+    since: str
+
+
+class Client:
+    """
+    Asks one relay.
+
+    Away from loopback every request carries an ID token for *audience* (default:
+    the relay's origin): what *id_token* gives, or else one of the environment's
+    Google credentials, or of the service account to impersonate. A relay on
+    loopback gets one only if something of that is given.
+    """
+
+    def __init__(
+        self,
+        relay_url: str,
+        *,
+        audience: str | None = None,
+        id_token: Callable[[], str] | None = None,
+        impersonate_service_account: str | None = None,
+        timeout: float = 30.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self._url, is_local = _checked(relay_url)
+        self._timeout = timeout
+        self._clock = clock or SystemClock()
+        self._waiting = Condition()
+        self._session = requests.Session()
+        if id_token is None and not (is_local and audience is None and impersonate_service_account is None):
+            wanted, tokens = audience or self._url, IdTokens(impersonate_service_account)
+            id_token = lambda: tokens.token(wanted)  # noqa: E731  (a name for what the argument else is)
+        self._session.auth = _Bearer(id_token)
+
+    def enqueue(self, url: str, *, idempotency_key: str | None = None, **fields: Unpack[CallFields]) -> Receipt:
+        """Have the call made; asked again after a lost answer, which makes no second task."""
+        receipt: Receipt = self._post_call("/v1/tasks", "task_id", {"url": url, **fields}, idempotency_key)
+        return receipt
+
+    def enqueue_many(
+        self, calls: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None
+    ) -> Sequence[Receipt | RelayError]:
+        """Up to 100 calls at once, each with its `url`: a receipt each, or what is wrong with it, in order."""
+        answer = self._post_call("/v1/tasks:batch", "tasks", {"tasks": [dict(call) for call in calls]}, idempotency_key)
+        return [item if "task_id" in item else problems.error_of(item) for item in answer["tasks"]]
+
+    def status(self, task_id: str) -> Document:
+        document: Document = self._ask("GET", _path(task_id), "task_id", tries=TRIES)
+        return document
+
+    def list(
+        self, *, label: tuple[str, str] | None = None, page_size: int = 50, **filters: Unpack[Filters]
+    ) -> Iterator[Document]:
+        """All tasks that pass, newest first, fetched page by page as they are wanted; without attempts and response."""
+        query: dict[str, Any] = {**filters, "limit": page_size}
+        if label is not None:
+            query[f"label.{label[0]}"] = label[1]
+        while True:
+            page = self._ask("GET", "/v1/tasks", "tasks", params=query, tries=TRIES)
+            yield from page["tasks"]
+            if page["next_page_token"] is None:
+                return
+            query["page_token"] = page["next_page_token"]
+
+    def cancel(self, task_id: str) -> Document:
+        """End a task that waits or runs; InvalidCall (409) if it ended otherwise."""
+        return self._verb(task_id, "cancel")
+
+    def redrive(self, task_id: str) -> Document:
+        """Start a new round of a task that failed or was cancelled; InvalidCall (409) if it did not."""
+        return self._verb(task_id, "redrive")
+
+    def resend_callback(self, task_id: str) -> Document:
+        """Tell the end of the last round again; InvalidCall (409) if there is none, or it is still being told."""
+        return self._verb(task_id, "resend-callback")
+
+    def follow(self, task_id: str, *, patience: float | None = None) -> Iterator[Document]:
+        """The task's document, again and again until it has ended; NotEnded after *patience* seconds."""
+        until = None if patience is None else self._clock.monotonic() + patience
+        pause = FIRST_LOOK
+        while True:
+            document = self.status(task_id)
+            yield document
+            if document["state"] in ENDED:
+                return
+            if until is not None and self._clock.monotonic() + pause > until:
+                raise NotEnded(f"task {task_id} is {document['state']} after {patience:g} s")
+            self._pause(pause)
+            pause = min(pause * SLOWER, LAST_LOOK)
+
+    def wait(self, task_id: str, *, patience: float | None = None) -> Document:
+        """The task's document when it has ended; NotEnded if that takes more than *patience* seconds."""
+        document: Document = {}
+        for document in self.follow(task_id, patience=patience):  # noqa: B007  (the last one is wanted)
+            pass
+        return document
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _verb(self, task_id: str, verb: str) -> Document:
+        document: Document = self._ask("POST", _path(task_id, f":{verb}"), "task_id")
+        return document
+
+    def _post_call(self, path: str, awaited: str, document: Document, key: str | None) -> Any:
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key or token_hex(16)}
+        headers |= tracing.task_headers()
+        return self._ask("POST", path, awaited, document=document, headers=headers, tries=TRIES)
+
+    def _ask(self, method: str, path: str, awaited: str, *, tries: int = 1, **parts: Any) -> Any:
+        """The answer, which is an object with what is *awaited* in it; what it lacks is said by an error."""
+        while True:
+            tries -= 1
+            try:
+                answer = self._sent(method, path, **parts)
+            except requests.RequestException as exc:
+                if tries == 0:
+                    how = "did not answer in time" if isinstance(exc, requests.Timeout) else "cannot be reached"
+                    raise Unavailable(f"the relay at {self._url} {how}") from exc
+                self._pause(PAUSE)
+                continue
+            if answer.status_code != requests.codes.unavailable or tries == 0:
+                return _content(answer, awaited)
+            self._pause(PAUSE_WHEN_TOLD)
+
+    def _sent(self, method: str, path: str, *, document: Document | None = None, **parts: Any) -> requests.Response:
+        try:
+            content = None if document is None else strict_json.dumps(document)
+            return self._session.request(
+                method, self._url + path, data=content, timeout=self._timeout, allow_redirects=False, **parts
+            )
+        except UnicodeEncodeError as exc:
+            raise InvalidCall("there is a text that is no valid Unicode, or a key that is not ASCII") from exc
+
+    def _pause(self, seconds: float) -> None:
+        until = self._clock.monotonic() + seconds
+        with self._waiting:
+            while (left := until - self._clock.monotonic()) > 0:
+                self._clock.wait(self._waiting, left)
+
+
+class _Bearer(AuthBase):
+    """Always there, even without a token: `requests` would else send what it finds in ~/.netrc."""
+
+    def __init__(self, id_token: Callable[[], str] | None) -> None:
+        self._id_token = id_token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._id_token is not None:
+            request.headers["Authorization"] = f"Bearer {self._id_token()}"
+        return request
+
+
+def _checked(relay_url: str) -> tuple[str, bool]:
+    """The relay's origin, and whether it is on this machine; elsewhere a token goes over TLS or nowhere."""
+    try:
+        parts = urlsplit(relay_url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+    if not host or parts.scheme not in ("http", "https") or parts.path.strip("/") or parts.query or "@" in parts.netloc:
+        raise InvalidSettings(f"the relay's URL must be like https://relay.example.com, got {relay_url}")
+    is_local = is_local_host(parts.netloc)
+    if parts.scheme == "http" and not is_local:
+        raise InvalidSettings(f"the relay's URL must start with https:// unless it is on loopback, got {relay_url}")
+    return f"{parts.scheme}://{parts.netloc}", is_local
+
+
+def _path(task_id: str, verb: str = "") -> str:
+    return f"/v1/tasks/{quote(task_id, safe='', errors='replace')}{verb}"
+
+
+def _content(answer: requests.Response, awaited: str) -> Any:
+    try:
+        document = answer.json()
+    except ValueError:
+        document = None
+    if answer.status_code in (200, 202) and isinstance(document, dict) and awaited in document:
+        return document
+    error = problems.error_of(document)
+    if isinstance(error, UnexpectedAnswer):
+        raise UnexpectedAnswer(f"{answer.url.partition('?')[0]} answered {answer.status_code}, not as a relay does")
+    raise error

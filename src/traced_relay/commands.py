@@ -1,0 +1,240 @@
+"""The commands that ask a relay: its verbs, one task's life, and following a call to its end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import asdict
+from itertools import islice
+from threading import Condition
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from traced_relay import flags, strict_json, task_text, timeline, waterfall
+from traced_relay.callbacks import callback_id
+from traced_relay.clock import SystemClock
+from traced_relay.errors import NotFound, RelayError
+from traced_relay.record_text import printable, record_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from traced_relay.client import Client, Document
+
+_STATUS = "Ends with 0 if it went well, with 1 if the relay said no or cannot be reached, with 2 for a mistake here."
+
+
+def _say(document: Any, text: Iterable[str], *, as_json: bool) -> None:
+    for line in [json.dumps(document)] if as_json else text:
+        click.echo(line)
+
+
+@click.command(
+    epilog="Ends with 0 if the call was enqueued (--wait: if it succeeded), with 1 if not, with 2 for a mistake here."
+)
+@click.argument("url")
+@click.option("--method", metavar="METHOD", help="Default: POST.")
+@click.option("--data", metavar="TEXT", help="The body: JSON, or else text; with a content-type the text as it is.")
+@click.option("--header", "headers", metavar="'NAME: VALUE'", multiple=True, callback=flags.headers, help="Repeatable.")
+@click.option("--delay", metavar="DURATION", help="Start after so long, such as 10m.")
+@click.option("--timeout", metavar="DURATION", help="Of one attempt.")
+@click.option("--queue", metavar="NAME", help="Default: the relay's first.")
+@click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, callback=flags.pairs, help="Repeatable.")
+@click.option("--max-attempts", metavar="N", type=int, help="How often it is tried at most.")
+@click.option("--idempotent", is_flag=True, default=None, help="It may be made twice: retry after timeouts, too.")
+@click.option("--callback", metavar="URL", help="Who is told of its end.")
+@click.option("--idempotency-key", metavar="KEY", help="The same key gives the same task; default: a new one.")
+@click.option("--wait", is_flag=True, help="Follow it to its end.")
+@flags.asks_a_relay
+def enqueue(
+    url: str,
+    as_json: bool,
+    wait: bool,
+    idempotency_key: str | None,
+    relay: str,
+    audience: str | None,
+    account: str | None,
+    id_token: str | None,
+    **given: Any,
+) -> None:
+    """Hand a call of URL to a relay; print its task_id and trace_id."""
+    client = flags.client(relay, audience, account, id_token)
+    receipt = client.enqueue(url, idempotency_key=idempotency_key, **_fields(**given))
+    ids = (f"task_id   {receipt['task_id']}", f"trace_id  {receipt['trace_id']}")
+    _say(receipt, ids, as_json=as_json)
+    if wait:
+        document = _follow(client, receipt["task_id"])
+        _say(document, [f"state     {task_text.how_it_stands(document)}"], as_json=as_json)
+        if document["state"] != "succeeded":
+            sys.exit(1)
+
+
+def _fields(
+    *, data: str | None, headers: dict[str, str], max_attempts: int | None, callback: str | None, **rest: Any
+) -> Any:
+    fields = rest | {"headers": headers}
+    if data is not None:
+        fields["body"] = data if "content-type" in headers else _json_or_text(data)
+    if max_attempts is not None:
+        fields["retry"] = {"max_attempts": max_attempts}
+    if callback is not None:
+        fields["callback"] = {"url": callback}
+    return {name: value for name, value in fields.items() if name == "body" or value not in (None, {})}
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return strict_json.loads(text.encode())
+    except (ValueError, RecursionError):
+        return text
+
+
+def _follow(client: Client, task_id: str) -> Document:
+    """The document at the end; on the way, on stderr, one line that moves on a terminal, else one for every change."""
+    moves, clock, shown = sys.stderr.isatty(), SystemClock(), None
+    document: Document = {}
+    for document in client.follow(task_id):
+        text, step = task_text.progress(document, clock.now()), (document["state"], document["attempt"])
+        if moves:
+            click.echo(f"\r\x1b[2K{text}", nl=False, err=True)
+        elif step != shown:
+            click.echo(text, err=True)
+        shown = step
+    if moves:
+        click.echo("\r\x1b[2K", nl=False, err=True)
+    return document
+
+
+@click.command(epilog=_STATUS)
+@click.argument("task_id", metavar="ID")
+@flags.asks_a_relay
+def status(task_id: str, as_json: bool, **where: Any) -> None:
+    """Say how a task stands; --json prints its whole document."""
+    document = flags.client(**where).status(task_id)
+    _say(document, task_text.lines(document), as_json=as_json)
+
+
+@click.command("list", epilog=_STATUS)
+@click.option("--state", help="queued, running, waiting, succeeded, failed or cancelled.")
+@click.option("--queue")
+@click.option("--rule", help="The downstream of relay.yaml.")
+@click.option("--reason", help="Such as timeout or http_503.")
+@click.option("--version", help="Of the relay that ran it last.")
+@click.option("--since", metavar="TIME", help="An RFC 3339 time, or a duration before now, such as 2h.")
+@click.option("--limit", default=50, type=click.IntRange(0), help="How many at most; 0: all.")
+@flags.asks_a_relay
+def list_(
+    as_json: bool,
+    limit: int,
+    relay: str,
+    audience: str | None,
+    account: str | None,
+    id_token: str | None,
+    **given: Any,
+) -> None:
+    """
+    List tasks, newest first, a line each that starts with the id.
+
+    \b
+      traced-relay list --state failed --since 2h | traced-relay redrive - --rate 5
+    """
+    filters = {name: value for name, value in given.items() if value is not None}
+    found = flags.client(relay, audience, account, id_token).list(page_size=min(limit or 200, 200), **filters)
+    for document in islice(found, limit or None):
+        _say(document, [task_text.one_line(document)], as_json=as_json)
+
+
+def _many(name: str, summary: str, ask: Callable[[Client, str], Document]) -> click.Command:
+    """A verb for one task or many; one that is refused is said and counted, and the others go on."""
+
+    @click.command(name, help=summary, epilog=_STATUS)
+    @click.argument("ids", metavar="ID...", nargs=-1, required=True)
+    @click.option(
+        "--rate", metavar="N", type=click.FloatRange(0, min_open=True), default=10.0, help="A second, at most."
+    )
+    @flags.asks_a_relay
+    def verb(ids: tuple[str, ...], rate: float, as_json: bool, **where: Any) -> None:
+        client, refused = flags.client(**where), 0
+        for task_id in _paced(_given(ids), rate):
+            try:
+                document = ask(client, task_id)
+            except RelayError as exc:
+                refused += 1
+                click.echo(f"traced-relay: {printable(task_id)}: {printable(str(exc))}", err=True)
+            else:
+                _say(document, [task_text.one_line(document)], as_json=as_json)
+        if refused:
+            sys.exit(1)
+
+    return verb
+
+
+def _given(ids: Iterable[str]) -> Iterator[str]:
+    """The ids themselves; for `-` the first word of every line of stdin."""
+    for given in ids:
+        if given == "-":
+            yield from (line.split()[0] for line in click.open_file("-", errors="replace") if line.strip())
+        else:
+            yield given
+
+
+def _paced(ids: Iterable[str], rate: float) -> Iterator[str]:
+    """At most *rate* a second."""
+    clock, waiting, due = SystemClock(), Condition(), 0.0
+    for task_id in ids:
+        with waiting:
+            while (left := due - clock.monotonic()) > 0:
+                clock.wait(waiting, left)
+        due = clock.monotonic() + 1 / rate
+        yield task_id
+
+
+@click.command(epilog=_STATUS)
+@click.argument("task_id", metavar="ID")
+@click.option("--records", type=click.File(errors="replace"), help="The relay's records, JSON a line; `-`: from stdin.")
+@flags.asks_a_relay
+def explain(task_id: str, records: Iterable[str] | None, as_json: bool, **where: Any) -> None:
+    """
+    Draw the whole life of one task on one time axis.
+
+    Enqueue, waits, attempts with whom to blame, callback, and what is missing.
+    With the relay's records also what each attempt's time was spent on.
+    """
+    client = flags.client(**where)
+    document = client.status(task_id)
+    is_going_on = document["finished_at"] is None or document["callback"]["state"] == "pending"
+    built = timeline.build(
+        document,
+        None if records is None else [entry for line in records if (entry := record_of(line))],
+        callbacks=list(_callbacks(client, document)),
+        now=SystemClock().now() if is_going_on else None,
+    )
+    width = min(max(shutil.get_terminal_size((100, 24)).columns, 80), 140)
+    text = waterfall.render(built, width=width, colour=sys.stdout.isatty())
+    _say(asdict(built), text.splitlines(), as_json=as_json)
+
+
+def _callbacks(client: Client, document: Document) -> Iterator[Document]:
+    """The documents of the callbacks of every round: tasks of their own, whose ids follow from it."""
+    for number in range(1, document["round"] + 1) if document["callback"]["state"] != "none" else ():
+        try:
+            yield client.status(callback_id(document["task_id"], number))
+        except NotFound:
+            continue  # still to come, or forgotten by now
+
+
+VERBS: tuple[click.Command, ...] = (
+    enqueue,
+    status,
+    list_,
+    _many("cancel", "End tasks that wait or run. `-` reads ids from stdin.", lambda c, i: c.cancel(i)),
+    _many("redrive", "Start failed or cancelled tasks again. `-` reads ids from stdin.", lambda c, i: c.redrive(i)),
+    _many(
+        "resend-callback",
+        "Tell again how tasks have ended. `-` reads ids from stdin.",
+        lambda c, i: c.resend_callback(i),
+    ),
+    explain,
+)

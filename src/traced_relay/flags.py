@@ -1,0 +1,84 @@
+"""Options that several commands take, and how their values are read; what cannot be read names its option."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from traced_relay import webhooks
+from traced_relay.durations import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from traced_relay.client import Client
+
+T = TypeVar("T")
+LOCAL_RELAY = "http://localhost:8080"
+
+
+def seconds(_: click.Context, option: click.Parameter, duration: str) -> float:
+    return read(option, parse_duration, duration)
+
+
+def headers(_: click.Context, option: click.Parameter, lines: tuple[str, ...]) -> dict[str, str]:
+    found = [webhooks.read_headers(line) for line in lines]
+    if not all(found):
+        raise click.BadParameter("must be 'name: value'", param=option)
+    return {name: value for header in found for name, value in header.items()}
+
+
+def pairs(_: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    split = [text.partition("=") for text in texts]
+    if not all(name and equals for name, equals, _value in split):
+        raise click.BadParameter("must be NAME=VALUE", param=option)
+    return {name: value for name, _equals, value in split}
+
+
+def read(option: click.Parameter, parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param=option) from None
+
+
+def _token(_: click.Context, option: click.Parameter, file: Path | None) -> str | None:
+    token = None if file is None else file.read_text(errors="replace").strip()
+    if token is not None and not re.fullmatch(r"[A-Za-z0-9_.=-]+", token):
+        raise click.BadParameter("must hold an ID token and nothing else", param=option)
+    return token
+
+
+def asks_a_relay(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the *command* the options that say which relay, and as whom; `client` makes them into one."""
+    options = (
+        click.option("--relay", metavar="URL", default=LOCAL_RELAY, help="The relay to ask."),
+        click.option("--audience", metavar="AUDIENCE", help="Of the ID token; default: the relay's URL."),
+        click.option("--impersonate-service-account", "account", metavar="EMAIL", help="Ask as this account."),
+        click.option(
+            "--token-file",
+            "id_token",
+            metavar="FILE",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            callback=_token,
+            help="An ID token, instead of one from the environment's Google credentials.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print what the relay answers, a line each."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def client(relay: str, audience: str | None, account: str | None, id_token: str | None) -> Client:
+    from traced_relay.client import Client
+
+    return Client(
+        relay,
+        audience=audience,
+        id_token=None if id_token is None else lambda: id_token,
+        impersonate_service_account=account,
+    )

@@ -1,0 +1,61 @@
+"""A task's document as a few words for a terminal. Pure; what a stranger wrote cannot move the cursor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from traced_relay.durations import parse_time
+from traced_relay.lengths import readable
+from traced_relay.record_text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    Document = Mapping[str, Any]
+
+
+def one_line(document: Document) -> str:
+    """For a list; the id comes first and whole, so that the line can be given to the next command."""
+    columns = (
+        document["task_id"],
+        f"{document['state']:<9}",
+        document["created_at"][:19] + "Z",
+        f"attempt {document['attempt']:<3}",
+        f"{document['reason'] or '':<14}",
+        f"{document['method']} {document['url'].partition('?')[0].partition('#')[0]}",
+    )
+    return printable("  ".join(columns))
+
+
+def lines(document: Document) -> Iterator[str]:
+    """What a person asks first: how it stands and why, then where to look further."""
+    yield f"task_id   {document['task_id']}"
+    yield f"state     {how_it_stands(document)}"
+    yield f"call      {document['method']} {printable(document['url'])}"
+    yield f"queue     {document['queue']}"
+    if document["labels"]:
+        yield "labels    " + printable(" ".join(f"{name}={value}" for name, value in document["labels"].items()))
+    yield f"created   {document['created_at']}"
+    if document["next_attempt_at"]:
+        yield f"next      {document['next_attempt_at']}"
+    if document["callback"]["state"] != "none":
+        yield f"callback  {document['callback']['state']}, attempts: {document['callback']['attempt_count']}"
+    yield f"trace_id  {document['trace_id']}"
+    yield f"look at   {printable(document['links']['trace'])}"
+
+
+def how_it_stands(document: Document) -> str:
+    """For example `failed (http_503, downstream), 3 attempts in 1.2 s`."""
+    why = f" ({document['reason']}, {document['blame']})" if document["reason"] else ""
+    count = document["attempt"]
+    lasted = "" if document["total_ms"] is None else f" in {readable(document['total_ms'] / 1000)}"
+    return f"{document['state']}{printable(why)}, {count} attempt{'' if count == 1 else 's'}{lasted}"
+
+
+def progress(document: Document, now: float) -> str:
+    """For example `waiting, attempt 2, 12.3 s, next in 3.5 s`."""
+    elapsed = readable(max(0.0, now - parse_time(document["created_at"])))
+    due = document["next_attempt_at"]
+    ahead = parse_time(due) - now if due else 0.0
+    following = f", next in {readable(ahead)}" if ahead > 0 else ""
+    return f"{document['state']}, attempt {document['attempt']}, {elapsed}{following}"

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from typing import Any
+
+from lives import BEGINNING, FLAKY, at
+from traced_relay import task_text
+
+REST: dict[str, Any] = {
+    "created_at": at(0),
+    "next_attempt_at": None,
+    "total_ms": 1234,
+    "labels": {},
+    "callback": {"state": "none", "attempt_count": 0},
+    "links": {"trace": "http://localhost:8080/console/tasks/x"},
+}
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return dict(FLAKY) | REST | changes
+
+
+def test_a_line_of_a_list_starts_with_the_id_and_leaves_the_query_out() -> None:
+    line = task_text.one_line(document(url="http://x.example/a?secret=1#b"))
+    assert line.split()[0] == FLAKY["task_id"]
+    assert line.endswith(" POST http://x.example/a")
+
+
+def test_what_a_stranger_wrote_cannot_move_the_cursor() -> None:
+    hostile = document(url="http://x/\x1b[2J", labels={"a\n": "\r\x1b]0;x\x07"}, reason="x\x1b[1m", blame="caller")
+    said = [task_text.one_line(hostile), *task_text.lines(hostile)]
+    assert [line for line in said if not line.isprintable()] == []
+
+
+def test_how_it_stands_is_said_in_a_few_words() -> None:
+    failed = document(state="failed", reason="http_503", blame="downstream", attempt=3)
+    assert task_text.how_it_stands(failed) == "failed (http_503, downstream), 3 attempts in 1.23 s"
+    queued = document(state="queued", reason=None, attempt=0, total_ms=None)
+    assert task_text.how_it_stands(queued) == "queued, 0 attempts"
+
+
+def test_progress_tells_what_is_next_as_long_as_it_is_to_come() -> None:
+    waiting = document(state="waiting", attempt=2, next_attempt_at=at(15.5))
+    assert task_text.progress(waiting, BEGINNING + 12) == "waiting, attempt 2, 12.0 s, next in 3.50 s"
+    assert task_text.progress(waiting, BEGINNING + 20) == "waiting, attempt 2, 20.0 s"

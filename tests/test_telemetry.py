@@ -1,0 +1,213 @@
+"""From a file to spans at Cloud Trace's API, and what is said where that cannot be."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from opentelemetry.context import Context
+
+from house import ROOT
+from schema import validate
+from surroundings import surroundings
+from trace_service import TraceService, attributes_of
+from traced_relay import logs, tracing
+from traced_relay.clock import ManualClock, SystemClock
+from traced_relay.errors import InvalidSettings
+from traced_relay.telemetry import SAY_EVERY, Telemetry, telemetry
+from traced_relay.testing import Downstream
+from traced_relay.tracing.otel_file import Batch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from traced_relay.clock import Clock
+
+OTEL = ROOT / "otel.yaml"
+NO_CREDENTIALS = {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere.json", "NO_GCE_CHECK": "true"}
+IDENTITY = logs.Identity("p", "v7", "i-1")
+
+
+class Served:
+    """Telemetry as `serve` sets it up, and the lines that it prints."""
+
+    def __init__(self, path: Path | None = OTEL, clock: Clock | None = None, **facts: Any) -> None:
+        self._stream = io.StringIO()
+        self.log = logs.configure(IDENTITY, stream=self._stream, clock=clock)
+        try:
+            self.telemetry: Telemetry = telemetry(path, self.log, project="p", clock=clock, **facts)
+        finally:
+            self.log.close()
+        self.tracer = tracing.tracer_of(self.telemetry.provider)
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._stream.getvalue().splitlines()]
+
+    def span(self) -> str:
+        span = self.tracer.start_span("send relay", Context())
+        span.end()
+        return tracing.trace_ref(span).trace_id
+
+
+def at(endpoint: str) -> dict[str, str | None]:
+    return {"RELAY_TRACE_ENDPOINT": endpoint, "OTEL_TRACES_SAMPLER_ARG": None, "OTEL_SDK_DISABLED": None}
+
+
+def test_spans_arrive_at_cloud_trace_with_what_the_resource_says() -> None:
+    with TraceService() as service, surroundings(**at(service.endpoint)):
+        served = Served(is_local=True)
+        trace_id = served.span()
+        served.telemetry.close()
+        [request] = service.requests
+        [span] = service.spans
+    assert request.name == "projects/p"
+    assert span.name.startswith(f"projects/p/traces/{trace_id}/spans/")
+    labels = attributes_of(span)
+    assert labels["service.name"] == "traced-relay"
+    assert (labels["service.version"], labels["service.instance.id"]) == ("v7", "i-1")
+    assert served.lines() == []
+
+
+def test_without_credentials_it_is_said_once_and_served_untraced() -> None:
+    with surroundings(RELAY_TRACE_ENDPOINT=None, **NO_CREDENTIALS):
+        served = Served()
+    [line] = served.lines()
+    assert line["severity"] == "WARNING"
+    assert line["message"].startswith("no spans are exported: no Google credentials")
+    validate(line)
+    assert_context_goes_on(served)
+
+
+def test_a_broken_file_is_said_once_and_served_untraced(tmp_path: Path) -> None:
+    (tmp_path / "otel.yaml").write_text(OTEL.read_text().replace("tracer_provider:", "tracer_provder:"))
+    served = Served(tmp_path / "otel.yaml")
+    [line] = served.lines()
+    assert "tracer_provder" in line["message"]
+    assert "stack_trace" not in line
+    assert_context_goes_on(served)
+
+
+def test_no_file_is_said_once_where_it_should_be_there() -> None:
+    assert [line["message"] for line in Served(None).lines()] == [
+        "no spans are exported: there is no otel.yaml beside relay.yaml, and OTEL_CONFIG_FILE names none"
+    ]
+    assert Served(None, is_local=True).lines() == []
+
+
+def test_tracing_that_is_switched_off_is_nothing_to_be_said(tmp_path: Path) -> None:
+    (tmp_path / "otel.yaml").write_text(OTEL.read_text().replace("${OTEL_SDK_DISABLED:-false}", "true"))
+    for served in (Served(tmp_path / "otel.yaml"), Served(is_disabled=True)):
+        assert served.lines() == []
+        assert_context_goes_on(served)
+
+
+def assert_context_goes_on(served: Served) -> None:
+    parent = tracing.parent_context({"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "vendor=1"})
+    with served.tracer.start_as_current_span("send relay", parent) as span:
+        headers = tracing.task_headers()
+        found = tracing.trace_ref(span)
+    assert (found.trace_id, found.sampled, headers["tracestate"]) == ("a" * 32, True, "vendor=1")
+    assert headers["x-relay-traceparent"] == headers["traceparent"] == f"00-{'a' * 32}-{found.span_id}-01"
+    assert found.span_id != "b" * 16
+    assert served.span() not in (served.span(), "0" * 32)
+
+
+def test_a_local_relay_asks_nothing_of_google() -> None:
+    with surroundings(RELAY_TRACE_ENDPOINT=None, **NO_CREDENTIALS):
+        served = Served(is_local=True)
+    served.span()
+    served.telemetry.close()
+    assert served.lines() == []
+
+
+@pytest.mark.parametrize("refuses", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED])
+def test_what_is_refused_is_tried_once_and_told_once_a_minute(refuses: grpc.StatusCode) -> None:
+    clock = ManualClock()
+    with TraceService(refuses=refuses) as service, surroundings(**at(service.endpoint)):
+        served = Served(clock=clock, is_local=True)
+        outbox = served.telemetry._outboxes[0]
+        served.telemetry.start()
+        for _ in range(3):
+            served.span()
+        assert outbox.force_flush(5000)
+        assert served.lines() == []
+        clock.advance(SAY_EVERY)
+        served.telemetry.close()
+    [record] = served.lines()
+    assert (record["event"], record["severity"], record["dropped_spans"]) == ("telemetry.dropped", "WARNING", 3)
+    assert "as the test wants it" in record["message"]
+    validate(record)
+
+
+@pytest.mark.parametrize("how", ["dead", "hung"])
+def test_the_end_takes_under_a_second_whatever_the_backend_does(how: str) -> None:
+    clock = SystemClock()
+    with TraceService(hangs=True) as service:
+        endpoint = "127.0.0.1:1" if how == "dead" else service.endpoint
+        with surroundings(**at(endpoint)):
+            served = Served(is_local=True)
+        for _ in range(600):
+            served.span()
+        assert how == "dead" or service.arrived.wait(5)
+        began = clock.monotonic()
+        served.telemetry.close()
+        took = clock.monotonic() - began
+        service.release()
+    assert took < 1
+    assert [line["dropped_spans"] for line in served.lines()] == [600]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"endpoint": "cloudtrace.example.com:443"}, "endpoint must be on loopback"),
+        ({"timeout": "3s"}, "timeout must be 100 to 30000"),
+        ({"timeout": 3}, "timeout must be 100 to 30000"),
+        ({"resource_regex": "("}, "resource_regex must be a pattern"),
+        ({"client": None}, "must not have client"),
+    ],
+)
+def test_an_exporter_says_what_is_wrong_with_its_settings(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidSettings, match=why):
+        tracing.exporter_of(Batch("relay_cloud_trace", options), project="p")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"tls": {}}, "must not have tls"),
+        ({"headers_list": "a"}, "headers_list must be"),
+        ({"compression": "zip"}, "zip"),
+    ],
+)
+def test_so_does_the_one_for_otlp(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidSettings, match=why):
+        tracing.exporter_of(Batch("otlp_http", options), project="p")
+
+
+def test_spans_go_over_otlp_where_the_file_says_so() -> None:
+    with Downstream() as collector, surroundings(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces"):
+        served = Served(ROOT / "otel-otlp.yaml", is_local=True)
+        served.span()
+        served.telemetry.close()
+        [arrived] = collector.arrived
+    assert (arrived.path, arrived.headers["content-type"]) == ("/v1/traces", "application/x-protobuf")
+    assert b"send relay" in arrived.body
+    assert b"traced-relay" in arrived.body
+    assert served.lines() == []
+
+
+def test_a_collector_that_refuses_is_told_of_like_any_other() -> None:
+    with Downstream(403) as collector, surroundings(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces"):
+        served = Served(ROOT / "otel-otlp.yaml", is_local=True)
+        served.span()
+        served.telemetry.close()
+    assert [line.get("dropped_spans") for line in served.lines()] == [1]
+
+
+def test_detection_where_there_is_no_metadata_server_finds_nothing() -> None:
+    with surroundings(GCE_METADATA_HOST="127.0.0.1:1"):
+        assert tracing.detected() == {}
