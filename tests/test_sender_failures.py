@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from raw_downstream import Behaviour
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def sender() -> Iterator[Sender]:

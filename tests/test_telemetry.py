@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from traced_relay.clock import Clock
 
+pytestmark = pytest.mark.whole
+
 OTEL = ROOT / "otel.yaml"
 NO_CREDENTIALS = {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere.json", "NO_GCE_CHECK": "true"}
 IDENTITY = logs.Identity("p", "v7", "i-1")

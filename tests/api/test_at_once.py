@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event
 from typing import TYPE_CHECKING
 
+import pytest
 from werkzeug.wrappers import Response
 
 from asking import Answer, ask, get, post
@@ -19,6 +20,8 @@ from traced_relay.testing import Downstream, RunningRelay
 
 if TYPE_CHECKING:
     from traced_relay.testing import Arrived
+
+pytestmark = pytest.mark.whole
 
 QUEUE = "projects/test-project/locations/us-central1/queues/relay"
 EAGER = 20

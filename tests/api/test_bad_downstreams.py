@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from werkzeug.wrappers import Response
 
 from asking import ask, get, post
@@ -12,6 +13,8 @@ from traced_relay.testing import Arrived, Downstream, ManualClock, RunningRelay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+pytestmark = pytest.mark.whole
 
 LATER = {"min_backoff": "10s", "max_backoff": "10s", "jitter": "none"}
 MANY = 12

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from threading import Condition
 
+pytestmark = pytest.mark.whole
+
 QUEUE_HEADERS = {"X-AppEngine-QueueName": "relay", "X-AppEngine-TaskName": "t"}
 SOON = 20  # milliseconds that SQLite waits for a lock; else seconds
 

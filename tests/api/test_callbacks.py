@@ -15,6 +15,8 @@ from traced_relay.testing import Downstream, RunningRelay
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.whole
+
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 HURRIED = {"min_backoff": "0.01s", "max_backoff": "0.01s", "jitter": "none"}
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from traced_relay.testing import Arrived
 
+pytestmark = pytest.mark.whole
+
 NOBODY = "http://127.0.0.1:9"
 
 

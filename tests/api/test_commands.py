@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
+pytestmark = pytest.mark.whole
+
 HURRIED = ("--max-attempts", "2")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from werkzeug.wrappers import Response
 
 from asking import get, post
@@ -14,6 +15,8 @@ from traced_relay.testing import Downstream
 
 if TYPE_CHECKING:
     from traced_relay.testing import Arrived, ManualClock, RunningRelay
+
+pytestmark = pytest.mark.whole
 
 
 def beats(relay: RunningRelay, task_id: str) -> list[dict[str, Any]]:
