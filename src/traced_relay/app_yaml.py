@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from traced_relay.agreement import longest_timeout
 from traced_relay.cloud_tasks import SLACK
 from traced_relay.durations import format_duration, parse_duration
-from traced_relay.settings import SPARE_THREADS
+from traced_relay.settings import DEFAULT_THREADS, SPARE_THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 TO_SPARE = 60.0  # seconds between the last answer and the end of an idle instance
 LONGEST_AUTOMATIC = 600.0  # seconds that automatic scaling lets a request take
-DEFAULT_THREADS = 100
 
 
 def environment(app: dict[str, Any] | None) -> dict[str, str]:

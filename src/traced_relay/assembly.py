@@ -26,6 +26,7 @@ from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.gate import GOOGLE_ISSUERS, Certificates, Gate, Keys
 from traced_relay.identity import IdTokens
 from traced_relay.journal import Journal
+from traced_relay.ledger import firestore_place
 from traced_relay.policy import Policy, Receiver
 from traced_relay.pulse import Pulse
 from traced_relay.readiness import Readiness
@@ -292,5 +293,4 @@ def _open_ledger(settings: Settings, clock: Clock) -> Ledger:
         from traced_relay.firestore_ledger import FirestoreLedger
     except ImportError as exc:
         raise InvalidSettings(f"RELAY_LEDGER {settings.ledger} needs: pip install 'traced-relay[firestore]'") from exc
-    database, _, collection = place.rpartition("/")
-    return FirestoreLedger(settings.project, database or "(default)", collection, retention=retention)
+    return FirestoreLedger(settings.project, *firestore_place(place), retention=retention)

@@ -30,9 +30,9 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
     environ = settings.own_environment() if environ is None else environ
     found: list[str] = []
     app = _document(directory / "app.yaml", found)
-    rules_of_shell = environ.get("RELAY_CONFIG") or "relay.yaml"
     given = app_yaml.environment(app)
-    rules = _rules(directory / (given.get("RELAY_CONFIG") or rules_of_shell), found)
+    name = given.get("RELAY_CONFIG") or environ.get("RELAY_CONFIG") or "relay.yaml"
+    rules = _rules(directory / name, found)
     _document(directory / "otel.yaml", found)
     if app is not None and (rules is None or rules.worker.app_engine):
         found += [f"app.yaml: {problem}" for problem in app_yaml.problems(app, rules)]
@@ -47,7 +47,6 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
         found += [f"environment: {text}" for text in settings.variable_problems(environ, rules)]
         secret = environ.get("RELAY_CALLBACK_SECRET")
     if rules:
-        name = given.get("RELAY_CONFIG") or rules_of_shell
         found += [f"{name}: {text}" for text in (*rule_problems(rules), *_rule_problems(rules, secret))]
     return found
 

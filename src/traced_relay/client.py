@@ -7,7 +7,6 @@ Only what is safe to ask again is: looking, and enqueueing, which carries an Ide
 from __future__ import annotations
 
 from secrets import token_hex
-from threading import Condition
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from urllib.parse import quote, urlsplit
 
@@ -15,7 +14,7 @@ import requests
 from requests.auth import AuthBase
 
 from traced_relay import problems, strict_json, tracing
-from traced_relay.clock import SystemClock
+from traced_relay.clock import SystemClock, pause
 from traced_relay.errors import InvalidCall, InvalidSettings, NotEnded, RelayError, Unavailable, UnexpectedAnswer
 from traced_relay.gate import is_local_host
 from traced_relay.identity import IdTokens
@@ -99,7 +98,6 @@ class Client:
         self._url, is_local = _checked(relay_url)
         self._timeout = timeout
         self._clock = clock or SystemClock()
-        self._waiting = Condition()
         self._session = requests.Session()
         if id_token is None and not (is_local and audience is None and impersonate_service_account is None):
             wanted, tokens = audience or self._url, IdTokens(impersonate_service_account)
@@ -151,16 +149,16 @@ class Client:
     def follow(self, task_id: str, *, patience: float | None = None) -> Iterator[Document]:
         """The task's document, again and again until it has ended; NotEnded after *patience* seconds."""
         until = None if patience is None else self._clock.monotonic() + patience
-        pause = FIRST_LOOK
+        wait = FIRST_LOOK
         while True:
             document = self.status(task_id)
             yield document
             if document["state"] in ENDED:
                 return
-            if until is not None and self._clock.monotonic() + pause > until:
+            if until is not None and self._clock.monotonic() + wait > until:
                 raise NotEnded(f"task {task_id} is {document['state']} after {patience:g} s")
-            self._pause(pause)
-            pause = min(pause * SLOWER, LAST_LOOK)
+            self._pause(wait)
+            wait = min(wait * SLOWER, LAST_LOOK)
 
     def wait(self, task_id: str, *, patience: float | None = None) -> Document:
         """The task's document when it has ended; NotEnded if that takes more than *patience* seconds."""
@@ -207,10 +205,7 @@ class Client:
             raise InvalidCall("there is a text that is no valid Unicode, or a key that is not ASCII") from exc
 
     def _pause(self, seconds: float) -> None:
-        until = self._clock.monotonic() + seconds
-        with self._waiting:
-            while (left := until - self._clock.monotonic()) > 0:
-                self._clock.wait(self._waiting, left)
+        pause(self._clock, self._clock.monotonic() + seconds)
 
 
 class _Bearer(AuthBase):

@@ -22,6 +22,14 @@ class Clock(Protocol):
         """
 
 
+def pause(clock: Clock, until: float) -> None:
+    """Wait until that moment of the *clock*'s monotonic time."""
+    quiet = Condition()
+    with quiet:
+        while (left := until - clock.monotonic()) > 0:
+            clock.wait(quiet, left)
+
+
 class SystemClock:
     def now(self) -> float:
         return time.time()

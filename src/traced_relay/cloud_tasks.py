@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from traced_relay.relay_file import Worker
+    from traced_relay.rows import Row
 
 SLACK = 15.0  # seconds that the queue waits beyond the attempt's own timeout, so that the worker answers first
 MIN_DEADLINE = 15.0
@@ -77,14 +78,12 @@ class CloudTasks:
     def task_name(self, queue: str, task: str) -> str:
         return f"{self._parent}/{queue}/tasks/{task}"
 
-    def create(
-        self, *, queue: str, task_id: str, attempt: int, at: float | None, timeout: float, headers: Mapping[str, str]
-    ) -> bool:
-        """Create the task of one attempt, due *at* (epoch seconds; None: now); False if its name is taken already."""
-        content = json.dumps({"task_id": task_id, "attempt": attempt}, separators=(",", ":")).encode()
+    def create(self, row: Row, *, at: float | None, headers: Mapping[str, str]) -> bool:
+        """Create the task that *row* awaits, due *at* (epoch seconds; None: now); False if its name is taken."""
+        content = json.dumps({"task_id": row.task_id, "attempt": row.awaited}, separators=(",", ":")).encode()
         request = {"headers": {"content-type": "application/json", **headers}, "body": content}
-        task: dict[str, Any] = {"name": self.task_name(queue, f"{task_id}-{attempt}")}
-        task["dispatch_deadline"] = _duration(max(timeout + SLACK, MIN_DEADLINE))
+        task: dict[str, Any] = {"name": self.task_name(row.queue, f"{row.task_id}-{row.awaited}")}
+        task["dispatch_deadline"] = _duration(max(row.call.timeout + SLACK, MIN_DEADLINE))
         if self._worker.app_engine is not None:
             routing = {"service": self._worker.app_engine} if self._worker.app_engine != "default" else {}
             task["app_engine_http_request"] = {"relative_uri": "/dispatch", "app_engine_routing": routing, **request}
@@ -92,7 +91,7 @@ class CloudTasks:
             token = {"service_account_email": self._worker.service_account, "audience": self._audience}
             url = f"{str(self._worker.url).rstrip('/')}/dispatch"
             task["http_request"] = {"url": url, "oidc_token": token, **request}
-        return self._create(queue, task, at)
+        return self._create(row.queue, task, at)
 
     def create_direct(self, *, queue: str, task_id: str, at: float | None, call: DirectCall) -> None:
         """Create the HTTP task that is the call itself."""

@@ -7,14 +7,13 @@ import shutil
 import sys
 from dataclasses import asdict
 from itertools import islice
-from threading import Condition
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from traced_relay import flags, strict_json, task_text, timeline, waterfall
 from traced_relay.callbacks import callback_id
-from traced_relay.clock import SystemClock
+from traced_relay.clock import SystemClock, pause
 from traced_relay.errors import NotFound, RelayError
 from traced_relay.record_text import printable, record_of
 
@@ -182,11 +181,9 @@ def _given(ids: Iterable[str]) -> Iterator[str]:
 
 def _paced(ids: Iterable[str], rate: float) -> Iterator[str]:
     """At most *rate* a second."""
-    clock, waiting, due = SystemClock(), Condition(), 0.0
+    clock, due = SystemClock(), 0.0
     for task_id in ids:
-        with waiting:
-            while (left := due - clock.monotonic()) > 0:
-                clock.wait(waiting, left)
+        pause(clock, due)
         due = clock.monotonic() + 1 / rate
         yield task_id
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from traced_relay import app_yaml, relay_file
 from traced_relay.errors import InvalidSettings
+from traced_relay.ledger import firestore_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +38,7 @@ def wanted(project: str, directory: Path = Path()) -> Iterator[str]:
     kind, _, place = given.get("RELAY_LEDGER", "").partition(":")
     if kind != "firestore":
         raise InvalidSettings("app.yaml: env_variables.RELAY_LEDGER must be firestore:[DATABASE/]COLLECTION")
-    database, _, collection = place.rpartition("/")
-    yield f"ledger {database or '(default)'} {collection}"
+    yield " ".join(["ledger", *firestore_place(place)])
     named = [receiver.secret for receiver in rules.callbacks] + [given.get("RELAY_CALLBACK_SECRET")]
     names = [name.split("/") for name in named if name and name.startswith("projects/")]
     for owner, secret in sorted({(parts[1], parts[3]) for parts in names} | {(project, _DEFAULT_SECRET)}):

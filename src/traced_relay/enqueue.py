@@ -163,14 +163,8 @@ class Enqueuer:
         return row
 
     def _create(self, row: Row) -> bool:
-        return self._cloud_tasks.create(
-            queue=row.queue,
-            task_id=row.task_id,
-            attempt=row.awaited,
-            at=row.schedule_time if row.schedule_time > row.created_at else None,
-            timeout=row.call.timeout,
-            headers=tracing.task_headers(tracing.parent_context(row.carrier)),
-        )
+        at = row.schedule_time if row.schedule_time > row.created_at else None
+        return self._cloud_tasks.create(row, at=at, headers=tracing.task_headers(tracing.parent_context(row.carrier)))
 
     def _renamed(self, row: Row) -> tuple[Row, bool]:
         """Cloud Tasks holds the name of a gone task back for days: a key that outlived its row gets the next one."""

@@ -126,30 +126,23 @@ def _task(row: Row) -> dict[str, Any]:
 
 def _dispatched(row: Row, delivery: Delivery) -> dict[str, Any]:
     return {
-        **_task(row),
+        **_attempted(row),
         "task_name": delivery.task_name,
-        "attempt": row.attempt,
-        "retry_count": row.retry_count,
         "dispatch": _as_the_queue_said(delivery.dispatch),
         "queue_delay_ms": delivery.queue_delay_ms,
         "trace_rewritten": delivery.trace_rewritten,
-        "rule": row.rule,
     }
 
 
 def _abandoned(row: Row) -> dict[str, Any]:
     """What is known of the dispatch of an attempt that somebody else has begun."""
     begun = row.attempts[-1]
-    return {
-        **_task(row),
-        "task_name": begun.task_name,
-        "attempt": row.attempt,
-        "retry_count": row.retry_count,
-        "dispatch": None,
-        "queue_delay_ms": begun.queue_delay_ms,
-        "trace_rewritten": None,
-        "rule": row.rule,
-    }
+    known = {"task_name": begun.task_name, "queue_delay_ms": begun.queue_delay_ms}
+    return {**_attempted(row), **known, "dispatch": None, "trace_rewritten": None}
+
+
+def _attempted(row: Row) -> dict[str, Any]:
+    return {**_task(row), "attempt": row.attempt, "retry_count": row.retry_count, "rule": row.rule}
 
 
 def _as_the_queue_said(dispatch: Dispatch) -> Mapping[str, Any]:

@@ -102,21 +102,19 @@ class RunningCalls:
 
     def cut(self, attempt_name: str) -> None:
         """End the call of that attempt, if it is out: it was cancelled."""
-        self._cut([call for call in self._out() if call.row.attempt_name == attempt_name])
+        with self._lock:
+            call = self._calls.get(attempt_name)
+        if call is not None:
+            self._watch.cut(call.guard, "cancelled")
 
     def cut_judged(self) -> None:
         """End what somebody else has cancelled, or has judged while this process could not be seen to live."""
-        out = self._out()
-        stored = self._ledger.get_many([call.row.task_id for call in out]) if out else {}
-        self._cut([call for call in out if not _is_still(call.row, stored.get(call.row.task_id))])
-
-    def _out(self) -> list[_Call]:
         with self._lock:
-            return list(self._calls.values())
-
-    def _cut(self, calls: list[_Call]) -> None:
-        for call in calls:
-            self._watch.cut(call.guard, "cancelled")
+            out = list(self._calls.values())
+        stored = self._ledger.get_many([call.row.task_id for call in out]) if out else {}
+        for call in out:
+            if not _is_still(call.row, stored.get(call.row.task_id)):
+                self._watch.cut(call.guard, "cancelled")
 
     def stop(self, signal: str) -> list[str] | None:
         """

@@ -18,6 +18,7 @@ from traced_relay import relay_file, webhooks
 from traced_relay.agreement import longest_timeout, rule_problems
 from traced_relay.dev_rules import DEV_RULES
 from traced_relay.errors import InvalidSettings
+from traced_relay.ledger import firestore_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ VARIABLES = (
 )
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+DEFAULT_THREADS = 100
 SPARE_THREADS = 8
 _LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
 
@@ -58,7 +60,7 @@ class Settings:
     platform: Platform
     emulator: str | None = None
     port: int = 8080
-    threads: int = 100
+    threads: int = DEFAULT_THREADS
     version: str = traced_relay.__version__
     instance: str = ""
     otel_file: Path | None = None
@@ -182,7 +184,7 @@ def _port(environ: Mapping[str, str]) -> int:
 
 
 def _threads(environ: Mapping[str, str]) -> int:
-    return _number(environ, "RELAY_THREADS", 100, 1, 10_000)
+    return _number(environ, "RELAY_THREADS", DEFAULT_THREADS, 1, 10_000)
 
 
 def _check_names(environ: Mapping[str, str]) -> None:
@@ -263,8 +265,8 @@ def _ledger(environ: Mapping[str, str], platform: Platform) -> str:
 
 def _check_firestore(place: str) -> None:
     """Firestore's own rules for names, and room for what is put behind the collection's."""
-    database, _, collection = place.rpartition("/")
-    if database != "(default)" and not re.fullmatch(r"[a-z][a-z0-9-]{2,61}[a-z0-9]", database or "none"):
+    database, collection = firestore_place(place)
+    if database != "(default)" and not re.fullmatch(r"[a-z][a-z0-9-]{2,61}[a-z0-9]", database):
         raise InvalidSettings(
             "RELAY_LEDGER: a database of Firestore is (default), or 4 to 63 of a-z, 0-9 and -, from a letter to no -,"
             f" got {database[:80]!r}"

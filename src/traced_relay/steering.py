@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from traced_relay import callbacks, machine
 from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 CHANGES_MET = 10
 
 _logger = logging.getLogger(__name__)
+
+
+class Verb(Protocol):
+    """One of the machine's: what follows for *row*, or None where its state does not allow it."""
+
+    def __call__(self, row: Row, *, actor: str, now: float) -> Step | None: ...
 
 
 class Steering:
@@ -41,14 +47,8 @@ class Steering:
         """End what waits or runs; what was cancelled before stays as it is."""
         if row.kind == "callback":
             raise InvalidCall("a callback cannot be cancelled, only its call", status=409)
-
-        def cancelled(row: Row) -> Step:
-            step = machine.cancel(row, actor=actor, now=self._clock.now())
-            if step is None:
-                raise InvalidCall(f"the task has {row.state}; only one that waits or runs can be cancelled", status=409)
-            return step
-
-        before, after = self._change(row, cancelled)
+        why_not = "the task has {state}; only one that waits or runs can be cancelled"
+        before, after = self._change(row, machine.cancel, actor, why_not)
         if before.worker is not None:
             self._end_call(before.worker, before.attempt_name)
         return after
@@ -57,34 +57,23 @@ class Steering:
         """Start a new round of what failed or was cancelled."""
         if row.kind == "callback":
             raise InvalidCall("a callback is sent again by :resend-callback of its call", status=409)
-
-        def redriven(row: Row) -> Step:
-            step = machine.redrive(row, actor=actor, now=self._clock.now())
-            if step is None:
-                raise InvalidCall(f"the task is {row.state}; only a failed or cancelled one is redriven", status=409)
-            return step
-
-        return self._change(row, redriven)[1]
+        why_not = "the task is {state}; only a failed or cancelled one is redriven"
+        return self._change(row, machine.redrive, actor, why_not)[1]
 
     def resend_callback(self, row: Row, actor: str) -> Row:
         """Tell the end of the last round again, in the same words; gives back the call's row."""
         found = self._ledger.get(callbacks.callback_id(row.task_id, row.round)) if row.wants_callback else None
         if found is None:
             raise InvalidCall("the task has no callback that was sent", status=409)
-
-        def again(callback: Row) -> Step:
-            step = machine.resend(callback, actor=actor, now=self._clock.now())
-            if step is None:
-                raise InvalidCall("the callback is pending: it is being delivered", status=409)
-            return step
-
-        self._change(found, again)
+        self._change(found, machine.resend, actor, "the callback is pending: it is being delivered")
         return self._ledger.get(row.task_id) or row
 
-    def _change(self, row: Row, decide: Callable[[Row], Step]) -> tuple[Row, Row]:
+    def _change(self, row: Row, verb: Verb, actor: str, why_not: str) -> tuple[Row, Row]:
         """The row that was changed and what it became; what came in between is looked at again."""
         for _ in range(CHANGES_MET):
-            step = decide(row)
+            step = verb(row, actor=actor, now=self._clock.now())
+            if step is None:
+                raise InvalidCall(why_not.format(state=row.state), status=409)
             try:
                 after = self._steps.commit(step, row)
             except Changed:

@@ -75,14 +75,8 @@ class Steps:
 
     def create(self, row: Row) -> bool:
         """Create the task that *row* awaits, and note that it is there; False if it was, or had been, there before."""
-        is_new = self._cloud_tasks.create(
-            queue=row.queue,
-            task_id=row.task_id,
-            attempt=row.awaited,
-            at=row.next_attempt_at,
-            timeout=row.call.timeout,
-            headers=tracing.task_headers(tracing.parent_context(row.carrier)),
-        )
+        headers = tracing.task_headers(tracing.parent_context(row.carrier))
+        is_new = self._cloud_tasks.create(row, at=row.next_attempt_at, headers=headers)
         self._ledger.note(row.task_id, row.awaited)
         return is_new
 
