@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 # From the ground up: a layer imports those before it. Every module has its place; a new one gets it here.
 LAYERS = {
-    "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
+    "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree states calls rows agenda",
     "rules": """
         header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records
-        record_text task_text gaps lengths listing timeline waterfall api_schemas openapi addresses arriving
+        refusals record_text task_text gaps lengths listing timeline waterfall api_schemas openapi addresses arriving
         stored_rows webhooks
     """,
     "edges": """
-        answers cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate identity
-        journal sqlite_ledger listener logs reception rhythm sender signing tracing watch
+        answers carrier cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate
+        identity journal sqlite_ledger listener logs reception rhythm sender signing tracing watch
     """,
     "flows": "client enqueue pulse readiness relay running steering steps sweeper telemetry",
     "shells": """
@@ -50,6 +50,8 @@ THAT_MEET = {
     ("firestore_ledger", "firestore_requests"),  # the store, as it may be asked
     *(("firestore_ledger", "firestore_queries"), ("firestore_workers", "firestore_queries")),  # and what for
     ("firestore_ledger", "firestore_workers"),  # a part of it
+    ("tracing", "carrier"),  # what of it clients need
+    ("tracing.propagation", "carrier"),
     ("sender", "egress"),  # its way out
     ("egress", "answers"),  # what comes back on it
     ("relay", "running"),  # the calls that it has out
