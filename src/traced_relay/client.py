@@ -17,7 +17,15 @@ from traced_relay import refusals, strict_json
 from traced_relay.addresses import is_local_host
 from traced_relay.carrier import task_headers
 from traced_relay.clock import SystemClock, pause
-from traced_relay.errors import InvalidCall, InvalidSettings, NotEnded, RelayError, Unavailable, UnexpectedAnswer
+from traced_relay.errors import (
+    InvalidCall,
+    InvalidSettings,
+    NotEnded,
+    NotFound,
+    RelayError,
+    Unavailable,
+    UnexpectedAnswer,
+)
 from traced_relay.states import ENDED
 
 if TYPE_CHECKING:
@@ -82,7 +90,8 @@ class Client:
     Away from loopback every request carries an ID token for *audience* (default:
     the relay's origin): what *id_token* gives, or else one of the environment's
     Google credentials, or of the service account to impersonate. A relay on
-    loopback gets one only if something of that is given.
+    loopback gets one only if something of that is given. What is safe to ask
+    again is asked up to so many *tries*.
     """
 
     def __init__(
@@ -93,10 +102,12 @@ class Client:
         id_token: Callable[[], str] | None = None,
         impersonate_service_account: str | None = None,
         timeout: float = 30.0,
+        tries: int = TRIES,
         clock: Clock | None = None,
     ) -> None:
         self._url, is_local = _checked(relay_url)
         self._timeout = timeout
+        self._tries = tries
         self._clock = clock or SystemClock()
         self._session = requests.Session()
         if id_token is None and not (is_local and audience is None and impersonate_service_account is None):
@@ -119,22 +130,44 @@ class Client:
         return [item if "task_id" in item else refusals.error_of(item) for item in answer["tasks"]]
 
     def status(self, task_id: str) -> Document:
-        document: Document = self._ask("GET", _path(task_id), "task_id", tries=TRIES)
+        document: Document = self._ask("GET", _path(task_id), "task_id", tries=self._tries)
         return document
 
     def list(
         self, *, label: tuple[str, str] | None = None, page_size: int = 50, **filters: Unpack[Filters]
     ) -> Iterator[Document]:
         """All tasks that pass, newest first, fetched page by page as they are wanted; without attempts and response."""
-        query: dict[str, Any] = {**filters, "limit": page_size}
+        token = None
+        while True:
+            tasks, token = self.page(token, label=label, page_size=page_size, **filters)
+            yield from tasks
+            if token is None:
+                return
+
+    def page(
+        self,
+        page_token: str | None = None,
+        *,
+        label: tuple[str, str] | None = None,
+        page_size: int = 50,
+        **filters: Unpack[Filters],
+    ) -> tuple[Sequence[Document], str | None]:
+        """One page of that list, and the token of the next one; None after the last."""
+        query: dict[str, Any] = {**filters, "limit": page_size, "page_token": page_token}  # None is not sent
         if label is not None:
             query[f"label.{label[0]}"] = label[1]
-        while True:
-            page = self._ask("GET", "/v1/tasks", "tasks", params=query, tries=TRIES)
-            yield from page["tasks"]
-            if page["next_page_token"] is None:
-                return
-            query["page_token"] = page["next_page_token"]
+        answer = self._ask("GET", "/v1/tasks", "tasks", params=query, tries=self._tries)
+        return answer["tasks"], answer.get("next_page_token")
+
+    def callbacks(self, document: Document) -> Iterator[Document]:
+        """The documents of the callbacks of every round of a task: tasks of their own, whose ids follow from its id."""
+        from traced_relay.callbacks import callback_id
+
+        for number in range(1, document["round"] + 1) if document["callback"]["state"] != "none" else ():
+            try:
+                yield self.status(callback_id(document["task_id"], number))
+            except NotFound:
+                continue  # still to come, or forgotten by now
 
     def cancel(self, task_id: str) -> Document:
         """End a task that waits or runs; InvalidCall (409) if it ended otherwise."""
@@ -179,7 +212,7 @@ class Client:
     def _post_call(self, path: str, awaited: str, document: Document, key: str | None) -> Any:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key or token_hex(16)}
         headers |= task_headers()
-        return self._ask("POST", path, awaited, document=document, headers=headers, tries=TRIES)
+        return self._ask("POST", path, awaited, document=document, headers=headers, tries=self._tries)
 
     def _ask(self, method: str, path: str, awaited: str, *, tries: int = 1, **parts: Any) -> Any:
         """The answer, which is an object with what is *awaited* in it; what it lacks is said by an error."""

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from traced_relay import flags, strict_json, task_text, timeline, waterfall
-from traced_relay.callbacks import callback_id
 from traced_relay.clock import SystemClock, pause
-from traced_relay.errors import NotFound, RelayError
+from traced_relay.errors import RelayError
 from traced_relay.record_text import printable, record_of
 
 if TYPE_CHECKING:
@@ -205,21 +204,12 @@ def explain(task_id: str, records: Iterable[str] | None, as_json: bool, **where:
     built = timeline.build(
         document,
         None if records is None else [entry for line in records if (entry := record_of(line))],
-        callbacks=list(_callbacks(client, document)),
+        callbacks=list(client.callbacks(document)),
         now=SystemClock().now() if is_going_on else None,
     )
     width = min(max(shutil.get_terminal_size((100, 24)).columns, 80), 140)
     text = waterfall.render(built, width=width, colour=sys.stdout.isatty())
     _say(asdict(built), text.splitlines(), as_json=as_json)
-
-
-def _callbacks(client: Client, document: Document) -> Iterator[Document]:
-    """The documents of the callbacks of every round: tasks of their own, whose ids follow from it."""
-    for number in range(1, document["round"] + 1) if document["callback"]["state"] != "none" else ():
-        try:
-            yield client.status(callback_id(document["task_id"], number))
-        except NotFound:
-            continue  # still to come, or forgotten by now
 
 
 VERBS: tuple[click.Command, ...] = (

@@ -11,6 +11,7 @@ from traced_relay import logs, relay_file, settings, tracing
 from traced_relay.assembly import Assembly
 from traced_relay.clock import SystemClock
 from traced_relay.console import console_app
+from traced_relay.console.nearby import Nearby
 from traced_relay.errors import InvalidSettings
 from traced_relay.listener import Listener
 from traced_relay.localqueue import LocalQueue
@@ -91,7 +92,7 @@ class Dev:
         )
         provider = tracing.configure(version=given.version, instance=given.instance, processors=[self.spans])
         self.assembly = Assembly(given, log=log, provider=provider, has_console=True)
-        console = console_app(self.assembly.ledger, SystemClock(), self.records, self.spans)
+        console = console_app(self.assembly.ledger, SystemClock(), Nearby(self.records, self.spans))
         self.assembly.start()
         self._relay.start(DispatcherMiddleware(self.assembly.wsgi, {"/console": console}))
         return self

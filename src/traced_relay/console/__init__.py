@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flask import Flask, Response, request
 
 from traced_relay import documents, timeline, waterfall
+from traced_relay.console.nearby import Nearby, told_as_json
 from traced_relay.documents import Links
 from traced_relay.gate import is_local_host
 from traced_relay.ledger import Selection
@@ -15,12 +16,11 @@ from traced_relay.ledger import Selection
 if TYPE_CHECKING:
     from traced_relay.clock import Clock
     from traced_relay.ledger import Ledger
-    from traced_relay.logs import RecordStore
-    from traced_relay.tracing import SpanStore
 
 
-def console_app(ledger: Ledger, clock: Clock, records: RecordStore, spans: SpanStore) -> Flask:
+def console_app(ledger: Ledger, clock: Clock, nearby: Nearby) -> Flask:
     app = Flask("console")
+    app.register_blueprint(told_as_json(nearby))
 
     @app.before_request
     def on_this_machine_only() -> Response | None:
@@ -41,15 +41,15 @@ def console_app(ledger: Ledger, clock: Clock, records: RecordStore, spans: SpanS
             return _text("there is no such task", 404)
         links = Links(request.host_url.rstrip("/"), "local")
         document = documents.status(row, links, now=clock.now(), retention=0.0)
-        return _text(story(document, records, spans))
+        return _text(story(document, nearby))
 
     return app
 
 
-def story(document: dict[str, object], records: RecordStore, spans: SpanStore) -> str:
+def story(document: dict[str, object], nearby: Nearby) -> str:
     """One task's waterfall, and under it its records a line each."""
-    said = records.records(str(document["task_id"]))
-    built = timeline.build(document, said, spans.spans(str(document["trace_id"])))
+    said = nearby.records_of(str(document["task_id"]))
+    built = timeline.build(document, said, nearby.spans_of(str(document["task_id"])))
     lines = "\n".join(json.dumps(record) for record in said)
     return f"{waterfall.render(built, width=100, colour=False)}\n\n{lines}"
 
