@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 LAYERS = {
     "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree states calls rows agenda",
     "rules": """
-        header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records
-        refusals record_text task_text gaps lengths listing timeline waterfall api_schemas openapi addresses arriving
-        stored_rows webhooks
+        header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems
+        records refusals record_text task_text queue_log log_entries log_filters bars marks gaps lengths listing
+        timeline waterfall api_schemas openapi addresses arriving stored_rows webhooks
     """,
     "edges": """
-        answers carrier cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate
-        identity journal sqlite_ledger listener logs reception rhythm sender signing tracing watch
+        answers carrier cloud_logging cloud_tasks dev_console egress firestore_ledger firestore_queries
+        firestore_requests firestore_workers gate identity journal sqlite_ledger listener logs reception rhythm
+        sender signing tracing watch
     """,
-    "flows": "client enqueue pulse readiness relay running steering steps sweeper telemetry",
+    "flows": "client enqueue evidence following pulse readiness relay running steering steps sweeper telemetry",
     "shells": """
-        __main__ agreement app app_yaml assembly check cli commands console demo deployment dev dev_rules doors flags
-        provision relay_file samples serve settings tail testing localqueue
+        __main__ agreement app app_yaml assembly check cli commands console demo deployment dev dev_rules doors
+        explain flags provision relay_file samples serve settings tail testing localqueue
     """,
 }
 ROOMS = {
@@ -70,7 +71,7 @@ WORLD = {
 }
 # What is known in few places, so that it could be changed there.
 KNOWN_TO = {
-    "click": {"cli", "commands", "flags", "tail"},
+    "click": {"cli", "commands", "explain", "flags", "tail"},
     "flask": {"app", "assembly", "console", "console.nearby", "samples"},
     "google.cloud.firestore": {f"firestore_{part}" for part in ("ledger", "queries", "requests", "workers")},
     "grpc": {"cloud_tasks", "firestore_requests", "tracing.cloud_trace"},

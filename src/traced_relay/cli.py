@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from traced_relay import __version__, commands, flags, tail, webhooks
+from traced_relay import __version__, commands, explain, flags, tail, webhooks
 from traced_relay.clock import SystemClock
 from traced_relay.durations import format_duration
 from traced_relay.errors import RelayError
@@ -68,7 +68,12 @@ def main() -> None:
     """Hand slow HTTP calls to Cloud Tasks and keep sight of them."""
 
 
-for verb in (_Queue("queue", help="Run the embedded queue, a Cloud Tasks emulator."), *commands.VERBS, tail.tail):
+for verb in (
+    _Queue("queue", help="Run the embedded queue, a Cloud Tasks emulator."),
+    *commands.VERBS,
+    explain.explain,
+    tail.tail,
+):
     main.add_command(verb)
 
 
