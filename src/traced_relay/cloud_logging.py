@@ -45,7 +45,7 @@ class CloudLogging:
             for entry in self._client.list_log_entries(request=asked, retry=None, timeout=ONE_TRY):
                 message = type(entry).pb(entry)
                 message.ClearField("proto_payload")  # of a type that only its writer may know
-                yield MessageToDict(message)
+                yield _with_whole_numbers(MessageToDict(message))
 
     @contextmanager
     def _mapped_errors(self) -> Iterator[None]:
@@ -63,6 +63,18 @@ class CloudLogging:
             raise Unavailable(where + f"Cloud Logging does not answer ({_first_line(exc)})") from exc
         except exceptions.GoogleAPICallError as exc:
             raise UnexpectedAnswer(where + _first_line(exc)) from exc
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """A payload comes back with floats alone; what was printed as 12 is to be read as 12."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: _with_whole_numbers(part) for name, part in value.items()}
+        case list():
+            return [_with_whole_numbers(part) for part in value]
+    return value
 
 
 def _first_line(error: exceptions.GoogleAPIError) -> str:
