@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from traced_relay.client import Client, Document
+
+_USUAL_COLUMNS = 80
 
 
 def _say(document: Any, text: Iterable[str], *, as_json: bool) -> None:
@@ -92,13 +95,21 @@ def _follow(client: Client, task_id: str) -> Document:
     for document in client.follow(task_id):
         text, step = task_text.progress(document, clock.now()), (document["state"], document["attempt"])
         if moves:
-            click.echo(f"\r\x1b[2K{text}", nl=False, err=True)
+            click.echo(f"\r\x1b[2K{text[: _columns() - 1]}", nl=False, err=True)
         elif step != shown:
             click.echo(text, err=True)
         shown = step
     if moves:
         click.echo("\r\x1b[2K", nl=False, err=True)
     return document
+
+
+def _columns() -> int:
+    """As wide as the terminal is now: of a line that is wider only the last part could be drawn over."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL_COLUMNS
+    except OSError:
+        return _USUAL_COLUMNS
 
 
 @click.command(epilog=flags.STATUS)

@@ -32,20 +32,24 @@ LOOK_BACK = 600.0  # and how far back is looked where nothing new comes
 def follow_dev(console: DevConsole, clock: Clock, trouble: Callable[[str], None]) -> Iterator[Record]:
     """All that `dev` keeps, and what it says from then on, through its restarts; raises if it is not there at first."""
     records, reached = console.records(0)
-    is_away = False
+    last, is_away = records[-1:], False
     while True:
         yield from records
         pause(clock, clock.monotonic() + EVERY_LOCALLY)
         try:
-            records, following = console.records(reached)
-            if following < reached:  # another one, which counts from the beginning
-                records, following = console.records(0)
-            reached, is_away = following, False
+            records, reached = _after(console, reached, last)
+            last, is_away = records[-1:] or last, False
         except Unavailable as exc:
             records = []
             if not is_away:
                 trouble(f"{exc}; waiting for it")
             is_away = True
+
+
+def _after(console: DevConsole, reached: int, last: list[Record]) -> tuple[list[Record], int]:
+    """What came after the *last* record, the one of that count; where that is another one, so is `dev`."""
+    records, following = console.records(max(reached - 1, 0))
+    return (records[1:], following) if last and records[:1] == last else console.records(0)
 
 
 def follow_cloud(
