@@ -43,7 +43,7 @@ class Place:
     """A project whose log holds the records, and how that is known."""
 
     project: str
-    known_from: str
+    known_from: str  # such as `--project says`
 
 
 def from_file(text: str, name: str) -> Evidence:
@@ -78,8 +78,7 @@ def from_cloud(
     except RelayError as exc:
         return Evidence(None, None, (f"records: none; {exc}",))
     queues = sum(queue_log.is_from(record) for record in records)
-    known = f"project {place.project}, which is known from {place.known_from}"
-    told = [f"records: {len(records) - queues} in the log of {known}"]
+    told = [f"records: {len(records) - queues} in the log of project {place.project}, as {place.known_from}"]
     told.append(f"queue: {queues} entries in its own log" if queues else _QUIET_QUEUE)
     return Evidence(records, None, tuple(told))
 
@@ -93,10 +92,12 @@ def place_of(document: Document, relay: str) -> Place | None:
         return None
     for attempt in document["attempts"]:
         if found := _IN_A_NAME.match(attempt["task_name"]):
-            return Place(found[1], "the names of its tasks")
+            return Place(found[1], "the names of its tasks say")
     link = urlsplit(document["links"]["logs"])
     named = parse_qs(link.query).get("project", [])
-    return Place(named[0], "its link to the log") if link.hostname == "console.cloud.google.com" and named else None
+    return (
+        Place(named[0], "its link to the log says") if link.hostname == "console.cloud.google.com" and named else None
+    )
 
 
 def _end(documents: Sequence[Document], now: float) -> float:

@@ -79,7 +79,7 @@ def _evidence(
 
     if records is not None:
         return evidence.from_file(records.read(), records.name)
-    place = evidence.Place(project, "--project") if project else evidence.place_of(document, relay)
+    place = evidence.Place(project, "--project says") if project else evidence.place_of(document, relay)
     if place is None:
         from traced_relay.dev_console import DevConsole
 

@@ -71,7 +71,7 @@ def test_a_whole_life_is_drawn_from_the_log_of_the_project(log: LogService) -> N
         "callback",
     ]
     assert "answer " in drawn  # what an attempt's time was spent on: only its record knows
-    assert f"in the log of project {PROJECT}, which is known from --project" in drawn
+    assert f"in the log of project {PROJECT}, as --project says" in drawn
     assert "--log-sampling-ratio" in drawn
     assert f"look at: https://console.cloud.google.com/traces/explorer;traceId={document['trace_id']}" in drawn
     assert len(log.requests) > 2  # pages of three
