@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from threading import Condition
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
@@ -27,14 +27,14 @@ QUEUE_LOG = f"projects/{PROJECT}/logs/cloudtasks.googleapis.com%2Ftask_operation
 
 
 class LogService:
-    """Answers pages of at most *page* entries; what is in *troubles* is answered instead, one after another."""
+    """Answers pages of at most *page* entries; what is in *troubles*, None for nothing, comes first."""
 
-    def __init__(self, *, page: int = 1000, troubles: Iterable[grpc.StatusCode] = ()) -> None:
+    def __init__(self, *, page: int = 1000, troubles: Iterable[grpc.StatusCode | None] = ()) -> None:
         self.entries: list[dict[str, Any]] = []
         self.requests: list[Any] = []
         self.troubles = list(troubles)
         self._page = page
-        self._changed = Condition()
+        self._lock = Lock()
         self._server = grpc.server(ThreadPoolExecutor(4))
         handler = grpc.unary_unary_rpc_method_handler(
             self._list, ListLogEntriesRequest.deserialize, ListLogEntriesResponse.serialize
@@ -50,19 +50,14 @@ class LogService:
             self.add(lift(json.dumps(record)) | {"logName": f"projects/{PROJECT}/logs/stdout"})
 
     def add(self, entry: dict[str, Any]) -> None:
-        with self._changed:
+        with self._lock:
             self.entries.append({"insertId": f"made-{len(self.entries)}"} | entry)
 
-    def wait_for_requests(self, count: int, seconds: float = 20.0) -> None:
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self.requests) >= count, seconds), len(self.requests)
-
     def _list(self, request: Any, context: grpc.ServicerContext) -> Any:
-        with self._changed:
+        with self._lock:
             self.requests.append(request)
-            self._changed.notify_all()
-            if self.troubles:
-                context.abort(self.troubles.pop(0), "as the test wants it")
+            if self.troubles and (trouble := self.troubles.pop(0)) is not None:
+                context.abort(trouble, "as the test wants it")
             if list(request.resource_names) != [f"projects/{PROJECT}"]:
                 context.abort(grpc.StatusCode.PERMISSION_DENIED, "not this project")
             try:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from queue import SimpleQueue
-from threading import Thread
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,11 +13,13 @@ from log_service import PROJECT, LogService
 from traced_relay import following, log_filters
 from traced_relay.clock import ManualClock
 from traced_relay.cloud_logging import CloudLogging
+from traced_relay.durations import format_time
 from traced_relay.errors import NotAuthorized, Unavailable
 from traced_relay.records import Identity, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from threading import Condition
 
 NOW = 1_790_000_000.0
 
@@ -37,40 +38,36 @@ def said(event: str, at: float, **fields: Any) -> dict[str, Any]:
     )
 
 
+class Hurried(ManualClock):
+    """Whoever waits on it has waited."""
+
+    def wait(self, _: Condition, seconds: float | None) -> None:
+        assert seconds is not None
+        self.advance(seconds)
+
+
 class Follower:
-    """Follows in a thread of its own, as far as the clock is turned."""
+    """Follows as far as it is asked to."""
 
-    def __init__(self, log: LogService, **wanted: Any) -> None:
-        self.clock = ManualClock(NOW)
-        self.troubles: list[str] = []
-        self.given: SimpleQueue[Any] = SimpleQueue()
+    def __init__(self, log: LogService) -> None:
         self._log = log
-        self._wanted = wanted
-        Thread(target=self._follow, daemon=True).start()
+        self.troubles: list[str] = []
+        cloud = CloudLogging(PROJECT, channel=log.channel)
+        wanted = lambda start: log_filters.of_service(start=start)  # noqa: E731
+        self._given = following.follow_cloud(cloud, wanted, NOW - 60, Hurried(NOW), self.troubles.append)
 
-    def _follow(self) -> None:
-        cloud = CloudLogging(PROJECT, channel=self._log.channel)
-        wanted = lambda start: log_filters.of_service(start=start, **self._wanted)  # noqa: E731
-        try:
-            for one in following.follow_cloud(cloud, wanted, NOW - 60, self.clock, self.troubles.append):
-                self.given.put(one)
-        except (NotAuthorized, Unavailable) as exc:
-            self.given.put(exc)
+    def next(self, count: int) -> list[int]:
+        return [int(next(self._given)["queue_delay_ms"]) for _ in range(count)]
 
-    def ask(self) -> None:
-        """Until it has asked once more, and all of that is answered."""
-        asked = len(self._log.requests)
-        deadline = 200
-        while len(self._log.requests) == asked and deadline:
-            self.clock.advance(following.EVERY)
-            deadline -= 1
-            try:
-                self._log.wait_for_requests(asked + 1, 0.05)
-            except AssertionError:
-                continue
-
-    def times(self, count: int) -> list[float]:
-        return [round(self.given.get(timeout=10)["queue_delay_ms"]) for _ in range(count)]
+    def until_it_may_not(self, rounds: int) -> list[int]:
+        """What so many more questions bring, the last of which is refused."""
+        self._log.troubles = [*[None] * (rounds - 1), grpc.StatusCode.PERMISSION_DENIED]
+        brought: list[int] = []
+        with suppress(NotAuthorized):
+            while True:
+                brought += self.next(1)
+        assert self._log.troubles == []
+        return brought
 
 
 def attempt(number: int, at: float) -> dict[str, Any]:
@@ -80,55 +77,47 @@ def attempt(number: int, at: float) -> dict[str, Any]:
 def test_what_comes_is_given_once_and_what_comes_late_too(log: LogService) -> None:
     log.take([attempt(1, NOW - 70), attempt(2, NOW - 10), attempt(3, NOW - 9), attempt(4, NOW - 8)])
     follower = Follower(log)
-    assert follower.times(3) == [2, 3, 4]
+    assert follower.next(3) == [2, 3, 4]
     log.take([attempt(5, NOW - 20), attempt(6, NOW + 1)])  # the one is older than what has been given
-    follower.ask()
-    assert follower.times(2) == [5, 6]
+    assert follower.next(2) == [5, 6]
     log.take([attempt(7, NOW + 1)])
-    follower.ask()
-    assert follower.times(1) == [7]
-    assert follower.given.empty()
+    assert follower.until_it_may_not(6) == [7]
 
 
 def test_the_window_moves_on_with_what_has_come(log: LogService) -> None:
     log.take([attempt(1, NOW - 10)])
     follower = Follower(log)
-    assert follower.times(1) == [1]
+    assert follower.next(1) == [1]
     log.take([attempt(2, NOW + 100)])
-    follower.ask()
-    assert follower.times(1) == [2]
-    follower.ask()
-    follower.ask()
+    assert follower.next(1) == [2]
+    follower.until_it_may_not(2)
     asked = [str(request.filter).split('"')[1] for request in log.requests]
     assert asked[0] == "2026-09-21T14:12:20.000000Z"
     assert asked[-1] == "2026-09-21T14:14:00.000000Z"  # a minute before the latest
 
 
+def test_where_nothing_comes_it_looks_back_no_further_than_ten_minutes(log: LogService) -> None:
+    follower = Follower(log)
+    follower.until_it_may_not(400)
+    asked = [str(request.filter).split('"')[1] for request in log.requests]
+    assert asked[-1] == format_time(NOW + 398 * following.EVERY - following.LOOK_BACK)
+
+
 def test_a_log_that_is_away_for_a_while_is_waited_for(log: LogService) -> None:
     log.take([attempt(1, NOW - 10)])
     follower = Follower(log)
-    assert follower.times(1) == [1]
+    assert follower.next(1) == [1]
     log.troubles += [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
     log.take([attempt(2, NOW - 5)])
-    for _ in range(3):
-        follower.ask()
-    assert follower.times(1) == [2]
+    assert follower.next(1) == [2]
     (told,) = follower.troubles
     assert told.endswith("; asking again")
 
 
-def test_a_log_that_may_not_be_read_ends_it_whenever_that_is(log: LogService) -> None:
-    log.take([attempt(1, NOW - 10)])
-    follower = Follower(log)
-    assert follower.times(1) == [1]
-    log.troubles.append(grpc.StatusCode.PERMISSION_DENIED)
-    follower.ask()
-    assert isinstance(follower.given.get(timeout=10), NotAuthorized)
-
-
 def test_one_that_is_away_at_first_is_an_error(log: LogService) -> None:
     log.troubles.append(grpc.StatusCode.UNAVAILABLE)
-    assert isinstance(Follower(log).given.get(timeout=10), Unavailable)
+    with pytest.raises(Unavailable):
+        Follower(log).next(1)
 
 
 @pytest.mark.parametrize(
