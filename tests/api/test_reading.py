@@ -156,6 +156,20 @@ def test_a_log_that_cannot_be_read_is_one_line_and_the_rest_is_drawn(
     assert told in ran.stderr
 
 
+def test_tail_follows_the_log_of_a_project_until_it_may_not(log: LogService) -> None:
+    with RunningRelay() as relay, Downstream() as downstream:
+        document = finished(relay, downstream.url)
+        log.take(relay.records.records())
+    log.troubles += [None, grpc.StatusCode.PERMISSION_DENIED]
+    ran = run(log, "tail", "--project", PROJECT, "--event", "task.finished", "--task", document["task_id"][:9])
+    assert (ran.exit_code, len(ran.stderr.splitlines())) == (1, 1)
+    assert [line.split()[2:4] for line in ran.stdout.splitlines()] == [
+        ["task.finished", document["task_id"][:8]],
+        ["task.finished", callback_id(document["task_id"], 1)[:8]],
+    ]
+    assert 'labels.event="task.finished"' in log.requests[0].filter
+
+
 def test_entries_as_gcloud_prints_them_are_read_from_a_file(log: LogService, tmp_path: Path) -> None:
     with RunningRelay() as relay, Downstream(503) as downstream:
         document = finished(relay, downstream.url, retry=HURRIED)
