@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from lives import BUSY, attempt, document
-from traced_relay.evidence import Place, place_of
+from traced_relay.dev_console import DevConsole
+from traced_relay.evidence import Place, from_dev, place_of
 
 RELAY = "https://relay.example.com"
 GOOGLES = "https://console.cloud.google.com/logs/query;query=operation.id%3D%22a%22?project=named"
@@ -27,3 +28,11 @@ def test_the_project_is_what_the_document_names_and_never_guessed(
     relay: str, life: dict[str, Any], place: Place | None
 ) -> None:
     assert place_of({"links": {"logs": GOOGLES}} | life, relay) == place
+
+
+def test_a_relay_elsewhere_that_names_no_project_is_drawn_from_its_document() -> None:
+    found = from_dev(lambda: DevConsole("https://relay.example.com"), "a")
+    assert (found.records, found.spans) == (None, None)
+    assert found.told == (
+        "records: none; https://relay.example.com is not on this machine: --project names where its records are",
+    )

@@ -51,8 +51,9 @@ def from_file(text: str, name: str) -> Evidence:
     return Evidence(records, None, (f"records: {len(records)} in {name}",))
 
 
-def from_dev(console: DevConsole, task_id: str) -> Evidence:
+def from_dev(open_console: Callable[[], DevConsole], task_id: str) -> Evidence:
     try:
+        console = open_console()
         records, spans = console.life(task_id)
     except RelayError as exc:
         return Evidence(None, None, (f"records: none; {exc}",))
@@ -60,21 +61,21 @@ def from_dev(console: DevConsole, task_id: str) -> Evidence:
 
 
 def from_cloud(
-    read: Callable[[str], CloudLogging], place: Place, document: Document, callbacks: Sequence[Document], now: float
+    open_log: Callable[[], CloudLogging], place: Place, documents: Sequence[Document], now: float
 ) -> Evidence:
-    """Of the whole life of the task and of its callbacks."""
-    ids = [str(one["task_id"]) for one in (document, *callbacks)]
-    names = [attempt["task_name"].rpartition("/")[2] for one in (document, *callbacks) for attempt in one["attempts"]]
+    """Of the whole life of a task, and of its callbacks behind it."""
+    ids = [str(one["task_id"]) for one in documents]
+    names = [attempt["task_name"].rpartition("/")[2] for one in documents for attempt in one["attempts"]]
     by_hand = sorted({name for name in names if name.rpartition("-")[0] not in ids})
     wanted = log_filters.of_task(
         place.project,
         ids,
         by_hand,
-        start=parse_time(document["created_at"]) - SLACK,
-        end=min(now, _end((document, *callbacks), now)) + SLACK,
+        start=parse_time(documents[0]["created_at"]) - SLACK,
+        end=_end(documents, now) + SLACK,
     )
     try:
-        records = [log_entries.as_record(entry) for entry in read(place.project).entries(wanted)]
+        records = [log_entries.as_record(entry) for entry in open_log().entries(wanted)]
     except RelayError as exc:
         return Evidence(None, None, (f"records: none; {exc}",))
     queues = sum(queue_log.is_from(record) for record in records)

@@ -15,8 +15,10 @@ from traced_relay.clock import SystemClock
 from traced_relay.record_text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from traced_relay.client import Document
-    from traced_relay.evidence import Evidence
+    from traced_relay.evidence import Evidence, Place
 
 _NARROWEST, _WIDEST = 60, 140
 
@@ -48,13 +50,13 @@ def explain(
     missing. The records come from `traced-relay dev`, from Cloud Logging (with the log of the queue, where it is on),
     or from a file; without them the task's document still tells of attempts and waits.
     """
-    from traced_relay import timeline, waterfall
+    from traced_relay import evidence, timeline, waterfall
 
-    client = flags.client(relay=relay, **who)
+    client, now = flags.client(relay=relay, **who), SystemClock().now()
     document = client.status(task_id)
     callbacks = list(client.callbacks(document))
-    now = SystemClock().now()
-    found = _evidence(document, callbacks, records, project, relay, channel, now)
+    place = evidence.Place(project, "--project says") if project else evidence.place_of(document, relay)
+    found = _evidence((document, *callbacks), records, place, relay, channel, now)
     is_going_on = document["finished_at"] is None or document["callback"]["state"] == "pending"
     built = timeline.build(document, found.records, found.spans, callbacks=callbacks, now=now if is_going_on else None)
     if as_json:
@@ -67,23 +69,17 @@ def explain(
 
 
 def _evidence(
-    document: Document,
-    callbacks: list[Document],
-    records: IO[str] | None,
-    project: str | None,
-    relay: str,
-    channel: Any,
-    now: float,
+    documents: Sequence[Document], records: IO[str] | None, place: Place | None, relay: str, channel: Any, now: float
 ) -> Evidence:
+    """Of the task and its callbacks: from the file if there is one, else from where the relay's records are."""
     from traced_relay import evidence
 
     if records is not None:
         return evidence.from_file(records.read(), records.name)
-    place = evidence.Place(project, "--project says") if project else evidence.place_of(document, relay)
     if place is None:
         from traced_relay.dev_console import DevConsole
 
-        return evidence.from_dev(DevConsole(relay), document["task_id"])
+        return evidence.from_dev(lambda: DevConsole(relay), documents[0]["task_id"])
     from traced_relay.cloud_logging import CloudLogging
 
-    return evidence.from_cloud(lambda name: CloudLogging(name, channel=channel), place, document, callbacks, now)
+    return evidence.from_cloud(lambda: CloudLogging(place.project, channel=channel), place, documents, now)
