@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LAYERS = {
     "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
     "rules": """
-        header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records
+        bars header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records
         record_text task_text gaps lengths listing timeline waterfall api_schemas openapi addresses arriving
         stored_rows webhooks
     """,
