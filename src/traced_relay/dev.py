@@ -17,6 +17,7 @@ from traced_relay.listener import Listener
 from traced_relay.localqueue import LocalQueue
 from traced_relay.provision import add_queues
 from traced_relay.samples import sample_downstream
+from traced_relay.telemetry import telemetry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,9 +91,17 @@ class Dev:
             text=self._text,
             store=self.records,
         )
-        provider = tracing.configure(version=given.version, instance=given.instance, processors=[self.spans])
-        self.assembly = Assembly(given, log=log, provider=provider, has_console=True)
+        self._telemetry = telemetry(
+            given.otel_file,
+            log,
+            project=given.project,
+            is_disabled=given.untraced,
+            is_local=True,
+            beside=[self.spans],
+        )
+        self.assembly = Assembly(given, log=log, provider=self._telemetry.provider, has_console=True)
         console = console_app(self.assembly.ledger, SystemClock(), Nearby(self.records, self.spans))
+        self._telemetry.start()
         self.assembly.start()
         self._relay.start(DispatcherMiddleware(self.assembly.wsgi, {"/console": console}))
         return self
@@ -106,6 +115,7 @@ class Dev:
         self._relay.stop()
         self._sample.stop()
         self.assembly.close()
+        self._telemetry.close()
 
     def __enter__(self) -> Self:
         return self.start()
