@@ -31,7 +31,7 @@ LAYERS = {
         answers cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate identity
         journal sqlite_ledger listener logs reception rhythm sender signing tracing watch
     """,
-    "flows": "client enqueue pulse readiness relay running steering steps sweeper telemetry",
+    "flows": "client enqueue pulse queues readiness relay running steering steps sweeper telemetry",
     "shells": """
         __main__ agreement app app_yaml assembly check cli commands console demo deployment dev dev_rules doors flags
         provision relay_file samples serve settings tail testing localqueue
@@ -41,7 +41,7 @@ ROOMS = {
     "values": "errors messages attempts backoff changes loopback",
     "rules": """
         names headers rates paging tombstones configuration validation tasks queues engine calls
-        http_rules json_forms status targets tokens
+        http_rules json_forms statistics status targets tokens
     """,
     "edges": "connections exchange store",
     "flows": "dispatcher service",

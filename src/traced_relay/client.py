@@ -39,7 +39,7 @@ PAUSE, PAUSE_WHEN_TOLD = 1.0, 5.0  # after a lost connection; after a 503, whose
 FIRST_LOOK, LAST_LOOK, SLOWER = 0.2, 5.0, 1.5  # seconds between looks at a task that is waited for
 
 Document = dict[str, Any]
-"""A task's status document, as the API has it."""
+"""A task's status, or what is said of a queue, as the API has it."""
 
 
 class Receipt(TypedDict):
@@ -165,6 +165,11 @@ class Client:
                 yield self.status(callback_id(document["task_id"], number))
             except NotFound:
                 continue  # still to come, or forgotten by now
+
+    def queues(self) -> Sequence[Document]:
+        """How each queue is and what it holds; for operators."""
+        queues: Sequence[Document] = self._ask("GET", "/v1/queues", "queues", tries=TRIES)["queues"]
+        return queues
 
     def cancel(self, task_id: str) -> Document:
         """End a task that waits or runs; InvalidCall (409) if it ended otherwise."""
