@@ -71,7 +71,7 @@ WORLD = {
 # What is known in few places, so that it could be changed there.
 KNOWN_TO = {
     "click": {"cli", "commands", "flags", "tail"},
-    "flask": {"app", "assembly", "console", "console.nearby", "samples"},
+    "flask": {"app", "assembly", "console", "console.nearby", "console.protection", "samples"},
     "google.cloud.firestore": {f"firestore_{part}" for part in ("ledger", "queries", "requests", "workers")},
     "grpc": {"cloud_tasks", "firestore_requests", "tracing.cloud_trace"},
     "gunicorn": {"reception", "serve"},
