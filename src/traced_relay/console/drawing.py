@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from traced_relay.timeline import Timeline
 
 TICKS = 8
-_THINNEST = 0.4  # what is shorter still has to be seen
+_THINNEST = 0.6  # what is shorter still has to be seen
 
 
 @dataclass(frozen=True)

@@ -156,5 +156,7 @@ def queues(client: Client, now: float) -> dict[str, Any]:
 
 
 def _queue(queue: Document, now: float) -> dict[str, Any]:
+    """The oldest task may be one that is not yet due: then none waits."""
     oldest = queue["oldest_estimated_arrival_time"]
-    return {**queue, "waits": "" if oldest is None else readable(max(0.0, now - parse_time(oldest)))}
+    waits = 0.0 if oldest is None else now - parse_time(oldest)
+    return {**queue, "waits": readable(waits) if waits > 0 else ""}
