@@ -7,6 +7,7 @@ let selected = "";
 
 const again = follow(async () => {
   const page = await askPage(location.href);
+  if ("trouble" in main.dataset) return location.reload(); // it had nothing to show, and has now
   morph(main, page.getElementById("main"));
   document.title = page.title;
   showSelected();
