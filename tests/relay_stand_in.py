@@ -74,11 +74,11 @@ class RelayStandIn:
     def _page(self, request: Request) -> dict[str, Any]:
         state = request.args.get("state")
         chosen = [task for task in map(self.tasks.__getitem__, self.order) if state in (None, task["state"])]
-        start, limit = int(request.args.get("page_token", "0")), int(request.args["limit"])
-        following = start + limit
+        after, limit = request.args.get("page_token"), int(request.args["limit"])
+        rest = chosen[[task["task_id"] for task in chosen].index(after) + 1 :] if after else chosen
         return {
-            "tasks": chosen[start:following],
-            "next_page_token": str(following) if following < len(chosen) else None,
+            "tasks": rest[:limit],
+            "next_page_token": rest[limit - 1]["task_id"] if len(rest) > limit else None,
         }
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Iterator
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,8 @@ from traced_relay.timeline import build
 from traced_relay.tracing import SpanStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flask.testing import FlaskClient
 
 NOW = 1_790_000_000.0
@@ -64,12 +65,12 @@ def test_the_list_is_there_without_any_script(console: FlaskClient) -> None:
 
 
 def test_rows_come_in_pages_with_the_filters_that_were_asked_for(console: FlaskClient, relay: RelayStandIn) -> None:
-    page = console.get("/rows?state=failed&queue=relay&rule=reports&label=team=a=b&page_token=4").json
+    page = console.get(f"/rows?state=failed&queue=relay&rule=reports&label=team=a=b&page_token={6:032x}").json
     assert page is not None
     assert ([each["id"][-1] for each in page["rows"]], page["next"]) == (list("543210"), None)
     (asked,) = relay.asked
     assert set(asked.partition("?")[2].split("&")) == {
-        *("state=failed", "queue=relay", "rule=reports", "label.team=a%3Db", "limit=200", "page_token=4"),
+        *("state=failed", "queue=relay", "rule=reports", "label.team=a%3Db", "limit=200", f"page_token={6:032x}"),
     }
 
 
@@ -219,7 +220,6 @@ def test_queues_show_what_is_known_of_them(relay: RelayStandIn, console: FlaskCl
     ]
     page = console.get("/queues").text
     assert 'data-state="paused"' in page
-    assert "– " not in page.partition("late")[0].partition("paused")[0]
     assert "1m 30s" in page
 
 

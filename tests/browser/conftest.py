@@ -77,6 +77,7 @@ def _axe() -> str:
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
     require("chromium")
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as running:
         yield running
 
@@ -113,7 +114,7 @@ def open_page(chromium: BrowserContext) -> Iterator[Callable[[str], Watched]]:
         watched = Watched(chromium.new_page())
         opened.append(watched)
         watched.page.goto(url)
-        expect(watched.page.locator("#pulse")).not_to_be_empty(timeout=PATIENCE)
+        expect(watched.page.locator("#pulse")).not_to_be_empty()
         return watched
 
     yield open_one

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Watched
-
     from traced_relay.dev import Dev
 
     Open = Callable[[str], Watched]

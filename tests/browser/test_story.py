@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Watched
     from playwright.sync_api import Page
 
+    from conftest import Watched
     from traced_relay.testing import Arrived
 
     Open = Callable[[str], Watched]
@@ -43,7 +43,7 @@ def test_an_empty_list_gives_a_command_that_fills_it(open_page: Open, tmp_path: 
         expect(page.get_by_text("No tasks yet")).to_be_visible()
         page.evaluate("() => { window.isTheSame = true; }")
         run_in_a_shell(copied_by(page, "Copy"), tmp_path)
-        expect(page.locator("#tasks tbody a")).to_have_count(1, timeout=10_000)
+        expect(page.locator("#tasks tbody a")).to_have_count(1)
         expect(page.get_by_text("No tasks yet")).to_be_hidden()
         assert page.evaluate("() => window.isTheSame")
 
@@ -101,19 +101,19 @@ def test_a_running_task_is_cancelled_and_redriven_and_a_waiting_one_run(open_pag
     page.on("dialog", lambda dialog: dialog.accept())
     stand = page.locator(".stand .state")
     expect(stand).to_have_text("running")
-    page.get_by_role("button", name="Cancel").click()
-    expect(stand).to_have_text("cancelled", timeout=10_000)
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(stand).to_have_text("cancelled")
     page.get_by_role("button", name="Redrive").click()
-    expect(page.get_by_role("button", name="attempt 2")).to_contain_text("running", timeout=10_000)
+    expect(page.get_by_role("button", name="attempt 2")).to_contain_text("running")
     expect(page.get_by_text("until round 2")).to_be_visible()
-    page.get_by_role("button", name="Cancel").click()
-    expect(stand).to_have_text("cancelled", timeout=10_000)
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(stand).to_have_text("cancelled")
 
     later = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/ok", "delay": "2h"}).document
     page.goto(later["links"]["trace"])
     expect(page.locator(".stand")).to_contain_text("attempt 1 in 1h 59m")
     page.get_by_role("button", name="Run now").click()
-    expect(stand).to_have_text("succeeded", timeout=10_000)
+    expect(stand).to_have_text("succeeded")
 
 
 def test_a_verb_that_comes_too_late_is_said(open_page: Open, dev: Dev) -> None:
@@ -130,8 +130,8 @@ def test_a_verb_that_comes_too_late_is_said(open_page: Open, dev: Dev) -> None:
         dialog.accept()  # type: ignore[attr-defined]
 
     page.on("dialog", meanwhile)
-    page.get_by_role("button", name="Cancel").click()
-    expect(page.locator(".stand .state")).to_have_text("cancelled", timeout=10_000)
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(page.locator(".stand .state")).to_have_text("cancelled")
     assert said[0] == "Cancel this task?"
 
 
@@ -140,13 +140,13 @@ def test_a_queue_is_paused_purged_and_resumed(open_page: Open, dev: Dev) -> None
     page.on("dialog", lambda dialog: dialog.accept())
     queue = page.locator("tr[data-id=relay]")
     queue.get_by_role("button", name="Pause").click()
-    expect(queue.locator(".state")).to_have_text("paused", timeout=10_000)
+    expect(queue.locator(".state")).to_have_text("paused")
     receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/ok"}).document
-    expect(queue.locator("[data-label=Tasks]")).not_to_have_text("0", timeout=10_000)
+    expect(queue.locator("[data-label=Tasks]")).not_to_have_text("0")
     queue.get_by_role("button", name="Purge").click()
-    expect(queue.locator("[data-label=Tasks]")).to_have_text("0", timeout=10_000)
+    expect(queue.locator("[data-label=Tasks]")).to_have_text("0")
     queue.get_by_role("button", name="Resume").click()
-    expect(queue.locator(".state")).to_have_text("running", timeout=10_000)
+    expect(queue.locator(".state")).to_have_text("running")
     assert get(receipt["links"]["status"]).document["state"] == "queued"
 
 
@@ -173,7 +173,7 @@ def test_everything_can_be_done_from_the_keyboard(open_page: Open, dev: Dev) -> 
     expect(page.locator(".records li:visible")).to_have_count(1)
     tab_to(page, "Cancel", key="Shift+Tab")
     page.keyboard.press("Enter")
-    expect(page.locator(".stand .state")).to_have_text("cancelled", timeout=10_000)
+    expect(page.locator(".stand .state")).to_have_text("cancelled")
 
 
 def tab_to(page: Page, name: str, key: str = "Tab") -> None:
