@@ -87,11 +87,11 @@ def _upcoming(document: Document, now: float) -> str:
 
 
 def _attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:
-    delay = attempt["retry_delay_ms"]
+    delay, status = attempt["retry_delay_ms"], attempt["status_code"]
     decided = {"retry_after": "Retry-After", "backoff": "backoff"}.get(attempt["delay_reason"], "")
     return {
         **attempt,
-        "key": f"attempt {attempt['attempt']}",
+        "status": "" if status is None else int(status),
         "queue_delay": _milliseconds(attempt["queue_delay_ms"]),
         "latency": _milliseconds(attempt["latency_ms"]),
         "then": "" if delay is None else f"again after {_milliseconds(delay)} {decided}".rstrip(),
@@ -119,7 +119,7 @@ def _response(response: Mapping[str, Any] | None) -> dict[str, Any] | None:
     is_text = "body" in response
     text = response["body"] if is_text else response["body_base64"]
     return {
-        "status": response["status_code"],
+        "status": int(response["status_code"]),
         "headers": dict(response["headers"].items()),
         "body": str(text),
         "is_text": is_text,
