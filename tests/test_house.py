@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 # From the ground up: a layer imports those before it. Every module has its place; a new one gets it here.
 LAYERS = {
-    "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree states calls rows agenda",
+    "values": """
+        . clock errors durations strict_json json_values reasons trace_ref span_tree states calls rows agenda
+        ledger_place
+    """,
     "rules": """
         header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems
         records refusals record_text task_text queue_log log_entries log_filters bars marks gaps lengths listing
@@ -30,7 +33,7 @@ LAYERS = {
         firestore_requests firestore_workers gate identity journal sqlite_ledger listener logs reception rhythm
         sender signing tracing watch
     """,
-    "flows": "client enqueue evidence following pulse readiness relay running steering steps sweeper telemetry",
+    "flows": "client enqueue evidence following pulse queues readiness relay running steering steps sweeper telemetry",
     "shells": """
         __main__ agreement app app_yaml assembly check cli commands console demo deployment dev dev_rules doors
         explain flags provision relay_file samples serve settings tail testing localqueue
@@ -40,7 +43,7 @@ ROOMS = {
     "values": "errors messages attempts backoff changes loopback",
     "rules": """
         names headers rates paging tombstones configuration validation tasks queues engine calls
-        http_rules json_forms status targets tokens
+        http_rules json_forms statistics status targets tokens
     """,
     "edges": "connections exchange store",
     "flows": "dispatcher service",
@@ -72,7 +75,7 @@ WORLD = {
 # What is known in few places, so that it could be changed there.
 KNOWN_TO = {
     "click": {"cli", "commands", "explain", "flags", "tail"},
-    "flask": {"app", "assembly", "console", "console.nearby", "samples"},
+    "flask": {"app", "assembly", "console", "console.nearby", "console.protection", "samples"},
     "google.cloud.firestore": {f"firestore_{part}" for part in ("ledger", "queries", "requests", "workers")},
     "grpc": {"cloud_tasks", "firestore_requests", "tracing.cloud_trace"},
     "gunicorn": {"reception", "serve"},

@@ -1,9 +1,12 @@
-"""What a timeline is drawn of: bars, from one moment to another, and their parts."""
+"""The bars of a timeline: what each stands for, and which of a task's records belong to it. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Kind = Literal["enqueue", "wait", "attempt", "downstream", "deferred", "callback", "queue", "moment"]
 Outcome = Literal["", "succeeded", "retry", "gave_up", "cancelled", "running"]
@@ -28,7 +31,19 @@ class Bar:
     depth: int = 0
     segments: tuple[Segment, ...] = ()
     is_open: bool = False
+    key: str = ""  # what `key_of` says of the records that belong to it; none for a wait
+    beats: tuple[float, ...] = ()
 
     @property
     def seconds(self) -> float:
         return max(0.0, self.end - self.start)
+
+
+def key_of(record: Mapping[str, Any]) -> str:
+    """The bar that a record belongs to, by its key; nothing for what is said of the task as a whole."""
+    event, attempt = record.get("event"), record.get("attempt")
+    if event == "dispatch.deferred":
+        return f"deferred {record.get('time')}"
+    if attempt is not None:
+        return f"attempt {attempt}" if "callback_of" not in record else f"callback {record.get('task_id')} {attempt}"
+    return "enqueue" if event == "task.enqueued" and "callback_of" not in record else ""

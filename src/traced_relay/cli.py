@@ -103,6 +103,25 @@ def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_
         running.interrupt(told_to_end())
 
 
+@main.command(epilog="Ends with 0 when it is told to, with 1 if it cannot start, with 2 for a mistake here.")
+@click.option("--port", default=8081, type=click.IntRange(0, 65535), help="Of the pages; 0: any free one.")
+@flags.asks_as_somebody
+def console(port: int, **where: Any) -> None:
+    """
+    Show a relay's tasks in a browser on this machine.
+
+    The relay is asked with your token, which does not leave this process.
+    """
+    from traced_relay.console import console_app
+    from traced_relay.listener import Listener
+
+    client = flags.client(**where, timeout=8.0, tries=1)
+    told_to_end = _signalled()
+    with Listener(console_app(client), port=port) as listener:
+        click.echo(f"console  http://localhost:{listener.port}/  of {client.url}\n\nCtrl-C ends it.", err=True)
+        told_to_end()
+
+
 @main.command()
 def serve() -> None:
     """

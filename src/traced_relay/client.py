@@ -38,7 +38,7 @@ PAUSE, PAUSE_WHEN_TOLD = 1.0, 5.0  # after a lost connection; after a 503, whose
 FIRST_LOOK, LAST_LOOK, SLOWER = 0.2, 5.0, 1.5  # seconds between looks at a task that is waited for
 
 Document = dict[str, Any]
-"""A task's status document, as the API has it."""
+"""A task's status, or what is said of a queue, as the API has it."""
 
 
 class Receipt(TypedDict):
@@ -105,15 +105,15 @@ class Client:
         tries: int = TRIES,
         clock: Clock | None = None,
     ) -> None:
-        self._url, is_local = _checked(relay_url)
+        self.url, self.is_on_loopback = _checked(relay_url)
         self._timeout = timeout
         self._tries = tries
         self._clock = clock or SystemClock()
         self._session = requests.Session()
-        if id_token is None and not (is_local and audience is None and impersonate_service_account is None):
+        if id_token is None and not (self.is_on_loopback and audience is None and impersonate_service_account is None):
             from traced_relay.identity import IdTokens
 
-            wanted, tokens = audience or self._url, IdTokens(impersonate_service_account)
+            wanted, tokens = audience or self.url, IdTokens(impersonate_service_account)
             id_token = lambda: tokens.token(wanted)  # noqa: E731  (a name for what the argument else is)
         self._session.auth = _Bearer(id_token)
 
@@ -169,6 +169,11 @@ class Client:
             except NotFound:
                 continue  # still to come, or forgotten by now
 
+    def queues(self) -> Sequence[Document]:
+        """How each queue is and what it holds; for operators."""
+        queues: Sequence[Document] = self._ask("GET", "/v1/queues", "queues", tries=self._tries)["queues"]
+        return queues
+
     def cancel(self, task_id: str) -> Document:
         """End a task that waits or runs; InvalidCall (409) if it ended otherwise."""
         return self._verb(task_id, "cancel")
@@ -223,7 +228,7 @@ class Client:
             except requests.RequestException as exc:
                 if tries == 0:
                     how = "did not answer in time" if isinstance(exc, requests.Timeout) else "cannot be reached"
-                    raise Unavailable(f"the relay at {self._url} {how}") from exc
+                    raise Unavailable(f"the relay at {self.url} {how}") from exc
                 self._pause(PAUSE)
                 continue
             if answer.status_code != requests.codes.unavailable or tries == 0:
@@ -234,7 +239,7 @@ class Client:
         try:
             content = None if document is None else strict_json.dumps(document)
             return self._session.request(
-                method, self._url + path, data=content, timeout=self._timeout, allow_redirects=False, **parts
+                method, self.url + path, data=content, timeout=self._timeout, allow_redirects=False, **parts
             )
         except UnicodeEncodeError as exc:
             raise InvalidCall("there is a text that is no valid Unicode, or a key that is not ASCII") from exc

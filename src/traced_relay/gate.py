@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from google.auth import jwt
 
-from traced_relay.addresses import is_local_host as is_local_host
+from traced_relay.addresses import is_local_host
 from traced_relay.dispatch import APP_ENGINE, HTTP_TARGET, Dispatch
 from traced_relay.errors import NotAuthorized, Unavailable
 

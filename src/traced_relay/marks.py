@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from traced_relay import queue_log
-from traced_relay.bars import Bar
+from traced_relay.bars import Bar, key_of
 from traced_relay.durations import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    from traced_relay.bars import Kind
 
     Document = Mapping[str, Any]
     Records = Iterable[Mapping[str, Any]]
@@ -37,7 +39,8 @@ def of_relay(said: Records) -> Iterator[Bar]:
         label = _MOMENTS.get(str(record.get("event")))
         if label is not None:
             at = parse_time(record["time"])
-            yield Bar("deferred" if label == "deferred" else "moment", label, at, at, note=_note(record))
+            kind: Kind = "deferred" if label == "deferred" else "moment"
+            yield Bar(kind, label, at, at, note=_note(record), key=key_of(record))
 
 
 def of_queue(records: Records, document: Document) -> Iterator[Bar]:

@@ -11,7 +11,7 @@ from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from traced_relay import marks
-from traced_relay.bars import Bar, Segment
+from traced_relay.bars import Bar, Segment, key_of
 from traced_relay.durations import parse_time
 from traced_relay.gaps import dropped, gaps
 from traced_relay.lengths import readable
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     Document = Mapping[str, Any]
     Records = Sequence[Mapping[str, Any]]
-
-__all__ = ["Bar", "Segment", "Timeline", "build"]
 
 _PHASES = {"token_ms": "token", "connect_ms": "connect", "tls_ms": "TLS", "first_byte_ms": "answer", "body_ms": "body"}
 
@@ -115,9 +113,9 @@ def _enqueue(document: Document, spans: Sequence[FinishedSpan]) -> list[Bar]:
     created = parse_time(document["created_at"])
     first = min((span for span in spans if _is_send(span, document)), key=lambda span: span.start, default=None)
     if first is None:
-        return [Bar("enqueue", "enqueue", created, created)]
+        return [Bar("enqueue", "enqueue", created, created, key="enqueue")]
     request = next((span for span in spans if span.span_id == first.parent_id and span.kind == "SERVER"), first)
-    bars = [Bar("enqueue", "enqueue", request.start, request.end)]
+    bars = [Bar("enqueue", "enqueue", request.start, request.end, key="enqueue")]
     return bars if request is first else [*bars, Bar("enqueue", "send", first.start, first.end, depth=1)]
 
 
@@ -151,19 +149,26 @@ def _finished_at(document: Document) -> float | None:
 def _attempts(document: Document, records: Records, spans: Sequence[FinishedSpan], latest: float) -> list[list[Bar]]:
     finished = {record.get("attempt"): record for record in records if record.get("event") == "attempt.finished"}
     rewritten = {record.get("attempt") for record in records if record.get("trace_rewritten")}
-    beats = {record.get("attempt"): record for record in records if record.get("event") == "attempt.heartbeat"}
     groups = []
     for attempt, after in zip_longest(document["attempts"], document["attempts"][1:]):
         bar = _attempt(attempt, after, document, latest)
         record = finished.get(attempt["attempt"], {})
-        notes = [bar.note]
-        if attempt["reason"] == "worker_lost" and attempt["attempt"] in beats:
-            notes.append(f"last heartbeat at {readable(beats[attempt['attempt']]['elapsed_ms'] / 1000)}")
-        if attempt["attempt"] in rewritten:
-            notes.append("traceparent rewritten")
-        bar = replace(bar, note=", ".join(notes))
+        number, beats = attempt["attempt"], _beats(attempt, document, records)
+        heard = beats and attempt["reason"] == "worker_lost"
+        note = bar.note + (f", last heartbeat at {readable(beats[-1] - bar.start)}" if heard else "")
+        note += ", traceparent rewritten" if number in rewritten else ""
+        bar = replace(bar, note=note, key=f"attempt {number}", beats=beats)
         groups.append([bar, *_downstream(bar, record, attempt["span_id"], spans)])
     return groups
+
+
+def _beats(attempt: Mapping[str, Any], document: Document, records: Records) -> tuple[float, ...]:
+    """When it was known to be alive: as its records say, or the document of the one that runs."""
+    said = [r for r in records if r.get("event") == "attempt.heartbeat" and r.get("attempt") == attempt["attempt"]]
+    is_running = attempt["ended_at"] is None and attempt["attempt"] == document["attempt"]
+    last = document["heartbeat_at"] if is_running else None
+    times = (parse_time(text) for text in [*(r["time"] for r in said), *([last] if last else [])])
+    return tuple(sorted({time for time in times if time >= parse_time(attempt["started_at"])}))
 
 
 def _attempt(attempt: Mapping[str, Any], after: Mapping[str, Any] | None, document: Document, latest: float) -> Bar:
@@ -256,18 +261,25 @@ def _callbacks(records: Records, latest: float) -> list[list[Bar]]:
     groups = []
     for name, record in started.items():
         start, label = parse_time(record["time"]), f"callback {record.get('attempt')}"
+        bar = Bar("callback", label, start, start, key=key_of(record))
         end = finished.get(name)
         if end is None:
-            groups.append([Bar("callback", label, start, max(start, latest), "running", "running", is_open=True)])
+            bar = replace(bar, end=max(start, latest), outcome="running", note="running", is_open=True)
         else:
-            groups.append([Bar("callback", label, start, parse_time(end["time"]), end["verdict"], _how_it_ended(end))])
+            bar = replace(bar, end=parse_time(end["time"]), outcome=end["verdict"], note=_how_it_ended(end))
+        groups.append([bar])
     return groups
 
 
 def _callback_attempts(callback: Document, latest: float) -> list[list[Bar]]:
     """The same from the callback's own document."""
     groups = _attempts(callback, (), (), latest)
-    return [[replace(bar, kind="callback", label=bar.label.replace("attempt", "callback"))] for [bar] in groups]
+    return [[_as_callback(bar, callback["task_id"])] for [bar] in groups]
+
+
+def _as_callback(bar: Bar, task_id: str) -> Bar:
+    number = bar.label.removeprefix("attempt ")
+    return replace(bar, kind="callback", label=f"callback {number}", key=f"callback {task_id} {number}")
 
 
 def _name(record: Mapping[str, Any]) -> tuple[object, object]:

@@ -9,16 +9,27 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from traced_relay.logs import RecordStore
     from traced_relay.tracing import FinishedSpan, SpanStore
+
+QUEUE_VERBS = {"pause": "PauseQueue", "resume": "ResumeQueue", "purge": "PurgeQueue"}
 
 
 @dataclass(frozen=True)
 class Nearby:
-    """What `dev` hands in."""
+    """
+    What `dev` hands in.
+
+    *tell_queue* has the embedded queue do a method of Cloud Tasks, such as `PauseQueue`, to what is named like
+    `relay` or `relay/tasks/X`; it raises RelayError if the queue will not. *sample* is a call to begin with.
+    """
 
     records: RecordStore
     spans: SpanStore
+    tell_queue: Callable[[str, str], None]
+    sample: str
 
     def records_of(self, task_id: str) -> list[dict[str, Any]]:
         """The task's records and those of its callbacks, in the order of their times."""
