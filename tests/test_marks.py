@@ -114,7 +114,7 @@ def test_spans_dropped_while_the_task_lived_are_told() -> None:
         for seconds in (-1, 3, 300)
     ]
     (line,) = build(LIFE, [*records(LIFE), *dropped]).missing
-    assert line == f"7 spans, perhaps of this task: dropped by i until {at(3)}"
+    assert line == "7 spans, perhaps its own: dropped by i until 14:13:23"
 
 
 def test_an_entry_of_the_queue_is_a_record_with_words() -> None:

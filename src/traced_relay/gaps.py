@@ -96,4 +96,4 @@ def dropped(records: Iterable[Mapping[str, Any]], document: Mapping[str, Any]) -
         at = parse_time(record["time"])
         if parse_time(document["created_at"]) <= at and (at <= over or document["finished_at"] is None):
             count, instance = record.get("dropped_spans"), record.get("instance")
-            yield f"{count} spans, perhaps of this task: dropped by {instance} until {record['time']}"
+            yield f"{count} spans, perhaps its own: dropped by {instance} until {record['time'][11:19]}"

@@ -119,7 +119,7 @@ def test_a_refused_delivery_a_dropped_span_and_lost_records_are_told(log: LogSer
     assert [line.partition(": ")[2] for line in drawn.splitlines() if line.startswith("missing")] == [
         "no record task.finished of round 1",
         "attempt 1: no record attempt.finished",
-        f"12 spans, perhaps of this task: dropped by i-1 until {about['time']}",
+        f"12 spans, perhaps its own: dropped by i-1 until {attempt['started_at'][11:19]}",
     ]
 
 
