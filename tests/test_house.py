@@ -177,7 +177,7 @@ def test_a_technology_is_known_in_few_places(technology: str) -> None:
     ("written", "where"),
     [
         (r"time\.(sleep|time|time_ns)", {"clock.py"}),
-        (r"os\.(environ|environb|getenv|putenv)", {"settings.py", "tracing/instrumentation.py"}),
+        (r"os\.(environ|environb|getenv|putenv)", {"check.py", "settings.py", "tracing/instrumentation.py"}),
     ],
     ids=["time", "environment"],
 )
