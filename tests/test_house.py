@@ -28,12 +28,13 @@ LAYERS = {
         stored_rows webhooks
     """,
     "edges": """
-        answers cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate identity
-        journal sqlite_ledger listener logs reception rhythm sender signing tracing watch
+        answers cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate
+        google_apis identity journal sqlite_ledger listener logs reception rhythm sender signing tracing watch
     """,
     "flows": "client enqueue pulse queues readiness relay running steering steps sweeper telemetry",
     "shells": """
-        __main__ agreement app app_yaml assembly check cli commands console demo deployment dev dev_rules doors flags
+        __main__ agreement app app_yaml assembly check cli cloud_check cloud_looks cloud_plan commands console demo
+        deployment dev dev_rules doors flags
         provision relay_file samples serve settings tail testing localqueue
     """,
 }

@@ -6,6 +6,7 @@ With an app.yaml for the worker's service the environment is the one that it set
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from traced_relay import app_yaml, relay_file, settings, tracing
 from traced_relay.agreement import longest_timeout, rule_problems
+from traced_relay.cloud_plan import Finding
 from traced_relay.errors import InvalidSettings
 from traced_relay.webhooks import SECRET_NAME
 
@@ -130,3 +132,11 @@ def _never_reached(key: str, listed: Iterable[tuple[str, Place]]) -> Iterator[st
         if before := next((earlier for earlier, other in seen if other.covers(place)), None):
             yield f"{key}: {name} can never match, because {before} before it takes all that it would"
         seen.append((name, place))
+
+
+def shown(found: Iterable[str | Finding], *, as_json: bool) -> Iterator[tuple[str, bool]]:
+    """Each as a line to print, and whether it is a problem and no mere warning."""
+    for one in found:
+        severity = one.severity if isinstance(one, Finding) else "problem"
+        document = {"severity": severity, "message": str(one)} | (one.document() if isinstance(one, Finding) else {})
+        yield (json.dumps(document, ensure_ascii=False) if as_json else str(one)), severity == "problem"

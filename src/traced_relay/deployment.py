@@ -73,12 +73,22 @@ def stale_files(folder: Path, there: list[dict[str, Any]]) -> Iterator[str]:
     """`create FILE` or `update FILE NAME` for each file of *folder* that is not there as it is written."""
     for path in sorted(folder.iterdir()):
         document = relay_file.document_of(path)
-        key, value = ("displayName", document["displayName"]) if "displayName" in document else ("name", path.stem)
-        found = next((other for other in there if other.get(key) == value), None)
+        found = counterpart(path.stem, document, there)
         if found is None:
             yield f"create {path}"
-        elif not _holds(found, document):
+        elif differing(found, document):
             yield f"update {path} {found['name']}"
+
+
+def counterpart(name: str, document: dict[str, Any], there: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What became of the file *name*: the one of the same displayName, or else of the same name."""
+    key, value = ("displayName", document["displayName"]) if "displayName" in document else ("name", name)
+    return next((other for other in there if other.get(key) == value), None)
+
+
+def differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """The keys of *wanted* that are otherwise in *found*."""
+    return [key for key, value in wanted.items() if not _holds(found.get(key), value)]
 
 
 def _index_file(file: Path, collection: str) -> dict[str, list[dict[str, Any]]]:
