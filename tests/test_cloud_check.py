@@ -14,9 +14,10 @@ import requests
 
 from cloud_answers import DATABASE, GROUPS, JOB, PROJECT, QUEUE, RELAY, SECRET, VERSION, CloudAnswers, P, set_up
 from house import ROOT
+from surroundings import surroundings
 from traced_relay import cloud_plan
 from traced_relay.check import shown
-from traced_relay.cloud_check import findings
+from traced_relay.cloud_check import connected, findings
 from traced_relay.errors import IdentityFailed, Unavailable
 from traced_relay.google_apis import GoogleApis
 
@@ -253,6 +254,26 @@ def test_what_may_not_be_seen_is_a_problem_of_its_own_and_the_rest_is_seen(
     assert seen.startswith("cron.yaml: ")
 
 
+def test_whether_apis_are_enabled_is_not_guessed_where_that_cannot_be_asked(cloud: CloudAnswers) -> None:
+    disabled = {"code": 403, "message": "not used before", "details": [{"reason": "SERVICE_DISABLED"}]}
+    cloud.refused |= {f"{api}/": (403, {"error": disabled}) for api in ("serviceusage", "cloudresourcemanager")}
+    assert [line.partition(" (")[0] for line in found(cloud)] == [
+        "project demo-proj: its APIs must be looked at, is hidden from you",
+        "project demo-proj: its policy must be looked at, is hidden from you",
+    ]
+
+
+@pytest.mark.parametrize(("quota", "header"), [({}, PROJECT), ({"quota_project_id": "own"}, None)])
+def test_a_persons_requests_count_for_the_project_unless_they_count_for_another(
+    tmp_path: Path, quota: dict[str, str], header: str | None
+) -> None:
+    person = {"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r", **quota}
+    (tmp_path / "adc.json").write_text(json.dumps(person))
+    with surroundings(GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path / "adc.json")):
+        google = connected(PROJECT)
+    assert google._session.headers.get("X-Goog-User-Project") == header
+
+
 def test_without_a_login_or_a_network_there_is_one_clear_line(cloud: CloudAnswers) -> None:
     cloud.refused["serviceusage/"] = 401, {"error": {"code": 401}}
     with pytest.raises(IdentityFailed, match="Google does not take these credentials; run: gcloud auth application-d"):
@@ -287,12 +308,23 @@ def test_a_worker_elsewhere_needs_its_caller_and_a_job_and_no_app_engine(cloud: 
         f"project demo-proj: account {INVOKER} must be there, is missing; run ./setup-env.sh",
         "secret projects/other/secrets/theirs must be there, is missing; it is project other's to mend",
         "Cloud Scheduler's job for /sweep must be there, is missing; run ./setup-env.sh",
+        (
+            "warning: relay.yaml: worker https://relay-x.a.run.app must be a service of Cloud Run in us-central1,"
+            " is none of them; deploy it, unless it runs elsewhere or has a domain of its own"
+        ),
     ]
     cloud.there[f"iam/v1/{P}/serviceAccounts/{INVOKER}"] = {"email": INVOKER}
     cloud.there[JOB] = {"httpTarget": {"uri": "https://relay-x.a.run.app/sweep"}}
-    lines = [line for line in found(cloud, elsewhere) if "monitoring/" not in line and "theirs" not in line]
-    (line,) = lines
-    assert f"account {INVOKER}: {RELAY} must be with roles/iam.serviceAccountUser, is without; run" in line
+    cloud.there[f"run/v2/{P}/locations/us-central1/services/relay"] = {
+        "uri": "https://relay-x.a.run.app",
+        "template": {"serviceAccount": "1-compute@developer.gserviceaccount.com"},
+    }
+    first, service = (line for line in found(cloud, elsewhere) if "monitoring/" not in line and "theirs" not in line)
+    assert service == (
+        f"relay.yaml: worker https://relay-x.a.run.app must be run as {RELAY}, is run as"
+        f" 1-compute@developer.gserviceaccount.com; deploy it with {RELAY}"
+    )
+    assert f"account {INVOKER}: {RELAY} must be with roles/iam.serviceAccountUser, is without; run" in first
 
 
 def test_the_plan_is_what_the_setup_makes() -> None:
@@ -328,7 +360,8 @@ def test_a_finding_is_a_line_or_an_object_and_a_warning_is_no_problem(cloud: Clo
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("--cloud",), 2, "--cloud needs --project, or GOOGLE_CLOUD_PROJECT"),
+        (("--cloud",), 2, "--cloud needs a project's id: --project, or GOOGLE_CLOUD_PROJECT"),
+        (("--cloud", "--project", "a/b"), 2, "--cloud needs a project's id"),
         (("--cloud", "--project", PROJECT), 1, "there are no Google credentials; run: gcloud auth application-default"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -117,8 +118,8 @@ def check(cloud: bool, project: str | None, as_json: bool) -> None:
     """
     from traced_relay.check import problems, shown
 
-    if cloud and not project:
-        raise click.UsageError("--cloud needs --project, or GOOGLE_CLOUD_PROJECT")
+    if cloud and not re.fullmatch(r"[a-z][a-z0-9.:-]{3,98}", project or ""):
+        raise click.UsageError("--cloud needs a project's id: --project, or GOOGLE_CLOUD_PROJECT")
     found: Iterable[str | Finding] = problems()
     seen = ""
     if cloud and project and not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,8 @@ def _looks(plan: Plan) -> Iterator[tuple[str, Callable[[GoogleApis, Plan], Itera
 def connected(project: str) -> GoogleApis:
     """With the environment's Google credentials; a person's need a project that the requests count for."""
     try:
-        session: Any = google_session()
+        with warnings.catch_warnings(action="ignore"):  # of a person's credentials without a project, see below
+            session: Any = google_session()
     except GoogleAuthError as exc:
         raise IdentityFailed(f"there are no Google credentials; {LOG_IN}") from exc
     if getattr(session.credentials, "refresh_token", None) and not session.credentials.quota_project_id:

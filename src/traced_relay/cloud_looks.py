@@ -112,9 +112,7 @@ def ledger(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
     indexes = google.listed("firestore", f"{groups}/indexes")
     for line in deployment.missing_indexes(plan.collection, indexes, file):
         yield Finding(f"{file.name}: index {line.replace('field-path=', '')}", "there", MISSING)
-    fields = google.listed(
-        "firestore", f"{groups}/fields", filter="indexConfig.usesAncestorConfig:false OR ttlConfig:*"
-    )
+    fields = google.listed("firestore", f"{groups}/fields", filter="indexConfig.usesAncestorConfig:false")
     for line in deployment.stale_fields(plan.collection, fields, file):
         kind, group, field, *orders = line.split()
         indexed = f"indexed {orders[0].lower()}" if orders else "without an index"
@@ -212,6 +210,7 @@ def sweeps(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
 
 def versions(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
     if plan.worker:
+        yield from _service(google, plan, plan.worker)
         return
     where = f"app.yaml: service {plan.service}"
     path = f"v1/apps/{plan.project}/services/{plan.service}/versions"
@@ -223,3 +222,15 @@ def versions(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
         if account != plan.relay:
             mend = f"{DEPLOY}, and stop it when nothing runs there"
             yield Finding(f"{where}: version {version['id']}", f"run as {plan.relay}", f"run as {account}", mend)
+
+
+def _service(google: GoogleApis, plan: Plan, url: str) -> Iterator[Finding]:
+    """The one of Cloud Run that has the worker's URL; with a domain of its own it cannot be told."""
+    where = f"{plan.rules_file}: worker {url}"
+    services = google.listed("run", f"v2/projects/{plan.project}/locations/{plan.region}/services")
+    service = next((one for one in services if url in (one.get("uri"), *one.get("urls", []))), None)
+    if service is None:
+        mend = "deploy it, unless it runs elsewhere or has a domain of its own"
+        yield Finding(where, f"a service of Cloud Run in {plan.region}", "none of them", mend, "warning")
+    elif (account := at(service, "template.serviceAccount")) != plan.relay:
+        yield Finding(where, f"run as {plan.relay}", f"run as {account}", f"deploy it with {plan.relay}")

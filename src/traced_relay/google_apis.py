@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EVERYWHERE = "https://{api}.googleapis.com"
 LOG_IN = "run: gcloud auth application-default login"
+_ABOUT_OTHERS = ("serviceusage", "cloudresourcemanager")  # without them nothing is known of the rest
 TIMEOUT = 20.0  # seconds for one request
 
 
@@ -68,7 +69,7 @@ class GoogleApis:
         if answer.status_code == requests.codes.unauthorized:
             raise IdentityFailed(f"Google does not take these credentials; {LOG_IN}")
         error = document.get("error", {}) if isinstance(document, dict) else {}
-        if answer.status_code == requests.codes.not_found or _is_disabled(error):
+        if answer.status_code == requests.codes.not_found or (_is_disabled(error) and api not in _ABOUT_OTHERS):
             return None
         raise NotLookedAt(f"{answer.status_code} {_line(error.get('message', ''))}".strip())
 
