@@ -26,7 +26,7 @@ done
 # shellcheck source=cloud.sh
 source cloud.sh
 prepare
-[[ -z $(wanted invoker) ]] || die "relay.yaml: the worker is a URL, not the App Engine service that this deploys"
+[[ -z $(wanted invoker) ]] || die "relay.yaml: the worker is a URL, not an App Engine service; for Cloud Run see docs/operations.md"
 version=${version:-v$(date -u +%Y%m%dt%H%M%S)}
 [[ $version =~ ^[a-z0-9][a-z0-9-]{0,62}$ ]] || die "a version is a-z, 0-9 and -, got $version"
 
