@@ -28,8 +28,8 @@ GROUPS = f"{P}/databases/traced-relay/collectionGroups"
 VERSION = f"appengine/v1/apps/{PROJECT}/services/default/versions/v1"
 JOB = f"cloudscheduler/v1beta1/{P}/locations/us-central1/jobs/sweep"
 APIS = (
-    *("appengine", "cloudbuild", "cloudscheduler", "cloudtasks", "cloudtrace", "firestore", "iam", "logging"),
-    *("monitoring", "secretmanager"),
+    *("appengine", "cloudbuild", "cloudresourcemanager", "cloudscheduler", "cloudtasks", "cloudtrace", "firestore"),
+    *("iam", "logging", "monitoring", "secretmanager"),
 )
 
 
@@ -77,6 +77,11 @@ class CloudAnswers:
             page["nextPageToken"] = str(start + self.page_size)
         return 200, page
 
+    def enable(self, *apis: str) -> None:
+        for api in apis:
+            name = f"{api}.googleapis.com"
+            self.there[f"serviceusage/v1/{P}/services/{name}"] = {"config": {"name": name}, "state": "ENABLED"}
+
     def grant(self, path: str, *roles: str, condition: dict[str, str] | None = None) -> None:
         given = {} if condition is None else {"condition": condition}
         member = f"serviceAccount:{RELAY}"
@@ -90,9 +95,7 @@ def _pattern(collection: str) -> str:
 def set_up() -> CloudAnswers:
     """All that setup-env.sh and deploy.sh make of this project's own files."""
     cloud = CloudAnswers()
-    for api in APIS:
-        name = f"{api}.googleapis.com"
-        cloud.there[f"serviceusage/v1/{P}/services/{name}"] = {"config": {"name": name}, "state": "ENABLED"}
+    cloud.enable(*APIS)
     cloud.there |= {
         f"appengine/v1/apps/{PROJECT}": {"locationId": "us-central", "servingStatus": "SERVING"},
         VERSION: {"id": "v1", "servingStatus": "SERVING", "serviceAccount": RELAY},

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OF_PROJECT = f"cloudresourcemanager/v1/{P}"
 ACCOUNT = f"iam/v1/{P}/serviceAccounts/{RELAY}"
+ELSEWHERE = {"RELAY_LEDGER": "firestore:traced-relay/calls"}  # where there is no app.yaml to say it
 INVOKER = f"calls@{PROJECT}.iam.gserviceaccount.com"
 
 
@@ -38,7 +39,7 @@ def cloud() -> Iterator[CloudAnswers]:
 
 def found(cloud: CloudAnswers, directory: Path = ROOT) -> list[str]:
     google = GoogleApis(requests.Session(), cloud.endpoint)
-    return [str(finding) for finding in findings(google, PROJECT, directory)]
+    return [str(finding) for finding in findings(google, PROJECT, directory, ELSEWHERE)]
 
 
 def without(cloud: CloudAnswers, path: str) -> None:
@@ -280,14 +281,13 @@ def test_without_a_login_or_a_network_there_is_one_clear_line(cloud: CloudAnswer
         found(cloud)
     nobody = GoogleApis(requests.Session(), "http://127.0.0.1:9/{api}")
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9 gave no answer: ConnectionError"):
-        list(findings(nobody, PROJECT, ROOT))
+        list(findings(nobody, PROJECT, ROOT, {}))
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
     """The project's files, with a worker on Cloud Run and a receiver's secret in another project."""
-    for name in ("app.yaml", "cron.yaml", "firestore.indexes.json"):
-        shutil.copy(ROOT / name, tmp_path)
+    shutil.copy(ROOT / "firestore.indexes.json", tmp_path)
     shutil.copytree(ROOT / "monitoring", tmp_path / "monitoring")
     worker = f"{{url: https://relay-x.a.run.app, service_account: {INVOKER}}}"
     queues = "queues: [{name: relay}, {name: told, for: callbacks}]"
@@ -300,6 +300,7 @@ def elsewhere(tmp_path: Path) -> Path:
 def test_a_worker_elsewhere_needs_its_caller_and_a_job_and_no_app_engine(cloud: CloudAnswers, elsewhere: Path) -> None:
     without(cloud, "appengine/")
     without(cloud, f"serviceusage/v1/{P}/services/appengine")
+    cloud.enable("artifactregistry", "run")
     without(cloud, JOB)
     cloud.there[QUEUE.replace("relay", "told")] = cloud.there[QUEUE]
     cloud.policies[QUEUE.replace("relay", "told")] = cloud.policies[QUEUE]
@@ -329,7 +330,7 @@ def test_a_worker_elsewhere_needs_its_caller_and_a_job_and_no_app_engine(cloud: 
 
 def test_the_plan_is_what_the_setup_makes() -> None:
     script = (ROOT / "setup-env.sh").read_text()
-    plan = cloud_plan.plan(PROJECT, ROOT)
+    plan = cloud_plan.plan(PROJECT, ROOT, {})
     roles = (*cloud_plan.QUEUE_ROLES, *cloud_plan.PROJECT_ROLES)
     roles = (*roles, cloud_plan.SECRET_ROLE, cloud_plan.INVOKER_ROLE, cloud_plan.LEDGER_ROLE)
     assert [api for api in plan.apis if not re.search(rf"\b{api}\b", script)] == []
@@ -343,7 +344,7 @@ def test_a_finding_is_a_line_or_an_object_and_a_warning_is_no_problem(cloud: Clo
     BROKEN["rates"][0](cloud)
     BROKEN["too much"][0](cloud)
     google = GoogleApis(requests.Session(), cloud.endpoint)
-    lines = list(shown(findings(google, PROJECT, ROOT), as_json=True))
+    lines = list(shown(findings(google, PROJECT, ROOT, {}), as_json=True))
     assert [is_problem for _, is_problem in lines] == [True, False]
     assert json.loads(lines[0][0]) == {
         "severity": "problem",

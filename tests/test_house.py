@@ -34,7 +34,7 @@ LAYERS = {
     "flows": "client enqueue pulse queues readiness relay running steering steps sweeper telemetry",
     "shells": """
         __main__ agreement app app_yaml assembly check cli cloud_check cloud_looks cloud_plan commands console demo
-        deployment dev dev_rules doors flags
+        deployment dev dev_rules differences doors flags
         provision relay_file samples serve settings tail testing localqueue
     """,
 }

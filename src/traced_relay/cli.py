@@ -125,7 +125,10 @@ def check(cloud: bool, project: str | None, as_json: bool) -> None:
     if cloud and project and not found:
         from traced_relay.cloud_check import connected, findings
 
-        found, seen = findings(connected(project), project, Path()), f", nor in project {project}"
+        found, seen = (
+            findings(connected(project), project, Path(), settings.own_environment()),
+            f", nor in project {project}",
+        )
     count = 0
     for line, is_problem in shown(found, as_json=as_json):
         click.echo(line)

@@ -15,14 +15,14 @@ from traced_relay.google_apis import LOG_IN, GoogleApis
 from traced_relay.signing import google_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from traced_relay.cloud_plan import Plan
 
 
-def findings(google: GoogleApis, project: str, directory: Path) -> Iterator[Finding]:
-    plan = cloud_plan.plan(project, directory)
+def findings(google: GoogleApis, project: str, directory: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
+    plan = cloud_plan.plan(project, directory, environ)
     for name, look in _looks(plan):
         try:
             yield from look(google, plan)

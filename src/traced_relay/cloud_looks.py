@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from traced_relay import deployment, relay_file
+from traced_relay import differences, relay_file
 from traced_relay.cloud_plan import (
     DEPLOY,
     INVOKER_ROLE,
@@ -99,7 +99,7 @@ def secret(google: GoogleApis, plan: Plan, owner: str, name: str) -> Iterator[Fi
 
 
 def ledger(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
-    where, path = "app.yaml: env_variables.RELAY_LEDGER", f"v1/projects/{plan.project}/databases/{plan.database}"
+    where, path = plan.ledger_key, f"v1/projects/{plan.project}/databases/{plan.database}"
     found = google.get("firestore", path)
     if found is None:
         yield Finding(f"{where}: Firestore's database {plan.database}", "there", MISSING)
@@ -110,10 +110,10 @@ def ledger(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
         )
     file, groups = plan.directory / "firestore.indexes.json", f"{path}/collectionGroups/-"
     indexes = google.listed("firestore", f"{groups}/indexes")
-    for line in deployment.missing_indexes(plan.collection, indexes, file):
+    for line in differences.missing_indexes(plan.collection, indexes, file):
         yield Finding(f"{file.name}: index {line.replace('field-path=', '')}", "there", MISSING)
     fields = google.listed("firestore", f"{groups}/fields", filter="indexConfig.usesAncestorConfig:false")
-    for line in deployment.stale_fields(plan.collection, fields, file):
+    for line in differences.stale_fields(plan.collection, fields, file):
         kind, group, field, *orders = line.split()
         indexed = f"indexed {orders[0].lower()}" if orders else "without an index"
         wanted, there = ("with a time to live", "without one") if kind == "ttl" else (indexed, "otherwise")
@@ -180,11 +180,11 @@ def monitoring(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
         for file in sorted((plan.directory / "monitoring").glob(files)):
             text = json.dumps(relay_file.document_of(file))
             document = json.loads(text.replace("PROJECT_ID", plan.project).replace("RESOURCE_TYPE", resource))
-            found = deployment.counterpart(file.stem, document, there)
+            found = differences.counterpart(file.stem, document, there)
             where = f"monitoring/{files.replace('*.yaml', file.name)}"
             if found is None:
                 yield Finding(where, "there", MISSING)
-            elif keys := deployment.differing(found, document):
+            elif keys := differences.differing(found, document):
                 yield Finding(where, "there as it is written", f"different in {', '.join(keys)}")
 
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from traced_relay import app_yaml, deployment, relay_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-APIS = ("cloudbuild", "cloudscheduler", "cloudtasks", "cloudtrace", "firestore", "iam", "logging", "monitoring",
-        "secretmanager")  # fmt: skip
-APP_ENGINE_APIS = ("appengine",)
+APIS = ("cloudbuild", "cloudresourcemanager", "cloudscheduler", "cloudtasks", "cloudtrace", "firestore", "iam",
+        "logging", "monitoring", "secretmanager")  # fmt: skip
+APP_ENGINE_APIS, RUN_APIS = ("appengine",), ("artifactregistry", "run")
 QUEUE_ROLES = ("roles/cloudtasks.enqueuer", "roles/cloudtasks.taskDeleter", "roles/cloudtasks.viewer")
 SECRET_ROLE = "roles/secretmanager.secretAccessor"  # noqa: S105  (a role's name)
 INVOKER_ROLE = "roles/iam.serviceAccountUser"
@@ -86,34 +86,38 @@ class Plan:
 
     @property
     def apis(self) -> list[str]:
-        return sorted([*APIS, *(() if self.worker else APP_ENGINE_APIS)])
+        return sorted([*APIS, *(RUN_APIS if self.worker else APP_ENGINE_APIS)])
 
     @property
     def app_engine_region(self) -> str:
         """App Engine knows two regions by an older name."""
         return self.region[:-1] if self.region in ("us-central1", "europe-west1") else self.region
 
+    @property
+    def ledger_key(self) -> str:
+        return "environment: RELAY_LEDGER" if self.worker else "app.yaml: env_variables.RELAY_LEDGER"
+
     def exemption(self) -> str:
         """The condition under which the ledger's role holds: for this one database."""
         return f'resource.name=="projects/{self.project}/databases/{self.database}"'
 
 
-def plan(project: str, directory: Path) -> Plan:
+def plan(project: str, directory: Path, environ: Mapping[str, str]) -> Plan:
+    """As app.yaml's environment has it, or *environ* where the worker is elsewhere."""
     facts: dict[str, list[list[str]]] = {}
-    for line in deployment.wanted(project, directory):
+    for line in deployment.wanted(project, directory, environ):
         kind, *values = line.split()
         facts.setdefault(kind, []).append(values)
-    given = app_yaml.environment(relay_file.document_of(directory / "app.yaml"))
-    name = given.get("RELAY_CONFIG") or "relay.yaml"
-    worker = relay_file.load(directory / name).worker
+    app = directory / "app.yaml"
+    given = app_yaml.environment(relay_file.document_of(app) if app.exists() else None)
     return Plan(
         project=project,
         directory=directory,
-        rules_file=name,
+        rules_file=given.get("RELAY_CONFIG") or environ.get("RELAY_CONFIG") or "relay.yaml",
         region=facts["location"][0][0],
         service=facts["service"][0][0],
-        worker=str(worker.url).rstrip("/") if worker.url else None,
-        invoker=worker.service_account,
+        worker=facts["worker"][0][0] if "worker" in facts else None,
+        invoker=facts["invoker"][0][0] if "invoker" in facts else None,
         queues=[Queue(*values) for values in facts["queue"]],
         database=facts["ledger"][0][0],
         collection=facts["ledger"][0][1],
