@@ -14,6 +14,7 @@ import requests
 
 from cloud_answers import DATABASE, GROUPS, JOB, PROJECT, QUEUE, RELAY, SECRET, VERSION, CloudAnswers, P, set_up
 from house import ROOT
+from scripts import SETUP, run
 from surroundings import surroundings
 from traced_relay import cloud_plan
 from traced_relay.check import shown
@@ -24,6 +25,8 @@ from traced_relay.google_apis import GoogleApis
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from google_stand_in import GoogleStandIn
 
 OF_PROJECT = f"cloudresourcemanager/v1/{P}"
 ACCOUNT = f"iam/v1/{P}/serviceAccounts/{RELAY}"
@@ -330,14 +333,12 @@ def test_a_worker_elsewhere_needs_its_caller_and_a_job_and_no_app_engine(cloud: 
 
 def test_the_plan_is_what_the_setup_makes() -> None:
     script = (ROOT / "setup-env.sh").read_text()
-    plan = cloud_plan.plan(PROJECT, ROOT, {})
-    roles = (*cloud_plan.QUEUE_ROLES, *cloud_plan.PROJECT_ROLES)
-    roles = (*roles, cloud_plan.SECRET_ROLE, cloud_plan.INVOKER_ROLE, cloud_plan.LEDGER_ROLE)
-    assert [api for api in plan.apis if not re.search(rf"\b{api}\b", script)] == []
-    assert [role for role in roles if role.partition(".")[2] not in script] == []
+    lists = re.findall(r"wanted\+?=\(([a-z ]+)\)", script)
+    assert sorted(" ".join(lists).split()) == sorted(cloud_plan.APIS + cloud_plan.APP_ENGINE_APIS + cloud_plan.RUN_APIS)
+    roles = {*cloud_plan.QUEUE_ROLES, *cloud_plan.PROJECT_ROLES, cloud_plan.SECRET_ROLE, cloud_plan.INVOKER_ROLE}
+    assert set(re.findall(r"give (roles/\S+)", script)) == roles | {cloud_plan.LEDGER_ROLE}
     values = [value.removesuffix(".0") for value in cloud_plan.QUEUE_SETTINGS.values()]
     assert [value for value in values if value not in script] == []
-    assert f"({plan.relay}, {plan.collection})" == f"({RELAY}, calls)"
 
 
 def test_a_finding_is_a_line_or_an_object_and_a_warning_is_no_problem(cloud: CloudAnswers) -> None:
@@ -355,6 +356,23 @@ def test_a_finding_is_a_line_or_an_object_and_a_warning_is_no_problem(cloud: Clo
         "mend": "run ./setup-env.sh",
     }
     assert list(shown(["relay.yaml: a problem"], as_json=False)) == [("relay.yaml: a problem", True)]
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(200)
+def test_what_the_setup_made_is_right_and_what_is_asked_of_google_is_as_google_has_it(
+    google: GoogleStandIn, gcloud: str, tmp_path: Path
+) -> None:
+    ran = run(google, tmp_path, *SETUP, programs=gcloud)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    address = f"http://127.0.0.1:{google._server.server_address[1]}"
+    looking = GoogleApis(requests.Session(), f"{address}/{{api}}")
+    made = len(google.changes)
+    assert [str(finding) for finding in findings(looking, PROJECT, ROOT, {})] == [
+        "cron.yaml: the job for /sweep must be there, is missing; run ./deploy.sh",
+        "app.yaml: service default must be deployed, is missing; run ./deploy.sh",
+    ]
+    assert google.changes[made:] == google.problems == []
 
 
 @pytest.mark.whole
