@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PROJECT = "projects/demo-proj"
 QUEUE = f"cloudtasks/v2/{PROJECT}/locations/us-central1/queues/relay"
 SECRET = f"secretmanager/v1/{PROJECT}/secrets/s"
+NOBODY = "serviceAccount:nobody@demo-proj.iam.gserviceaccount.com"
 AGAIN = {"role": "roles/viewer", "members": []}
 
 
@@ -47,8 +48,7 @@ def ask(google: GoogleStandIn, method: str, path: str, body: Any = None) -> tupl
         ((), "tasks queues create relay --location us-central1", "SERVICE_DISABLED"),
         (
             ("cloudtasks",),
-            "tasks queues add-iam-policy-binding relay --location us-central1 --role roles/cloudtasks.enqueuer"
-            " --member serviceAccount:nobody@demo-proj.iam.gserviceaccount.com",
+            f"tasks queues add-iam-policy-binding relay --location us-central1 --role roles/viewer --member {NOBODY}",
             "Service account nobody@demo-proj.iam.gserviceaccount.com does not exist",
         ),
         (
@@ -69,7 +69,10 @@ def test_a_step_before_its_time_is_refused(
 ) -> None:
     enabled(google, *apis)
     google.resources.there[QUEUE] = {"name": QUEUE.partition("v2/")[2]}
-    nobody = google.environ(tmp_path, gcloud) | {"CLOUDSDK_CORE_PROJECT": "demo-proj", "CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
+    nobody = google.environ(tmp_path, gcloud) | {
+        "CLOUDSDK_CORE_PROJECT": "demo-proj",
+        "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
+    }
     ran = subprocess.run(["gcloud", *command.split()], env=nobody, capture_output=True, text=True, check=False)
     assert (ran.returncode == 0) == (said == ""), ran.stderr
     assert said in ran.stderr

@@ -31,8 +31,8 @@ LAYERS = {
     """,
     "flows": "client enqueue pulse readiness relay running steering steps sweeper telemetry",
     "shells": """
-        __main__ agreement app app_yaml assembly check cli commands console demo deployment dev dev_rules differences doors flags
-        provision relay_file samples serve settings tail testing localqueue
+        __main__ agreement app app_yaml assembly check cli commands console demo deployment dev dev_rules differences
+        doors flags provision relay_file samples serve settings tail testing localqueue
     """,
 }
 ROOMS = {
