@@ -1,7 +1,7 @@
 """
 Whether a request, or an answer, is one that Google's discovery documents describe: method, query, fields, types, words.
 
-They lie in google-api-python-client, which is only read here. What they cannot tell: filters, roles, rules between fields.
+They lie in google-api-python-client, of which nothing is run. They do not know filters, roles, or rules between fields.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def known(api: str, version: str) -> list[tuple[re.Pattern[str], dict[str, Any]]
 def method_of(verb: str, api: str, path: str) -> tuple[dict[str, Any], str]:
     """The method that is asked for, and the version of its API; *path* is without the API."""
     version = path.partition("/")[0]
-    if api == "storage" or version == "apis":
+    if api == "storage" or version == "apis":  # `apis`: Cloud Run, as Knative has it
         version = "v1"
     for pattern, method in known(api, version):
         if method["httpMethod"] == verb and pattern.fullmatch(path):
@@ -112,7 +112,8 @@ def problems(described: dict[str, Any], schema: dict[str, Any], value: Any, at: 
     if kind == "any":
         return []
     is_number_as_text = schema.get("format") in ("int64", "uint64") and type(value) is int
-    if (not isinstance(value, TYPES[kind]) and not is_number_as_text) or (type(value) is bool) != (kind == "boolean"):
+    is_of_kind = isinstance(value, TYPES[kind]) or is_number_as_text
+    if not is_of_kind or (type(value) is bool) != (kind == "boolean"):
         return [f"{at}: {value!r} is no {kind}"]
     if kind == "array":
         return [

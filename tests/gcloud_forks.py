@@ -55,7 +55,7 @@ def command(gcloud: Any, asked: socket.socket) -> int:
         gcloud.main()
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else int(bool(exc.code))
-    except BaseException:
+    except BaseException:  # noqa: BLE001  (a fork must not go on as the server)
         traceback.print_exc()
         return 1
     return 0

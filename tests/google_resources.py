@@ -1,7 +1,7 @@
 """
 Google's resources, as far as our scripts make and ask for them: refused is what Google refuses, in its words.
 
-An API answers only when it is enabled; a policy names no account that was never made, and is changed only as it was read.
+An API answers only when it is enabled; a policy names no account that was never made, and is set only as it was read.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Resources:
         path, _, verb = path.partition(":")
         last = path.rpartition("/")[2]
         if verb in ("getIamPolicy", "setIamPolicy"):
-            return self._policy(path, verb, query, body)
+            return self._policy(path, verb, body)
         if verb == "batchEnable" or verb == "enable":
             return self._enable(path, body["serviceIds"] if verb == "batchEnable" else [last])
         if verb == "addVersion":
@@ -78,7 +78,7 @@ class Resources:
             self.there[f"{collection}/{name}"] = {"config": {"name": name}, "state": "ENABLED"}
         return {"name": "operations/acf.1", "done": True, "response": {}}
 
-    def _policy(self, path: str, verb: str, query: dict[str, list[str]], body: Any) -> dict[str, Any]:
+    def _policy(self, path: str, verb: str, body: Any) -> dict[str, Any]:
         """Read, or set by somebody who read it as it is now; members are accounts that there are."""
         path = path.replace("projects/-/", f"projects/{PROJECT}/")
         if path != f"cloudresourcemanager/v1/projects/{PROJECT}" and path not in self._with_policies():

@@ -15,15 +15,12 @@ from dataclasses import dataclass
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from discovery import answer_problems, request_problems
 from google_resources import Refused, Resources
 from parts import require
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 APIS = (
     *("serviceusage", "appengine", "iam", "cloudresourcemanager", "cloudtasks", "secretmanager", "logging"),
@@ -60,13 +57,13 @@ class Asked:
 
 
 class GoogleStandIn:
-    """*fails* may name a status for a request, `METHOD api/path`, which is refused with it once."""
+    """*fails* may name the status with which a request, `METHOD api/path`, is refused."""
 
     def __init__(self) -> None:
         self.resources = Resources()
         self.asked: list[Asked] = []
         self.problems: list[str] = []
-        self.fails: Callable[[str], int | None] = lambda what: None
+        self.fails: dict[str, int] = {}
         self._lock = threading.Lock()
         stand_in = self
 
@@ -109,6 +106,15 @@ class GoogleStandIn:
         }
         return given | {f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api.upper()}": f"{address}/{api}/" for api in APIS}
 
+    def as_proxy(self) -> dict[str, str]:
+        """What sends gcloud here for Cloud Run, too: it puts the region before that host, which so cannot be this one."""
+        return {
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_RUN": "http://run.googleapis.com/run/",
+            "CLOUDSDK_PROXY_TYPE": "http",
+            "CLOUDSDK_PROXY_ADDRESS": "127.0.0.1",
+            "CLOUDSDK_PROXY_PORT": str(self._server.server_address[1]),
+        }
+
     def answer(self, method: str, target: str, content: bytes) -> tuple[int, dict[str, Any]]:
         url = urlsplit(target)
         path, query = url.path.strip("/"), parse_qs(url.query, keep_blank_values=True)
@@ -120,7 +126,7 @@ class GoogleStandIn:
                     path = path.replace("upload/storage/v1/", "storage/")
                 else:
                     self._check(what, request_problems(method, *_split(path), query, body))
-                if (status := self.fails(what)) is not None:
+                if (status := self.fails.get(what)) is not None:
                     raise Refused(status, f"refused by the test: {what}")
                 document = self.resources.answer(method, path, query, body)
                 self._check(what, answer_problems(method, *_split(path), document))

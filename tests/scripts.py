@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from house import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from google_stand_in import GoogleStandIn
@@ -18,6 +18,11 @@ SETUP = ("setup-env.sh", "--project", "demo-proj", "--region", "us-central1")
 NOTHING: dict[str, str] = {}
 DEPLOY = ("deploy.sh", "--project", "demo-proj", "--version", "v2")
 RELAY = "traced-relay@demo-proj.iam.gserviceaccount.com"
+
+
+def show(title: str, lines: Iterable[str]) -> None:
+    """For whoever reads along, with `pytest -s`."""
+    sys.stdout.write("\n".join([f"\n{title}:", *lines, ""]))
 
 
 def run(

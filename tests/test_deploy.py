@@ -13,7 +13,7 @@ import pytest
 
 from house import ROOT
 from local_ca import Authority
-from scripts import DEPLOY, RELAY, run
+from scripts import DEPLOY, RELAY, run, show
 from test_app_yaml import uploaded
 from test_documents import QUEUED
 
@@ -52,14 +52,14 @@ def test_a_deploy_makes_a_version_stops_none_and_moves_the_traffic(
     ran = run(application, tmp_path, *DEPLOY, programs=gcloud)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     done = [asked for asked in application.asked if asked.is_change and not asked.path.startswith("storage/")]
-    print("deploy:", *(asked.what for asked in done), sep="\n")  # noqa: T201
+    show("deploy", [asked.what for asked in done])
     assert [asked.what for asked in done] == [
         VERSIONS,
         "POST cloudscheduler/v1beta1/projects/demo-proj/locations/us-central1/jobs",
         "PATCH appengine/v1/apps/demo-proj/services/default",
     ]
     version, job, service = (asked.body for asked in done)
-    print("uploaded:", *sorted(version["deployment"]["files"]))  # noqa: T201
+    show("uploaded", sorted(version["deployment"]["files"]))
     theirs = {"source-context.json"}  # gcloud's own, where the checkout has a remote: which revision this is
     assert set(version["deployment"]["files"]) - theirs == uploaded()
     assert (version["id"], version["serviceAccount"], version["runtime"]) == ("v2", RELAY, "python313")
@@ -102,12 +102,12 @@ def test_what_is_secret_or_kept_stays_at_home(application: GoogleStandIn, gcloud
 def test_a_refusal_on_the_way_ends_in_one_message_and_another_version_gets_through(
     application: GoogleStandIn, gcloud: str, tmp_path: Path, refused: str
 ) -> None:
-    application.fails = {refused: 403}.get
+    application.fails = {refused: 403}
     ran = run(application, tmp_path, *DEPLOY, programs=gcloud)
     assert ran.returncode == 1
     assert f"refused by the test: {refused}" in ran.stderr
     assert ran.stderr.splitlines()[-1].startswith("deploy.sh: this failed: gcloud app ")
-    application.fails = lambda what: None
+    application.fails = {}
     ran = run(application, tmp_path, *DEPLOY[:-1], "v3", programs=gcloud)
     assert ran.returncode == 0, ran.stderr
     split = application.resources.there["appengine/v1/apps/demo-proj/services/default"]["split"]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PROJECT = "projects/demo-proj"
 QUEUE = f"cloudtasks/v2/{PROJECT}/locations/us-central1/queues/relay"
 SECRET = f"secretmanager/v1/{PROJECT}/secrets/s"
+NOBODY = "serviceAccount:nobody@demo-proj.iam.gserviceaccount.com"
 AGAIN = {"role": "roles/viewer", "members": []}
 
 
@@ -47,8 +48,7 @@ def ask(google: GoogleStandIn, method: str, path: str, body: Any = None) -> tupl
         ((), "tasks queues create relay --location us-central1", "SERVICE_DISABLED"),
         (
             ("cloudtasks",),
-            "tasks queues add-iam-policy-binding relay --location us-central1 --role roles/cloudtasks.enqueuer"
-            " --member serviceAccount:nobody@demo-proj.iam.gserviceaccount.com",
+            f"tasks queues add-iam-policy-binding relay --location us-central1 --role roles/viewer --member {NOBODY}",
             "Service account nobody@demo-proj.iam.gserviceaccount.com does not exist",
         ),
         (

@@ -1,4 +1,4 @@
-"""For setup-env.sh and deploy.sh: what the files want, a line each. Run as `python -m traced_relay.deployment PROJECT`."""
+"""For setup-env.sh and deploy.sh: what the files want, a line each; `python -m traced_relay.deployment PROJECT`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def wanted(project: str, directory: Path = Path(), environ: Mapping[str, str] | 
 
 if __name__ == "__main__":
     try:
-        sys.stdout.writelines(f"{line}\n" for line in list(wanted(*sys.argv[1:])))
+        sys.stdout.writelines(f"{line}\n" for line in list(wanted(sys.argv[1])))
     except InvalidSettings as exc:
         sys.exit(str(exc))
