@@ -167,7 +167,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
     ),
     "a right to another ledger": (
         lambda c: c.policies[OF_PROJECT][2].update(condition={"expression": 'resource.name=="other"'}),
-        "with roles/datastore.user for the database traced-relay, is with another condition; run ./setup-env.sh",
+        "with roles/datastore.user for the database traced-relay, is with another condition; take that away, then run",
     ),
     "a metric": (
         lambda c: without(c, f"logging/v2/{P}/metrics/traced_relay_sweeps"),

@@ -139,8 +139,8 @@ def rights(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
             yield Finding(where, f"with {role}", "without")
     conditions = [condition for role, condition in _held(bindings, plan.relay) if role == LEDGER_ROLE]
     if not {"", plan.exemption()} & set(conditions):
-        shown = "with another condition" if conditions else "without"
-        yield Finding(where, f"with {LEDGER_ROLE} for the database {plan.database}", shown)
+        shown, mend = ("with another condition", f"take that away, then {SETUP}") if conditions else ("without", SETUP)
+        yield Finding(where, f"with {LEDGER_ROLE} for the database {plan.database}", shown, mend)
     elif "" in conditions:
         mend = f"take away {LEDGER_ROLE} without a condition, then {SETUP}"
         yield Finding(where, f"with {LEDGER_ROLE} for one database alone", "with it for all", mend, "warning")
