@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 # From the ground up: a layer imports those before it. Every module has its place; a new one gets it here.
 LAYERS = {
-    "values": ". clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda",
+    "values": """
+        . clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda ledger_place
+    """,
     "rules": """
         header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records
         record_text task_text gaps lengths listing timeline waterfall api_schemas openapi addresses arriving

@@ -26,7 +26,7 @@ from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.gate import GOOGLE_ISSUERS, Certificates, Gate, Keys
 from traced_relay.identity import IdTokens
 from traced_relay.journal import Journal
-from traced_relay.ledger import firestore_place
+from traced_relay.ledger_place import firestore_place
 from traced_relay.policy import Policy, Receiver
 from traced_relay.pulse import Pulse
 from traced_relay.readiness import Readiness

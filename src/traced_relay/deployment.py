@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from traced_relay import app_yaml, relay_file, settings
 from traced_relay.errors import InvalidSettings
-from traced_relay.ledger import firestore_place
+from traced_relay.ledger_place import firestore_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -16,6 +16,7 @@ from traced_relay.listener import Listener
 from traced_relay.localqueue import LocalQueue
 from traced_relay.provision import add_queues
 from traced_relay.samples import sample_downstream
+from traced_relay.telemetry import telemetry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,9 +90,17 @@ class Dev:
             text=self._text,
             store=self.records,
         )
-        provider = tracing.configure(version=given.version, instance=given.instance, processors=[self.spans])
-        self.assembly = Assembly(given, log=log, provider=provider, has_console=True)
+        self._telemetry = telemetry(
+            given.otel_file,
+            log,
+            project=given.project,
+            is_disabled=given.untraced,
+            is_local=True,
+            beside=[self.spans],
+        )
+        self.assembly = Assembly(given, log=log, provider=self._telemetry.provider, has_console=True)
         console = console_app(self.assembly.ledger, SystemClock(), self.records, self.spans)
+        self._telemetry.start()
         self.assembly.start()
         self._relay.start(DispatcherMiddleware(self.assembly.wsgi, {"/console": console}))
         return self
@@ -105,6 +114,7 @@ class Dev:
         self._relay.stop()
         self._sample.stop()
         self.assembly.close()
+        self._telemetry.close()
 
     def __enter__(self) -> Self:
         return self.start()

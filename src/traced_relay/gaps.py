@@ -20,7 +20,7 @@ def gaps(
     found = [*_attempt_gaps(document)]
     if records is not None:
         found += [*_record_gaps(document, records), *_attempt_record_gaps(document, records)]
-    if spans is not None:
+    if spans is not None and not _is_unsampled(records or ()):
         found += _span_gaps(document, spans)
     return tuple(found)
 
@@ -71,6 +71,11 @@ def _span_gaps(document: Mapping[str, Any], spans: Sequence[FinishedSpan]) -> It
         from_outside = span.name.startswith(_ENQUEUE) or (adopted and span.kind == "SERVER")
         if span.parent_id is not None and span.parent_id not in known and not from_outside:
             yield f"span {span.name}: its parent {span.parent_id} does not exist"
+
+
+def _is_unsampled(records: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether it was decided that this trace leaves no spans."""
+    return bool(records) and all(record.get("logging.googleapis.com/trace_sampled") is False for record in records)
 
 
 def _is_adopted(document: Mapping[str, Any]) -> bool:

@@ -51,12 +51,6 @@ class Tally:
     oldest_callback_at: float | None
 
 
-def firestore_place(place: str) -> tuple[str, str]:
-    """Database and collection of `[DATABASE/]COLLECTION`."""
-    database, _, collection = place.rpartition("/")
-    return database or "(default)", collection
-
-
 class Ledger(Protocol):
     """
     Rows by their task's id. Every method raises Unavailable where the store does not do what is asked.

@@ -18,7 +18,7 @@ from traced_relay import relay_file, webhooks
 from traced_relay.agreement import longest_timeout, rule_problems
 from traced_relay.dev_rules import DEV_RULES
 from traced_relay.errors import InvalidSettings
-from traced_relay.ledger import firestore_place
+from traced_relay.ledger_place import firestore_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -144,7 +144,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         version=environ.get("GAE_VERSION") or environ.get("K_REVISION") or traced_relay.__version__,
         instance=environ.get("GAE_INSTANCE") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
         otel_file=_otel_file(environ),
-        untraced=environ.get("OTEL_SDK_DISABLED", "").lower() == "true",
+        untraced=_is_untraced(environ),
         callback_secret=_callback_secret(environ),
     )
     _check_rules(settings)
@@ -211,6 +211,10 @@ def _otel_file(environ: Mapping[str, str]) -> Path | None:
     return beside if beside.exists() else None
 
 
+def _is_untraced(environ: Mapping[str, str]) -> bool:
+    return environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+
+
 def _platform(environ: Mapping[str, str]) -> Platform:
     if environ.get("GAE_ENV"):
         return "app_engine" if environ["GAE_ENV"] == "standard" else "other"
@@ -252,7 +256,7 @@ def _ledger(environ: Mapping[str, str], platform: Platform) -> str:
     ledger = _required(environ, "RELAY_LEDGER", f"where tasks are kept: {_LEDGERS}")
     kind, _, place = ledger.partition(":")
     if kind == "firestore":
-        _check_firestore(place)
+        firestore_place(place)
     elif ledger != "memory" and not (kind == "sqlite" and place):
         raise InvalidSettings(f"RELAY_LEDGER must be {_LEDGERS}, got {ledger[:80]!r}")
     elif platform in ("app_engine", "cloud_run"):
@@ -261,21 +265,6 @@ def _ledger(environ: Mapping[str, str], platform: Platform) -> str:
             " firestore:[DATABASE/]COLLECTION is not"
         )
     return ledger
-
-
-def _check_firestore(place: str) -> None:
-    """Firestore's own rules for names, and room for what is put behind the collection's."""
-    database, collection = firestore_place(place)
-    if database != "(default)" and not re.fullmatch(r"[a-z][a-z0-9-]{2,61}[a-z0-9]", database):
-        raise InvalidSettings(
-            "RELAY_LEDGER: a database of Firestore is (default), or 4 to 63 of a-z, 0-9 and -, from a letter to no -,"
-            f" got {database[:80]!r}"
-        )
-    if not re.fullmatch(r"(?!__.*__$)[A-Za-z0-9_-]{1,100}", collection):
-        raise InvalidSettings(
-            "RELAY_LEDGER: a collection is 1 to 100 of A-Z, a-z, 0-9, _ and -, and not between double underscores,"
-            f" got {collection[:80]!r}"
-        )
 
 
 def _callback_secret(environ: Mapping[str, str]) -> str | None:
@@ -310,6 +299,8 @@ def for_dev(*, rules: RelayFile | None, project: str = "local", environ: Mapping
         ledger=ledger if ledger == "memory" else _ledger(environ, "local"),
         platform="local",
         instance=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+        otel_file=_otel_file(environ) if environ.get("OTEL_CONFIG_FILE") else None,
+        untraced=_is_untraced(environ),
         open_on_loopback=rules is None,
         callback_secret=given_secret or f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
         made_callback_secret=given_secret is None,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.trace import TracerProvider
 
     from traced_relay.logs import Log
@@ -76,10 +77,11 @@ def telemetry(
     is_disabled: bool = False,
     is_local: bool = False,
     on_google: bool = False,
+    beside: Iterable[SpanProcessor] = (),
     clock: Clock | None = None,
 ) -> Telemetry:
     """
-    What the file at *path* asks for.
+    What the file at *path* asks for; *beside* that, spans are handed to whoever shows them here.
 
     Where that cannot be had it is said, once, and what is served leaves no spans. A *local* relay, which talks to
     loopback alone, sends spans to Cloud Trace only where its endpoint is there too.
@@ -89,9 +91,12 @@ def telemetry(
     if path is None:
         if not is_local:
             _untraced("there is no otel.yaml beside relay.yaml, and OTEL_CONFIG_FILE names none")
-        return Telemetry(tracing.configure(version=log.identity.version, instance=log.identity.instance), log)
+        identity = log.identity
+        return Telemetry(
+            tracing.configure(version=identity.version, instance=identity.instance, processors=beside), log
+        )
     try:
-        return _as_in(tracing.read_otel_file(path), log, project, is_local, on_google, clock or SystemClock())
+        return _as_in(tracing.read_otel_file(path), log, project, is_local, on_google, beside, clock or SystemClock())
     except InvalidSettings as exc:
         _untraced(str(exc))
         return Telemetry(tracing.configure_off(), log)
@@ -101,7 +106,15 @@ def _untraced(why: str) -> None:
     _logger.warning("no spans are exported: %s", why)
 
 
-def _as_in(file: tracing.OtelFile, log: Log, project: str, is_local: bool, on_google: bool, clock: Clock) -> Telemetry:
+def _as_in(
+    file: tracing.OtelFile,
+    log: Log,
+    project: str,
+    is_local: bool,
+    on_google: bool,
+    beside: Iterable[SpanProcessor],
+    clock: Clock,
+) -> Telemetry:
     if file.disabled:
         return Telemetry(tracing.configure_off(), log)
     batches = [batch for batch in file.batches if not (is_local and batch.leaves_this_machine)]
@@ -113,7 +126,7 @@ def _as_in(file: tracing.OtelFile, log: Log, project: str, is_local: bool, on_go
     provider = tracing.configure(
         version=log.identity.version,
         instance=log.identity.instance,
-        processors=outboxes,
+        processors=[*beside, *outboxes],
         ratio=file.ratio,
         attributes=(tracing.detected() if file.detects and on_google else {}) | dict(file.attributes),
         most_attributes=file.attribute_count,

@@ -8,6 +8,9 @@ import pytest
 import urllib3
 
 from asking import get, post
+from house import ROOT
+from surroundings import surroundings
+from trace_service import TraceService
 from traced_relay.dev import Dev
 from traced_relay.errors import InvalidSettings, PortTaken
 from traced_relay.localqueue import messages as m
@@ -40,6 +43,7 @@ def test_dev_relays_to_its_sample_and_tells_the_story() -> None:
         assert text_of(f"{dev.url}/console/", Host="rebound.example")[0] == 403
 
 
+@pytest.mark.whole
 def test_dev_with_data_goes_on_where_it_was_ended(tmp_path: Path) -> None:
     with Downstream() as downstream:
         with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
@@ -53,6 +57,42 @@ def test_dev_with_data_goes_on_where_it_was_ended(tmp_path: Path) -> None:
             assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
             assert get(status).document["state"] == "succeeded"
             assert downstream.arrived[0].body == b"kept"
+
+
+def test_dev_without_tracing_has_trace_ids_and_misses_no_spans() -> None:
+    with surroundings(OTEL_SDK_DISABLED="true"), Dev(stream=io.StringIO()) as dev, Downstream() as downstream:
+        receipt = post(f"{dev.url}/v1/tasks", {"url": downstream.url}).document
+        assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
+        assert int(receipt["trace_id"], 16) != 0
+        assert downstream.arrived[0].headers["traceparent"].split("-")[1] == receipt["trace_id"]
+        assert "missing" not in text_of(receipt["links"]["trace"])[1]
+        assert dev.spans.spans() == []
+
+
+@pytest.mark.whole
+def test_dev_sends_its_spans_where_a_file_says() -> None:
+    with TraceService() as service:
+        around = surroundings(OTEL_CONFIG_FILE=str(ROOT / "otel.yaml"), RELAY_TRACE_ENDPOINT=service.endpoint)
+        with around, Dev(stream=io.StringIO()) as dev, Downstream() as downstream:
+            receipt = post(f"{dev.url}/v1/tasks", {"url": downstream.url}).document
+            assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
+            service.wait_for("send relay", "process relay", "POST")
+            assert {"send relay", "process relay"} <= {span.name for span in dev.spans.spans(receipt["trace_id"])}
+
+
+@pytest.mark.whole
+def test_dev_with_a_broken_file_says_so_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "otel.yaml").write_text("file_format: '1.0'\ntracer_provder: {}\n")
+    said = io.StringIO()
+    with (
+        surroundings(OTEL_CONFIG_FILE=str(tmp_path / "otel.yaml")),
+        Dev(stream=said) as dev,
+        Downstream() as downstream,
+    ):
+        receipt = post(f"{dev.url}/v1/tasks", {"url": downstream.url}).document
+        assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
+    assert said.getvalue().count("no spans are exported") == 1
+    assert "tracer_provder" in said.getvalue()
 
 
 def test_a_taken_port_is_said_before_anything_runs() -> None:
