@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lives import BEGINNING, BUSY, FLAKY, OK, TIMEOUT, TRACE_ID, at, attempt, document, record, records, span, spans
 from traced_relay.span_tree import FinishedSpan
-from traced_relay.timeline import Bar, Timeline, build
+from traced_relay.timeline import Timeline, build
+
+if TYPE_CHECKING:
+    from traced_relay.bars import Bar
 
 
 def rows(timeline: Timeline) -> list[tuple[str, float, float]]:

@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from traced_relay.calls import EnqueueRequest, Method, RetryPolicy
 from traced_relay.reasons import Blame
-from traced_relay.rows import STATES
+from traced_relay.states import STATES
 
 Schema = dict[str, Any]
 
@@ -128,6 +128,29 @@ _ANSWERS: dict[str, Schema] = {
     ),
     "TaskList": _object(
         "Newest first.", tasks={"type": "array", "items": ref("Summary")}, next_page_token=_TEXT_OR_NULL
+    ),
+    "QueueList": _object(
+        "In the order of relay.yaml.",
+        queues={"type": "array", "items": ref("Queue")},
+    ),
+    "Queue": _may_lack(
+        _object(
+            "A queue as Cloud Tasks sees it; null where it did not say, with `detail` where it could not be asked.",
+            queue=_TEXT,
+            **{"for": {"enum": ["calls", "callbacks"]}},
+            state={"enum": ["RUNNING", "PAUSED", "DISABLED", None]},
+            max_dispatches_per_second={"type": ["number", "null"]},
+            max_concurrent_dispatches=_COUNT_OR_NULL,
+            tasks_count={**_COUNT_OR_NULL, "description": "Waiting, retried or being dispatched."},
+            oldest_estimated_arrival_time={
+                **_TIME_OR_NULL,
+                "description": "When the task is, or was, due that comes next.",
+            },
+            executed_last_minute_count=_COUNT_OR_NULL,
+            concurrent_dispatches_count=_COUNT_OR_NULL,
+            detail=_TEXT,
+        ),
+        "detail",
     ),
     "BatchRequest": {
         "type": "object",

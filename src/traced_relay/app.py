@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from traced_relay.gate import Principal
     from traced_relay.journal import Journal
     from traced_relay.ledger import Ledger
+    from traced_relay.queues import Queues
     from traced_relay.relay import Relay
     from traced_relay.rows import Row
     from traced_relay.steering import Steering
@@ -52,6 +53,7 @@ class Api:
         retention: float,
         steering: Steering,
         sweeper: Sweeper,
+        queues: Queues,
         is_ready: Callable[[], bool],
         links: Callable[[], Links],
     ) -> None:
@@ -63,6 +65,7 @@ class Api:
         self._retention = retention
         self._steering = steering
         self._sweeper = sweeper
+        self._queues = queues
         self._is_ready = is_ready
         self._links = links
 
@@ -77,6 +80,7 @@ class Api:
             ("/v1/tasks/<task_id>:cancel", ["POST"], self.cancel),
             ("/v1/tasks/<task_id>:redrive", ["POST"], self.redrive),
             ("/v1/tasks/<task_id>:resend-callback", ["POST"], self.resend_callback),
+            ("/v1/queues", ["GET"], self.queues),
             ("/sweep", ["GET"], self.sweep),
             ("/dispatch", ["POST"], self.dispatch),
             ("/health", ["GET"], _alive),
@@ -144,6 +148,11 @@ class Api:
 
     def resend_callback(self, task_id: str) -> Response:
         return self._document(self._steering.resend_callback(self._row(task_id), _principal().name), 202)
+
+    def queues(self) -> Response:
+        if not _principal().is_operator:
+            raise NotAuthorized("only operators may look at the queues", status=403, reason="not_an_operator")
+        return _answer({"queues": self._queues.seen()}, 200)
 
     def sweep(self) -> Response:
         self._sweeper.sweep()

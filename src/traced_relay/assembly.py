@@ -29,6 +29,7 @@ from traced_relay.journal import Journal
 from traced_relay.ledger_place import firestore_place
 from traced_relay.policy import Policy, Receiver
 from traced_relay.pulse import Pulse
+from traced_relay.queues import Queues
 from traced_relay.readiness import Readiness
 from traced_relay.relay import Relay, Worker
 from traced_relay.rhythm import Rhythm
@@ -146,6 +147,7 @@ class Assembly:
             relay=self._make_relay(policy),
             steering=Steering(ledger=self.ledger, steps=self._steps, clock=self._clock, cut=self._cut),
             sweeper=self._sweeper,
+            queues=self._make_queues(),
             ledger=self.ledger,
             journal=self._journal,
             clock=self._clock,
@@ -153,6 +155,10 @@ class Assembly:
             is_ready=readiness.is_ready,
             links=lambda: self._links(self._origin()),
         )
+
+    def _make_queues(self) -> Queues:
+        listed = [(queue.name, queue.use) for queue in self._settings.rules.queues]
+        return Queues(listed, self._cloud_tasks.look, self._clock)
 
     def _make_policy(self) -> Policy:
         settings, rules = self._settings, self._settings.rules

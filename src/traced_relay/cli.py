@@ -10,17 +10,32 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from traced_relay import __version__, commands, flags, settings, tail, webhooks
+from traced_relay import __version__, commands, explain, flags, tail, webhooks
 from traced_relay.clock import SystemClock
 from traced_relay.durations import format_duration
 from traced_relay.errors import RelayError
-from traced_relay.localqueue.command import queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class _Queue(click.Command):
+    """Stands for `queue` in the list of commands: the embedded queue brings gRPC along, and few commands want it."""
+
+    @staticmethod
+    def load() -> click.Command:
+        from traced_relay.localqueue.command import queue
+
+        return queue
+
+
 class _Commands(click.Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.load() if isinstance(command, _Queue) else command, rest
+
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         try:
             status = super().main(*args, **{**extra, "standalone_mode": False})
@@ -53,7 +68,12 @@ def main() -> None:
     """Hand slow HTTP calls to Cloud Tasks and keep sight of them."""
 
 
-for verb in (queue, *commands.VERBS, tail.tail):
+for verb in (
+    _Queue("queue", help="Run the embedded queue, a Cloud Tasks emulator."),
+    *commands.VERBS,
+    explain.explain,
+    tail.tail,
+):
     main.add_command(verb)
 
 
@@ -83,6 +103,25 @@ def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_
         running.interrupt(told_to_end())
 
 
+@main.command(epilog="Ends with 0 when it is told to, with 1 if it cannot start, with 2 for a mistake here.")
+@click.option("--port", default=8081, type=click.IntRange(0, 65535), help="Of the pages; 0: any free one.")
+@flags.asks_as_somebody
+def console(port: int, **where: Any) -> None:
+    """
+    Show a relay's tasks in a browser on this machine.
+
+    The relay is asked with your token, which does not leave this process.
+    """
+    from traced_relay.console import console_app
+    from traced_relay.listener import Listener
+
+    client = flags.client(**where, timeout=8.0, tries=1)
+    told_to_end = _signalled()
+    with Listener(console_app(client), port=port) as listener:
+        click.echo(f"console  http://localhost:{listener.port}/  of {client.url}\n\nCtrl-C ends it.", err=True)
+        told_to_end()
+
+
 @main.command()
 def serve() -> None:
     """
@@ -93,8 +132,9 @@ def serve() -> None:
     serves this machine alone.
     """
     from traced_relay.serve import serve as run
+    from traced_relay.settings import from_environment
 
-    run(settings.from_environment())
+    run(from_environment())
 
 
 @main.command()

@@ -13,12 +13,20 @@ from urllib.parse import quote, urlsplit
 import requests
 from requests.auth import AuthBase
 
-from traced_relay import problems, strict_json, tracing
+from traced_relay import refusals, strict_json
+from traced_relay.addresses import is_local_host
+from traced_relay.carrier import task_headers
 from traced_relay.clock import SystemClock, pause
-from traced_relay.errors import InvalidCall, InvalidSettings, NotEnded, RelayError, Unavailable, UnexpectedAnswer
-from traced_relay.gate import is_local_host
-from traced_relay.identity import IdTokens
-from traced_relay.rows import ENDED
+from traced_relay.errors import (
+    InvalidCall,
+    InvalidSettings,
+    NotEnded,
+    NotFound,
+    RelayError,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from traced_relay.states import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +38,7 @@ PAUSE, PAUSE_WHEN_TOLD = 1.0, 5.0  # after a lost connection; after a 503, whose
 FIRST_LOOK, LAST_LOOK, SLOWER = 0.2, 5.0, 1.5  # seconds between looks at a task that is waited for
 
 Document = dict[str, Any]
-"""A task's status document, as the API has it."""
+"""A task's status, or what is said of a queue, as the API has it."""
 
 
 class Receipt(TypedDict):
@@ -82,7 +90,8 @@ class Client:
     Away from loopback every request carries an ID token for *audience* (default:
     the relay's origin): what *id_token* gives, or else one of the environment's
     Google credentials, or of the service account to impersonate. A relay on
-    loopback gets one only if something of that is given.
+    loopback gets one only if something of that is given. What is safe to ask
+    again is asked up to so many *tries*.
     """
 
     def __init__(
@@ -93,14 +102,18 @@ class Client:
         id_token: Callable[[], str] | None = None,
         impersonate_service_account: str | None = None,
         timeout: float = 30.0,
+        tries: int = TRIES,
         clock: Clock | None = None,
     ) -> None:
-        self._url, is_local = _checked(relay_url)
+        self.url, self.is_on_loopback = _checked(relay_url)
         self._timeout = timeout
+        self._tries = tries
         self._clock = clock or SystemClock()
         self._session = requests.Session()
-        if id_token is None and not (is_local and audience is None and impersonate_service_account is None):
-            wanted, tokens = audience or self._url, IdTokens(impersonate_service_account)
+        if id_token is None and not (self.is_on_loopback and audience is None and impersonate_service_account is None):
+            from traced_relay.identity import IdTokens
+
+            wanted, tokens = audience or self.url, IdTokens(impersonate_service_account)
             id_token = lambda: tokens.token(wanted)  # noqa: E731  (a name for what the argument else is)
         self._session.auth = _Bearer(id_token)
 
@@ -114,25 +127,52 @@ class Client:
     ) -> Sequence[Receipt | RelayError]:
         """Up to 100 calls at once, each with its `url`: a receipt each, or what is wrong with it, in order."""
         answer = self._post_call("/v1/tasks:batch", "tasks", {"tasks": [dict(call) for call in calls]}, idempotency_key)
-        return [item if "task_id" in item else problems.error_of(item) for item in answer["tasks"]]
+        return [item if "task_id" in item else refusals.error_of(item) for item in answer["tasks"]]
 
     def status(self, task_id: str) -> Document:
-        document: Document = self._ask("GET", _path(task_id), "task_id", tries=TRIES)
+        document: Document = self._ask("GET", _path(task_id), "task_id", tries=self._tries)
         return document
 
     def list(
         self, *, label: tuple[str, str] | None = None, page_size: int = 50, **filters: Unpack[Filters]
     ) -> Iterator[Document]:
         """All tasks that pass, newest first, fetched page by page as they are wanted; without attempts and response."""
-        query: dict[str, Any] = {**filters, "limit": page_size}
+        token = None
+        while True:
+            tasks, token = self.page(token, label=label, page_size=page_size, **filters)
+            yield from tasks
+            if token is None:
+                return
+
+    def page(
+        self,
+        page_token: str | None = None,
+        *,
+        label: tuple[str, str] | None = None,
+        page_size: int = 50,
+        **filters: Unpack[Filters],
+    ) -> tuple[Sequence[Document], str | None]:
+        """One page of that list, and the token of the next one; None after the last."""
+        query: dict[str, Any] = {**filters, "limit": page_size, "page_token": page_token}  # None is not sent
         if label is not None:
             query[f"label.{label[0]}"] = label[1]
-        while True:
-            page = self._ask("GET", "/v1/tasks", "tasks", params=query, tries=TRIES)
-            yield from page["tasks"]
-            if page["next_page_token"] is None:
-                return
-            query["page_token"] = page["next_page_token"]
+        answer = self._ask("GET", "/v1/tasks", "tasks", params=query, tries=self._tries)
+        return answer["tasks"], answer.get("next_page_token")
+
+    def callbacks(self, document: Document) -> Iterator[Document]:
+        """The documents of the callbacks of every round of a task: tasks of their own, whose ids follow from its id."""
+        from traced_relay.callbacks import callback_id
+
+        for number in range(1, document["round"] + 1) if document["callback"]["state"] != "none" else ():
+            try:
+                yield self.status(callback_id(document["task_id"], number))
+            except NotFound:
+                continue  # still to come, or forgotten by now
+
+    def queues(self) -> Sequence[Document]:
+        """How each queue is and what it holds; for operators."""
+        queues: Sequence[Document] = self._ask("GET", "/v1/queues", "queues", tries=self._tries)["queues"]
+        return queues
 
     def cancel(self, task_id: str) -> Document:
         """End a task that waits or runs; InvalidCall (409) if it ended otherwise."""
@@ -176,8 +216,8 @@ class Client:
 
     def _post_call(self, path: str, awaited: str, document: Document, key: str | None) -> Any:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key or token_hex(16)}
-        headers |= tracing.task_headers()
-        return self._ask("POST", path, awaited, document=document, headers=headers, tries=TRIES)
+        headers |= task_headers()
+        return self._ask("POST", path, awaited, document=document, headers=headers, tries=self._tries)
 
     def _ask(self, method: str, path: str, awaited: str, *, tries: int = 1, **parts: Any) -> Any:
         """The answer, which is an object with what is *awaited* in it; what it lacks is said by an error."""
@@ -188,7 +228,7 @@ class Client:
             except requests.RequestException as exc:
                 if tries == 0:
                     how = "did not answer in time" if isinstance(exc, requests.Timeout) else "cannot be reached"
-                    raise Unavailable(f"the relay at {self._url} {how}") from exc
+                    raise Unavailable(f"the relay at {self.url} {how}") from exc
                 self._pause(PAUSE)
                 continue
             if answer.status_code != requests.codes.unavailable or tries == 0:
@@ -199,7 +239,7 @@ class Client:
         try:
             content = None if document is None else strict_json.dumps(document)
             return self._session.request(
-                method, self._url + path, data=content, timeout=self._timeout, allow_redirects=False, **parts
+                method, self.url + path, data=content, timeout=self._timeout, allow_redirects=False, **parts
             )
         except UnicodeEncodeError as exc:
             raise InvalidCall("there is a text that is no valid Unicode, or a key that is not ASCII") from exc
@@ -246,7 +286,7 @@ def _content(answer: requests.Response, awaited: str) -> Any:
         document = None
     if answer.status_code in (200, 202) and isinstance(document, dict) and awaited in document:
         return document
-    error = problems.error_of(document)
+    error = refusals.error_of(document)
     if isinstance(error, UnexpectedAnswer):
         raise UnexpectedAnswer(f"{answer.url.partition('?')[0]} answered {answer.status_code}, not as a relay does")
     raise error

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.api_core import exceptions, retry
 from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, RetryError
 from google.auth.exceptions import GoogleAuthError
-from google.cloud import tasks_v2
+from google.cloud import tasks_v2, tasks_v2beta3
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
+from google.cloud.tasks_v2beta3.services.cloud_tasks.transports import CloudTasksGrpcTransport as BetaTransport
 from google.protobuf import empty_pb2, wrappers_pb2
 
+from traced_relay.durations import format_time
 from traced_relay.errors import EnqueueFailed, Unavailable
 
 if TYPE_CHECKING:
@@ -58,6 +60,23 @@ class DirectCall:
     audience: str | None
 
 
+@dataclass(frozen=True)
+class QueueLook:
+    """What Cloud Tasks says of a queue, in its own words; None where it says nothing."""
+
+    state: str | None = None
+    max_dispatches_per_second: float | None = None
+    max_concurrent_dispatches: int | None = None
+    tasks_count: int | None = None
+    oldest_estimated_arrival_time: str | None = None
+    executed_last_minute_count: int | None = None
+    concurrent_dispatches_count: int | None = None
+
+
+_LOOKED_AT = {"paths": ["state", "rate_limits", "stats"]}  # statistics are given to those alone who name them
+_STATES = {int(state): name for name, state in tasks_v2beta3.Queue.State.__members__.items() if state}
+
+
 class CloudTasks:
     """Makes tasks in the queues of one project and location, for one worker."""
 
@@ -74,6 +93,8 @@ class CloudTasks:
         transport = CloudTasksGrpcTransport(channel=self._channel) if self._channel else None
         with _mapped_errors():
             self._client = tasks_v2.CloudTasksClient(transport=transport)
+        opened: Any = self._client.transport
+        self._beta = tasks_v2beta3.CloudTasksClient(transport=BetaTransport(channel=opened.grpc_channel))
 
     def task_name(self, queue: str, task: str) -> str:
         return f"{self._parent}/{queue}/tasks/{task}"
@@ -144,6 +165,18 @@ class CloudTasks:
         with _mapped_errors():
             self._client.get_queue(name=f"{self._parent}/{queue}", retry=None, timeout=ONE_TRY)
 
+    def look(self, queue: str, seconds: float) -> QueueLook:
+        """How the queue is, if it says so in time. Only the beta has statistics; it is the same service."""
+        request = {"name": f"{self._parent}/{queue}", "read_mask": _LOOKED_AT}
+        with _mapped_errors():
+            seen = tasks_v2beta3.Queue.pb(self._beta.get_queue(request, retry=None, timeout=seconds))
+        look = QueueLook(
+            state=_STATES.get(seen.state),
+            max_dispatches_per_second=seen.rate_limits.max_dispatches_per_second or None,
+            max_concurrent_dispatches=seen.rate_limits.max_concurrent_dispatches or None,
+        )
+        return replace(look, **_numbers(seen.stats)) if seen.HasField("stats") else look
+
     def local_certificates(self) -> Mapping[str, str]:
         """Key id to public key (PEM) of the embedded queue that this client talks to."""
         if self._channel is None:
@@ -164,6 +197,16 @@ class CloudTasks:
         transport.close()
 
 
+def _numbers(stats: Any) -> dict[str, Any]:
+    oldest = stats.oldest_estimated_arrival_time if stats.HasField("oldest_estimated_arrival_time") else None
+    return {
+        "tasks_count": stats.tasks_count,
+        "oldest_estimated_arrival_time": oldest and format_time(oldest.ToMicroseconds() / 1e6),
+        "executed_last_minute_count": stats.executed_last_minute_count,
+        "concurrent_dispatches_count": stats.concurrent_dispatches_count,
+    }
+
+
 def _duration(seconds: float) -> dict[str, int]:
     whole, nanos = divmod(round(seconds * 1e9), 10**9)
     return {"seconds": whole, "nanos": nanos}
@@ -174,6 +217,6 @@ def _mapped_errors() -> Iterator[None]:
     try:
         yield
     except _FINAL as exc:
-        raise EnqueueFailed(f"Cloud Tasks refused the task: {exc.message}") from exc
+        raise EnqueueFailed(f"Cloud Tasks refused: {exc.message}") from exc
     except (RetryError, GoogleAPICallError, GoogleAuthError) as exc:
         raise Unavailable(f"Cloud Tasks gave no clear answer: {type(exc).__name__}") from exc

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Self, TextIO
 
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from traced_relay import logs, relay_file, settings, tracing
 from traced_relay.assembly import Assembly
-from traced_relay.clock import SystemClock
-from traced_relay.console import console_app
-from traced_relay.errors import InvalidSettings
+from traced_relay.client import Client
+from traced_relay.console import Nearby, console_app
+from traced_relay.errors import InvalidCall, InvalidSettings
 from traced_relay.listener import Listener
 from traced_relay.localqueue import LocalQueue
+from traced_relay.localqueue.errors import ApiError
 from traced_relay.provision import add_queues
 from traced_relay.samples import sample_downstream
 from traced_relay.telemetry import telemetry
@@ -63,7 +65,6 @@ class Dev:
 
     def greeting(self) -> str:
         """Where everything is, and a first call to paste."""
-        call = f'{{"url": "{self.sample_url}/flaky?failures=2"}}'
         settings = self._settings
         signed = [f"callbacks  are signed with {settings.callback_secret}"] if settings.made_callback_secret else []
         return "\n".join(
@@ -73,7 +74,7 @@ class Dev:
                 f"downstream {self.sample_url}  (/ok, /slow?seconds=2, /flaky?failures=2, /broken)",
                 *signed,
                 "",
-                f"  curl -s {self.url}/v1/tasks -H 'content-type: application/json' -d '{call}'",
+                f"  {self._sample_call()}",
                 "",
                 "Ctrl-C ends it.",
             ]
@@ -99,11 +100,36 @@ class Dev:
             beside=[self.spans],
         )
         self.assembly = Assembly(given, log=log, provider=self._telemetry.provider, has_console=True)
-        console = console_app(self.assembly.ledger, SystemClock(), self.records, self.spans)
+        console = console_app(self._console_client(), self._nearby())
         self._telemetry.start()
         self.assembly.start()
         self._relay.start(DispatcherMiddleware(self.assembly.wsgi, {"/console": console}))
         return self
+
+    def _console_client(self) -> Client:
+        """Asks as an operator: where relay.yaml lets nobody in without a token, the queue signs one."""
+        rules, token = self._settings.rules, None
+        if not self._settings.open_on_loopback and rules.callers:
+            ranked = sorted(rules.callers, key=lambda caller: caller.role != "operator")
+            token = partial(self.queue.token, ranked[0].email, rules.audience or "")
+        return Client(self._relay.url, id_token=token, timeout=8.0, tries=1)
+
+    def _nearby(self) -> Nearby:
+        settings = self._settings
+        queues = f"projects/{settings.project}/locations/{settings.location}/queues"
+
+        def tell_queue(method: str, name: str) -> None:
+            try:
+                self.queue.tell(method, f"{queues}/{name}")
+            except ApiError as exc:
+                raise InvalidCall(exc.message, status=409) from exc
+
+        return Nearby(self.records, self.spans, tell_queue, sample=self._sample_call())
+
+    def _sample_call(self) -> str:
+        """A first call to paste."""
+        call = f'{{"url": "{self.sample_url}/flaky?failures=2"}}'
+        return f"curl -s {self.url}/v1/tasks -H 'content-type: application/json' -d '{call}'"
 
     def interrupt(self, signal: str) -> None:
         """Cut all running calls, because of that signal."""

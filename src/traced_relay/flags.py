@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LOCAL_RELAY = "http://localhost:8080"
+STATUS = "Ends with 0 if it went well, with 1 if the relay said no or cannot be reached, with 2 for a mistake here."
 
 
 def seconds(_: click.Context, option: click.Parameter, duration: str) -> float:
     return read(option, parse_duration, duration)
+
+
+def optional_seconds(ctx: click.Context, option: click.Parameter, duration: str | None) -> float | None:
+    return None if duration is None else seconds(ctx, option, duration)
 
 
 def headers(_: click.Context, option: click.Parameter, lines: tuple[str, ...]) -> dict[str, str]:
@@ -52,7 +57,7 @@ def _token(_: click.Context, option: click.Parameter, file: Path | None) -> str 
     return token
 
 
-def asks_a_relay(command: Callable[..., Any]) -> Callable[..., Any]:
+def asks_as_somebody(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give the *command* the options that say which relay, and as whom; `client` makes them into one."""
     options = (
         click.option("--relay", metavar="URL", default=LOCAL_RELAY, help="The relay to ask."),
@@ -66,14 +71,19 @@ def asks_a_relay(command: Callable[..., Any]) -> Callable[..., Any]:
             callback=_token,
             help="An ID token, instead of one from the environment's Google credentials.",
         ),
-        click.option("--json", "as_json", is_flag=True, help="Print what the relay answers, a line each."),
     )
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def client(relay: str, audience: str | None, account: str | None, id_token: str | None) -> Client:
+def asks_a_relay(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same options, and a choice of how the answer is printed."""
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print what the relay answers, a line each.")
+    return asks_as_somebody(as_json(command))
+
+
+def client(relay: str, audience: str | None, account: str | None, id_token: str | None, **more: Any) -> Client:
     from traced_relay.client import Client
 
     return Client(
@@ -81,4 +91,5 @@ def client(relay: str, audience: str | None, account: str | None, id_token: str 
         audience=audience,
         id_token=None if id_token is None else lambda: id_token,
         impersonate_service_account=account,
+        **more,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _LARGER = ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
+_STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
 
 
 def readable(seconds: float) -> str:
@@ -25,3 +26,11 @@ def on_an_axis(seconds: float) -> str:
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g} {name}"
     return f"{seconds:g} s" if seconds >= 1 else f"{seconds * 1000:g} ms"
+
+
+def tick_step(span: float, at_most: int) -> float:
+    """The finest round distance between no more than so many ticks over the *span*."""
+    at_most = max(1, at_most)
+    fine = [digit * scale for scale in (0.001, 0.01, 0.1) for digit in (1, 2, 5)]
+    days = 86_400.0 * max(1, -(-span // (86_400 * at_most)))
+    return next((step for step in (*fine, *_STEPS) if span / step <= at_most), days)

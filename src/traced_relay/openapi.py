@@ -6,12 +6,12 @@ from typing import Any
 
 from traced_relay import __version__
 from traced_relay.api_schemas import Schema, ref, schemas
-from traced_relay.rows import STATES
+from traced_relay.states import STATES
 
 _PROBLEMS = {
     400: "Not JSON",
     401: "No valid ID token",
-    403: "Not a caller of this relay",
+    403: "Not a caller of this relay, or not one who may",
     404: "No such task, or not yours",
     409: "The task's state does not allow it",
     413: "Larger than 900 kB",
@@ -98,6 +98,14 @@ def _paths() -> dict[str, Any]:
             )
         },
         **_verbs(),
+        "/v1/queues": {
+            "get": _operation(
+                "queues",
+                "How each queue is; for operators, a few seconds old at most",
+                {200: ("Every queue of relay.yaml", "QueueList")},
+                problems=_REFUSED,
+            )
+        },
         **_service(),
     }
 

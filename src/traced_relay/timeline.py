@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from traced_relay import marks
+from traced_relay.bars import Bar, Segment, key_of
 from traced_relay.durations import parse_time
-from traced_relay.gaps import gaps
+from traced_relay.gaps import dropped, gaps
 from traced_relay.lengths import readable
 from traced_relay.span_tree import MESSAGE_ID, of_task
 
@@ -23,34 +25,7 @@ if TYPE_CHECKING:
     Document = Mapping[str, Any]
     Records = Sequence[Mapping[str, Any]]
 
-Kind = Literal["enqueue", "wait", "attempt", "downstream", "deferred", "callback"]
-Outcome = Literal["", "succeeded", "retry", "gave_up", "cancelled", "running"]
 _PHASES = {"token_ms": "token", "connect_ms": "connect", "tls_ms": "TLS", "first_byte_ms": "answer", "body_ms": "body"}
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A part of a bar; the parts follow one another from the bar's start."""
-
-    name: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Bar:
-    kind: Kind
-    label: str
-    start: float
-    end: float
-    outcome: Outcome = ""
-    note: str = ""
-    depth: int = 0
-    segments: tuple[Segment, ...] = ()
-    is_open: bool = False
-
-    @property
-    def seconds(self) -> float:
-        return max(0.0, self.end - self.start)
 
 
 @dataclass(frozen=True)
@@ -89,6 +64,7 @@ def build(
     """
     own = [record for record in records or () if record.get("task_id") == document["task_id"]]
     about = [record for record in records or () if record.get("callback_of") == document["task_id"]]
+    said = [record for record in records or () if marks.tells_of(record, document)]
     its_spans = of_task(spans or (), document["task_id"])
     latest = max(_moments(document, [*own, *about], its_spans)) if now is None else now
     told = [] if about else [_callback_attempts(callback, latest) for callback in callbacks]
@@ -98,7 +74,8 @@ def build(
         *_attempts(document, own, its_spans, latest),
         *_between(document, own),
         *_last_wait(document, own, latest),
-        *_deferred(own),
+        *([bar] for bar in marks.of_relay(said)),
+        *([bar] for bar in marks.of_queue(records or (), document)),
         *_callbacks(about, latest),
         *(group for groups in told for group in groups),
     ]
@@ -115,7 +92,11 @@ def build(
         start=min(bar.start for bar in bars),
         end=max(bar.end for bar in bars),
         bars=bars,
-        missing=gaps(document, None if records is None else own, None if spans is None else its_spans),
+        missing=(
+            *gaps(document, None if records is None else own, None if spans is None else its_spans),
+            *(() if records is None else marks.untold(records, said, document)),
+            *dropped(records or (), document),
+        ),
     )
 
 
@@ -132,9 +113,9 @@ def _enqueue(document: Document, spans: Sequence[FinishedSpan]) -> list[Bar]:
     created = parse_time(document["created_at"])
     first = min((span for span in spans if _is_send(span, document)), key=lambda span: span.start, default=None)
     if first is None:
-        return [Bar("enqueue", "enqueue", created, created)]
+        return [Bar("enqueue", "enqueue", created, created, key="enqueue")]
     request = next((span for span in spans if span.span_id == first.parent_id and span.kind == "SERVER"), first)
-    bars = [Bar("enqueue", "enqueue", request.start, request.end)]
+    bars = [Bar("enqueue", "enqueue", request.start, request.end, key="enqueue")]
     return bars if request is first else [*bars, Bar("enqueue", "send", first.start, first.end, depth=1)]
 
 
@@ -167,12 +148,27 @@ def _finished_at(document: Document) -> float | None:
 
 def _attempts(document: Document, records: Records, spans: Sequence[FinishedSpan], latest: float) -> list[list[Bar]]:
     finished = {record.get("attempt"): record for record in records if record.get("event") == "attempt.finished"}
+    rewritten = {record.get("attempt") for record in records if record.get("trace_rewritten")}
     groups = []
     for attempt, after in zip_longest(document["attempts"], document["attempts"][1:]):
         bar = _attempt(attempt, after, document, latest)
         record = finished.get(attempt["attempt"], {})
+        number, beats = attempt["attempt"], _beats(attempt, document, records)
+        heard = beats and attempt["reason"] == "worker_lost"
+        note = bar.note + (f", last heartbeat at {readable(beats[-1] - bar.start)}" if heard else "")
+        note += ", traceparent rewritten" if number in rewritten else ""
+        bar = replace(bar, note=note, key=f"attempt {number}", beats=beats)
         groups.append([bar, *_downstream(bar, record, attempt["span_id"], spans)])
     return groups
+
+
+def _beats(attempt: Mapping[str, Any], document: Document, records: Records) -> tuple[float, ...]:
+    """When it was known to be alive: as its records say, or the document of the one that runs."""
+    said = [r for r in records if r.get("event") == "attempt.heartbeat" and r.get("attempt") == attempt["attempt"]]
+    is_running = attempt["ended_at"] is None and attempt["attempt"] == document["attempt"]
+    last = document["heartbeat_at"] if is_running else None
+    times = (parse_time(text) for text in [*(r["time"] for r in said), *([last] if last else [])])
+    return tuple(sorted({time for time in times if time >= parse_time(attempt["started_at"])}))
 
 
 def _attempt(attempt: Mapping[str, Any], after: Mapping[str, Any] | None, document: Document, latest: float) -> Bar:
@@ -221,9 +217,10 @@ def _between(document: Document, records: Records) -> list[list[Bar]]:
 def _wait(before: Mapping[str, Any], round_after: int, start: float, end: float, records: Records) -> list[Bar]:
     """What the time after the attempt *before* was spent on: its delay, then the queue; or resting until a redrive."""
     if round_after > before["round"]:
-        redriven = [parse_time(r["time"]) for r in records if _is_redrive(r, round_after)]
-        again = max(start, min(redriven[0], end)) if redriven else end
-        rest = Bar("wait", "at rest", start, again, note=f"until round {round_after}")
+        redriven = [r for r in records if _is_redrive(r, round_after)]
+        again = max(start, min(parse_time(redriven[0]["time"]), end)) if redriven else end
+        whose = f" by {redriven[0]['actor']}" if redriven and "actor" in redriven[0] else ""
+        rest = Bar("wait", "at rest", start, again, note=f"until round {round_after}{whose}")
         return [rest, Bar("wait", "queued", again, end)] if redriven else [rest]
     planned = (before["retry_delay_ms"] or 0) / 1000
     label = {"retry_after": "Retry-After", "backoff": "backoff"}.get(before["delay_reason"], "queued")
@@ -257,14 +254,6 @@ def _still(bar: Bar, document: Document) -> Bar:
     return Bar("wait", bar.label, bar.start, bar.end, note=note, segments=bar.segments, is_open=True)
 
 
-def _deferred(records: Records) -> list[list[Bar]]:
-    return [
-        [Bar("deferred", "deferred", parse_time(r["time"]), parse_time(r["time"]), note=str(r.get("reason", "")))]
-        for r in records
-        if r.get("event") == "dispatch.deferred"
-    ]
-
-
 def _callbacks(records: Records, latest: float) -> list[list[Bar]]:
     """The attempts of callback tasks, from their records: the document tells only how it stands."""
     started = {_name(r): r for r in records if r.get("event") == "attempt.started"}
@@ -272,18 +261,25 @@ def _callbacks(records: Records, latest: float) -> list[list[Bar]]:
     groups = []
     for name, record in started.items():
         start, label = parse_time(record["time"]), f"callback {record.get('attempt')}"
+        bar = Bar("callback", label, start, start, key=key_of(record))
         end = finished.get(name)
         if end is None:
-            groups.append([Bar("callback", label, start, max(start, latest), "running", "running", is_open=True)])
+            bar = replace(bar, end=max(start, latest), outcome="running", note="running", is_open=True)
         else:
-            groups.append([Bar("callback", label, start, parse_time(end["time"]), end["verdict"], _how_it_ended(end))])
+            bar = replace(bar, end=parse_time(end["time"]), outcome=end["verdict"], note=_how_it_ended(end))
+        groups.append([bar])
     return groups
 
 
 def _callback_attempts(callback: Document, latest: float) -> list[list[Bar]]:
     """The same from the callback's own document."""
     groups = _attempts(callback, (), (), latest)
-    return [[replace(bar, kind="callback", label=bar.label.replace("attempt", "callback"))] for [bar] in groups]
+    return [[_as_callback(bar, callback["task_id"])] for [bar] in groups]
+
+
+def _as_callback(bar: Bar, task_id: str) -> Bar:
+    number = bar.label.removeprefix("attempt ")
+    return replace(bar, kind="callback", label=f"callback {number}", key=f"callback {task_id} {number}")
 
 
 def _name(record: Mapping[str, Any]) -> tuple[object, object]:

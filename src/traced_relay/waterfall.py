@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from traced_relay.lengths import on_an_axis, readable
+from traced_relay.lengths import on_an_axis, readable, tick_step
 from traced_relay.record_text import printable
 
 if TYPE_CHECKING:
-    from traced_relay.timeline import Bar, Timeline
+    from traced_relay.bars import Bar
+    from traced_relay.timeline import Timeline
 
 _TIME = 8
 _GAPS = 1 + 2 + 2
@@ -18,7 +19,6 @@ _STATES = {"succeeded": "32", "failed": "31", "cancelled": "35"}
 _PLAIN, _DIM, _BOLD, _RED, _BLUE, _CYAN = "", "2", "1", "31", "34", "36"
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _PHASES = {"token": "░", "connect": "░", "TLS": "░", "answer": "▒", "body": "▓"}
-_STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
 _CELLS_A_TICK = 9
 
 
@@ -60,7 +60,7 @@ class _Drawing:
 
     def _scale(self) -> list[str]:
         """Ticks, and over them the times they stand for."""
-        step = _step(self._span, self._axis)
+        step = tick_step(self._span, self._axis // _CELLS_A_TICK)
         names, ticks = " " * self._axis, "─" * self._axis
         for number in range(int(self._span / step) + 1):
             at = min(self._column(self._timeline.start + number * step), self._axis - 1)
@@ -70,9 +70,9 @@ class _Drawing:
         return [left + self._paint(line, _DIM) for line in (names.rstrip(), ticks)]
 
     def _line(self, bar: Bar) -> str:
-        aside = _DIM if bar.kind in ("wait", "downstream") else _PLAIN
+        aside = _DIM if bar.kind in ("wait", "downstream", "queue", "moment") else _PLAIN
         label = self._paint(f"{_cut(_label(bar), self._label):<{self._label}}", aside)
-        lasted = "" if bar.kind == "deferred" else readable(bar.seconds)
+        lasted = "" if bar.kind in ("deferred", "moment") else readable(bar.seconds)
         first = min(self._column(bar.start), self._axis - 1)
         drawn = self._drawn(bar, first)
         space = " " * (self._axis - first - len(drawn))
@@ -101,8 +101,10 @@ class _Drawing:
 def _body(bar: Bar, cells: float) -> str:
     whole = max(1, round(cells))
     match bar.kind:
-        case "deferred":
+        case "deferred" | "moment":
             return "◆"
+        case "queue":
+            return "─" * whole
         case "wait":
             return "·" * whole
         case "downstream":
@@ -122,7 +124,7 @@ def _phases(bar: Bar, cells: int) -> str:
 
 
 def _tint(bar: Bar) -> str:
-    return _DIM if bar.kind == "wait" else _OUTCOMES.get(bar.outcome, _BLUE)
+    return _DIM if bar.kind in ("wait", "queue") else _OUTCOMES.get(bar.outcome, _BLUE)
 
 
 def _label(bar: Bar) -> str:
@@ -137,14 +139,6 @@ def _note(bar: Bar) -> str:
     if bar.kind == "wait":
         return " + ".join(told).removeprefix(bar.label).lstrip()
     return ", ".join(told)
-
-
-def _step(span: float, cells: int) -> float:
-    """The finest round distance between ticks that leaves room for their names."""
-    at_most = max(1, cells // _CELLS_A_TICK)
-    fine = [digit * scale for scale in (0.001, 0.01, 0.1) for digit in (1, 2, 5)]
-    days = 86_400.0 * max(1, -(-span // (86_400 * at_most)))
-    return next((step for step in (*fine, *_STEPS) if span / step <= at_most), days)
 
 
 def _put(line: str, at: int, text: str) -> str:

@@ -14,6 +14,7 @@ from trace_service import TraceService
 from traced_relay.dev import Dev
 from traced_relay.errors import InvalidSettings, PortTaken
 from traced_relay.localqueue import messages as m
+from traced_relay.span_tree import FinishedSpan
 from traced_relay.testing import Downstream
 
 if TYPE_CHECKING:
@@ -41,6 +42,25 @@ def test_dev_relays_to_its_sample_and_tells_the_story() -> None:
         assert receipt["task_id"] in text_of(f"{dev.url}/console/")[1]
         assert text_of(f"{dev.url}/console/tasks/{'0' * 32}")[0] == 404
         assert text_of(f"{dev.url}/console/", Host="rebound.example")[0] == 403
+
+
+def test_devs_console_hands_out_records_and_spans_as_json() -> None:
+    with Dev(stream=io.StringIO()) as dev:
+        receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/ok"}).document
+        assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
+        dev.spans.wait_for(6)
+        life = get(f"{receipt['links']['logs']}/life").document
+        assert [record["event"] for record in life["records"]] == [
+            *("task.enqueued", "attempt.started", "attempt.finished", "task.finished"),
+        ]
+        assert life["records"] == sorted(dev.records.records(receipt["task_id"]), key=lambda record: record["time"])
+        spans = [FinishedSpan(**span) for span in life["spans"]]
+        assert {span.trace_id for span in spans} == {receipt["trace_id"]}
+        assert {span.name for span in spans} >= {"POST /v1/tasks", "send relay", "POST /dispatch", "process relay"}
+        told = get(f"{dev.url}/console/records?after=0").document
+        assert life["records"][0] in told["records"]
+        assert get(f"{dev.url}/console/records?after={told['next']}").document["records"] == []
+        assert get(f"{dev.url}/console/tasks/{'0' * 32}/life").document == {"records": [], "spans": []}
 
 
 @pytest.mark.whole

@@ -62,7 +62,7 @@ def test_a_token_needs_an_account_and_an_audience(channel: grpc.Channel, wanted:
     ("path", "method"),
     [
         ("/google.cloud.tasks.v2.CloudTasks/BatchCreateTasks", "BatchCreateTasks"),
-        ("/google.cloud.tasks.v2beta3.CloudTasks/GetQueue", "GetQueue"),
+        ("/google.cloud.tasks.v2beta3.CloudTasks/ListQueues", "ListQueues"),
         ("/google.longrunning.Operations/GetOperation", "GetOperation"),
     ],
 )

@@ -110,6 +110,11 @@ class LocalQueue:
             if exc.code is not grpc.StatusCode.ALREADY_EXISTS:
                 raise
 
+    def tell(self, method: str, name: str) -> None:
+        """Call the *method* of Cloud Tasks that takes nothing but this full *name*: `PauseQueue`, `RunTask`, …"""
+        request_type, _ = self.service.methods[method]
+        self.service.call(method, request_type(name=name))
+
     def route_app_engine(self, service: str, url: str) -> None:
         """From now on App Engine tasks for *service* go to *url*."""
         self._app_engine[service] = url

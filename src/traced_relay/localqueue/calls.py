@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from traced_relay.localqueue import configuration, names, paging, validation
+from traced_relay.localqueue import configuration, names, paging, statistics, validation
 from traced_relay.localqueue import messages as m
 from traced_relay.localqueue.errors import (
     no_such_queue,
@@ -33,6 +33,10 @@ def create_queue(engine: Engine, request: m.CreateQueueRequest, now: float) -> m
 
 def get_queue(engine: Engine, request: m.GetQueueRequest, now: float) -> m.Queue:  # noqa: ARG001
     return _queue(engine, request.name).message
+
+
+def get_beta_queue(engine: Engine, request: m.GetBetaQueueRequest, now: float) -> m.BetaQueue:
+    return statistics.shown(_queue(engine, request.name), request.read_mask, now)
 
 
 def list_queues(engine: Engine, request: m.ListQueuesRequest, now: float) -> m.ListQueuesResponse:  # noqa: ARG001

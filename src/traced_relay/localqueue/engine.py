@@ -158,8 +158,10 @@ class Engine:
         task.queue.in_flight -= 1
         if not task.is_gone:
             self._judge(task, dispatch, answer, now)
-        if answer.end is End.ANSWERED and answer.status in _SLOWING[task.family]:
-            task.queue.rate.slow_down(now)
+        if answer.end is End.ANSWERED:
+            task.queue.answered.add(now)
+            if answer.status in _SLOWING[task.family]:
+                task.queue.rate.slow_down(now)
         self._plan(task.queue, now)
 
     def is_idle(self, now: float) -> bool:

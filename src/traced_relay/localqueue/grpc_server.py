@@ -1,4 +1,4 @@
-"""Cloud Tasks v2 over gRPC, and beside it, for our own commands, the door to the key that signs ID tokens."""
+"""Cloud Tasks over gRPC, and beside it, for our own commands, the door to the key that signs ID tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CLOUD_TASKS = "google.cloud.tasks.v2.CloudTasks"
 IDENTITY = "traced_relay.LocalIdentity"
 GRACE = 0.2  # seconds for calls in flight
 THREADS = 16  # they wait for the disk; more would batch more changes a commit, and cost more in switching
@@ -47,7 +46,7 @@ class GrpcServer:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc")
         self._server = grpc.server(self._threads, options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers((
-            _cloud_tasks(service),
+            _CloudTasks(service),
             _identity(mint, certificates),
             _Unimplemented(),
         ))  # fmt: skip
@@ -69,11 +68,23 @@ class GrpcServer:
         self.stop()
 
 
-def _cloud_tasks(service: Service) -> grpc.GenericRpcHandler:
-    def handler(method: str) -> grpc.RpcMethodHandler:
-        return _unary(method, *service.methods[method], lambda request: service.call(method, request))
+class _CloudTasks(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """The methods by their paths: `/google.cloud.tasks.v2.CloudTasks/GetQueue`."""
 
-    return grpc.method_handlers_generic_handler(CLOUD_TASKS, {method: handler(method) for method in service.methods})
+    def __init__(self, service: Service) -> None:
+        self._handlers = {_path(method): _served(service, method) for method in service.methods}
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return self._handlers.get(call.method)
+
+
+def _path(method: str) -> str:
+    version, _, name = method.rpartition(".")
+    return f"/google.cloud.tasks.{version or 'v2'}.CloudTasks/{name}"
+
+
+def _served(service: Service, method: str) -> grpc.RpcMethodHandler:
+    return _unary(method, *service.methods[method], lambda request: service.call(method, request))
 
 
 def _identity(mint: Callable[[str, str], str], certificates: Callable[[], Mapping[str, str]]) -> grpc.GenericRpcHandler:

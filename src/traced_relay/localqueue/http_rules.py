@@ -1,9 +1,13 @@
-"""Which HTTP request means which method of Cloud Tasks v2: Google's own mapping, as a table."""
+"""
+Which HTTP request means which method of Cloud Tasks: Google's own mapping of v2, as a table.
+
+Of v2beta3 it is believed to have the same.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 LOCATION = "projects/*/locations/*"
@@ -33,7 +37,7 @@ class Rule:
     def pattern(self) -> re.Pattern[str]:
         # A colon in the last segment begins a verb such as `:run`; project ids may hold one of their own.
         opened = re.sub(r"\{[^=]*=([^}]*)\}", r"(\1)", self.path)
-        return re.compile("/v2/" + opened.replace("*/", "[^/]+/").replace("*", "[^/:]+"))
+        return re.compile(opened.replace("*/", "[^/]+/").replace("*", "[^/:]+"))
 
 
 RULES = (
@@ -67,7 +71,11 @@ RULES = (
 
 def find(verb: str, path: str) -> tuple[Rule, str] | None:
     """The rule for a request, with the resource name in its path."""
+    version, _, rest = path.removeprefix("/").partition("/")
+    if version not in ("v2", "v2beta3"):
+        return None
     for rule in RULES:
-        if rule.verb == verb and (match := rule.pattern.fullmatch(path)):
-            return rule, match[1]
+        if rule.verb == verb and (match := rule.pattern.fullmatch(rest)):
+            named = rule if version == "v2" else replace(rule, method=f"{version}.{rule.method}")
+            return named, match[1]
     return None

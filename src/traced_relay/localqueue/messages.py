@@ -1,5 +1,5 @@
 """
-The messages of Cloud Tasks v2 as raw protobuf classes, taken from Google's library.
+The messages of Cloud Tasks v2, and of v2beta3 what v2 lacks, as raw protobuf classes, taken from Google's library.
 
 Raw, because the library's own wrappers cost more than the queue's whole work on a task.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from google.cloud.tasks_v2 import types
+from google.cloud.tasks_v2beta3 import types as beta_types
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
@@ -69,6 +70,12 @@ if TYPE_CHECKING:
 
     class RunTaskRequest(_Raw): ...
 
+    class BetaQueue(_Raw): ...
+
+    class GetBetaQueueRequest(_Raw): ...
+
+    class QueueStats(_Raw): ...
+
 else:
     Queue = types.Queue.pb()
     Task = types.Task.pb()
@@ -93,6 +100,9 @@ else:
     ListTasksResponse = types.ListTasksResponse.pb()
     DeleteTaskRequest = types.DeleteTaskRequest.pb()
     RunTaskRequest = types.RunTaskRequest.pb()
+    BetaQueue = beta_types.Queue.pb()
+    GetBetaQueueRequest = beta_types.GetQueueRequest.pb()
+    QueueStats = beta_types.QueueStats.pb()
 
 # The numbers of Google's enums, so that rules can name them.
 RUNNING, PAUSED = int(types.Queue.State.RUNNING), int(types.Queue.State.PAUSED)

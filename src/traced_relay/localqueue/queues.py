@@ -9,7 +9,7 @@ from traced_relay.localqueue import messages as m
 from traced_relay.localqueue import names
 from traced_relay.localqueue.backoff import RetryPolicy
 from traced_relay.localqueue.configuration import completed
-from traced_relay.localqueue.rates import Rate
+from traced_relay.localqueue.rates import LastMinute, Rate
 
 if TYPE_CHECKING:
     from traced_relay.localqueue.tasks import TaskState
@@ -24,6 +24,7 @@ class QueueState:
         self.tasks: dict[str, TaskState] = {}
         self.waiting: Agenda[TaskState] = Agenda()
         self.in_flight = 0
+        self.answered = LastMinute()
         self.is_gone = False
         limits = message.rate_limits
         self.rate = Rate(limits.max_dispatches_per_second, limits.max_burst_size)

@@ -1,4 +1,8 @@
-"""How fast a queue may dispatch: a token bucket, and the slowing down that an overloaded worker brings about."""
+"""
+How fast a queue may dispatch: a token bucket, and the slowing down that an overloaded worker brings about.
+
+And how fast it did.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +48,33 @@ class Rate:
         spacing, burst = self._now_allowed(now)
         self._full_at = now + burst * spacing
 
+    def effective(self, now: float) -> float:
+        """Dispatches per second, as far as the queue is slowed down now."""
+        factor: float = 0.5 ** self._halved(now)
+        return self._per_second * factor
+
     def _now_allowed(self, now: float) -> tuple[float, float]:
-        factor = 0.5 ** self._halved(now)
-        return 1 / (self._per_second * factor), max(1.0, self._burst * factor)
+        return 1 / self.effective(now), max(1.0, self._burst * 0.5 ** self._halved(now))
 
     def _halved(self, now: float) -> float:
         recovered = max(0.0, now - self._halved_at) / SECONDS_PER_RECOVERY
         return max(0.0, self._halvings - recovered)
+
+
+class LastMinute:
+    """How often something happened in the last sixty seconds; kept as one count a second."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+
+    def add(self, now: float) -> None:
+        second = int(now)
+        self._counts[second] = self._counts.get(second, 0) + 1
+        if len(self._counts) > _MINUTE:
+            del self._counts[next(iter(self._counts))]
+
+    def count(self, now: float) -> int:
+        return sum(count for second, count in self._counts.items() if 0 <= int(now) - second < _MINUTE)
+
+
+_MINUTE = 60

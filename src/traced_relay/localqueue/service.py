@@ -28,7 +28,7 @@ LONGEST_NAP = 30.0
 
 class Service:
     """
-    Serves the methods of Cloud Tasks v2, by name.
+    Serves the methods of Cloud Tasks v2, by name, and one of v2beta3 by its version too.
 
     Whatever `call` answers, refusals too, speaks only of what is on disk by then, if there is a store.
     """
@@ -47,6 +47,7 @@ class Service:
         "ListTasks": (m.ListTasksRequest, m.ListTasksResponse),
         "DeleteTask": (m.DeleteTaskRequest, m.Empty),
         "RunTask": (m.RunTaskRequest, m.Task),
+        "v2beta3.GetQueue": (m.GetBetaQueueRequest, m.BetaQueue),
     }
 
     def __init__(
@@ -165,4 +166,5 @@ _CALLS: dict[str, Callable[[Engine, Any, float], m.Message]] = {
     "ListTasks": calls.list_tasks,
     "DeleteTask": calls.delete_task,
     "RunTask": calls.run_task,
+    "v2beta3.GetQueue": calls.get_beta_queue,
 }

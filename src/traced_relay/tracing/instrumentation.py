@@ -11,6 +11,7 @@ from opentelemetry import trace
 from opentelemetry.context import attach, create_key, detach, get_value, set_value
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
+from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 
 from traced_relay.tracing import names
 from traced_relay.tracing.guard import URLS, GuardedProvider, GuardedSpan
@@ -67,6 +68,13 @@ def refuse() -> None:
     span = trace.get_current_span()
     if isinstance(span, GuardedSpan):
         span.refuse()
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """What is sent inside makes no span: who only looks on should not be seen."""
+    with suppress_http_instrumentation():
+        yield
 
 
 @contextmanager

@@ -1,0 +1,49 @@
+"""The bars of a timeline: what each stands for, and which of a task's records belong to it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Kind = Literal["enqueue", "wait", "attempt", "downstream", "deferred", "callback", "queue", "moment"]
+Outcome = Literal["", "succeeded", "retry", "gave_up", "cancelled", "running"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a bar; the parts follow one another from the bar's start."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    kind: Kind
+    label: str
+    start: float
+    end: float
+    outcome: Outcome = ""
+    note: str = ""
+    depth: int = 0
+    segments: tuple[Segment, ...] = ()
+    is_open: bool = False
+    key: str = ""  # what `key_of` says of the records that belong to it; none for a wait
+    beats: tuple[float, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return max(0.0, self.end - self.start)
+
+
+def key_of(record: Mapping[str, Any]) -> str:
+    """The bar that a record belongs to, by its key; nothing for what is said of the task as a whole."""
+    event, attempt = record.get("event"), record.get("attempt")
+    if event == "dispatch.deferred":
+        return f"deferred {record.get('time')}"
+    if attempt is not None:
+        return f"attempt {attempt}" if "callback_of" not in record else f"callback {record.get('task_id')} {attempt}"
+    return "enqueue" if event == "task.enqueued" and "callback_of" not in record else ""

@@ -1,0 +1,162 @@
+"""What the pages show, put together from a relay's answers and, in its own process, from its records and spans."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from traced_relay import task_text, timeline
+from traced_relay.bars import key_of
+from traced_relay.console.again import curl
+from traced_relay.console.drawing import draw
+from traced_relay.console.listed import age, lasted, row
+from traced_relay.durations import parse_time
+from traced_relay.errors import InvalidCall, NotFound
+from traced_relay.lengths import readable
+from traced_relay.states import ENDED, STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from traced_relay.client import Client, Document
+    from traced_relay.console.nearby import Nearby
+
+PAGE_SIZE = 200
+FILTERS = ("state", "queue", "rule", "label")
+_LIVE = {"queued", "running", "waiting"}
+
+
+def page_of_rows(client: Client, query: Mapping[str, str], now: float) -> dict[str, Any]:
+    """A page of the list as the script takes it."""
+    filters: Any = {name: query[name] for name in ("state", "queue", "rule") if query.get(name)}
+    documents, following = client.page(
+        query.get("page_token") or None, label=_label(query.get("label", "")), page_size=PAGE_SIZE, **filters
+    )
+    return {"now": now, "rows": [row(document) for document in documents], "next": following}
+
+
+def _label(text: str) -> tuple[str, str] | None:
+    name, equals, value = text.partition("=")
+    if text and not (name and equals):
+        raise InvalidCall("a label to look for must be like team=billing")
+    return (name, value) if text else None
+
+
+def first_page(client: Client, query: Mapping[str, str], now: float) -> dict[str, Any]:
+    """The same for whoever has no script, or not yet."""
+    page = page_of_rows(client, query, now)
+    shown = [each | {"lasted": lasted(each, now), "age": age(each, now)} for each in page["rows"]]
+    return {"rows": shown, "more": page["next"] is not None, "states": STATES}
+
+
+def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dict[str, Any]:
+    document = client.status(task_id)
+    records = nearby.records_of(task_id) if nearby else None
+    spans = nearby.spans_of(task_id) if nearby else None
+    callbacks = [] if nearby else list(client.callbacks(document))
+    is_live = document["state"] in _LIVE or document["callback"]["state"] == "pending"
+    built = timeline.build(document, records, spans, callbacks=callbacks, now=now if is_live else None)
+    return {
+        "task": document,
+        "stands": task_text.how_it_stands(document),
+        "is_live": is_live,
+        "upcoming": _upcoming(document, now),
+        "drawing": draw(built),
+        "missing": built.missing,
+        "attempts": [_attempt(attempt) for attempt in document["attempts"]],
+        "records": None if records is None else [_record(record) for record in records],
+        "labels": dict(document["labels"].items()),
+        "policy": dict(document["retry"].items()),
+        "response": _response(document["response"]),
+        "verbs": _verbs(document, nearby),
+        "links": _links(document) if nearby is None else {},
+        "curl": None
+        if document["kind"] == "callback"
+        else curl(document, client.url, needs_token=not client.is_on_loopback),
+    }
+
+
+def _upcoming(document: Document, now: float) -> str:
+    if document["state"] == "running" and document["cancel_requested_at"]:
+        return "is being cancelled"
+    if document["state"] not in ("queued", "waiting") or document["next_attempt_at"] is None:
+        return ""
+    ahead = parse_time(document["next_attempt_at"]) - now
+    when = f"in {readable(ahead)}" if ahead > 0 else f"due since {readable(-ahead)}"
+    return f"attempt {document['attempt'] + 1} {when}"
+
+
+def _attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:
+    delay, status = attempt["retry_delay_ms"], attempt["status_code"]
+    decided = {"retry_after": "Retry-After", "backoff": "backoff"}.get(attempt["delay_reason"], "")
+    return {
+        **attempt,
+        "status": "" if status is None else int(status),
+        "queue_delay": _milliseconds(attempt["queue_delay_ms"]),
+        "latency": _milliseconds(attempt["latency_ms"]),
+        "then": "" if delay is None else f"again after {_milliseconds(delay)} {decided}".rstrip(),
+    }
+
+
+def _milliseconds(milliseconds: float | None) -> str:
+    return "" if milliseconds is None else readable(milliseconds / 1000)
+
+
+def _record(record: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "key": key_of(record),
+        "time": str(record.get("time", ""))[11:23],
+        "severity": str(record.get("severity", "")),
+        "event": str(record.get("event", "")),
+        "message": str(record.get("message", "")),
+        "json": json.dumps(record, indent=2, ensure_ascii=False),
+    }
+
+
+def _response(response: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if response is None:
+        return None
+    is_text = "body" in response
+    text = response["body"] if is_text else response["body_base64"]
+    return {
+        "status": int(response["status_code"]),
+        "headers": dict(response["headers"].items()),
+        "body": str(text),
+        "is_text": is_text,
+        "truncated": bool(response["truncated"]),
+    }
+
+
+def _verbs(document: Document, nearby: Nearby | None) -> dict[str, str]:
+    """What may be done now, and what its button says."""
+    state, verbs = document["state"], {}
+    if nearby and state in ("queued", "waiting"):
+        verbs["run"] = "Run now"
+    if state not in ENDED and not document["cancel_requested_at"]:
+        verbs["cancel"] = "Cancel"
+    if state in ("failed", "cancelled"):
+        verbs["redrive"] = "Redrive"
+    if state in ENDED and document["callback"]["state"] in ("delivered", "failed"):
+        verbs["resend-callback"] = "Resend callback"
+    return verbs
+
+
+def _links(document: Document) -> dict[str, str]:
+    """To Google's pages; what does not lead to a web page is no link."""
+    named = {"Cloud Trace": document["links"]["trace"], "Logs Explorer": document["links"]["logs"]}
+    return {name: url for name, url in named.items() if url.startswith(("https://", "http://"))}
+
+
+def queues(client: Client, now: float) -> dict[str, Any]:
+    try:
+        found: Sequence[Document] | None = [_queue(queue, now) for queue in client.queues()]
+    except NotFound:
+        found = None
+    return {"queues": found}
+
+
+def _queue(queue: Document, now: float) -> dict[str, Any]:
+    """The oldest task may be one that is not yet due: then none waits."""
+    oldest = queue["oldest_estimated_arrival_time"]
+    waits = 0.0 if oldest is None else now - parse_time(oldest)
+    return {**queue, "waits": readable(waits) if waits > 0 else ""}

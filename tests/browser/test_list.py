@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+from relay_stand_in import RelayStandIn, answer, document
+from traced_relay.client import Client
+from traced_relay.console import console_app
+from traced_relay.listener import Listener
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Page
+
+    from conftest import Watched
+
+    Open = Callable[[str], Watched]
+
+MANY = 1000
+
+
+@pytest.fixture
+def relay() -> Iterator[RelayStandIn]:
+    states = ("failed", "succeeded", "running", "waiting")
+    tasks = [document(n, state=states[n % 4], labels={"n": f"={n}="}) for n in reversed(range(MANY))]
+    with RelayStandIn(tasks) as running:
+        yield running
+
+
+@pytest.fixture
+def console(relay: RelayStandIn) -> Iterator[str]:
+    with Listener(console_app(Client(relay.url, tries=1, timeout=5.0))) as listener:
+        yield f"http://localhost:{listener.port}/"
+
+
+def loaded(page: Page, text: str) -> None:
+    expect(page.locator("#count")).to_have_text(text)
+
+
+def test_a_long_list_is_loaded_as_it_is_scrolled_and_few_rows_are_drawn(open_page: Open, console: str) -> None:
+    page = open_page(console).page
+    loaded(page, "200 loaded, more below")
+    for count in (400, 600, 800):
+        page.keyboard.press("End")
+        loaded(page, f"{count} loaded, more below")
+    page.keyboard.press("End")
+    loaded(page, "1,000 loaded")
+    page.keyboard.press("End")
+    expect(page.locator("#tasks tbody a").last).to_have_attribute("href", f"/tasks/{0:032x}")
+    assert page.locator("#tasks tbody tr").count() < 100
+    page.keyboard.press("Home")
+    expect(page.locator("#tasks tbody a").first).to_have_attribute("href", f"/tasks/{MANY - 1:032x}")
+
+
+def test_a_text_is_looked_for_in_what_is_not_loaded_yet_too(open_page: Open, console: str) -> None:
+    page = open_page(console).page
+    page.get_by_label("Text").fill("n==7=")
+    loaded(page, "1 match, of 1,000 loaded")
+    expect(page.locator("#tasks tbody a")).to_have_count(1)
+    page.keyboard.press("Escape")
+    loaded(page, "1,000 loaded")
+
+
+def test_a_state_is_asked_of_the_relay_and_stays_in_the_address(open_page: Open, console: str) -> None:
+    watched = open_page(console)
+    page = watched.page
+    page.get_by_label("State").select_option("running")
+    loaded(page, "200 loaded, more below")
+    states = page.locator("#tasks tbody .state")
+    expect(states.first).to_have_text("running")
+    assert set(states.all_text_contents()) == {"running"}
+    page.reload()
+    expect(page.get_by_label("State")).to_have_value("running")
+    loaded(page, "200 loaded, more below")
+    page.get_by_label("Label").fill("nonsense")
+    page.get_by_label("Label").press("Enter")
+    expect(page.locator("#mistake")).to_have_text("a label to look for must be like team=billing")
+    _forgive(watched, 422)
+
+
+def test_the_list_follows_along_where_it_is_looked_at(open_page: Open, console: str, relay: RelayStandIn) -> None:
+    page = open_page(console).page
+    row = page.locator(f"#tasks tr:has([href='/tasks/{MANY - 1:032x}'])")
+    expect(row.locator(".state")).to_have_text("waiting")
+    relay.tasks[f"{MANY - 1:032x}"] |= {"state": "succeeded"}
+    expect(row.locator(".state")).to_have_text("succeeded")
+    newer = [document(MANY + n) for n in reversed(range(3))]
+    relay.tasks |= {task["task_id"]: task for task in newer}
+    relay.order[:0] = [task["task_id"] for task in newer]
+    expect(page.locator("#tasks tbody a").first).to_have_attribute("href", f"/tasks/{MANY + 2:032x}")
+    loaded(page, "203 loaded, more below")
+
+    page.keyboard.press("End")
+    loaded(page, "403 loaded, more below")
+    link = page.locator("#tasks tbody a").nth(15)
+    task_id = str(link.get_attribute("href")).rpartition("/")[2]
+    relay.tasks[task_id] |= {"state": "cancelled"}
+    expect(page.locator(f"#tasks tr:has([href='/tasks/{task_id}']) .state")).to_have_text("cancelled")
+
+
+def test_more_than_a_page_may_come_between_two_looks(open_page: Open, console: str, relay: RelayStandIn) -> None:
+    page = open_page(console).page
+    loaded(page, "200 loaded, more below")
+    newer = [document(MANY + n) for n in reversed(range(450))]
+    relay.tasks |= {task["task_id"]: task for task in newer}
+    relay.order[:0] = [task["task_id"] for task in newer]
+    loaded(page, "650 loaded, more below")
+
+
+def test_what_is_gone_from_the_relay_goes_from_the_list(open_page: Open, console: str, relay: RelayStandIn) -> None:
+    page = open_page(console).page
+    loaded(page, "200 loaded, more below")
+    del relay.order[3:]
+    loaded(page, "3 loaded")
+    relay.order.clear()
+    expect(page.locator("#empty")).to_be_visible()
+    loaded(page, "0 loaded")
+
+
+def test_a_relay_that_is_away_takes_nothing_from_the_page(open_page: Open, console: str, relay: RelayStandIn) -> None:
+    watched = open_page(console)
+    page = watched.page
+    loaded(page, "200 loaded, more below")
+    relay.instead = lambda: answer({"status": 503, "detail": "try again"}, 503)
+    expect(page.locator("#pulse")).to_have_text("away")
+    expect(page.locator("#trouble")).to_contain_text("try again; what you see is of")
+    expect(page.locator("#tasks tbody a").first).to_be_visible()
+    relay.instead = None
+    expect(page.locator("#pulse")).to_have_text("live")
+    expect(page.locator("#trouble")).to_be_hidden()
+    _forgive(watched, 504)
+
+
+def test_a_page_opened_while_the_relay_was_away_comes_by_itself(
+    open_page: Open, console: str, relay: RelayStandIn
+) -> None:
+    relay.instead = lambda: answer({"status": 401, "detail": "an ID token is required"}, 401)
+    watched = open_page(console)
+    expect(watched.page.locator(".empty")).to_contain_text("an ID token is required")
+    expect(watched.page.locator(".empty")).to_contain_text("may have expired")
+    relay.instead = None
+    loaded(watched.page, "200 loaded, more below")
+    _forgive(watched, 401)
+
+
+def _forgive(watched: Watched, status: int) -> None:
+    """Chromium itself tells of every answer that is an error."""
+    watched.complaints[:] = [text for text in watched.complaints if f"status of {status}" not in text]
+
+
+@pytest.mark.parametrize("count", [1, MANY])
+def test_how_often_it_asks_has_nothing_to_do_with_how_much_runs(
+    open_page: Open, console: str, relay: RelayStandIn, count: int
+) -> None:
+    relay.order[:] = relay.order[:count]
+    for task in relay.tasks.values():
+        task["state"] = "running"
+    watched = open_page(console)
+    page = watched.page
+    loaded(page, "1 loaded" if count == 1 else "200 loaded, more below")
+    asked = questions_in(page, watched, 20_000)
+    assert 8 <= asked <= 11
+
+
+def test_nothing_is_asked_while_nobody_looks(open_page: Open, console: str) -> None:
+    watched = open_page(console)
+    loaded(watched.page, "200 loaded, more below")
+    watched.page.evaluate("() => Object.defineProperty(document, 'hidden', { configurable: true, get: () => true })")
+    assert questions_in(watched.page, watched, 20_000) <= 1
+    watched.page.evaluate("() => { delete document.hidden; document.dispatchEvent(new Event('visibilitychange')); }")
+    assert questions_in(watched.page, watched, 20_000) >= 8
+
+
+def questions_in(page: Page, watched: Watched, milliseconds: int) -> int:
+    """How many the page puts while its clock goes on for so long."""
+    page.clock.install()
+    page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+    before: Any = len(watched.asked)
+    for _ in range(milliseconds // 500):
+        page.clock.run_for(500)
+        page.evaluate("async () => { await fetch('static/icon.svg'); }")  # the answers come in real time
+    return len([url for url in watched.asked[before:] if "/rows" in url])

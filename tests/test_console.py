@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from werkzeug.wrappers import Response
+
+from lives import BEGINNING, FLAKY, records, spans
+from relay_stand_in import RelayStandIn, answer, document
+from traced_relay.client import Client
+from traced_relay.clock import ManualClock
+from traced_relay.console import Nearby, console_app
+from traced_relay.console.again import curl
+from traced_relay.console.drawing import draw
+from traced_relay.console.listed import age, lasted, row
+from traced_relay.errors import InvalidCall
+from traced_relay.logs import RecordStore
+from traced_relay.timeline import build
+from traced_relay.tracing import SpanStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flask.testing import FlaskClient
+
+NOW = 1_790_000_000.0
+OWN = {"X-Relay-Console": "1", "Origin": "http://localhost"}
+TASK = f"{7:032x}"
+
+
+@pytest.fixture
+def relay() -> Iterator[RelayStandIn]:
+    with RelayStandIn([document(number) for number in reversed(range(10))]) as running:
+        yield running
+
+
+@pytest.fixture
+def console(relay: RelayStandIn) -> FlaskClient:
+    return browser_of(relay.url)
+
+
+def browser_of(url: str, nearby: Nearby | None = None, patience: float = 10.0) -> FlaskClient:
+    client = Client(url, tries=1, timeout=5.0)
+    return console_app(client, nearby, clock=ManualClock(NOW + 60), patience=patience).test_client()
+
+
+def nearby(told: list[tuple[str, str]]) -> Nearby:
+    def tell(method: str, name: str) -> None:
+        if name.endswith("-2"):
+            raise InvalidCall("there is no such task", status=409)
+        told.append((method, name))
+
+    return Nearby(RecordStore(), SpanStore(), tell, sample="curl")
+
+
+def test_the_list_is_there_without_any_script(console: FlaskClient) -> None:
+    page = console.get("/").text
+    assert page.count('data-state="failed"') == 10
+    assert page.index(f"/tasks/{9:032x}") < page.index(f"/tasks/{0:032x}")
+    assert "10 loaded" in page
+
+
+def test_rows_come_in_pages_with_the_filters_that_were_asked_for(console: FlaskClient, relay: RelayStandIn) -> None:
+    page = console.get(f"/rows?state=failed&queue=relay&rule=reports&label=team=a=b&page_token={6:032x}").json
+    assert page is not None
+    assert ([each["id"][-1] for each in page["rows"]], page["next"]) == (list("543210"), None)
+    (asked,) = relay.asked
+    assert set(asked.partition("?")[2].split("&")) == {
+        *("state=failed", "queue=relay", "rule=reports", "label.team=a%3Db", "limit=200", f"page_token={6:032x}"),
+    }
+
+
+def test_a_filter_that_cannot_be_understood_is_said(console: FlaskClient) -> None:
+    assert console.get("/rows?label=team").json == {"trouble": "a label to look for must be like team=billing"}
+    assert "a label to look for must be like team=billing" in console.get("/?label=team").text
+
+
+def test_a_task_page_tells_its_life_its_request_and_its_response(console: FlaskClient) -> None:
+    page = console.get(f"/tasks/{TASK}").text
+    for part in ("attempt 1", "503 retry, downstream", "Retry-After", "again after 1.50 s", "max_attempts", "Cloud"):
+        assert part in page
+    assert '<a class="button" data-id="Cloud Trace" href="https://console.cloud.google.com/traces' in page
+    assert "data-post" in page
+    assert "Redrive" in page
+
+
+def test_links_that_lead_to_no_web_page_are_none(relay: RelayStandIn, console: FlaskClient) -> None:
+    relay.tasks[TASK]["links"] = {"status": "x", "trace": "javascript:alert(1)", "logs": "data:text/html,x"}
+    page = console.get(f"/tasks/{TASK}").text
+    assert "javascript:" not in page
+    assert "data:text" not in page
+
+
+@pytest.mark.parametrize("host", ["rebound.example", "127.0.0.1.example.com", "localhost.evil", ""])
+def test_a_page_whose_name_was_rebound_to_this_machine_gets_nothing(console: FlaskClient, host: str) -> None:
+    assert console.get("/", headers={"Host": host}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"X-Relay-Console": ""},
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://localhost:9999"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_only_the_consoles_own_pages_may_act(
+    console: FlaskClient, relay: RelayStandIn, changes: dict[str, str]
+) -> None:
+    assert console.post(f"/tasks/{TASK}/cancel", headers=OWN | changes).status_code == 403
+    assert relay.asked == []
+
+
+def test_its_own_page_may_act(console: FlaskClient, relay: RelayStandIn) -> None:
+    relay.instead = lambda: answer(document())
+    for verb in ("cancel", "redrive", "resend-callback"):
+        answered = console.post(f"/tasks/{TASK}/{verb}", headers=OWN | {"Sec-Fetch-Site": "same-origin"})
+        assert (answered.status_code, answered.json) == (200, {})
+    assert relay.asked == [f"/v1/tasks/{TASK}:{verb}?" for verb in ("cancel", "redrive", "resend-callback")]
+
+
+def test_what_only_an_embedded_queue_can_do_is_not_there_for_a_deployed_one(console: FlaskClient) -> None:
+    for path in (f"/tasks/{TASK}/run", "/queues/relay/purge", f"/tasks/{TASK}/nonsense"):
+        assert console.post(path, headers=OWN).status_code in (404, 405)
+    assert console.get("/records").status_code == 404
+    assert console.get(f"/tasks/{TASK}/life").status_code == 405
+
+
+def test_an_embedded_queue_is_told_what_to_do(relay: RelayStandIn) -> None:
+    told: list[tuple[str, str]] = []
+    console = browser_of(relay.url, nearby(told))
+    for path in ("/queues/relay/pause", "/queues/relay/resume", "/queues/relay/purge", f"/tasks/{TASK}/run"):
+        assert console.post(path, headers=OWN).status_code == 200
+    assert told == [
+        *[(f"{verb}Queue", "relay") for verb in ("Pause", "Resume", "Purge")],
+        ("RunTask", f"relay/tasks/{TASK}-3"),  # the second was not there any more
+    ]
+    assert console.post("/queues/relay/delete", headers=OWN).status_code == 404
+
+
+def test_no_page_loads_or_frames_anything_from_elsewhere(console: FlaskClient) -> None:
+    for path in ("/", f"/tasks/{TASK}", "/queues", "/static/page.js", "/rows", "/nowhere"):
+        with console.get(path) as answered:
+            headers = answered.headers
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert "http" not in policy
+        assert (headers["X-Content-Type-Options"], headers["Referrer-Policy"]) == ("nosniff", "no-referrer")
+        assert "Access-Control-Allow-Origin" not in headers
+
+
+@pytest.mark.parametrize(
+    ("instead", "status", "said"),
+    [
+        (answer({"status": 401, "detail": "an ID token is required"}, 401), 401, "an ID token is required"),
+        (answer({"status": 403, "detail": "this account is no caller"}, 403), 403, "this account is no caller"),
+        (answer({"status": 503, "detail": "try again"}, 503), 504, "try again"),
+        (answer({"status": 500, "detail": "oh"}, 500), 502, "answered 500, not as a relay does"),
+        (Response("<h1>It works!</h1>"), 502, "answered 200, not as a relay does"),
+        (answer({"tasks": [{"task_id": 5}], "task_id": 5, "queues": [{}]}), 502, "is not as the API has it"),
+        (answer({"tasks": 7, "task_id": "x", "queues": 7}), 502, "is not as the API has it"),
+        (Response(b"\xff\xfe" * 1000, content_type="application/json"), 502, "not as a relay does"),
+        (Response(status=302, headers={"Location": "http://127.0.0.1:1/"}), 502, "not as a relay does"),
+    ],
+)
+def test_whatever_the_relay_answers_there_is_one_clear_message(
+    relay: RelayStandIn, console: FlaskClient, instead: Response, status: int, said: str
+) -> None:
+    relay.instead = lambda: instead
+    for path in ("/", "/rows", f"/tasks/{TASK}", "/queues"):
+        answered = console.get(path)
+        assert (answered.status_code, said in answered.text.replace("&#39;", "'")) == (status, True), answered.text
+        assert "Traceback" not in answered.text
+
+
+def test_a_relay_without_queues_to_tell_of_is_said(relay: RelayStandIn, console: FlaskClient) -> None:
+    relay.instead = lambda: answer({"status": 404, "detail": "no such path"}, 404)
+    page = console.get("/queues")
+    assert (page.status_code, "Not known" in page.text) == (200, True)
+
+
+def test_a_relay_that_is_gone_is_said(relay: RelayStandIn, console: FlaskClient) -> None:
+    relay.stop()
+    answered = console.get("/rows")
+    assert (answered.status_code, answered.json) == (504, {"trouble": f"the relay at {relay.url} cannot be reached"})
+
+
+def test_a_relay_that_never_finishes_its_answer_holds_no_page(relay: RelayStandIn) -> None:
+    release = Event()
+
+    def trickle() -> Response:
+        def parts() -> Iterator[bytes]:
+            yield b" "
+            release.wait(20)
+            yield b"{}"
+
+        return Response(parts(), content_type="application/json")
+
+    relay.instead = trickle
+    answered = browser_of(relay.url, patience=0.2).get("/rows")
+    release.set()
+    assert (answered.status_code, answered.json) == (504, {"trouble": "the relay did not answer within 0.2 s"})
+
+
+def test_queues_show_what_is_known_of_them(relay: RelayStandIn, console: FlaskClient) -> None:
+    unknown = dict.fromkeys(("tasks_count", "oldest_estimated_arrival_time", "executed_last_minute_count"))
+    relay.queues = [
+        {"queue": "relay", "for": "calls", "state": "PAUSED", "max_dispatches_per_second": 100} | unknown,
+        {"queue": "late", "for": "calls", "state": "RUNNING", "tasks_count": 3}
+        | {"oldest_estimated_arrival_time": "2026-09-21T14:12:50Z"},
+    ]
+    page = console.get("/queues").text
+    assert 'data-state="paused"' in page
+    assert "1m 30s" in page
+
+
+def test_rows_say_how_long_things_take() -> None:
+    ended = row(document())
+    assert (lasted(ended, NOW + 60), age(ended, NOW + 60)) == ("1.00 s", "1m 00s")
+    running = row(document(state="running", total_ms=None))
+    assert lasted(running, NOW + 5.9) == "5 s …"
+    ahead = row(document(state="queued", total_ms=None, attempt=0, schedule_time="2026-09-21T15:33:20Z"))
+    assert lasted(ahead, NOW).startswith("in ")
+
+
+def test_a_drawing_has_every_bar_within_its_axis() -> None:
+    drawing = draw(build(FLAKY, records(FLAKY), spans(FLAKY)))
+    assert [lane.bar.label for lane in drawing.lanes][:4] == ["enqueue", "send", "queued", "attempt 1"]
+    for lane in drawing.lanes:
+        for part in (lane, *lane.parts):
+            x, width = float(part.x.rstrip("%")), float(part.width.rstrip("%"))
+            assert 0 <= x <= x + width <= 100.01
+    assert [text for _, text in drawing.ticks] == ["0", "500 ms", "1 s", "1.5 s", "2 s", "2.5 s", "3 s"]
+
+
+def test_a_running_attempt_shows_its_last_sign_of_life() -> None:
+    life = FLAKY | {"state": "running", "finished_at": None, "heartbeat_at": "2026-09-21T14:13:23.200000Z"}
+    running = life["attempts"][2] | {"ended_at": None, "verdict": None}
+    life = life | {"attempts": [*life["attempts"][:2], running]}
+    (bar,) = (bar for bar in build(life, None, now=BEGINNING + 4).bars if bar.label == "attempt 3")
+    assert [round(beat - BEGINNING, 3) for beat in bar.beats] == [3.2]
+
+
+@pytest.mark.parametrize("url", ["https://x.example/?q='; touch pwned; '", "https://x.example/$(touch pwned)`touch b`"])
+def test_the_curl_is_one_command_whatever_was_written_into_the_call(url: str) -> None:
+    told: dict[str, Any] = document(url=url, labels={"'a\"": "\\ $HOME \u202e !"})
+    command = curl(told, "http://127.0.0.1:8080", needs_token=True)
+    words = subprocess.run(
+        ["sh", "-c", f"curl() {{ printf '%s\\0' \"$@\"; }}; ID_TOKEN=t; {command}"],
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.split("\0")
+    assert words[:5] == ["-sS", "http://127.0.0.1:8080/v1/tasks", "-H", "content-type: application/json", "-H"]
+    assert words[5] == "authorization: Bearer t"
+    sent = json.loads(words[7])
+    assert (sent["url"], sent["labels"]) == (url, told["labels"])
+    assert shlex.split(command)[0] == "curl"
