@@ -107,7 +107,7 @@ class GoogleStandIn:
         return given | {f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api.upper()}": f"{address}/{api}/" for api in APIS}
 
     def as_proxy(self) -> dict[str, str]:
-        """What sends gcloud here for Cloud Run, too: it puts the region before that host, which so cannot be this one."""
+        """What sends gcloud here for Cloud Run, too: before the host it puts the region, so that is another."""
         return {
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_RUN": "http://run.googleapis.com/run/",
             "CLOUDSDK_PROXY_TYPE": "http",

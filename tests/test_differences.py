@@ -74,3 +74,12 @@ def test_a_file_is_stale_where_what_is_there_differs_in_what_it_says(tmp_path: P
 def test_what_is_written_is_what_is_compared() -> None:
     there = [document_of(path) | {"name": path.stem} for path in sorted((ROOT / "monitoring/metrics").iterdir())]
     assert list(stale_files(ROOT / "monitoring" / "metrics", there)) == []
+
+
+def test_an_alert_that_tells_another_address_is_stale_and_one_whose_file_names_none_is_not(tmp_path: Path) -> None:
+    there = [{"name": "alertPolicies/7", "displayName": "A", "notificationChannels": ["channels/1"]}]
+    for channels, stale in (("", []), ("channels/1", []), ("channels/2", ["7"]), ("channels/1, channels/2", ["7"])):
+        (tmp_path / "a.yaml").write_text(
+            "displayName: A\n" + (f"notificationChannels: [{channels}]\n" if channels else "")
+        )
+        assert [line.rpartition("/")[2] for line in stale_files(tmp_path, there)] == stale
