@@ -7,6 +7,7 @@ copy decides who the parent is.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,9 @@ _W3C = TraceContextTextMapPropagator()
 _REWRITTEN = create_key("relay-trace-rewritten")
 _PLATFORM_SPAN = create_key("relay-platform-span")
 _OWN_COPY = create_key("relay-own-copy")
+_LONGEST_STATE = 512  # what W3C asks everybody to pass on; a task carries it twice, and a server takes 8 kB a header
+
+logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)  # it quotes the headers that it cannot read
 
 
 class RelayOrigin(TextMapPropagator):
@@ -90,6 +94,11 @@ def task_headers(context: Context | None = None) -> dict[str, str]:
     """The headers a task carries: the context in the standard's form, and the relay's own copy."""
     standard: dict[str, str] = {}
     _W3C.inject(standard, context)
+    state = standard.pop("tracestate", "")
+    if len(state) > _LONGEST_STATE:
+        state = state[: _LONGEST_STATE + 1].rpartition(",")[0]
+    if state:
+        standard["tracestate"] = state
     return standard | {_PREFIX + name: value for name, value in standard.items()}
 
 
