@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from urllib.parse import quote, urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from traced_relay import problems, strict_json, tracing
@@ -99,6 +100,8 @@ class Client:
         self._timeout = timeout
         self._clock = clock or SystemClock()
         self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Traced())
         if id_token is None and not (is_local and audience is None and impersonate_service_account is None):
             wanted, tokens = audience or self._url, IdTokens(impersonate_service_account)
             id_token = lambda: tokens.token(wanted)  # noqa: E731  (a name for what the argument else is)
@@ -176,7 +179,6 @@ class Client:
 
     def _post_call(self, path: str, awaited: str, document: Document, key: str | None) -> Any:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key or token_hex(16)}
-        headers |= tracing.task_headers()
         return self._ask("POST", path, awaited, document=document, headers=headers, tries=TRIES)
 
     def _ask(self, method: str, path: str, awaited: str, *, tries: int = 1, **parts: Any) -> Any:
@@ -206,6 +208,14 @@ class Client:
 
     def _pause(self, seconds: float) -> None:
         pause(self._clock, self._clock.monotonic() + seconds)
+
+
+class _Traced(HTTPAdapter):
+    """Writes the context last, and twice: inside the span that a caller's instrumentation makes of the request."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        request.headers.update(tracing.task_headers())
+        return super().send(request, *args, **kwargs)
 
 
 class _Bearer(AuthBase):
