@@ -164,11 +164,10 @@ def check(cloud: bool, project: str | None, as_json: bool) -> None:
     seen = ""
     if cloud and project and not found:
         from traced_relay.cloud_check import connected, findings
+        from traced_relay.settings import own_environment
 
-        found, seen = (
-            findings(connected(project), project, Path(), settings.own_environment()),
-            f", nor in project {project}",
-        )
+        found = findings(connected(project), project, Path(), own_environment())
+        seen = f", nor in project {project}"
     count = 0
     for line, is_problem in shown(found, as_json=as_json):
         click.echo(line)

@@ -7,6 +7,7 @@ copy decides who the parent is.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _REWRITTEN = create_key("relay-trace-rewritten")
 _PLATFORM_SPAN = create_key("relay-platform-span")
 _OWN_COPY = create_key("relay-own-copy")
+
+logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)  # it quotes the headers that it cannot read
 
 
 class RelayOrigin(TextMapPropagator):
