@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import dispatch, embedded_queue, enqueue, many_calls, peers, report, telemetry
+from bench import console, dispatch, embedded_queue, enqueue, many_calls, peers, report, telemetry
 from bench.figures import FULL, QUICK
 from bench.progress import Progress
 
@@ -27,6 +27,7 @@ BENCHES: dict[str, Callable[[Scale, Progress, Path], list[Table]]] = {
     "dispatch": dispatch.run,
     "many": many_calls.run,
     "telemetry": telemetry.run,
+    "console": console.run,
     "peers": peers.run,
 }
 LONGEST, LONGEST_QUICK = 900, 180  # seconds; something hangs if even this is not enough
