@@ -93,9 +93,7 @@ def test_dev_with_data_goes_on_where_it_was_ended(tmp_path: Path) -> None:
 def test_devs_console_looks_on_as_an_operator_where_a_file_lists_who_may(tmp_path: Path) -> None:
     with Downstream() as downstream:
         file = tmp_path / "relay.yaml"
-        file.write_text(
-            RULES + f'downstreams: [{{name: local, url: "{downstream.url}/", auth: none, allow_private: true}}]'
-        )
+        file.write_text(RULES.replace("URL", downstream.url))
     with Dev(config=file, stream=io.StringIO()) as dev:
         token = dev.queue.token("caller@example.com", "https://relay.example.com")
         call = {"url": downstream.url, "delay": "1h"}
