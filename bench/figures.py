@@ -31,6 +31,7 @@ class Scale:
     held: tuple[int, ...]  # calls that one relay holds at once
     idle: float  # seconds for which it holds them
     listed: tuple[int, ...]  # tasks in a console's list
+    spans: int  # through one outbox, for its memory
 
 
 FULL = Scale(
@@ -44,6 +45,7 @@ FULL = Scale(
     held=(1000, 2000),
     idle=30.0,
     listed=(200, 10_000),
+    spans=100_000,
 )
 QUICK = Scale(
     rounds=2,
@@ -56,6 +58,7 @@ QUICK = Scale(
     held=(100, 200),
     idle=2.0,
     listed=(200, 1000),
+    spans=5_000,
 )
 
 

@@ -1,7 +1,10 @@
-"""What telemetry costs a dispatch, and that a backend which is away does not add to it."""
+"""What telemetry costs a dispatch, and that a backend which is away adds nothing to it, to memory or to the end."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -12,17 +15,18 @@ from bench.processes import ROOT, free_port, module
 from bench.relays import HELD, Queue, RelayServer
 from bench.sink import Sink
 from bench.tasks_load import Tasks
-from bench.trace_sink import HANGS, REFUSES, TAKES, TraceSink
+from bench.trace_sink import DENIES, HANGS, REFUSES, TAKES, TraceSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from bench.figures import Cell
     from bench.progress import Progress
 
 CLIENTS = 8
 OFF, RECORDS, TRACING, BOTH = "off", "records", "tracing", "tracing and records"
-HEALTHY, DEAD, HUNG, REFUSING = "healthy", "dead", "hung", "refusing"
+HEALTHY, DEAD, HUNG, REFUSING, DENYING = "healthy", "dead", "hung", "UNAVAILABLE", "PERMISSION_DENIED"
 _SILENT = module("bench.silent_relay")
 
 
@@ -30,7 +34,7 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
     with ExitStack() as running:
         sink = running.enter_context(Sink(directory))
         queue = running.enter_context(Queue(directory))
-        traces = {how: running.enter_context(TraceSink(directory, how)) for how in (TAKES, REFUSES, HANGS)}
+        traces = {how: running.enter_context(TraceSink(directory, how)) for how in (TAKES, REFUSES, DENIES, HANGS)}
         for server in (sink, queue, *traces.values()):
             server.wait()
         held = Tasks(queue.address, [HELD], sink)
@@ -64,6 +68,7 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
             DEAD: relay(f"127.0.0.1:{free_port()}"),
             HUNG: relay(traces[HANGS].address),
             REFUSING: relay(traces[REFUSES].address),
+            DENYING: relay(traces[DENIES].address),
         }
         for server in {**costs, **backends}.values():
             server.wait_ready()
@@ -83,7 +88,29 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
             samples = alternate(variants, rounds=scale.few_rounds, seconds=scale.seconds, progress=progress)
             return compared(title, variants, samples, (floor,), (note,))
 
-        return [
+        tables = [
             table("telemetry: what it costs a dispatch", costs, OFF, "Spans go to a Cloud Trace API of this machine."),
             table("telemetry: a backend that is away", backends, HEALTHY, "Tracing and records in all of them."),
         ]
+        return [*tables, _ends(backends, {name: _endpoint(name, traces) for name in backends}, scale, progress)]
+
+
+def _endpoint(name: str, traces: Mapping[str, TraceSink]) -> str:
+    how = {HEALTHY: TAKES, HUNG: HANGS, REFUSING: REFUSES, DENYING: DENIES}.get(name)
+    return traces[how].address if how else f"127.0.0.1:{free_port()}"
+
+
+def _ends(relays: Mapping[str, RelayServer], endpoints: Mapping[str, str], scale: Scale, progress: Progress) -> Table:
+    """How long each relay takes to end, and what so many spans leave behind where nothing else happens."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, server in relays.items():
+        progress.say(f"the end, {name}")
+        began = time.perf_counter()
+        server.end()
+        seconds = time.perf_counter() - began
+        flood = [*module("bench.span_flood"), endpoints[name], str(scale.spans)]
+        ran = subprocess.run(flood, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+        rows.append((name, seconds, *json.loads(ran.stdout)))
+    headings = ("", "SIGTERM to exit s", "MB before", "MB after")
+    notes = (f"Memory of a process that makes nothing but {scale.spans:,} spans, as fast as it can.",)
+    return Table("telemetry: the end, and memory", headings, rows, notes)

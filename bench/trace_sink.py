@@ -1,4 +1,4 @@
-"""Cloud Trace's API with nothing behind it: takes every batch, refuses every batch, or never answers one."""
+"""Cloud Trace's API with nothing behind it: takes every batch, turns every batch away, or never answers one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from bench.processes import Server, free_port, module
 if TYPE_CHECKING:
     from pathlib import Path
 
-TAKES, REFUSES, HANGS = "takes", "refuses", "hangs"
+TAKES, REFUSES, DENIES, HANGS = "takes", "refuses", "denies", "hangs"
+_STATUS = {REFUSES: grpc.StatusCode.UNAVAILABLE, DENIES: grpc.StatusCode.PERMISSION_DENIED}
 
 
 class TraceSink(Server):
@@ -28,8 +29,8 @@ class TraceSink(Server):
 
 def _serve(port: int, behaviour: str) -> None:
     def take(_: bytes, context: grpc.ServicerContext) -> bytes:
-        if behaviour == REFUSES:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "refused")
+        if status := _STATUS.get(behaviour):
+            context.abort(status, "not this one")
         if behaviour == HANGS:
             Event().wait(60)
         return b""

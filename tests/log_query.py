@@ -1,5 +1,5 @@
 """
-The logging query language, as much of it as the files in monitoring/ speak.
+The logging query language, as much of it as the commands and the files in monitoring/ speak.
 
 Whatever it does not know it refuses: a filter that is not understood matches nothing and passes no test.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 Check = Callable[[Mapping[str, Any]], bool]
@@ -17,6 +18,7 @@ ENTRY = {
     *("severity", "jsonPayload.", "textPayload", "labels.", "resource.type", "resource.labels."),
     *("operation.id", "operation.producer", "trace", "spanId", "httpRequest.status"),
 }
+READING = ENTRY | {"logName", "timestamp"}  # what a question may ask beside that; a metric or an alert may not
 SERIES = {"metric.type", "metric.labels.", "resource.type", "resource.labels."}  # what Monitoring's filters speak of
 SEVERITIES = ("DEFAULT", "DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL", "ALERT", "EMERGENCY")
 
@@ -106,13 +108,13 @@ class _Reader:
         if path not in self._roots and not any(root.endswith(".") and path.startswith(root) for root in self._roots):
             raise NotUnderstood(f"{path} is no field that an entry has")
         kind, operator = self._take()
-        if kind != "operator" or operator not in ("=", "!=", *_ORDERED):
+        if kind != "operator" or operator not in ("=", "!=", ":", *_ORDERED):
             raise NotUnderstood(f"{path} {operator}: this operator is not known")
         self._fields.append(path)
         wanted = self._values()
         compare = _comparer(path, operator)
-        if len(wanted) > 1 and operator != "=":
-            raise NotUnderstood(f"{path}: a list goes with = alone")
+        if len(wanted) > 1 and operator not in ("=", ":"):
+            raise NotUnderstood(f"{path}: a list goes with = and : alone")
         return lambda entry: any(compare(field_of(entry, path), value) for value in wanted)
 
     def _values(self) -> list[str]:
@@ -172,6 +174,10 @@ def _comparer(path: str, operator: str) -> Callable[[Any, str], bool]:
             return _holds(operator, found, wanted_rank)
         if found is None or isinstance(found, (Mapping, list)):
             return False
+        if path == "timestamp":
+            return _holds(operator, datetime.fromisoformat(found), datetime.fromisoformat(wanted))
+        if operator == ":":
+            return wanted.lower() in str(found).lower()
         if isinstance(found, bool):
             return _holds(operator, str(found).lower(), wanted.lower())
         if isinstance(found, (int, float)):

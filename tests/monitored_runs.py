@@ -8,15 +8,22 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import grpc
+from opentelemetry.context import Context
 from werkzeug.wrappers import Response
 
 from asking import ask, get, post
 from example_rows import call, row
+from house import ROOT
 from stage import AT_ONCE, FROM_CRON, QUEUES, Hanging, Run, Stage
+from surroundings import surroundings
+from trace_service import TraceService
+from traced_relay import tracing
 from traced_relay.callbacks import callback_id
 from traced_relay.calls import RetryPolicy
 from traced_relay.rows import Attempt
 from traced_relay.settings import SPARE_THREADS
+from traced_relay.telemetry import telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -294,4 +301,11 @@ def _ledger_is_gone(stage: Stage) -> None:
 
 @_run()
 def _spans_dropped(stage: Stage) -> None:
-    stage.relay.log.say("telemetry.dropped", message="12 spans were dropped", fields={"dropped_spans": 12})
+    log = stage.relay.log
+    with TraceService(refuses=grpc.StatusCode.UNAVAILABLE) as service:
+        with surroundings(RELAY_TRACE_ENDPOINT=service.endpoint, OTEL_TRACES_SAMPLER_ARG=None, OTEL_SDK_DISABLED=None):
+            sending = telemetry(ROOT / "otel.yaml", log, project="p", is_local=True, clock=stage.clock)
+        tracer = tracing.tracer_of(sending.provider)
+        for _ in range(12):
+            tracer.start_span("send relay", Context()).end()
+        sending.close()

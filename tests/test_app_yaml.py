@@ -151,6 +151,7 @@ def test_the_instances_can_run_all_that_the_queues_let_go() -> None:
     assert running <= APP["basic_scaling"]["max_instances"] * deployed.max_running
 
 
+@pytest.mark.whole
 def test_only_what_runs_is_uploaded() -> None:
     package = {places(path) for path in project_files() if path.is_relative_to(ROOT / "src" / "traced_relay")}
     assert len(package) > 50

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +15,8 @@ import pytest
 
 from house import ROOT
 from traced_relay import errors
-from traced_relay.listener import Listener
-from traced_relay.samples import sample_downstream
-from traced_relay.testing import RunningRelay
+from traced_relay.cli import main
+from traced_relay.dev import Dev
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,11 +34,8 @@ def block(language: str) -> str:
 @pytest.fixture
 def addresses() -> Iterator[dict[str, str]]:
     """What its addresses are in this run."""
-    sample = Listener(sample_downstream())
-    sample.start()
-    with RunningRelay() as relay:
-        yield {"http://localhost:8080": relay.url, "http://127.0.0.1:43539": sample.url}
-    sample.stop()
+    with Dev(stream=io.StringIO()) as dev:
+        yield {"http://localhost:8080": dev.url, "http://127.0.0.1:43539": dev.sample_url}
 
 
 def run(command: list[str], text: str, addresses: dict[str, str]) -> str:
@@ -62,8 +60,18 @@ def test_its_commands_run(addresses: dict[str, str]) -> None:
     script = re.sub(r"traced-relay (\w+)", rf"python -m traced_relay \1 --relay {relay}", block("sh"))
     lines = run(["bash", "-euo", "pipefail", "-c"], script, addresses).splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["task_id", "trace_id", "state"]
-    assert '"state": "succeeded"' in lines[3]
-    assert len(lines) == 4
+    assert lines[4].startswith("state  succeeded, 2 attempts in ")
+    assert any(line.startswith("attempt 2 ") for line in lines)
+    assert any(re.match(r"records: \d+, spans: \d+, both kept by ", line) for line in lines)
+    assert '"state": "succeeded"' in lines[-1]
+
+
+def test_the_commands_in_its_sentences_can_be_understood() -> None:
+    commands = [shlex.split(line) for line in re.findall(r"`traced-relay ((?:tail|explain)[^`]*)`", TEXT)]
+    assert len(commands) == 2
+    for name, *arguments in commands:
+        verb = main.commands[name]
+        assert verb.make_context(name, arguments).params
 
 
 def test_its_errors_are_there() -> None:

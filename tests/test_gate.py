@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import EnvironHeaders, Headers
 
 from traced_relay import relay_file
+from traced_relay.addresses import is_local_host
 from traced_relay.clock import ManualClock, SystemClock
 from traced_relay.dispatch import Dispatch
 from traced_relay.errors import NotAuthorized, Unavailable
-from traced_relay.gate import ANYBODY, GOOGLE_ISSUERS, Certificates, Gate, Keys, Principal, is_local_host
+from traced_relay.gate import ANYBODY, GOOGLE_ISSUERS, Certificates, Gate, Keys, Principal
 from traced_relay.localqueue.tokens import Signer
 
 if TYPE_CHECKING:

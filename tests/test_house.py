@@ -20,21 +20,23 @@ if TYPE_CHECKING:
 # From the ground up: a layer imports those before it. Every module has its place; a new one gets it here.
 LAYERS = {
     "values": """
-        . clock errors durations strict_json json_values reasons trace_ref span_tree calls rows agenda ledger_place
+        . clock errors durations strict_json json_values reasons trace_ref span_tree states calls rows agenda
+        ledger_place
     """,
     "rules": """
-        bars header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems records
-        record_text task_text gaps lengths listing timeline waterfall api_schemas openapi addresses arriving
-        stored_rows webhooks
+        header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems
+        records refusals record_text task_text queue_log log_entries log_filters bars marks gaps lengths listing
+        timeline waterfall api_schemas openapi addresses arriving stored_rows webhooks
     """,
     "edges": """
-        answers cloud_tasks egress firestore_ledger firestore_queries firestore_requests firestore_workers gate identity
-        journal sqlite_ledger listener logs reception rhythm sender signing tracing watch
+        answers carrier cloud_logging cloud_tasks dev_console egress firestore_ledger firestore_queries
+        firestore_requests firestore_workers gate identity journal sqlite_ledger listener logs reception rhythm
+        sender signing tracing watch
     """,
-    "flows": "client enqueue pulse queues readiness relay running steering steps sweeper telemetry",
+    "flows": "client enqueue evidence following pulse queues readiness relay running steering steps sweeper telemetry",
     "shells": """
-        __main__ agreement app app_yaml assembly check cli commands console demo deployment dev dev_rules doors flags
-        provision relay_file samples serve settings tail testing localqueue
+        __main__ agreement app app_yaml assembly check cli commands console demo deployment dev dev_rules doors
+        explain flags provision relay_file samples serve settings tail testing localqueue
     """,
 }
 ROOMS = {
@@ -52,6 +54,8 @@ THAT_MEET = {
     ("firestore_ledger", "firestore_requests"),  # the store, as it may be asked
     *(("firestore_ledger", "firestore_queries"), ("firestore_workers", "firestore_queries")),  # and what for
     ("firestore_ledger", "firestore_workers"),  # a part of it
+    ("tracing", "carrier"),  # what of it clients need
+    ("tracing.propagation", "carrier"),
     ("sender", "egress"),  # its way out
     ("egress", "answers"),  # what comes back on it
     ("relay", "running"),  # the calls that it has out
@@ -70,7 +74,7 @@ WORLD = {
 }
 # What is known in few places, so that it could be changed there.
 KNOWN_TO = {
-    "click": {"cli", "commands", "flags", "tail"},
+    "click": {"cli", "commands", "explain", "flags", "tail"},
     "flask": {"app", "assembly", "console", "console.nearby", "console.protection", "samples"},
     "google.cloud.firestore": {f"firestore_{part}" for part in ("ledger", "queries", "requests", "workers")},
     "grpc": {"cloud_tasks", "firestore_requests", "tracing.cloud_trace"},

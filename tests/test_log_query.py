@@ -7,7 +7,7 @@ import pytest
 
 from example_records import EXAMPLES, TRACE
 from log_entry import lift, seconds_of
-from log_query import SERIES, NotUnderstood, field_of, read
+from log_query import READING, SERIES, NotUnderstood, field_of, read
 from traced_relay.records import Identity, record
 
 ENTRY: dict[str, Any] = {
@@ -33,6 +33,8 @@ ENTRY: dict[str, Any] = {
         'jsonPayload.event = "x" OR jsonPayload.event = "attempt.finished"',
         'jsonPayload.event=("x" OR "attempt.finished")',
         'jsonPayload.event!="x"',
+        'jsonPayload.event:"Finished"',
+        'jsonPayload.event:("x" OR "attempt.")',
         'NOT jsonPayload.event="x"',
         'jsonPayload.event="attempt.finished" resource.type="gae_app"',
         'jsonPayload.event="attempt.finished" -- what is said of it\nAND resource.type="gae_app"',
@@ -56,6 +58,8 @@ def test_what_holds_of_an_entry_matches_it(text: str) -> None:
     "text",
     [
         'jsonPayload.event="attempt"',
+        'jsonPayload.event:"started"',
+        'jsonPayload.reason:"x"',
         'jsonPayload.event="x" AND resource.type="gae_app"',
         'resource.type="gae_app" OR severity=WARNING jsonPayload.event="x"',
         "severity>WARNING",
@@ -88,7 +92,6 @@ def test_or_binds_closer_than_and() -> None:
         '"attempt.finished"',
         'jsonPayload.event="a" and jsonPayload.event="b"',
         "jsonPayload.event=attempt.finished",
-        'jsonPayload.event:"attempt"',
         'jsonPayload.event=~"attempt"',
         'jsonPayload.event=("a" AND "b")',
         'jsonPayload.event=("a" "b")',
@@ -115,6 +118,13 @@ def test_what_is_not_known_is_refused(text: str) -> None:
 def test_a_severity_that_is_none_is_refused() -> None:
     with pytest.raises(NotUnderstood, match="no severity"):
         read('severity>="BAD"').matches(ENTRY)
+
+
+def test_a_question_may_be_about_times_and_logs() -> None:
+    entry = ENTRY | {"timestamp": "2026-11-21T18:00:00.5Z", "logName": "projects/p/logs/stdout"}
+    asked = 'timestamp>="2026-11-21T18:00:00Z" AND timestamp<"2026-11-21T19:00:01+01:00"'
+    assert read(f'{asked} AND logName="projects/p/logs/stdout"', READING).matches(entry)
+    assert not read('timestamp>"2026-11-21T18:00:00.6Z"', READING).matches(entry)
 
 
 def test_time_series_have_fields_of_their_own() -> None:

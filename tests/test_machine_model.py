@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -10,7 +12,10 @@ from example_rows import NOW, TASK_ID, call, policy, row
 from traced_relay.calls import Callback
 from traced_relay.machine import AGAIN, Dispatched, Holder, Step, arrive, cancel, end, lose, redrive, remove
 from traced_relay.retry import Ending
-from traced_relay.rows import ENDED, Attempt, Row
+from traced_relay.states import ENDED
+
+if TYPE_CHECKING:
+    from traced_relay.rows import Attempt, Row
 
 ENDINGS = st.sampled_from(
     [

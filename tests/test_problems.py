@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from traced_relay import errors, problems
+from traced_relay import errors, problems, refusals
 from traced_relay.errors import FieldError, RelayError
 
 FIELDS = (FieldError("retry.max_attempts", "must be at least 1, got 0"),)
@@ -93,16 +93,16 @@ def test_a_problem_is_ascii_whatever_it_speaks_of() -> None:
 )
 def test_an_error_can_be_read_from_its_problem(error: RelayError) -> None:
     status, detail = problems.status_of(error), problems.detail_of(error)
-    again = problems.error_of(problems.document_of(status, detail, problems.fields_of(error)))
+    again = refusals.error_of(problems.document_of(status, detail, problems.fields_of(error)))
     assert (type(again), vars(again), str(again)) == (type(error), vars(error), str(error))
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"status": "404", "detail": "x"}, {"status": 500, "detail": "x"}])
 def test_what_is_no_problem_of_ours_is_unexpected(document: object) -> None:
-    assert type(problems.error_of(document)) is errors.UnexpectedAnswer
+    assert type(refusals.error_of(document)) is errors.UnexpectedAnswer
 
 
 @pytest.mark.parametrize("given", [None, "x", [1], [{"field": "x"}], {"field": "x"}])
 def test_fields_that_cannot_be_read_are_left_out(given: object) -> None:
-    error = problems.error_of({"status": 422, "detail": "x", "errors": given})
+    error = refusals.error_of({"status": 422, "detail": "x", "errors": given})
     assert problems.fields_of(error) == ()

@@ -5,7 +5,8 @@ from pydantic import ValidationError
 
 from example_rows import NOW, TASK_ID, call, row
 from traced_relay.calls import Callback
-from traced_relay.rows import ENDED, STATES, Attempt, Row
+from traced_relay.rows import Attempt, Row
+from traced_relay.states import ENDED, STATES
 
 
 def attempt(number: int, reason: str | None = None, version: str = "v1") -> Attempt:

@@ -83,6 +83,20 @@ def test_of_others_calls_the_ledger_knows(running: RunningCalls, ledger: SqliteL
     assert running.holder_of(attempted().model_copy(update={"worker": "w2"})) is Holder.ALIVE
 
 
+def test_of_a_call_that_it_cut_itself_while_stopping_the_ledger_knows_how_it_was(
+    running: RunningCalls, ledger: SqliteLedger
+) -> None:
+    ledger.keep_alive("w1", 15)
+    with running.hold(attempted(1), DELIVERY), running.hold(attempted(2), DELIVERY) as sent:
+        sent.start_sending()
+        unsent = running.stop("SIGTERM")
+        assert unsent == [attempted(1).attempt_name]
+        assert running.holder_of(attempted(1)) is Holder.ALIVE
+        ledger.stop("w1", unsent)
+    assert running.holder_of(attempted(1)) is Holder.STOPPED_UNSENT
+    assert running.holder_of(attempted(2)) is Holder.STOPPED
+
+
 def test_a_cancelled_call_is_cut_and_no_other(running: RunningCalls) -> None:
     other = attempted().model_copy(update={"task_id": "f" * 32})
     with running.hold(attempted(), DELIVERY) as guard, running.hold(other, DELIVERY) as left:

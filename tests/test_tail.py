@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from traced_relay.cli import main
+from traced_relay.clock import SystemClock
+from traced_relay.durations import format_time
 
 RECORDS = [
     {"event": "task.enqueued", "severity": "INFO", "message": "one", "task_id": "aa11", "queue": "relay"},
@@ -39,6 +41,18 @@ def shown(*options: str, given: str | bytes = LINES) -> list[str]:
 )
 def test_the_records_that_were_asked_for_are_shown(options: str, messages: list[str]) -> None:
     assert [line.split()[-1] for line in shown(*options.split())] == messages
+
+
+def test_records_from_long_ago_are_left_out_where_that_is_asked_for() -> None:
+    now = SystemClock().now()
+    given = "".join(json.dumps(RECORDS[0] | {"time": format_time(now - ago)}) + "\n" for ago in (100, 10, -1))
+    assert len(shown("--since", "1m", given=given)) == 2
+    assert len(shown(given=given)) == 3
+
+
+def test_two_places_at_once_are_not_followed() -> None:
+    ran = CliRunner().invoke(main, ["tail", "-", "--project", "p"])
+    assert (ran.exit_code, "RECORDS, --relay and --project" in ran.stderr) == (2, True)
 
 
 def test_as_json_they_are_what_came() -> None:

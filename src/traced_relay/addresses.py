@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -69,3 +70,8 @@ def _reach_v6(address: IPv6Address) -> Reach:
     if address not in _GLOBAL_V6 or any(address in network for network in _NEVER_V6):
         return Reach.NEVER
     return Reach.PUBLIC
+
+
+def is_local_host(host: str) -> bool:
+    """Whether a Host header names this machine; a page whose name was rebound to loopback sends another."""
+    return re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", host, re.IGNORECASE) is not None

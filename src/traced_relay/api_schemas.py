@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from traced_relay.calls import EnqueueRequest, Method, RetryPolicy
 from traced_relay.reasons import Blame
-from traced_relay.rows import STATES
+from traced_relay.states import STATES
 
 Schema = dict[str, Any]
 

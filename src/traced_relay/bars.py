@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Kind = Literal["enqueue", "wait", "attempt", "downstream", "deferred", "callback"]
+Kind = Literal["enqueue", "wait", "attempt", "downstream", "deferred", "callback", "queue", "moment"]
 Outcome = Literal["", "succeeded", "retry", "gave_up", "cancelled", "running"]
 
 

@@ -10,17 +10,32 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from traced_relay import __version__, commands, flags, settings, tail, webhooks
+from traced_relay import __version__, commands, explain, flags, tail, webhooks
 from traced_relay.clock import SystemClock
 from traced_relay.durations import format_duration
 from traced_relay.errors import RelayError
-from traced_relay.localqueue.command import queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class _Queue(click.Command):
+    """Stands for `queue` in the list of commands: the embedded queue brings gRPC along, and few commands want it."""
+
+    @staticmethod
+    def load() -> click.Command:
+        from traced_relay.localqueue.command import queue
+
+        return queue
+
+
 class _Commands(click.Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.load() if isinstance(command, _Queue) else command, rest
+
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         try:
             status = super().main(*args, **{**extra, "standalone_mode": False})
@@ -53,7 +68,12 @@ def main() -> None:
     """Hand slow HTTP calls to Cloud Tasks and keep sight of them."""
 
 
-for verb in (queue, *commands.VERBS, tail.tail):
+for verb in (
+    _Queue("queue", help="Run the embedded queue, a Cloud Tasks emulator."),
+    *commands.VERBS,
+    explain.explain,
+    tail.tail,
+):
     main.add_command(verb)
 
 
@@ -112,8 +132,9 @@ def serve() -> None:
     serves this machine alone.
     """
     from traced_relay.serve import serve as run
+    from traced_relay.settings import from_environment
 
-    run(settings.from_environment())
+    run(from_environment())
 
 
 @main.command()

@@ -13,8 +13,9 @@ from urllib.parse import quote, urlsplit
 import requests
 from requests.auth import AuthBase
 
-from traced_relay import problems, strict_json, tracing
-from traced_relay.callbacks import callback_id
+from traced_relay import refusals, strict_json
+from traced_relay.addresses import is_local_host
+from traced_relay.carrier import task_headers
 from traced_relay.clock import SystemClock, pause
 from traced_relay.errors import (
     InvalidCall,
@@ -25,9 +26,7 @@ from traced_relay.errors import (
     Unavailable,
     UnexpectedAnswer,
 )
-from traced_relay.gate import is_local_host
-from traced_relay.identity import IdTokens
-from traced_relay.rows import ENDED
+from traced_relay.states import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,6 +111,8 @@ class Client:
         self._clock = clock or SystemClock()
         self._session = requests.Session()
         if id_token is None and not (self.is_on_loopback and audience is None and impersonate_service_account is None):
+            from traced_relay.identity import IdTokens
+
             wanted, tokens = audience or self.url, IdTokens(impersonate_service_account)
             id_token = lambda: tokens.token(wanted)  # noqa: E731  (a name for what the argument else is)
         self._session.auth = _Bearer(id_token)
@@ -126,7 +127,7 @@ class Client:
     ) -> Sequence[Receipt | RelayError]:
         """Up to 100 calls at once, each with its `url`: a receipt each, or what is wrong with it, in order."""
         answer = self._post_call("/v1/tasks:batch", "tasks", {"tasks": [dict(call) for call in calls]}, idempotency_key)
-        return [item if "task_id" in item else problems.error_of(item) for item in answer["tasks"]]
+        return [item if "task_id" in item else refusals.error_of(item) for item in answer["tasks"]]
 
     def status(self, task_id: str) -> Document:
         document: Document = self._ask("GET", _path(task_id), "task_id", tries=self._tries)
@@ -160,6 +161,8 @@ class Client:
 
     def callbacks(self, document: Document) -> Iterator[Document]:
         """The documents of the callbacks of every round of a task: tasks of their own, whose ids follow from its id."""
+        from traced_relay.callbacks import callback_id
+
         for number in range(1, document["round"] + 1) if document["callback"]["state"] != "none" else ():
             try:
                 yield self.status(callback_id(document["task_id"], number))
@@ -213,7 +216,7 @@ class Client:
 
     def _post_call(self, path: str, awaited: str, document: Document, key: str | None) -> Any:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key or token_hex(16)}
-        headers |= tracing.task_headers()
+        headers |= task_headers()
         return self._ask("POST", path, awaited, document=document, headers=headers, tries=self._tries)
 
     def _ask(self, method: str, path: str, awaited: str, *, tries: int = 1, **parts: Any) -> Any:
@@ -283,7 +286,7 @@ def _content(answer: requests.Response, awaited: str) -> Any:
         document = None
     if answer.status_code in (200, 202) and isinstance(document, dict) and awaited in document:
         return document
-    error = problems.error_of(document)
+    error = refusals.error_of(document)
     if isinstance(error, UnexpectedAnswer):
         raise UnexpectedAnswer(f"{answer.url.partition('?')[0]} answered {answer.status_code}, not as a relay does")
     raise error

@@ -1,27 +1,26 @@
-"""The commands that ask a relay: its verbs, one task's life, and following a call to its end."""
+"""The commands that ask a relay: its verbs, and following a call to its end."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import sys
-from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from traced_relay import flags, strict_json, task_text, timeline, waterfall
+from traced_relay import flags, strict_json, task_text
 from traced_relay.clock import SystemClock, pause
 from traced_relay.errors import RelayError
-from traced_relay.record_text import printable, record_of
+from traced_relay.record_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from traced_relay.client import Client, Document
 
-_STATUS = "Ends with 0 if it went well, with 1 if the relay said no or cannot be reached, with 2 for a mistake here."
+_USUAL_COLUMNS = 80
 
 
 def _say(document: Any, text: Iterable[str], *, as_json: bool) -> None:
@@ -96,7 +95,7 @@ def _follow(client: Client, task_id: str) -> Document:
     for document in client.follow(task_id):
         text, step = task_text.progress(document, clock.now()), (document["state"], document["attempt"])
         if moves:
-            click.echo(f"\r\x1b[2K{text}", nl=False, err=True)
+            click.echo(f"\r\x1b[2K{text[: _columns() - 1]}", nl=False, err=True)
         elif step != shown:
             click.echo(text, err=True)
         shown = step
@@ -105,7 +104,15 @@ def _follow(client: Client, task_id: str) -> Document:
     return document
 
 
-@click.command(epilog=_STATUS)
+def _columns() -> int:
+    """As wide as the terminal is now: of a line that is wider only the last part could be drawn over."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL_COLUMNS
+    except OSError:
+        return _USUAL_COLUMNS
+
+
+@click.command(epilog=flags.STATUS)
 @click.argument("task_id", metavar="ID")
 @flags.asks_a_relay
 def status(task_id: str, as_json: bool, **where: Any) -> None:
@@ -114,7 +121,7 @@ def status(task_id: str, as_json: bool, **where: Any) -> None:
     _say(document, task_text.lines(document), as_json=as_json)
 
 
-@click.command("list", epilog=_STATUS)
+@click.command("list", epilog=flags.STATUS)
 @click.option("--state", help="queued, running, waiting, succeeded, failed or cancelled.")
 @click.option("--queue")
 @click.option("--rule", help="The downstream of relay.yaml.")
@@ -147,7 +154,7 @@ def list_(
 def _many(name: str, summary: str, ask: Callable[[Client, str], Document]) -> click.Command:
     """A verb for one task or many; one that is refused is said and counted, and the others go on."""
 
-    @click.command(name, help=summary, epilog=_STATUS)
+    @click.command(name, help=summary, epilog=flags.STATUS)
     @click.argument("ids", metavar="ID...", nargs=-1, required=True)
     @click.option(
         "--rate", metavar="N", type=click.FloatRange(0, min_open=True), default=10.0, help="A second, at most."
@@ -187,31 +194,6 @@ def _paced(ids: Iterable[str], rate: float) -> Iterator[str]:
         yield task_id
 
 
-@click.command(epilog=_STATUS)
-@click.argument("task_id", metavar="ID")
-@click.option("--records", type=click.File(errors="replace"), help="The relay's records, JSON a line; `-`: from stdin.")
-@flags.asks_a_relay
-def explain(task_id: str, records: Iterable[str] | None, as_json: bool, **where: Any) -> None:
-    """
-    Draw the whole life of one task on one time axis.
-
-    Enqueue, waits, attempts with whom to blame, callback, and what is missing.
-    With the relay's records also what each attempt's time was spent on.
-    """
-    client = flags.client(**where)
-    document = client.status(task_id)
-    is_going_on = document["finished_at"] is None or document["callback"]["state"] == "pending"
-    built = timeline.build(
-        document,
-        None if records is None else [entry for line in records if (entry := record_of(line))],
-        callbacks=list(client.callbacks(document)),
-        now=SystemClock().now() if is_going_on else None,
-    )
-    width = min(max(shutil.get_terminal_size((100, 24)).columns, 80), 140)
-    text = waterfall.render(built, width=width, colour=sys.stdout.isatty())
-    _say(asdict(built), text.splitlines(), as_json=as_json)
-
-
 VERBS: tuple[click.Command, ...] = (
     enqueue,
     status,
@@ -223,5 +205,4 @@ VERBS: tuple[click.Command, ...] = (
         "Tell again how tasks have ended. `-` reads ids from stdin.",
         lambda c, i: c.resend_callback(i),
     ),
-    explain,
 )

@@ -20,7 +20,7 @@ from traced_relay.firestore_queries import IN_LISTS, document, label, moment
 from traced_relay.firestore_requests import Database
 from traced_relay.firestore_workers import Workers
 from traced_relay.ledger import KEYS_KEPT, WORKERS_KEPT, Tally
-from traced_relay.rows import ENDED
+from traced_relay.states import ENDED
 from traced_relay.stored_rows import columns_of, row_of
 
 if TYPE_CHECKING:

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LOCAL_RELAY = "http://localhost:8080"
+STATUS = "Ends with 0 if it went well, with 1 if the relay said no or cannot be reached, with 2 for a mistake here."
 
 
 def seconds(_: click.Context, option: click.Parameter, duration: str) -> float:
     return read(option, parse_duration, duration)
+
+
+def optional_seconds(ctx: click.Context, option: click.Parameter, duration: str | None) -> float | None:
+    return None if duration is None else seconds(ctx, option, duration)
 
 
 def headers(_: click.Context, option: click.Parameter, lines: tuple[str, ...]) -> dict[str, str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from traced_relay.durations import parse_time
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from traced_relay.span_tree import FinishedSpan
 
 _ENDED = {"succeeded", "failed", "cancelled"}
+_SAID_WITHIN = 120.0  # seconds: what was dropped is said once a minute
 _ENQUEUE = "POST /v1/tasks"  # its parent is the caller's, whose spans are not ours to have
 
 
@@ -81,3 +84,16 @@ def _is_unsampled(records: Sequence[Mapping[str, Any]]) -> bool:
 def _is_adopted(document: Mapping[str, Any]) -> bool:
     """A task that was made by hand: nobody here enqueued it."""
     return bool(document["attempts"]) and document["attempts"][0]["task_name"].partition("-")[0] != document["task_id"]
+
+
+def dropped(records: Iterable[Mapping[str, Any]], document: Mapping[str, Any]) -> Iterator[str]:
+    """Spans that some relay dropped while the task lived: its own may be among them."""
+    ends = [attempt["ended_at"] for attempt in document["attempts"] if attempt["ended_at"]]
+    over = max(map(parse_time, [*ends, document["finished_at"] or document["created_at"]])) + _SAID_WITHIN
+    for record in records:
+        if record.get("event") != "telemetry.dropped":
+            continue
+        at = parse_time(record["time"])
+        if parse_time(document["created_at"]) <= at and (at <= over or document["finished_at"] is None):
+            count, instance = record.get("dropped_spans"), record.get("instance")
+            yield f"{count} spans, perhaps its own: dropped by {instance} until {record['time'][11:19]}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from google.auth import jwt
 
+from traced_relay.addresses import is_local_host
 from traced_relay.dispatch import APP_ENGINE, HTTP_TARGET, Dispatch
 from traced_relay.errors import NotAuthorized, Unavailable
 
@@ -185,8 +186,3 @@ class Gate:
         if self._issuers is not None and claims.get("iss") not in self._issuers:
             raise NotAuthorized("the ID token is not Google's", status=401, reason="bad_issuer")
         return claims
-
-
-def is_local_host(host: str) -> bool:
-    """Whether a Host header names this machine; a page whose name was rebound to loopback sends another."""
-    return re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", host, re.IGNORECASE) is not None

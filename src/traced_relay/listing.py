@@ -10,7 +10,7 @@ from traced_relay import border, documents
 from traced_relay.durations import parse_duration, parse_time
 from traced_relay.errors import FieldError
 from traced_relay.ledger import Selection
-from traced_relay.rows import STATES
+from traced_relay.states import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

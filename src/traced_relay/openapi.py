@@ -6,7 +6,7 @@ from typing import Any
 
 from traced_relay import __version__
 from traced_relay.api_schemas import Schema, ref, schemas
-from traced_relay.rows import STATES
+from traced_relay.states import STATES
 
 _PROBLEMS = {
     400: "Not JSON",

@@ -17,7 +17,6 @@ from traced_relay.errors import (
     NotFound,
     RelayError,
     Unavailable,
-    UnexpectedAnswer,
 )
 
 if TYPE_CHECKING:
@@ -39,29 +38,6 @@ def document_of(status: int, detail: str, errors: Sequence[FieldError] = ()) -> 
     if errors:
         document["errors"] = [{"field": error.field, "message": error.message} for error in errors]
     return document
-
-
-def error_of(document: object) -> RelayError:
-    """The error that a problem was made of, for whoever got it; UnexpectedAnswer for what is no problem of ours."""
-    match document:
-        case {"status": 400 | 409 | 413 | 415 | 422 as status, "detail": str(detail), **rest}:
-            return InvalidCall(detail, status=status, errors=_fields(rest.get("errors")))
-        case {"status": 401 | 403 as status, "detail": str(detail)}:
-            return NotAuthorized(detail, status=status, reason="refused")
-        case {"status": 404, "detail": str(detail)}:
-            return NotFound(detail)
-        case {"status": 503, "detail": str(detail)}:
-            return Unavailable(detail)
-        case {"status": int(status), "detail": str(detail)}:
-            return UnexpectedAnswer(f"the relay answered {status}: {detail[:200]}")
-    return UnexpectedAnswer("what answered is no relay")
-
-
-def _fields(errors: object) -> tuple[FieldError, ...]:
-    match errors:
-        case [{"field": str(field), "message": str(message)}, *others]:
-            return (FieldError(field, message), *_fields(others))
-    return ()
 
 
 def status_of(error: RelayError) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,17 +21,6 @@ def one_line(entry: Mapping[str, Any], *, colour: bool) -> str:
         printable(str(entry.get("message", ""))),
     )
     return "  ".join(columns) + _below(entry)
-
-
-def record_of(line: str) -> dict[str, Any]:
-    """The record that *line* is, or an empty one if it is none."""
-    try:
-        match json.loads(line):
-            case {"message": _, "severity": _} as entry:
-                return dict(entry)
-    except (ValueError, RecursionError):
-        pass
-    return {}
 
 
 def printable(text: str) -> str:

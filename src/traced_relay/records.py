@@ -38,6 +38,7 @@ _SEVERITIES = {
     "relay.swept": "INFO",
     "telemetry.dropped": "WARNING",
 }
+EVENTS = tuple(_SEVERITIES)
 _SEVERITIES_BY_FIELD = {
     "attempt.finished": ("verdict", {"retry": "WARNING", "gave_up": "ERROR"}),
     "task.finished": ("state", {"failed": "ERROR"}),

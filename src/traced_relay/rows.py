@@ -7,10 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from traced_relay.calls import Call
+from traced_relay.states import ENDED, State
 
-State = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
-STATES: tuple[State, ...] = ("queued", "running", "waiting", "succeeded", "failed", "cancelled")
-ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 ATTEMPTS_KEPT = 100
 
 

@@ -79,10 +79,16 @@ class RunningCalls:
         return True
 
     def holder_of(self, row: Row) -> Holder:
-        """What became of whoever runs *row*: of calls of its own this process knows best."""
-        if row.worker != self._worker:
+        """
+        What became of whoever runs *row*: of calls of its own this process knows best.
+
+        Of those that it has cut itself the ledger was told, with whether anything had been sent.
+        """
+        if row.worker == self._worker and row.attempt_name in self._calls:
+            return Holder.ALIVE
+        if row.worker != self._worker or self._is_stopping:
             return self._ledger.holder_of(row)
-        return Holder.ALIVE if row.attempt_name in self._calls else Holder.LOST
+        return Holder.LOST
 
     @contextmanager
     def hold(self, row: Row, delivery: Delivery) -> Iterator[Guard]:

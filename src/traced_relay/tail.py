@@ -2,57 +2,132 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from traced_relay.record_text import one_line, record_of
+from traced_relay import flags
+from traced_relay.clock import SystemClock
+from traced_relay.durations import parse_time
+from traced_relay.log_entries import record_of
+from traced_relay.record_text import one_line, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _SEVERITIES = ("DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL")
 
 
 @click.command()
-@click.argument("records", type=click.File(errors="replace"), default="-")
+@click.argument("records", type=click.File(errors="replace"), required=False)
+@click.option("--relay", metavar="URL", help=f"Follow the `dev` that runs there; default: {flags.LOCAL_RELAY}.")
+@click.option("--project", metavar="PROJECT", help="Follow Cloud Logging, with the environment's Google credentials.")
+@click.option("--since", metavar="DURATION", callback=flags.optional_seconds, help="Begin so long ago, such as 10m.")
 @click.option("--event", "events", metavar="NAME", multiple=True, help="Such as `task.finished`, `task.*`; repeatable.")
 @click.option("--severity", type=click.Choice(_SEVERITIES, case_sensitive=False), help="This one and worse.")
 @click.option("--queue", metavar="NAME", help="Of this queue alone.")
 @click.option("--task", metavar="ID", help="Of this task alone; the first digits are enough.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records as they came.")
-def tail(records: Iterable[str], as_json: bool, **wanted: Any) -> None:
+@click.pass_obj
+def tail(
+    channel: Any,
+    /,
+    records: IO[str] | None,
+    relay: str | None,
+    project: str | None,
+    since: float | None,
+    as_json: bool,
+    **wanted: Any,
+) -> None:
     """
     Show records as they come, filtered, coloured on a terminal.
 
-    RECORDS is a file of them, by default stdin: JSON, one a line, as the relay
-    prints them; none are fetched from Cloud Logging. What is no record is left out as soon as anything is asked for.
+    RECORDS is a file of them, `-` is stdin: JSON, one a line, as the relay prints them. Without one, those of the
+    `dev` that runs here, or with --project those of a deployed relay, from the last minute on, or as far back
+    as --since says. What is no record is left out as soon as anything is asked for.
 
     \b
-      traced-relay dev --log-format json | traced-relay tail --event 'task.*'
+      traced-relay tail --event 'task.*'
+      traced-relay tail --project my-project --severity WARNING --since 1h
       traced-relay tail --severity WARNING records.jsonl
 
-    Ends with 0 when they end, with 2 if an option cannot be understood.
+    Ends with 0 when a file ends, with 130 at Ctrl-C, with 2 if an option cannot be understood.
     """
-    colour, sees_all = sys.stdout.isatty(), not any(wanted.values())
-    for line in records:
-        entry = record_of(line)
-        if not (sees_all or _passes(entry, **wanted)):
-            continue
-        text = line.rstrip("\n") if as_json else one_line(entry or {"message": line.rstrip("\n")}, colour=colour)
-        click.echo(text, color=colour)
+    if [records, relay, project].count(None) < 2:
+        raise click.UsageError("one of RECORDS, --relay and --project is enough")
+    earliest = None if since is None else SystemClock().now() - since
+    if project is not None:
+        found = _of_project(project, earliest, channel, **wanted)
+    elif records is not None or (relay is None and not sys.stdin.isatty()):
+        _show_lines(records or click.open_file("-", errors="replace"), earliest, as_json=as_json, **wanted)
+        return
+    else:
+        found = _of_dev(relay or flags.LOCAL_RELAY)
+    for record in found:
+        if _passes(record, earliest, **wanted):
+            _show(record, json.dumps(record) if as_json else None)
+
+
+def _of_dev(relay: str) -> Iterator[dict[str, Any]]:
+    from traced_relay import following
+    from traced_relay.dev_console import DevConsole
+
+    return following.follow_dev(DevConsole(relay), SystemClock(), _complain)
+
+
+def _of_project(project: str, earliest: float | None, channel: Any, **wanted: Any) -> Iterator[dict[str, Any]]:
+    from traced_relay import following, log_filters
+    from traced_relay.cloud_logging import CloudLogging
+
+    clock = SystemClock()
+    since = clock.now() - following.LATE if earliest is None else earliest
+    log = CloudLogging(project, channel=channel)
+    return following.follow_cloud(
+        log, lambda start: log_filters.of_service(start=start, **wanted), since, clock, _complain
+    )
+
+
+def _show_lines(lines: Iterable[str], earliest: float | None, *, as_json: bool, **wanted: Any) -> None:
+    sees_all = earliest is None and not any(wanted.values())
+    for line in lines:
+        record, text = record_of(line), line.rstrip("\n")
+        if sees_all or _passes(record, earliest, **wanted):
+            _show(record or {"message": text}, text if as_json else None)
+
+
+def _show(record: dict[str, Any], as_it_came: str | None) -> None:
+    colour = sys.stdout.isatty()
+    click.echo(one_line(record, colour=colour) if as_it_came is None else as_it_came, color=colour)
+
+
+def _complain(trouble: str) -> None:
+    click.echo(f"traced-relay: {printable(trouble)}", err=True)
 
 
 def _passes(
-    entry: dict[str, Any], events: tuple[str, ...], severity: str | None, queue: str | None, task: str | None
+    entry: dict[str, Any],
+    earliest: float | None,
+    events: tuple[str, ...],
+    severity: str | None,
+    queue: str | None,
+    task: str | None,
 ) -> bool:
     named = not events or any(fnmatchcase(str(entry.get("event", "")), event) for event in events)
     is_bad_enough = severity is None or _rank(entry.get("severity")) >= _rank(severity)
     in_queue = queue is None or entry.get("queue") == queue
     its_task = task is None or any(str(entry.get(name, "")).startswith(task) for name in ("task_id", "callback_of"))
-    return bool(entry) and named and is_bad_enough and in_queue and its_task
+    is_late_enough = earliest is None or _said_at(entry) >= earliest
+    return bool(entry) and named and is_bad_enough and in_queue and its_task and is_late_enough
+
+
+def _said_at(entry: dict[str, Any]) -> float:
+    try:
+        return parse_time(entry.get("time"))
+    except ValueError:
+        return float("inf")
 
 
 def _rank(severity: object) -> int:

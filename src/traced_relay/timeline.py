@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
+from traced_relay import marks
 from traced_relay.bars import Bar, Segment, key_of
 from traced_relay.durations import parse_time
-from traced_relay.gaps import gaps
+from traced_relay.gaps import dropped, gaps
 from traced_relay.lengths import readable
 from traced_relay.span_tree import MESSAGE_ID, of_task
 
@@ -63,6 +64,7 @@ def build(
     """
     own = [record for record in records or () if record.get("task_id") == document["task_id"]]
     about = [record for record in records or () if record.get("callback_of") == document["task_id"]]
+    said = [record for record in records or () if marks.tells_of(record, document)]
     its_spans = of_task(spans or (), document["task_id"])
     latest = max(_moments(document, [*own, *about], its_spans)) if now is None else now
     told = [] if about else [_callback_attempts(callback, latest) for callback in callbacks]
@@ -72,7 +74,8 @@ def build(
         *_attempts(document, own, its_spans, latest),
         *_between(document, own),
         *_last_wait(document, own, latest),
-        *_deferred(own),
+        *([bar] for bar in marks.of_relay(said)),
+        *([bar] for bar in marks.of_queue(records or (), document)),
         *_callbacks(about, latest),
         *(group for groups in told for group in groups),
     ]
@@ -89,7 +92,11 @@ def build(
         start=min(bar.start for bar in bars),
         end=max(bar.end for bar in bars),
         bars=bars,
-        missing=gaps(document, None if records is None else own, None if spans is None else its_spans),
+        missing=(
+            *gaps(document, None if records is None else own, None if spans is None else its_spans),
+            *(() if records is None else marks.untold(records, said, document)),
+            *dropped(records or (), document),
+        ),
     )
 
 
@@ -141,11 +148,16 @@ def _finished_at(document: Document) -> float | None:
 
 def _attempts(document: Document, records: Records, spans: Sequence[FinishedSpan], latest: float) -> list[list[Bar]]:
     finished = {record.get("attempt"): record for record in records if record.get("event") == "attempt.finished"}
+    rewritten = {record.get("attempt") for record in records if record.get("trace_rewritten")}
     groups = []
     for attempt, after in zip_longest(document["attempts"], document["attempts"][1:]):
         bar = _attempt(attempt, after, document, latest)
         record = finished.get(attempt["attempt"], {})
-        bar = replace(bar, key=f"attempt {attempt['attempt']}", beats=_beats(attempt, document, records))
+        number, beats = attempt["attempt"], _beats(attempt, document, records)
+        heard = beats and attempt["reason"] == "worker_lost"
+        note = bar.note + (f", last heartbeat at {readable(beats[-1] - bar.start)}" if heard else "")
+        note += ", traceparent rewritten" if number in rewritten else ""
+        bar = replace(bar, note=note, key=f"attempt {number}", beats=beats)
         groups.append([bar, *_downstream(bar, record, attempt["span_id"], spans)])
     return groups
 
@@ -205,9 +217,10 @@ def _between(document: Document, records: Records) -> list[list[Bar]]:
 def _wait(before: Mapping[str, Any], round_after: int, start: float, end: float, records: Records) -> list[Bar]:
     """What the time after the attempt *before* was spent on: its delay, then the queue; or resting until a redrive."""
     if round_after > before["round"]:
-        redriven = [parse_time(r["time"]) for r in records if _is_redrive(r, round_after)]
-        again = max(start, min(redriven[0], end)) if redriven else end
-        rest = Bar("wait", "at rest", start, again, note=f"until round {round_after}")
+        redriven = [r for r in records if _is_redrive(r, round_after)]
+        again = max(start, min(parse_time(redriven[0]["time"]), end)) if redriven else end
+        whose = f" by {redriven[0]['actor']}" if redriven and "actor" in redriven[0] else ""
+        rest = Bar("wait", "at rest", start, again, note=f"until round {round_after}{whose}")
         return [rest, Bar("wait", "queued", again, end)] if redriven else [rest]
     planned = (before["retry_delay_ms"] or 0) / 1000
     label = {"retry_after": "Retry-After", "backoff": "backoff"}.get(before["delay_reason"], "queued")
@@ -239,15 +252,6 @@ def _still(bar: Bar, document: Document) -> Bar:
     ahead = parse_time(due) - bar.end if due else 0.0
     note = f"next in {readable(ahead)}" if ahead > 0 else ""
     return Bar("wait", bar.label, bar.start, bar.end, note=note, segments=bar.segments, is_open=True)
-
-
-def _deferred(records: Records) -> list[list[Bar]]:
-    return [
-        [Bar("deferred", "deferred", at, at, note=str(r.get("reason", "")), key=key_of(r))]
-        for r in records
-        if r.get("event") == "dispatch.deferred"
-        for at in [parse_time(r["time"])]
-    ]
 
 
 def _callbacks(records: Records, latest: float) -> list[list[Bar]]:

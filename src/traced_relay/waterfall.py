@@ -70,9 +70,9 @@ class _Drawing:
         return [left + self._paint(line, _DIM) for line in (names.rstrip(), ticks)]
 
     def _line(self, bar: Bar) -> str:
-        aside = _DIM if bar.kind in ("wait", "downstream") else _PLAIN
+        aside = _DIM if bar.kind in ("wait", "downstream", "queue", "moment") else _PLAIN
         label = self._paint(f"{_cut(_label(bar), self._label):<{self._label}}", aside)
-        lasted = "" if bar.kind == "deferred" else readable(bar.seconds)
+        lasted = "" if bar.kind in ("deferred", "moment") else readable(bar.seconds)
         first = min(self._column(bar.start), self._axis - 1)
         drawn = self._drawn(bar, first)
         space = " " * (self._axis - first - len(drawn))
@@ -101,8 +101,10 @@ class _Drawing:
 def _body(bar: Bar, cells: float) -> str:
     whole = max(1, round(cells))
     match bar.kind:
-        case "deferred":
+        case "deferred" | "moment":
             return "◆"
+        case "queue":
+            return "─" * whole
         case "wait":
             return "·" * whole
         case "downstream":
@@ -122,7 +124,7 @@ def _phases(bar: Bar, cells: int) -> str:
 
 
 def _tint(bar: Bar) -> str:
-    return _DIM if bar.kind == "wait" else _OUTCOMES.get(bar.outcome, _BLUE)
+    return _DIM if bar.kind in ("wait", "queue") else _OUTCOMES.get(bar.outcome, _BLUE)
 
 
 def _label(bar: Bar) -> str:

@@ -75,6 +75,7 @@ def test_devs_console_hands_out_records_and_spans_as_json() -> None:
         assert get(f"{dev.url}/console/tasks/{'0' * 32}/life").document == {"records": [], "spans": []}
 
 
+@pytest.mark.whole
 def test_dev_with_data_goes_on_where_it_was_ended(tmp_path: Path) -> None:
     with Downstream() as downstream:
         with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
@@ -123,6 +124,7 @@ def test_dev_without_tracing_has_trace_ids_and_misses_no_spans() -> None:
         assert dev.spans.spans() == []
 
 
+@pytest.mark.whole
 def test_dev_sends_its_spans_where_a_file_says() -> None:
     with TraceService() as service:
         around = surroundings(OTEL_CONFIG_FILE=str(ROOT / "otel.yaml"), RELAY_TRACE_ENDPOINT=service.endpoint)
@@ -133,6 +135,7 @@ def test_dev_sends_its_spans_where_a_file_says() -> None:
             assert {"send relay", "process relay"} <= {span.name for span in dev.spans.spans(receipt["trace_id"])}
 
 
+@pytest.mark.whole
 def test_dev_with_a_broken_file_says_so_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "otel.yaml").write_text("file_format: '1.0'\ntracer_provder: {}\n")
     said = io.StringIO()

@@ -95,8 +95,11 @@ def taken() -> Iterator[int]:
         ),
         (("list",), ["--state", "--queue", "--rule", "--reason", "--version", "--since", "--json", "with 1", "with 2"]),
         (("resend-callback",), ["ID...", "--rate", "--json", "Ends with 0"]),
-        (("explain",), ["--records", "--json", "Ends with 0"]),
-        (("tail",), ["--event", "--severity", "--queue", "--task", "--json", "Ends with 0"]),
+        (("explain",), ["--records", "--project", "--json", "Ends with 0"]),
+        (
+            ("tail",),
+            ["--relay", "--project", "--since", "--event", "--severity", "--queue", "--task", "--json", "with 130"],
+        ),
         (("serve",), ["PORT", "relay.yaml", "CLOUD_TASKS_EMULATOR_HOST"]),
     ],
     ids=lambda value: "-".join(value) or "all" if isinstance(value, tuple) else "",
@@ -117,6 +120,11 @@ def test_a_relay_that_cannot_be_asked_is_one_line() -> None:
     for account in ((), ("--impersonate-service-account=a@p.iam.gserviceaccount.com",)):
         said = complaint(run("status", "x", "--relay=https://relay.example.com", *account, **nowhere))
         assert said == "no ID token for https://relay.example.com"
+
+
+def test_a_log_without_credentials_for_it_is_one_line() -> None:
+    said = complaint(run("tail", "--project=p", GOOGLE_APPLICATION_CREDENTIALS="/nowhere"))
+    assert said == "the log of project p cannot be read: no Google credentials; `gcloud auth application-default login`"
 
 
 def test_importing_the_package_brings_nothing_else_along() -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 import time
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import pytest
-from place import Place
+import yaml
+from place import QUEUE, Place
 from werkzeug.wrappers import Response
 
 from asking import post
 from house import ROOT
 from schema import validate
-from trace_service import TraceService, attributes_of
+from trace_service import TraceService, attributes_of, finished
 from traced_relay.testing import Arrived, Downstream
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.whole
 
 REPORTS = "reports@p.iam.gserviceaccount.com"
+SECRET = "whsec_" + "B" * 32
 QUICKLY = {"max_attempts": 3, "min_backoff": "0.1s", "max_backoff": "0.2s", "jitter": "none"}
 
 
@@ -38,6 +41,24 @@ class Traced(Place):
         shutil.copy(ROOT / "otel.yaml", directory)
         self._surroundings |= {"RELAY_TRACE_ENDPOINT": endpoint}
 
+    def set(self, **variables: str) -> None:
+        """For the relays that start from now on."""
+        self._surroundings |= variables
+
+    def with_callbacks(self, url: str) -> Self:
+        """And with a queue for callbacks, and a receiver of them."""
+        rules = yaml.safe_load(self._config.read_text())
+        rules["queues"].append({"name": "relay-callbacks", "for": "callbacks"})
+        rules |= {"callbacks": [{"url": f"{url}/", "allow_private": True}], "callback_first_wait": "0.1s"}
+        self._config.write_text(yaml.safe_dump(rules))
+        parent = QUEUE.removesuffix("/queues/relay")
+        assert (
+            post(f"{self.queue.rest_url}/v2/{parent}/queues", {"name": f"{parent}/queues/relay-callbacks"}).status
+            == 200
+        )
+        self.set(RELAY_CALLBACK_SECRET=SECRET)
+        return self
+
     def enqueue(self, who: dict[str, str], **call: Any) -> dict[str, Any]:
         answer = post(f"{self.url}/v1/tasks", {"retry": QUICKLY} | call, **who)
         assert answer.status == 202, answer.document
@@ -45,27 +66,68 @@ class Traced(Place):
         return receipt
 
 
+DISPATCHED = ("SERVER POST /dispatch", ("CONSUMER process relay", ("CLIENT POST",)))
+MARK = ("INTERNAL process relay started",)
+CALLBACK = ("SERVER POST /dispatch", ("CONSUMER process relay-callbacks", ("CLIENT POST",)))
+
+
 def test_a_whole_calls_spans_arrive_with_their_parents_kinds_and_limits(tmp_path: Path) -> None:
-    with TraceService() as service, Downstream(503, 503) as downstream:
+    with TraceService() as service, Downstream(503, 503) as downstream, Downstream() as receiver:
         place = Traced(tmp_path, downstream.url, service.endpoint)
-        with place.queue, place.relay() as relay:
-            receipt = place.enqueue(place.bearer(REPORTS), url=f"{downstream.url}/reports?token=secret")
+        with place.queue, place.with_callbacks(receiver.url).relay() as relay:
+            told = {"url": f"{receiver.url}/told"}
+            url = f"{downstream.url}/reports?token=secret"
+            receipt = place.enqueue(place.bearer(REPORTS), url=url, callback=told)
             finished = relay.wait_for("task.finished", task_id=receipt["task_id"])
-            service.wait_for(*["POST /dispatch"] * 3)
+            relay.wait_for("task.finished", callback_of=receipt["task_id"])
+            service.wait_for(*["POST /dispatch"] * 4)
             assert relay.end(signal.SIGTERM) == 0
         assert finished["attempt_count"] == 3
         tree = service.tree(receipt["trace_id"])
+    sys.stdout.write(shown(tree))  # for whoever runs it with -s
     [[root, [send, *below]]] = tree
     assert (root, send) == ("SERVER POST /v1/tasks", "PRODUCER send relay")
-    dispatched = ("SERVER POST /dispatch", ("CONSUMER process relay", ("CLIENT POST",)))
-    mark = ("INTERNAL process relay started",)
-    assert sorted(below) == sorted([dispatched, mark] * 3)
+    callback_mark = ("INTERNAL process relay-callbacks started",)
+    assert sorted(below) == sorted([*[DISPATCHED, MARK] * 3, CALLBACK, callback_mark])
     clients = [attributes_of(span) for span in service.spans if span.span_kind.name == "CLIENT"]
     resent = [client.get("http.request.resend_count") for client in clients]
-    assert sorted(resent, key=lambda count: count or 0) == [None, 1, 2]
+    assert sorted(resent, key=lambda count: count or 0) == [None, None, 1, 2]
     assert_within_limits(service)
     assert "secret" not in str(service.spans)
     assert relay.said("telemetry.dropped") == []
+
+
+def shown(tree: list[Any], depth: int = 0) -> str:
+    """A line a span."""
+    lines = ["  " * depth + name + "\n" + shown(children, depth + 1) for name, *children in tree]
+    return "".join(lines)
+
+
+@pytest.mark.parametrize(("before", "after", "spans"), [("1.0", "0.0", 2), ("0.0", "1.0", 0)])
+def test_what_was_decided_at_enqueue_holds_when_a_restart_changes_the_ratio(
+    tmp_path: Path, before: str, after: str, spans: int
+) -> None:
+    with TraceService() as service, Downstream(503, 200) as downstream:
+        place = Traced(tmp_path, downstream.url, service.endpoint)
+        place.set(OTEL_TRACES_SAMPLER_ARG=before)
+        retry = {"max_attempts": 2, "min_backoff": "1s", "jitter": "none"}
+        with place.queue:
+            who = place.bearer(REPORTS)
+            with place.relay() as first:
+                receipt = place.enqueue(who, url=f"{downstream.url}/reports", retry=retry)
+                first.wait_for("attempt.finished", task_id=receipt["task_id"])
+                assert first.end(signal.SIGTERM) == 0
+            place.set(OTEL_TRACES_SAMPLER_ARG=after)
+            with place.relay() as second:
+                assert second.wait_for("task.finished", task_id=receipt["task_id"])["state"] == "succeeded"
+                later = place.enqueue(who, url=f"{downstream.url}/reports")
+                ended = second.wait_for("task.finished", task_id=later["task_id"])
+                assert second.end(signal.SIGTERM) == 0
+        found = [finished(span) for span in service.spans]
+    sampled = ended["logging.googleapis.com/trace_sampled"]
+    assert sampled is (after == "1.0")
+    assert [s.trace_id for s in found if s.name == "process relay"].count(receipt["trace_id"]) == spans
+    assert any(s.trace_id == later["trace_id"] for s in found) is sampled
 
 
 def assert_within_limits(service: TraceService) -> None:

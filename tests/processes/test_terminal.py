@@ -1,35 +1,85 @@
-"""What the commands that ask a relay look like on a real terminal, and without one."""
+"""What the commands look like on a real terminal, and without one."""
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
 import pty
 import re
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import closing
+from typing import Self
 
 import pytest
 
+from asking import post
+from traced_relay.dev import Dev
 from traced_relay.testing import Downstream, RunningRelay
 
 pytestmark = pytest.mark.whole
 
 
-def on_a_terminal(*arguments: str) -> tuple[int, str]:
-    """How the command ended and all that it wrote."""
-    ours, its = pty.openpty()
-    command = [sys.executable, "-m", "traced_relay", *arguments]
-    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its) as process:
+class Terminal:
+    """A command with a terminal of its own, which is so many *columns* wide."""
+
+    def __init__(self, *arguments: str, columns: int = 80) -> None:
+        self._ours, its = pty.openpty()
+        self.resize(columns)
+        command = [sys.executable, "-m", "traced_relay", *arguments]
+        self._process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, start_new_session=True)
         os.close(its)
-        written = b""
+        self.written = ""
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def read_until(self, sign: str, times: int = 1) -> str:
+        """All that it wrote up to now, in which *sign* is so many *times*."""
+        while self.written.count(sign) < times:
+            ready, _, _ = select.select([self._ours], [], [], 20)
+            assert ready, self.written
+            assert self._read(), self.written
+        return self.written
+
+    def press_ctrl_c(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
+    def end(self) -> tuple[int, str]:
+        """How it ended, and all that it wrote."""
+        while self._read():
+            pass
+        return self._process.wait(20), self.written
+
+    def _read(self) -> bool:
         try:
-            while more := os.read(ours, 4096):
-                written += more
-        except OSError:
-            pass  # Linux says so when the other end of a terminal is closed
-        status = process.wait(20)
-    os.close(ours)
-    return status, written.decode()
+            more = os.read(self._ours, 4096)
+        except OSError:  # Linux says so when the other end of a terminal is closed
+            return False
+        self.written += more.decode()
+        return bool(more)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait(20)
+        os.close(self._ours)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def on_a_terminal(*arguments: str, columns: int = 80) -> tuple[int, str]:
+    """How the command ended and all that it wrote."""
+    with Terminal(*arguments, columns=columns) as terminal:
+        return terminal.end()
 
 
 def test_waiting_draws_one_line_that_moves() -> None:
@@ -45,6 +95,33 @@ def test_waiting_draws_one_line_that_moves() -> None:
     assert re.fullmatch(r"state     succeeded, 2 attempts in \S+ m?s\r\n", end)
 
 
+def test_the_line_stays_one_on_a_narrow_terminal_and_follows_it_when_it_is_resized() -> None:
+    with RunningRelay() as relay, Downstream(503, 503) as downstream:
+        asked = ("enqueue", downstream.url, "--wait", "--relay", relay.url)
+        with Terminal(*asked, columns=40) as terminal:
+            terminal.read_until("attempt 1")
+            terminal.resize(20)
+            before = len(terminal.written)
+            _, written = terminal.end()
+    moved = written.split("\r\x1b[2K")[1:-1]
+    assert max(map(len, moved)) <= 39
+    after = written[before:].split("\r\x1b[2K")[2:-1]
+    assert [len(line) for line in after] == [19] * len(after)
+
+
+def test_ctrl_c_while_waiting_is_quiet_and_the_call_goes_on() -> None:
+    with RunningRelay() as relay, Downstream() as downstream:
+        asked = ("enqueue", downstream.url, "--delay", "1h", "--wait", "--relay", relay.url)
+        with Terminal(*asked) as terminal:
+            terminal.read_until("queued, attempt 0")
+            terminal.press_ctrl_c()
+            status, written = terminal.end()
+        task_id = written.split()[1]
+        assert relay.assembly.ledger.get(task_id).state == "queued"  # type: ignore[union-attr]
+    assert status == 130
+    assert "Traceback" not in written
+
+
 def test_without_a_terminal_progress_is_lines_on_stderr_and_ids_are_alone_on_stdout() -> None:
     with RunningRelay() as relay, Downstream(404) as downstream:
         ran = subprocess.run(
@@ -58,3 +135,58 @@ def test_without_a_terminal_progress_is_lines_on_stderr_and_ids_are_alone_on_std
     assert [line.split()[0] for line in ran.stdout.splitlines()] == ["task_id", "trace_id", "state"]
     assert "\x1b" not in ran.stderr
     assert ran.stderr.splitlines()[-1].startswith("failed, attempt 1, ")
+
+
+def test_tail_follows_dev_in_colour_until_ctrl_c() -> None:
+    with Dev(stream=io.StringIO()) as dev:
+        told = ("tail", "--relay", dev.url, "--event", "task.*")
+        first = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/ok"}).document["task_id"]
+        with Terminal(*told, columns=40) as terminal:
+            terminal.read_until(f"task {first} succeeded")
+            second = post(
+                f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/broken", "retry": {"max_attempts": 1}}
+            ).document["task_id"]
+            terminal.read_until(f"task {second} failed")
+            terminal.press_ctrl_c()
+            status, written = terminal.end()
+    assert status == 130
+    assert "Traceback" not in written
+    assert "\x1b[31mERROR   \x1b[0m" in written
+    assert re.findall(r"  (task\.\w+) ", written) == ["task.enqueued", "task.finished"] * 2
+
+
+def test_tail_in_a_pipe_is_plain_and_quiet_when_its_reader_has_gone() -> None:
+    with Dev(stream=io.StringIO()) as dev:
+        post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/ok"})
+        command = [sys.executable, "-m", "traced_relay", "tail", "--relay", dev.url, "--json"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            with closing(process.stdout) as lines:  # type: ignore[type-var]
+                assert lines
+                assert "\x1b" not in lines.readline()
+            post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/ok"})
+            assert process.wait(20) == 1
+            assert process.stderr
+            assert process.stderr.read() == ""
+
+
+def test_tail_waits_for_a_dev_that_is_started_anew() -> None:
+    with Dev(stream=io.StringIO()) as dev:
+        port = int(dev.url.rpartition(":")[2])
+        terminal = Terminal("tail", "--relay", dev.url, "--event", "relay.started")
+        terminal.read_until("relay.started")
+    with terminal:
+        terminal.read_until("waiting for it")
+        with Dev(port=port, stream=io.StringIO()):
+            terminal.read_until("relay.started", 2)
+            terminal.press_ctrl_c()
+            assert terminal.end()[0] == 130
+
+
+@pytest.mark.parametrize("arguments", ["tail --relay http://localhost:1", "tail --relay https://relay.example.com"])
+def test_tail_says_in_one_line_that_there_is_nothing_to_follow(arguments: str) -> None:
+    status, written = on_a_terminal(*arguments.split())
+    (line,) = written.splitlines()
+    assert status == 1
+    assert line.startswith(
+        ("traced-relay: no `traced-relay dev` answers at ", "traced-relay: https://relay.example.com is not on")
+    )

@@ -17,7 +17,7 @@ from traced_relay.console.asking import Asker, hint_of, status_of
 from traced_relay.console.nearby import QUEUE_VERBS, Nearby, told_as_json
 from traced_relay.console.protection import protect
 from traced_relay.errors import InvalidCall, NotFound, RelayError
-from traced_relay.rows import STATES
+from traced_relay.states import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from traced_relay.console.listed import age, lasted, row
 from traced_relay.durations import parse_time
 from traced_relay.errors import InvalidCall, NotFound
 from traced_relay.lengths import readable
-from traced_relay.rows import ENDED, STATES
+from traced_relay.states import ENDED, STATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flask import Response, request
 
-from traced_relay.gate import is_local_host
+from traced_relay.addresses import is_local_host
 
 if TYPE_CHECKING:
     from flask import Flask

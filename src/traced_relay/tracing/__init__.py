@@ -4,6 +4,7 @@ One trace from the caller to the downstream.
 Trace context is cargo: OpenTelemetry's propagators read and write it, nothing here takes a header apart.
 """
 
+from traced_relay.carrier import task_headers
 from traced_relay.span_tree import FinishedSpan, SpanNode
 from traced_relay.trace_ref import TraceRef
 from traced_relay.tracing.exporters import detected, exporter_of
@@ -19,7 +20,6 @@ from traced_relay.tracing.propagation import (
     place_of,
     platform_span,
     rewritten,
-    task_headers,
 )
 from traced_relay.tracing.provider import configure, configure_off, tracer_of
 from traced_relay.tracing.spans import came_rewritten, interrupted, judged, processing, sending, started, trace_ref

@@ -22,13 +22,12 @@ from opentelemetry.propagators.textmap import (
     default_setter,
 )
 from opentelemetry.trace import SpanContext
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from traced_relay.carrier import COPY, W3C
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_PREFIX = "x-relay-"
-_W3C = TraceContextTextMapPropagator()
 _REWRITTEN = create_key("relay-trace-rewritten")
 _PLATFORM_SPAN = create_key("relay-platform-span")
 _OWN_COPY = create_key("relay-own-copy")
@@ -46,8 +45,8 @@ class RelayOrigin(TextMapPropagator):
     ) -> Context:
         given = context if context is not None else Context()
         names = ("traceparent", "tracestate")
-        copy = {name: found for name in names if (found := getter.get(carrier, _PREFIX + name))}
-        origin = trace.get_current_span(_W3C.extract(copy, Context()))
+        copy = {name: found for name in names if (found := getter.get(carrier, COPY + name))}
+        origin = trace.get_current_span(W3C.extract(copy, Context()))
         if not origin.get_span_context().is_valid:
             return given
         seen = set_value(_OWN_COPY, True, given)
@@ -67,7 +66,7 @@ class RelayOrigin(TextMapPropagator):
         return set()
 
 
-PROPAGATOR = CompositePropagator([_W3C, RelayOrigin()])  # no baggage, in or out
+PROPAGATOR = CompositePropagator([W3C, RelayOrigin()])  # no baggage, in or out
 
 
 def rewritten(context: Context | None = None) -> bool:
@@ -84,13 +83,6 @@ def platform_span(context: Context | None = None) -> SpanContext | None:
     """The parent that the platform put in place of ours; None if it did not."""
     found = get_value(_PLATFORM_SPAN, context)
     return found if isinstance(found, SpanContext) else None
-
-
-def task_headers(context: Context | None = None) -> dict[str, str]:
-    """The headers a task carries: the context in the standard's form, and the relay's own copy."""
-    standard: dict[str, str] = {}
-    _W3C.inject(standard, context)
-    return standard | {_PREFIX + name: value for name, value in standard.items()}
 
 
 def parent_context(carrier: Mapping[str, str]) -> Context:

@@ -1,0 +1,106 @@
+"""
+What was written down of one task beside its document: records, spans, the queue's log, and where they were found.
+
+Whatever cannot be had is said, and the rest is used.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from traced_relay import log_entries, log_filters, queue_log
+from traced_relay.addresses import is_local_host
+from traced_relay.durations import parse_time
+from traced_relay.errors import RelayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from traced_relay.cloud_logging import CloudLogging
+    from traced_relay.dev_console import DevConsole
+    from traced_relay.span_tree import FinishedSpan
+
+    Document = Mapping[str, Any]
+
+SLACK = 120.0  # seconds before the beginning and after the end, for clocks that differ and records that come late
+_IN_A_NAME = re.compile(r"projects/([^/]+)/locations/")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """*records* or *spans* are None where nobody could look for them; *told* says where they come from, or why not."""
+
+    records: list[dict[str, Any]] | None
+    spans: list[FinishedSpan] | None
+    told: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A project whose log holds the records, and how that is known."""
+
+    project: str
+    known_from: str  # such as `--project says`
+
+
+def from_file(text: str, name: str) -> Evidence:
+    records = log_entries.records_in(text)
+    return Evidence(records, None, (f"records: {len(records)} in {name}",))
+
+
+def from_dev(open_console: Callable[[], DevConsole], task_id: str) -> Evidence:
+    try:
+        console = open_console()
+        records, spans = console.life(task_id)
+    except RelayError as exc:
+        return Evidence(None, None, (f"records: none; {exc}",))
+    return Evidence(records, spans, (f"records: {len(records)}, spans: {len(spans)}, both kept by {console.relay}",))
+
+
+def from_cloud(
+    open_log: Callable[[], CloudLogging], place: Place, documents: Sequence[Document], now: float
+) -> Evidence:
+    """Of the whole life of a task, and of its callbacks behind it."""
+    ids = [str(one["task_id"]) for one in documents]
+    names = [attempt["task_name"].rpartition("/")[2] for one in documents for attempt in one["attempts"]]
+    by_hand = sorted({name for name in names if name.rpartition("-")[0] not in ids})
+    wanted = log_filters.of_task(
+        place.project,
+        ids,
+        by_hand,
+        start=parse_time(documents[0]["created_at"]) - SLACK,
+        end=_end(documents, now) + SLACK,
+    )
+    try:
+        records = [log_entries.as_record(entry) for entry in open_log().entries(wanted)]
+    except RelayError as exc:
+        return Evidence(None, None, (f"records: none; {exc}",))
+    queues = sum(queue_log.is_from(record) for record in records)
+    told = [f"records: {len(records) - queues} in the log of project {place.project}, as {place.known_from}"]
+    told.append(f"queue: {queues} entries in its own log" if queues else _QUIET_QUEUE)
+    return Evidence(records, None, tuple(told))
+
+
+_QUIET_QUEUE = "queue: nothing in its own log (`gcloud tasks queues update QUEUE --log-sampling-ratio=1.0` turns it on)"
+
+
+def place_of(document: Document, relay: str) -> Place | None:
+    """Where a deployed relay's records are, by what the document says of it; None for a relay on this machine."""
+    if is_local_host(urlsplit(relay).netloc):
+        return None
+    for attempt in document["attempts"]:
+        if found := _IN_A_NAME.match(attempt["task_name"]):
+            return Place(found[1], "the names of its tasks say")
+    link = urlsplit(document["links"]["logs"])
+    named = parse_qs(link.query).get("project", [])
+    return (
+        Place(named[0], "its link to the log says") if link.hostname == "console.cloud.google.com" and named else None
+    )
+
+
+def _end(documents: Sequence[Document], now: float) -> float:
+    ends = [parse_time(one["finished_at"]) if one["finished_at"] else now for one in documents]
+    return now if documents[0]["callback"]["state"] == "pending" else max(ends)

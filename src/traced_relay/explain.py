@@ -1,0 +1,85 @@
+"""`traced-relay explain`: one task's whole life on one axis of time, from all that can be read of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import asdict
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from traced_relay import flags
+from traced_relay.clock import SystemClock
+from traced_relay.record_text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from traced_relay.client import Document
+    from traced_relay.evidence import Evidence, Place
+
+_NARROWEST, _WIDEST = 60, 140
+
+
+@click.command(epilog=flags.STATUS)
+@click.argument("task_id", metavar="ID")
+@click.option(
+    "--records",
+    type=click.File(errors="replace"),
+    help="Records as the relay prints them, or as `gcloud logging read --format json` does; `-`: from stdin.",
+)
+@click.option("--project", metavar="PROJECT", help="Whose log has them; default: what the document's names say.")
+@flags.asks_a_relay
+@click.pass_obj
+def explain(
+    channel: Any,
+    /,
+    task_id: str,
+    records: IO[str] | None,
+    project: str | None,
+    relay: str,
+    as_json: bool,
+    **who: Any,
+) -> None:
+    """
+    Draw the whole life of one task on one time axis.
+
+    Enqueue, waits, dispatches, attempts with whom to blame and what their time was spent on, callback, and what is
+    missing. The records come from `traced-relay dev`, from Cloud Logging (with the log of the queue, where it is on),
+    or from a file; without them the task's document still tells of attempts and waits.
+    """
+    from traced_relay import evidence, timeline, waterfall
+
+    client, now = flags.client(relay=relay, **who), SystemClock().now()
+    document = client.status(task_id)
+    callbacks = list(client.callbacks(document))
+    place = evidence.Place(project, "--project says") if project else evidence.place_of(document, relay)
+    found = _evidence((document, *callbacks), records, place, relay, channel, now)
+    is_going_on = document["finished_at"] is None or document["callback"]["state"] == "pending"
+    built = timeline.build(document, found.records, found.spans, callbacks=callbacks, now=now if is_going_on else None)
+    if as_json:
+        click.echo(json.dumps(asdict(built) | {"links": document["links"], "told": found.told}))
+        return
+    width = min(max(shutil.get_terminal_size((100, 24)).columns, _NARROWEST), _WIDEST)
+    click.echo(waterfall.render(built, width=width, colour=sys.stdout.isatty()))
+    for line in (*found.told, f"look at: {document['links']['trace']}"):
+        click.echo(printable(line))
+
+
+def _evidence(
+    documents: Sequence[Document], records: IO[str] | None, place: Place | None, relay: str, channel: Any, now: float
+) -> Evidence:
+    """Of the task and its callbacks: from the file if there is one, else from where the relay's records are."""
+    from traced_relay import evidence
+
+    if records is not None:
+        return evidence.from_file(records.read(), records.name)
+    if place is None:
+        from traced_relay.dev_console import DevConsole
+
+        return evidence.from_dev(lambda: DevConsole(relay), documents[0]["task_id"])
+    from traced_relay.cloud_logging import CloudLogging
+
+    return evidence.from_cloud(lambda: CloudLogging(place.project, channel=channel), place, documents, now)

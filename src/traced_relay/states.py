@@ -1,0 +1,9 @@
+"""The states of a task, and which of them are its end."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+State = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
+STATES: tuple[State, ...] = ("queued", "running", "waiting", "succeeded", "failed", "cancelled")
+ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})

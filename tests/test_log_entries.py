@@ -1,0 +1,54 @@
+"""Records from whatever a file holds: lines as they were printed, entries a line each, or as gcloud prints them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from example_records import EXAMPLES, TRACE
+from log_entry import lift
+from traced_relay.log_entries import as_record, record_of, records_in
+from traced_relay.records import Identity, record
+
+IDENTITY = Identity("demo-project", "v1", "i")
+PRINTED = [
+    record(
+        event, fields, severity=severity, message="m", at=12.5, identity=IDENTITY, trace=TRACE, insert_id=f"{number}"
+    )
+    for number, (event, fields, severity) in enumerate(EXAMPLES)
+]
+ENTRIES = [lift(json.dumps(printed)) for printed in PRINTED]
+
+
+@pytest.mark.parametrize(
+    ("entry", "printed"), [*zip(ENTRIES, PRINTED, strict=True)], ids=[event for event, *_ in EXAMPLES]
+)
+def test_an_entry_is_the_record_that_was_printed(entry: dict[str, object], printed: dict[str, object]) -> None:
+    assert as_record(entry) == printed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(json.dumps(one) + "\n" for one in PRINTED),
+        "".join(json.dumps(one) + "\n" for one in ENTRIES),
+        json.dumps(ENTRIES, indent=2),
+        "\n" + json.dumps(PRINTED),
+        "starting\n[1]\n" + "".join(json.dumps(one) + "\n" for one in ENTRIES) + "torn off: {",
+    ],
+    ids=["lines", "entries", "gcloud", "list", "mixed"],
+)
+def test_a_file_of_either_is_read(text: str) -> None:
+    assert records_in(text) == PRINTED
+
+
+def test_a_line_of_text_is_a_record_of_its_text() -> None:
+    entry = {"insertId": "a", "timestamp": "2026-11-21T18:00:00Z", "textPayload": "hello", "logName": "l"}
+    assert as_record(entry)["message"] == "hello"
+
+
+@pytest.mark.parametrize("line", ["", "x", "[]", "1", "{}", '{"message": "m"}', '{"timestamp": 1}', "[" * 100_000])
+def test_what_is_no_record_is_none(line: str) -> None:
+    assert record_of(line) == {}
+    assert records_in(line) == []
