@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import dispatch, embedded_queue, enqueue, many_calls, peers, report, telemetry
+from bench import console, dispatch, embedded_queue, enqueue, many_calls, peers, report, telemetry
 from bench.figures import FULL, QUICK
 from bench.progress import Progress
 
@@ -27,6 +27,7 @@ BENCHES: dict[str, Callable[[Scale, Progress, Path], list[Table]]] = {
     "dispatch": dispatch.run,
     "many": many_calls.run,
     "telemetry": telemetry.run,
+    "console": console.run,
     "peers": peers.run,
 }
 LONGEST, LONGEST_QUICK = 900, 180  # seconds; something hangs if even this is not enough
@@ -35,7 +36,7 @@ LONGEST, LONGEST_QUICK = 900, 180  # seconds; something hangs if even this is no
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"some of: {', '.join(BENCHES)}; default: all")
-    parser.add_argument("--quick", action="store_true", help="a look at everything in less than a minute")
+    parser.add_argument("--quick", action="store_true", help="a look at everything in less than two minutes")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - BENCHES.keys()):

@@ -30,13 +30,36 @@ class Scale:
     steady: float  # seconds at a steady pace, one round
     held: tuple[int, ...]  # calls that one relay holds at once
     idle: float  # seconds for which it holds them
+    listed: tuple[int, ...]  # tasks in a console's list
     spans: int  # through one outbox, for its memory
 
 
 FULL = Scale(
-    5, 0.9, tasks=1600, singles=100, hold=10, few_rounds=3, steady=6.0, held=(1000, 2000), idle=30.0, spans=100_000
+    rounds=5,
+    seconds=0.9,
+    tasks=1600,
+    singles=100,
+    hold=10,
+    few_rounds=3,
+    steady=6.0,
+    held=(1000, 2000),
+    idle=30.0,
+    listed=(200, 10_000),
+    spans=100_000,
 )
-QUICK = Scale(2, 0.2, tasks=240, singles=20, hold=2, few_rounds=2, steady=1.0, held=(100, 200), idle=2.0, spans=5_000)
+QUICK = Scale(
+    rounds=2,
+    seconds=0.2,
+    tasks=240,
+    singles=20,
+    hold=2,
+    few_rounds=2,
+    steady=1.0,
+    held=(100, 200),
+    idle=2.0,
+    listed=(200, 1000),
+    spans=5_000,
+)
 
 
 @dataclass(frozen=True)

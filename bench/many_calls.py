@@ -78,19 +78,19 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
 
 def _held(parts: Parts, calls: int) -> tuple[Cell, ...]:
     with ExitStack() as running:
-        relay = running.enter_context(_relay(parts, calls))
-        first, second = _dispatches(parts, relay, calls + BEYOND), _dispatches(parts, relay, calls)
+        relay = running.enter_context(relay_with(parts, calls))
+        first, second = dispatches(parts, relay, calls + BEYOND), dispatches(parts, relay, calls)
         pid, before = relay.process.pid, memory(relay.process.pid)
         clients = [running.enter_context(one_client(relay.port, 200)) for _ in range(calls)]
-        _send(parts, clients, first)
+        send(parts, clients, first)
         after, files = memory(pid), open_files(pid)
         cpu = _cpu_while_idle(parts, pid)
         health = _health(parts, relay.port)
         deferred = _beyond(relay, first[calls:])
         most = max(after, memory(pid))
         assert most < MOST_MEMORY, f"{calls} calls take {most} KiB"
-        _answer(parts, clients)
-        _send(parts, clients, second)
+        answer(parts, clients)
+        send(parts, clients, second)
         end = _end(relay, calls)
     per_call = (after - before) / calls
     megabytes = [kib / 1024 for kib in (before, most)]
@@ -101,7 +101,7 @@ def _held(parts: Parts, calls: int) -> tuple[Cell, ...]:
 
 
 @contextmanager
-def _relay(parts: Parts, calls: int) -> Iterator[RelayServer]:
+def relay_with(parts: Parts, calls: int) -> Iterator[RelayServer]:
     ledger, downstream = f"sqlite:{parts.directory / f'{calls}.db'}", parts.downstream
     trusted, threads = str(downstream.certificate), str(calls + SPARE_THREADS)
     variables = {"SSL_CERT_FILE": trusted, "RELAY_THREADS": threads}
@@ -112,7 +112,7 @@ def _relay(parts: Parts, calls: int) -> Iterator[RelayServer]:
         yield relay
 
 
-def _dispatches(parts: Parts, relay: RelayServer, count: int) -> list[bytes]:
+def dispatches(parts: Parts, relay: RelayServer, count: int) -> list[bytes]:
     call = {"url": f"{parts.downstream.url}/work", "queue": "held", "body": {"report": 7}, "timeout": "10m"}
     token, dispatches = parts.queue.token(), []
     for start in range(0, count, BATCH):
@@ -122,7 +122,7 @@ def _dispatches(parts: Parts, relay: RelayServer, count: int) -> list[bytes]:
     return dispatches
 
 
-def _send(parts: Parts, clients: list[Client], dispatches: list[bytes]) -> None:
+def send(parts: Parts, clients: list[Client], dispatches: list[bytes]) -> None:
     """All at once, until the downstream has every call."""
     parts.downstream.tell("release")  # what was held for the relay before, if that was told to end
     parts.downstream.tell("hold")
@@ -169,7 +169,7 @@ def _beyond(relay: RelayServer, dispatches: list[bytes]) -> int:
     return deferred
 
 
-def _answer(parts: Parts, clients: list[Client]) -> None:
+def answer(parts: Parts, clients: list[Client]) -> None:
     assert parts.downstream.tell("release") == len(clients)
     for client in clients:
         client.await_answer()  # BadAnswer, had its call failed

@@ -33,7 +33,8 @@ class RelayStandIn:
     """
     Serves *tasks*, newest first, in pages as they are asked for.
 
-    *instead*, where it is set, makes every answer; *asked* are the paths that came, with their queries.
+    *instead*, where it is set, makes every answer; *asked* are the paths that came, with their queries, *tokens* what
+    they said of who asks.
     """
 
     def __init__(self, tasks: list[dict[str, Any]]) -> None:
@@ -42,6 +43,7 @@ class RelayStandIn:
         self.queues: list[dict[str, Any]] = []
         self.instead: Callable[[], Response] | None = None
         self.asked: list[str] = []
+        self.tokens: list[str | None] = []
         self._listener = Listener(self._answer)
         self.url = self._listener.url
 
@@ -58,6 +60,7 @@ class RelayStandIn:
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
         self.asked.append(request.full_path)
+        self.tokens.append(request.headers.get("Authorization"))
         response = self.instead() if self.instead else self._usual(request)
         return response(environ, start_response)
 

@@ -23,9 +23,20 @@ if TYPE_CHECKING:
 QUEUE = "projects/local/locations/us-central1/queues/relay"
 
 
+RULES = """
+location: us-central1
+queues: [{name: relay}]
+worker: {app_engine: default}
+audience: https://relay.example.com
+callers:
+  - {email: caller@example.com, queues: [relay], downstreams: [local]}
+  - {email: oncall@example.com, role: operator}
+downstreams: [{name: local, url: URL/, auth: none, allow_private: true}]
+"""
+
+
 def text_of(url: str, **headers: str) -> tuple[int, str]:
     answer = urllib3.request("GET", url, headers=headers, retries=False)
-    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     return answer.status, answer.data.decode()
 
 
@@ -42,6 +53,7 @@ def test_dev_relays_to_its_sample_and_tells_the_story() -> None:
         assert receipt["task_id"] in text_of(f"{dev.url}/console/")[1]
         assert text_of(f"{dev.url}/console/tasks/{'0' * 32}")[0] == 404
         assert text_of(f"{dev.url}/console/", Host="rebound.example")[0] == 403
+        assert {span.trace_id for span in dev.spans.spans()} == {receipt["trace_id"]}  # who looks on leaves no span
 
 
 def test_devs_console_hands_out_records_and_spans_as_json() -> None:
@@ -77,6 +89,29 @@ def test_dev_with_data_goes_on_where_it_was_ended(tmp_path: Path) -> None:
             assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
             assert get(status).document["state"] == "succeeded"
             assert downstream.arrived[0].body == b"kept"
+
+
+def test_devs_console_looks_on_as_an_operator_where_a_file_lists_who_may(tmp_path: Path) -> None:
+    with Downstream() as downstream:
+        file = tmp_path / "relay.yaml"
+        file.write_text(RULES.replace("URL", downstream.url))
+    with Dev(config=file, stream=io.StringIO()) as dev:
+        token = dev.queue.token("caller@example.com", "https://relay.example.com")
+        call = {"url": downstream.url, "delay": "1h"}
+        made = post(f"{dev.url}/v1/tasks", call, Authorization=f"Bearer {token}")
+        assert made.status == 202, made.document
+        status, page = text_of(f"{dev.url}/console/")
+        assert (status, made.document["task_id"] in page, token in page) == (200, True, False)
+        assert "relay" in text_of(f"{dev.url}/console/queues")[1]
+
+
+def test_a_task_of_an_earlier_process_lacks_nothing(tmp_path: Path) -> None:
+    with Downstream() as downstream, Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
+        receipt = post(f"{dev.url}/v1/tasks", {"url": downstream.url}).document
+        assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
+    with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
+        page = text_of(f"{dev.url}/console/tasks/{receipt['task_id']}")[1]
+        assert ("attempt 1" in page, "missing" in page) == (True, False)
 
 
 def test_dev_without_tracing_has_trace_ids_and_misses_no_spans() -> None:

@@ -64,9 +64,28 @@ def taken() -> Iterator[int]:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), ["demo", "dev", "queue", "serve", "verify-callback", "enqueue", "list", "redrive", "explain", "tail"]),
+        (
+            (),
+            [
+                "demo",
+                "dev",
+                "queue",
+                "console",
+                "serve",
+                "verify-callback",
+                "enqueue",
+                "list",
+                "redrive",
+                "explain",
+                "tail",
+            ],
+        ),
         (("demo",), ["waterfall"]),
         (("dev",), ["--port", "--tasks-port", "--data", "--config", "--log-format"]),
+        (
+            ("console",),
+            ["--relay", "--port", "--audience", "--impersonate-service-account", "--token-file", "Ends with 0"],
+        ),
         (("queue",), ["--host", "--port", "--rest-port", "--data", "--queue", "--app-engine", "token"]),
         (("queue", "token"), ["EMAIL", "--audience"]),
         (("verify-callback",), ["BODY", "--secret", "--header ", "--headers", "--tolerance", "webhook-signature: v1,"]),

@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from traced_relay.client import Client, Document
     from traced_relay.console.nearby import Nearby
 
-PAGE_SIZE = 200
+PAGE_SIZE, FEW = 200, 50  # few: what the server draws, and what is asked for again and again
 FILTERS = ("state", "queue", "rule", "label")
 _LIVE = {"queued", "running", "waiting"}
 
 
 def page_of_rows(client: Client, query: Mapping[str, str], now: float) -> dict[str, Any]:
-    """A page of the list as the script takes it."""
+    """A page of the list as the script takes it; with `few` in the *query* a short one."""
     filters: Any = {name: query[name] for name in ("state", "queue", "rule") if query.get(name)}
     documents, following = client.page(
-        query.get("page_token") or None, label=_label(query.get("label", "")), page_size=PAGE_SIZE, **filters
+        query.get("page_token") or None,
+        label=_label(query.get("label", "")),
+        page_size=FEW if "few" in query else PAGE_SIZE,
+        **filters,
     )
     return {"now": now, "rows": [row(document) for document in documents], "next": following}
 
@@ -44,16 +47,16 @@ def _label(text: str) -> tuple[str, str] | None:
 
 def first_page(client: Client, query: Mapping[str, str], now: float) -> dict[str, Any]:
     """The same for whoever has no script, or not yet."""
-    page = page_of_rows(client, query, now)
+    page = page_of_rows(client, {**query, "few": "1"}, now)
     shown = [each | {"lasted": lasted(each, now), "age": age(each, now)} for each in page["rows"]]
     return {"rows": shown, "more": page["next"] is not None, "states": STATES}
 
 
 def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dict[str, Any]:
     document = client.status(task_id)
-    records = nearby.records_of(task_id) if nearby else None
-    spans = nearby.spans_of(task_id) if nearby else None
-    callbacks = [] if nearby else list(client.callbacks(document))
+    records = nearby.records_of(task_id) or None if nearby else None  # none: said in an earlier process, or long ago
+    spans = nearby.spans_of(task_id) if nearby and records else None
+    callbacks = [] if records else list(client.callbacks(document))
     is_live = document["state"] in _LIVE or document["callback"]["state"] == "pending"
     built = timeline.build(document, records, spans, callbacks=callbacks, now=now if is_live else None)
     return {
