@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from house import ROOT
 from traced_relay import differences
 from traced_relay.differences import stale_files
-from traced_relay.relay_file import document_of
+from traced_relay.yaml_file import document_of
 
 if TYPE_CHECKING:
     from pathlib import Path

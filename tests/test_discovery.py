@@ -7,7 +7,7 @@ import pytest
 
 from discovery import answer_problems, request_problems
 from monitoring_files import FOLDER
-from traced_relay.relay_file import document_of
+from traced_relay.yaml_file import document_of
 
 ALERT = document_of(FOLDER / "alerts" / "failure-ratio.yaml")
 METRIC = document_of(FOLDER / "metrics" / "traced_relay_attempts.yaml")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LAYERS = {
     "values": """
         . clock errors durations strict_json json_values reasons trace_ref span_tree states calls rows agenda
-        ledger_place
+        ledger_place yaml_file
     """,
     "rules": """
         header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems
@@ -83,7 +83,7 @@ KNOWN_TO = {
     "opentelemetry.configuration": {"tracing.otel_file"},
     "sqlite3": {"sqlite_ledger"},
     "urllib3": {"egress", "sender"},
-    "yaml": {"relay_file"},
+    "yaml": {"yaml_file"},
 }
 BANNED_NAMES = re.compile(r"(base|common|constants?|core|handlers?|helpers?|managers?|misc|models?|types|utils?)")
 MOST_LINES = 320

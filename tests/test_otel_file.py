@@ -152,12 +152,12 @@ def test_an_empty_variable_is_no_ratio(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("- a\n", "must be a mapping"),
-        ("a: b: c\n", "Failed to parse YAML"),
+        ("a: b: c\n", "is not YAML"),
         (changed('file_format: "1.0"\n', ""), "file_format"),
         (changed('"1.0"', '"0.4"'), "0.4"),
         (changed('"1.0"', '"2.0"'), "2.0"),
         (changed("ratio: ${OTEL_TRACES_SAMPLER_ARG:-1.0}", 'ratio: "${OTEL_TRACES_SAMPLER_ARG:-1.0}"'), "ratio"),
-        (changed("ratio: ${OTEL_TRACES_SAMPLER_ARG:-1.0}", "{ratio: ${X}}"), "Failed to parse YAML"),
+        (changed("ratio: ${OTEL_TRACES_SAMPLER_ARG:-1.0}", "{ratio: ${X}}"), "is not YAML"),
         (changed("ratio: ${OTEL_TRACES_SAMPLER_ARG:-1.0}", "ratio: 1.5"), "1.5"),
         (changed("schedule_delay: 2000", "schedule_dely: 2000"), "schedule_dely"),
         (changed("schedule_delay: 2000", "schedule_delay: soon"), "soon"),
@@ -172,7 +172,7 @@ def test_a_broken_file_is_refused_in_one_line(tmp_path: Path, text: str, why: st
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(InvalidSettings, match="not found"):
+    with pytest.raises(InvalidSettings, match="No such file"):
         tracing.read_otel_file(tmp_path / "otel.yaml")
     assert caplog.records == []
 
@@ -196,3 +196,90 @@ def test_no_part_is_looked_for_among_what_is_installed() -> None:
     command = [sys.executable, "-c", _WITHOUT_PLUG_INS]
     ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30, check=False)
     assert ran.stdout.split() == ["['CloudTrace']", "[]"], ran.stderr
+
+
+OTLP_TEXT = (ROOT / "otel-otlp.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("${RELAY_TRACE_ENDPOINT}", "cloudtrace.example.com:443", "endpoint must be on loopback"),
+        ("${RELAY_TRACE_ENDPOINT}", "127.0.0.1:99999", "endpoint must be on loopback"),
+        ("${RELAY_TRACE_ENDPOINT}", "127.0.0.1:0", "endpoint must be on loopback"),
+        ("timeout: 3000", "timeout: 3s", "timeout must be 100 to 30000"),
+        ("timeout: 3000", "timeout: 3", "timeout must be 100 to 30000"),
+        (r"service\..*", "(", "resource_regex must be a pattern"),
+        (r"service\..*", "0", "resource_regex must be a pattern"),
+        ("endpoint:", "endpiont:", "relay_cloud_trace must not have endpiont"),
+        (
+            "schedule_delay: 2000",
+            "schedule_delay: 100000000000000",
+            "schedule_delay must be a number from 1 to 3600000",
+        ),
+        ("max_queue_size: 2048", "max_queue_size: 0", "max_queue_size"),
+        ("max_export_batch_size: 512", "max_export_batch_size: 4096", "max_export_batch_size must be a number from 1"),
+        ("disabled: ${", "disabled: true\ndisabled: ${", "disabled stands twice"),
+        ("attribute_count_limit: 28", "attribute_count_limit: 2026-02-30", "otel.yaml"),
+    ],
+)
+def test_an_odd_value_is_refused_with_its_key(tmp_path: Path, old: str, new: str, why: str) -> None:
+    with pytest.raises(InvalidSettings, match=why) as refused:
+        read(tmp_path, changed(old, new))
+    assert str(tmp_path / "otel.yaml") in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "why"),
+    [
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "nonsense"}, "must be an http or https URL"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "ftp://127.0.0.1/"}, "must be an http or https URL"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:99999/"}, "must be an http or https URL"),
+        ({"KEYS": "secret"}, "headers_list must be name=value"),
+        ({"KEYS": "key=secret\u0007"}, "without odd characters"),
+    ],
+)
+def test_so_are_variables_of_the_one_for_otlp_without_their_text(
+    tmp_path: Path, variables: dict[str, str], why: str
+) -> None:
+    with pytest.raises(InvalidSettings, match=why) as refused:
+        read(
+            tmp_path,
+            OTLP_TEXT.replace("            endpoint:", "            headers_list: ${KEYS}\n            endpoint:"),
+            **variables,
+        )
+    assert not any(value in str(refused.value) for value in variables.values() if len(value) > 1)
+
+
+BOMB = "\n".join(["x0: &x0 [a, a, a, a]", *(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]" for n in range(1, 9))])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "# M\xfcller\n".encode("latin-1") + TEXT.encode(),
+        TEXT.encode("utf-16"),
+        b"\x00\xff\xfe" * 50,
+        (TEXT + "x: &x {y: *x}\n").encode(),
+        b"[" * 5000,
+        (TEXT + BOMB).encode(),
+        b"a: " + b"b" * 2_000_000,
+        b"",
+        b"[]",
+    ],
+    ids=["latin 1", "utf 16", "binary", "refers to itself", "brackets", "bomb", "huge", "empty", "a list"],
+)
+def test_what_is_no_configuration_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "otel.yaml"
+    path.write_bytes(content)
+    with surroundings(**UNSET), pytest.raises(InvalidSettings) as refused:
+        tracing.read_otel_file(path)
+    assert str(refused.value).startswith(str(path))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, ".", "missing.yaml"])
+def test_what_is_no_file_is_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidSettings):
+        tracing.read_otel_file(tmp_path / name)

@@ -12,7 +12,7 @@ import pytest
 from house import ROOT
 from parts import require
 from scripts import DEPLOY, RELAY, SETUP, run, show
-from traced_relay.relay_file import document_of
+from traced_relay.yaml_file import document_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 from opentelemetry.context import Context
+from werkzeug.wrappers import Response
 
 from house import ROOT
 from schema import validate
@@ -16,10 +19,8 @@ from surroundings import surroundings
 from trace_service import TraceService, attributes_of
 from traced_relay import logs, tracing
 from traced_relay.clock import ManualClock, SystemClock
-from traced_relay.errors import InvalidSettings
 from traced_relay.telemetry import SAY_EVERY, Telemetry, telemetry
 from traced_relay.testing import Downstream
-from traced_relay.tracing.otel_file import Batch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,7 +142,8 @@ def test_a_local_relay_asks_nothing_of_google() -> None:
         served = Served(is_local=True)
     served.span()
     served.telemetry.close()
-    assert served.lines() == []
+    [line] = served.lines()
+    assert (line["severity"], line["message"].partition(":")[0]) == ("INFO", "spans stay here")
 
 
 @pytest.mark.parametrize("refuses", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED])
@@ -181,34 +183,6 @@ def test_the_end_takes_under_a_second_whatever_the_backend_does(how: str) -> Non
     assert [line["dropped_spans"] for line in served.lines()] == [600]
 
 
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ({"endpoint": "cloudtrace.example.com:443"}, "endpoint must be on loopback"),
-        ({"timeout": "3s"}, "timeout must be 100 to 30000"),
-        ({"timeout": 3}, "timeout must be 100 to 30000"),
-        ({"resource_regex": "("}, "resource_regex must be a pattern"),
-        ({"client": None}, "must not have client"),
-    ],
-)
-def test_an_exporter_says_what_is_wrong_with_its_settings(options: dict[str, Any], why: str) -> None:
-    with pytest.raises(InvalidSettings, match=why):
-        tracing.exporter_of(Batch("relay_cloud_trace", options), project="p")
-
-
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ({"tls": {}}, "must not have tls"),
-        ({"headers_list": "a"}, "headers_list must be"),
-        ({"compression": "zip"}, "zip"),
-    ],
-)
-def test_so_does_the_one_for_otlp(options: dict[str, Any], why: str) -> None:
-    with pytest.raises(InvalidSettings, match=why):
-        tracing.exporter_of(Batch("otlp_http", options), project="p")
-
-
 def test_spans_go_over_otlp_where_the_file_says_so() -> None:
     with Downstream() as collector, surroundings(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces"):
         served = Served(ROOT / "otel-otlp.yaml", is_local=True)
@@ -226,7 +200,83 @@ def test_a_collector_that_refuses_is_told_of_like_any_other() -> None:
         served = Served(ROOT / "otel-otlp.yaml", is_local=True)
         served.span()
         served.telemetry.close()
-    assert [line.get("dropped_spans") for line in served.lines()] == [1]
+    [line] = served.lines()
+    assert line["dropped_spans"] == 1
+    assert line["message"].endswith("the backend took none, or could not be reached")
+
+
+def test_the_files_limits_are_the_spans_own(tmp_path: Path) -> None:
+    text = (
+        OTEL.read_text()
+        .replace("_count_limit: 28", "_count_limit: 3")
+        .replace("_length_limit: 256", "_length_limit: 8")
+    )
+    (tmp_path / "otel.yaml").write_text(text)
+    with TraceService() as service, surroundings(**at(service.endpoint)):
+        served = Served(tmp_path / "otel.yaml", is_local=True)
+        with served.tracer.start_as_current_span("send relay", Context()) as span:
+            span.set_attributes({f"relay.{number}": "x" * 20 for number in range(9)})
+        served.telemetry.close()
+        [found] = service.spans
+    own = {name: value for name, value in attributes_of(found).items() if name.startswith("relay.")}
+    assert list(own.values()) == ["x" * 8] * 3
+
+
+def test_the_files_room_size_and_delay_are_the_outboxs_own(tmp_path: Path) -> None:
+    text = OTEL.read_text().replace("delay: 2000", "delay: 70000").replace("_queue_size: 2048", "_queue_size: 5")
+    (tmp_path / "otel.yaml").write_text(text.replace("_batch_size: 512", "_batch_size: 2"))
+    clock = ManualClock()
+    with TraceService() as service, surroundings(**at(service.endpoint)):
+        served = Served(tmp_path / "otel.yaml", clock=clock, is_local=True)
+        for _ in range(3):
+            served.span()
+        service.wait_until(lambda: len(service.spans) == 2)
+        clock.advance(69)
+        assert len(service.spans) == 2
+        clock.advance(1)
+        service.wait_until(lambda: len(service.spans) == 3)
+        served.telemetry.close()
+    assert [len(request.spans) for request in service.requests] == [2, 1]
+    with TraceService(hangs=True) as service, surroundings(**at(service.endpoint)):
+        served = Served(tmp_path / "otel.yaml", clock=clock, is_local=True)
+        for _ in range(8):
+            served.span()
+        assert served.telemetry._outboxes[0].take_dropped().spans == 3
+        served.telemetry.close()
+
+
+@pytest.mark.parametrize("detects", [True, False])
+def test_where_this_is_is_asked_on_google_alone(tmp_path: Path, detects: bool) -> None:
+    instance = {"zone": "projects/1/zones/us15", "region": "projects/1/regions/us-central1"}
+    where = {"project": {"projectId": "p"}, "instance": instance}
+    metadata = Downstream(*[Response(json.dumps(where), content_type="application/json")] * 9)
+    on_gae = {"GAE_ENV": "standard", "GAE_SERVICE": "relay", "GAE_VERSION": "v7", "GAE_INSTANCE": "i-1"}
+    text = OTEL.read_text().replace(r"service\..*", "cloud.*")
+    (tmp_path / "otel.yaml").write_text(text)
+    asked = "; ".join(
+        [
+            "import sys, io",
+            "from pathlib import Path",
+            "from opentelemetry.context import Context",
+            "from traced_relay import logs, tracing, telemetry",
+            "log = logs.configure(logs.Identity('p', 'v7', 'i-1'), stream=io.StringIO())",
+            f"made = telemetry.telemetry(Path(sys.argv[1]), log, project='p', is_local=True, on_google={detects})",
+            "tracing.tracer_of(made.provider).start_span('send relay', Context()).end()",
+            "made.close()",
+        ]
+    )
+    with (
+        TraceService() as service,
+        metadata,
+        surroundings(**at(service.endpoint), **on_gae, http_proxy=metadata.url, no_proxy="127.0.0.1"),
+    ):
+        subprocess.run([sys.executable, "-c", asked, str(tmp_path / "otel.yaml")], check=True, timeout=30)
+        [span] = service.spans
+    assert bool(metadata.arrived) is detects
+    labels = attributes_of(span)
+    assert (labels.get("cloud.platform"), labels.get("cloud.region")) == (
+        ("gcp_app_engine", "us-central1") if detects else (None, None)
+    )
 
 
 def test_detection_where_there_is_no_metadata_server_finds_nothing() -> None:

@@ -17,6 +17,7 @@ from traced_relay.agreement import longest_timeout, rule_problems
 from traced_relay.cloud_plan import Finding
 from traced_relay.errors import InvalidSettings
 from traced_relay.webhooks import SECRET_NAME
+from traced_relay.yaml_file import document_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -91,7 +92,7 @@ def _document(path: Path, found: list[str]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        document = relay_file.document_of(path)
+        document = document_of(path)
     except InvalidSettings as exc:
         found += exc.problems
         return None

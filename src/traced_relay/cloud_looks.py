@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from traced_relay import differences, relay_file
+from traced_relay import differences
 from traced_relay.cloud_plan import (
     DEPLOY,
     INVOKER_ROLE,
@@ -21,6 +21,7 @@ from traced_relay.cloud_plan import (
     amount,
     at,
 )
+from traced_relay.yaml_file import document_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -178,7 +179,7 @@ def monitoring(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
         ("dashboard.json", google.listed("monitoring", f"v1/{project}/dashboards")),
     ):
         for file in sorted((plan.directory / "monitoring").glob(files)):
-            text = json.dumps(relay_file.document_of(file))
+            text = json.dumps(document_of(file))
             document = json.loads(text.replace("PROJECT_ID", plan.project).replace("RESOURCE_TYPE", resource))
             found = differences.counterpart(file.stem, document, there)
             where = f"monitoring/{files.replace('*.yaml', file.name)}"
@@ -203,7 +204,7 @@ def sweeps(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
         if job.get("state", "ENABLED") != "ENABLED":
             yield Finding(where, "ENABLED", job["state"], "resume it in Cloud Scheduler")
     if jobs and not plan.worker:
-        (written,) = relay_file.document_of(plan.directory / "cron.yaml")["cron"]
+        (written,) = document_of(plan.directory / "cron.yaml")["cron"]
         if written["schedule"] not in [job.get("schedule") for job in jobs]:
             yield Finding(where, written["schedule"], str(jobs[0].get("schedule")), mend)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from traced_relay import app_yaml, deployment, relay_file
+from traced_relay import app_yaml, deployment
+from traced_relay.yaml_file import document_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,7 +110,7 @@ def plan(project: str, directory: Path, environ: Mapping[str, str]) -> Plan:
         kind, *values = line.split()
         facts.setdefault(kind, []).append(values)
     app = directory / "app.yaml"
-    given = app_yaml.environment(relay_file.document_of(app) if app.exists() else None)
+    given = app_yaml.environment(document_of(app) if app.exists() else None)
     return Plan(
         project=project,
         directory=directory,

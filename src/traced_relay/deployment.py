@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from traced_relay import app_yaml, relay_file, settings
 from traced_relay.errors import InvalidSettings
 from traced_relay.ledger_place import firestore_place
+from traced_relay.yaml_file import document_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ _DEFAULT_SECRET = "traced-relay-callbacks"  # noqa: S105  (a name)
 def wanted(project: str, directory: Path = Path(), environ: Mapping[str, str] | None = None) -> Iterator[str]:
     """The facts of relay.yaml and app.yaml, or of the environment where the worker is no App Engine service."""
     environ = settings.own_environment() if environ is None else environ
-    app = relay_file.document_of(directory / "app.yaml") if (directory / "app.yaml").exists() else {}
+    app = document_of(directory / "app.yaml") if (directory / "app.yaml").exists() else {}
     given = app_yaml.environment(app)
     rules = relay_file.load(directory / (given.get("RELAY_CONFIG") or environ.get("RELAY_CONFIG") or "relay.yaml"))
     given = given if rules.worker.app_engine else dict(environ)

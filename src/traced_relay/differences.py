@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traced_relay import relay_file
+from traced_relay.yaml_file import document_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def stale_fields(collection: str, there: list[dict[str, Any]], file: Path = _IND
 def stale_files(folder: Path, there: list[dict[str, Any]]) -> Iterator[str]:
     """`create FILE` or `update FILE NAME` for each file of *folder* that is not there as it is written."""
     for path in sorted(folder.iterdir()):
-        document = relay_file.document_of(path)
+        document = document_of(path)
         found = counterpart(path.stem, document, there)
         if found is None:
             yield f"create {path}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, model_validator
 
 from traced_relay.border import read
@@ -12,6 +11,7 @@ from traced_relay.calls import DAY, Duration, Model, RetryPolicy, Url
 from traced_relay.downstreams import Downstream, Place
 from traced_relay.errors import InvalidCall, InvalidSettings
 from traced_relay.webhooks import SECRET_NAME
+from traced_relay.yaml_file import document_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,27 +111,9 @@ def load(path: Path) -> RelayFile:
     return parse({} if document is None else document, str(path))
 
 
-def document_of(path: Path) -> Any:
-    """What the YAML file *path* holds; a key that stands twice is an error."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
-    except OSError as exc:
-        raise InvalidSettings(f"{path}: cannot be read: {exc.strerror}") from exc
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        raise InvalidSettings(f"{path}: is not YAML: {' '.join(str(exc).split())[:200]}") from exc
-
-
 def parse(document: Any, where: str) -> RelayFile:
     try:
         return read(RelayFile, document)
     except InvalidCall as exc:
         lines = [f"{where}: {error.field} {error.message}" for error in exc.errors if error.field != "request"]
         raise InvalidSettings(*(lines or [f"{where}: must be a mapping of keys to values"])) from None
-
-
-class _StrictLoader(yaml.SafeLoader):
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if len(set(names)) != len(names):
-            raise yaml.constructor.ConstructorError(problem=f"the key {max(names, key=names.count)} stands twice")
-        return super().construct_mapping(node, deep)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +13,12 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 from traced_relay.errors import InvalidSettings
 from traced_relay.tracing.cloud_trace_spans import Translator
+from traced_relay.tracing.exporter_options import TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
-
-_SETTINGS = ("endpoint", "timeout", "resource_regex")
 
 
 with warnings.catch_warnings():
@@ -53,29 +51,15 @@ def cloud_trace(options: Mapping[str, Any], *, project: str) -> CloudTrace:
     """
     The exporter that *options* of otel.yaml describe; with an endpoint, on this machine, it needs no credentials.
 
-    InvalidSettings says what is wrong with them, or that there are no Google credentials.
+    InvalidSettings says that there are no Google credentials.
     """
-    endpoint, timeout, regex = _checked(options)
+    endpoint = options.get("endpoint")
     if endpoint:
         transport = TraceServiceGrpcTransport(channel=grpc.insecure_channel(endpoint))
     else:
         transport = TraceServiceGrpcTransport(credentials=_credentials())
-    return CloudTrace(transport, project, regex, seconds=timeout / 1000)
-
-
-def _checked(options: Mapping[str, Any]) -> tuple[str | None, int, str | None]:
-    if unknown := sorted(set(options) - set(_SETTINGS)):
-        raise InvalidSettings(f"relay_cloud_trace must not have {unknown[0]}: there are {', '.join(_SETTINGS)}")
-    endpoint, timeout, regex = options.get("endpoint"), options.get("timeout", 3000), options.get("resource_regex")
-    if endpoint is not None and not re.fullmatch(r"(127\.0\.0\.1|localhost|\[::1\]):[0-9]{1,5}", str(endpoint)):
-        raise InvalidSettings(f"relay_cloud_trace.endpoint must be on loopback, 127.0.0.1:PORT, got {endpoint!r}")
-    if type(timeout) is not int or not 100 <= timeout <= 30_000:
-        raise InvalidSettings(f"relay_cloud_trace.timeout must be 100 to 30000 milliseconds, got {timeout!r}")
-    try:
-        re.compile(regex or "")
-    except (re.error, TypeError) as exc:
-        raise InvalidSettings(f"relay_cloud_trace.resource_regex must be a pattern: {exc}") from None
-    return endpoint, timeout, regex
+    seconds = options.get("timeout", TIMEOUT) / 1000
+    return CloudTrace(transport, project, options.get("resource_regex"), seconds=seconds)
 
 
 def _credentials() -> Any:

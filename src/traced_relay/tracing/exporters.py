@@ -9,6 +9,7 @@ from opentelemetry.resourcedetector.gcp_resource_detector import GoogleCloudReso
 
 from traced_relay.errors import InvalidSettings
 from traced_relay.tracing.cloud_trace import cloud_trace
+from traced_relay.tracing.exporter_options import CLOUD_TRACE, TIMEOUT, otlp_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,46 +18,35 @@ if TYPE_CHECKING:
 
     from traced_relay.tracing.otel_file import Batch
 
-_OTLP = ("endpoint", "headers", "headers_list", "timeout", "compression")
 _logger = logging.getLogger(__name__)
 # A line or more for every batch that fails; those are counted where they come from.
 logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
+logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)  # it quotes the headers it cannot read
+logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # of an answer that is none: raised as well
 
 
 def exporter_of(batch: Batch, *, project: str) -> SpanExporter:
-    """What the file asks for; InvalidSettings says what is wrong with it, or missing for it."""
-    if batch.exporter == "relay_cloud_trace":
+    """What the file asks for; InvalidSettings says what is missing for it."""
+    if batch.exporter == CLOUD_TRACE:
         return cloud_trace(batch.options, project=project)
     return _otlp(batch.options)
 
 
 def _otlp(options: Mapping[str, Any]) -> SpanExporter:
-    if unknown := sorted(set(options) - set(_OTLP)):
-        raise InvalidSettings(f"otlp_http must not have {unknown[0]}: the relay knows {', '.join(_OTLP)} there")
     try:
         from opentelemetry.exporter.otlp.proto.http import Compression
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as exc:
         raise InvalidSettings("otlp_http needs: pip install 'traced-relay[otlp]'") from exc
-    headers = dict(_pairs(options.get("headers_list") or "")) | {
-        one.name: one.value or "" for one in options.get("headers", ())
-    }
     try:
         return OTLPSpanExporter(
             endpoint=options.get("endpoint"),
-            headers=headers or None,
-            timeout=options.get("timeout", 3000) / 1000,
+            headers=dict(otlp_headers(options)) or None,
+            timeout=options.get("timeout", TIMEOUT) / 1000,
             compression=Compression(options.get("compression", "none")),
         )
     except Exception as exc:  # a session with credentials comes from a plug-in, and fails in its own ways
         raise InvalidSettings(f"otlp_http: {' '.join(str(exc).split())[:300]}") from exc
-
-
-def _pairs(listed: str) -> list[tuple[str, str]]:
-    pairs = [item.partition("=") for item in listed.split(",") if item.strip()]
-    if any(not equals for _, equals, _ in pairs):
-        raise InvalidSettings("otlp_http.headers_list must be name=value, with commas between")
-    return [(name.strip(), value.strip()) for name, _, value in pairs]
 
 
 def detected() -> dict[str, Any]:

@@ -14,6 +14,8 @@ from urllib.parse import unquote
 from opentelemetry.configuration import ConfigurationError, load_config_file
 
 from traced_relay.errors import InvalidSettings
+from traced_relay.tracing.exporter_options import CLOUD_TRACE, OTLP, option_problems
+from traced_relay.yaml_file import document_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,7 +25,8 @@ MOST_ATTRIBUTES, LONGEST_VALUE = 32, 256  # Cloud Trace's limits
 _FORMATS = ("1.0", "1.1")
 _DETECTOR = "gcp_resource_detector"
 _PROPAGATORS = ["tracecontext", "relay_origin"]
-_EXPORTERS = ("relay_cloud_trace", "otlp_http")
+_EXPORTERS = (CLOUD_TRACE, OTLP)
+_MOST_TEXTS = 5_000  # in the whole file; one that repeats itself by references has no end
 
 logging.getLogger("opentelemetry.configuration").setLevel(logging.CRITICAL)  # what it logs it raises as well
 
@@ -41,7 +44,7 @@ class Batch:
     @property
     def leaves_this_machine(self) -> bool:
         """Whether it goes to Google; an endpoint, which tests set, is on loopback."""
-        return self.exporter == "relay_cloud_trace" and not self.options.get("endpoint")
+        return self.exporter == CLOUD_TRACE and not self.options.get("endpoint")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class OtelFile:
 
 def read(path: Path) -> OtelFile:
     """What the file says, with the variables that it names; InvalidSettings names file and key."""
+    document_of(path)  # which refuses what the library lets pass: a key that stands twice, bytes that are no text
     try:
         return _read(load_config_file(path))
     except (ConfigurationError, _Wrong, OSError, ValueError, RecursionError) as exc:  # bytes, and brackets, without end
@@ -70,7 +74,9 @@ class _Wrong(Exception):
 
 
 def _read(model: Any) -> OtelFile:
-    for where, text in _texts(model):
+    for number, (where, text) in enumerate(_texts(model)):
+        if number == _MOST_TEXTS:
+            raise _Wrong(f"the file has more than {_MOST_TEXTS} values")
         if "${" in text:
             raise _Wrong(f"{where} names a variable in a form that is not one, such as ${{env:NAME}}: {text[:80]!r}")
     known = ("file_format", "disabled", "resource", "attribute_limits", "propagator", "tracer_provider")
@@ -147,14 +153,22 @@ def _batches(models: Any) -> Iterator[Batch]:
         exporter = _only(batch["exporter"], f"{where}.batch.exporter", *_EXPORTERS)
         if not exporter:
             raise _Wrong(f"{where}.batch.exporter must be {' or '.join(_EXPORTERS)}")
-        (name, options) = next(iter(exporter.items()))
+        (name, given) = next(iter(exporter.items()))
+        options = (given or {}) if name == CLOUD_TRACE else _given(given)
+        for problem in option_problems(name, options):
+            raise _Wrong(f"{where}.batch.exporter.{problem}")
+        room = _whole(batch, where, "max_queue_size", 2048, most=1_000_000)
         yield Batch(
             exporter=name,
-            options=(options or {}) if name == "relay_cloud_trace" else _given(options),
-            delay=batch.get("schedule_delay", 5000) / 1000,
-            size=batch.get("max_export_batch_size", 512),
-            room=batch.get("max_queue_size", 2048),
+            options=options,
+            delay=_whole(batch, where, "schedule_delay", 5000, most=3_600_000) / 1000,
+            size=_whole(batch, where, "max_export_batch_size", min(512, room), most=room),
+            room=room,
         )
+
+
+def _whole(batch: Mapping[str, Any], where: str, name: str, default: int, *, most: int) -> int:
+    return int(_number({name: batch.get(name, default)}, f"{where}.batch", name, 1, most))
 
 
 def _number(given: Mapping[str, Any], where: str, name: str, least: float, most: float) -> Any:

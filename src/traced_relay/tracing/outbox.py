@@ -152,7 +152,10 @@ class Outbox(SpanProcessor):
         """Whether the exporter took them; what it sends for that makes no spans."""
         with suppress_instrumentation():
             try:
-                return self._exporter.export(batch) is SpanExportResult.SUCCESS
+                were_taken = self._exporter.export(batch) is SpanExportResult.SUCCESS
             except Exception as exc:  # noqa: BLE001  (an exporter that breaks is one that does not take them)
                 self._trouble = " ".join(f"{type(exc).__name__}: {exc}".split())[:200]
                 return False
+        if not were_taken:
+            self._trouble = "the backend took none, or could not be reached"
+        return were_taken

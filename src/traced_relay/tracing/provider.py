@@ -39,13 +39,13 @@ def configure(
     Make the provider, and how context is read and written the process's own.
 
     The provider is passed on by hand and shut down by whoever made it; the global one is left to the process's owner.
-    *attributes* are the resource's, beside and before what is known here.
+    *attributes* are the resource's, beside what is known here; version and instance are those of the records.
     """
     propagate.set_global_textmap(PROPAGATOR)
-    own = {"service.name": _SERVICE, "service.version": version, "service.instance.id": instance}
+    own = {"service.version": version, "service.instance.id": instance}
     provider = TracerProvider(
         sampler=OnceByRatio(ratio),
-        resource=Resource.create(own | dict(attributes or {})),
+        resource=Resource.create({"service.name": _SERVICE} | dict(attributes or {}) | own),
         span_limits=_limits(most_attributes, longest_value),
         shutdown_on_exit=False,
     )
