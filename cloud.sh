@@ -41,7 +41,7 @@ prepare() {
   python=
   local candidate
   for candidate in "${PYTHON:-}" .venv/bin/python python3; do
-    if [[ -n $candidate ]] && PYTHONPATH=src "$candidate" -c 'import traced_relay.deployment' 2>/dev/null; then
+    if [[ -n $candidate ]] && PYTHONPATH=src "$candidate" -c 'import pydantic, traced_relay, yaml' 2>/dev/null; then
       python=$candidate
       break
     fi
@@ -49,13 +49,13 @@ prepare() {
   [[ -n $python ]] || die "no Python with the relay's dependencies; run: make setup"
   [[ -n $project ]] || die "--project or GOOGLE_CLOUD_PROJECT is required"
   [[ $project =~ ^[a-z][a-z0-9.:-]{3,98}$ ]] || die "this is no project id: $project"
-  export PYTHONPATH=src CLOUDSDK_CORE_PROJECT=$project CLOUDSDK_CORE_DISABLE_PROMPTS=1
+  export PYTHONPATH=src GOOGLE_CLOUD_PROJECT=$project CLOUDSDK_CORE_PROJECT=$project CLOUDSDK_CORE_DISABLE_PROMPTS=1
   if [[ ${CLOUDSDK_AUTH_DISABLE_CREDENTIALS:-} != true && -z ${CLOUDSDK_AUTH_ACCESS_TOKEN_FILE:-} ]]; then
     look gcloud auth list --filter status:ACTIVE --format='value(account)' || true
     [[ -n $found ]] || die "nobody is logged in; run: gcloud auth login"
   fi
   "$python" -m traced_relay check || die "mend this first"
-  "$python" -m traced_relay.deployment wanted "$project" >"$scratch/wanted" || die "mend this first"
+  "$python" -m traced_relay.deployment "$project" >"$scratch/wanted" || die "mend this first"
 }
 
 # The values of one kind of fact, a line each.

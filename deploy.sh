@@ -26,7 +26,7 @@ done
 # shellcheck source=cloud.sh
 source cloud.sh
 prepare
-[[ -z $(wanted invoker) ]] || die "relay.yaml: the worker is a URL, not the App Engine service that this deploys"
+[[ -z $(wanted invoker) ]] || die "relay.yaml: the worker is a URL, not an App Engine service; for Cloud Run see docs/operations.md"
 version=${version:-v$(date -u +%Y%m%dt%H%M%S)}
 [[ $version =~ ^[a-z0-9][a-z0-9-]{0,62}$ ]] || die "a version is a-z, 0-9 and -, got $version"
 
@@ -77,9 +77,19 @@ a first call, as an account that relay.yaml lists, to a downstream of relay.yaml
       --impersonate-service-account=ACCOUNT)" -H 'Content-Type: application/json' \\
     -d '{"url": "https://SERVICE.run.app/"}' $([[ -n $promote ]] && echo "$url" || echo "$own")/v1/tasks
 NEXT
-if [[ -n $others ]]; then
-  echo
-  echo "not stopped, since calls may run there: $(paste -sd' ' <<<"$others")"
-  echo "see what runs: curl '$url/v1/tasks?state=running&version=VERSION' with an operator's token"
-  echo "then, if nothing does: gcloud app versions stop VERSION --service $service --project $project"
-fi
+[[ -n $others ]] || exit 0
+
+# Only an operator may see what runs, and whoever deploys need not be one.
+token=$(gcloud auth print-identity-token --audiences="$(wanted audience)" 2>/dev/null) || token=
+printf '\nnot stopped, since calls may run there:\n'
+while read -ru3 other; do
+  if [[ -n $token ]] && calls=$("$python" -m traced_relay list --relay "$url" --token-file <(printf %s "$token") \
+    --state running --version "$other" --limit 0 2>"$scratch/err"); then
+    echo "  $other: $(grep -c . <<<"$calls") running"
+    [[ -z $calls ]] || printf '    %s\n' "${calls//$'\n'/$'\n'    }"
+  else
+    echo "  $other: unknown what runs ($([[ -n $token ]] && tail -1 "$scratch/err" || echo "no ID token of an operator")); see it with"
+    echo "    traced-relay list --state running --version $other --relay $url --audience $(wanted audience)"
+  fi
+done 3<<<"$others"
+echo "once nothing does: gcloud app versions stop VERSION --service $service --project $project"

@@ -33,9 +33,12 @@ read -r database collection < <(wanted ledger)
 relay=traced-relay@$project.iam.gserviceaccount.com
 secrets=$(wanted secret)
 
+worker=$(wanted worker)
+invoker=$(wanted invoker)
+
 cat <<PLAN
 In project $project, region $region, this makes what is missing and sets right what is not as the files say:
-  APIs, the App Engine application, the account $relay$(wanted invoker | sed 's/^/ and /')
+  APIs, the account $relay, $([[ -n $invoker ]] && echo "the account $invoker, the sweep's job" || echo "the App Engine application")
   queues: $(wanted queue | cut -d' ' -f1 | paste -sd' ')
   Firestore database $database, collection $collection: indexes and times to live
   secrets: $(cut -d' ' -f2 <<<"$secrets" | paste -sd' ')
@@ -47,9 +50,11 @@ step() {
 }
 
 enable_apis() {
-  local api missing=()
+  local api missing=() wanted=(cloudbuild cloudresourcemanager cloudscheduler cloudtasks cloudtrace firestore iam logging)
+  wanted+=(monitoring secretmanager)
+  [[ -n $invoker ]] && wanted+=(artifactregistry run) || wanted+=(appengine)
   look gcloud services list --enabled --format='value(config.name)' || true
-  for api in appengine cloudbuild cloudscheduler cloudtasks cloudtrace firestore iam logging monitoring secretmanager; do
+  for api in "${wanted[@]}"; do
     grep -qx "$api.googleapis.com" <<<"$found" || missing+=("$api.googleapis.com")
   done
   ((${#missing[@]} == 0)) || change gcloud services enable "${missing[@]}"
@@ -71,24 +76,18 @@ create_account() {
     change gcloud iam service-accounts create "${1%%@*}" --display-name "$2"
 }
 
-# bind ROLE KIND...: the last words are the resource, as gcloud names it.
-bind() {
-  local role=$1 condition=$2
-  shift 2
-  local policy=()
-  look "${@/POLICY/get-iam-policy}" --format=json || true
-  if ! grep -qF "$role $relay" < <(holders); then
-    [[ -n $condition ]] && policy=(--condition="$condition")
-    change "${@/POLICY/add-iam-policy-binding}" --member "serviceAccount:$relay" --role "$role" "${policy[@]}" \
-      --format none
-  fi
+# of RESOURCE...: whose policy `give` is about, as gcloud names it, with POLICY where the verb stands.
+of() {
+  subject=("$@")
+  look "${subject[@]/POLICY/get-iam-policy}" --flatten 'bindings[].members' --format='value(bindings.role)' \
+    --filter "bindings.members=\"serviceAccount:$relay\"" || true
+  held=$found
 }
 
-holders() {
-  "$python" -c 'import json, sys
-for binding in json.loads(sys.argv[1] or "{}").get("bindings", []):
-    for member in binding["members"]:
-        print(binding["role"], member.partition(":")[2])' "$found"
+give() {
+  local role=$1 condition=${2:-}
+  grep -qxF "$role" <<<"$held" || change "${subject[@]/POLICY/add-iam-policy-binding}" \
+    --member "serviceAccount:$relay" --role "$role" ${condition:+--condition="$condition"} --format none
 }
 
 create_queue() {
@@ -108,10 +107,10 @@ create_queue() {
     change gcloud tasks queues update "$queue" "${settings[@]}"
   fi
   # To create a task, to remove one that is cancelled, and to see whether a task and the queue are there.
-  local role
-  for role in enqueuer taskDeleter viewer; do
-    bind "roles/cloudtasks.$role" '' gcloud tasks queues POLICY "$queue" --location "$region"
-  done
+  of gcloud tasks queues POLICY "$queue" --location "$region"
+  give roles/cloudtasks.enqueuer
+  give roles/cloudtasks.taskDeleter
+  give roles/cloudtasks.viewer
 }
 
 new_secret_value() {
@@ -129,7 +128,8 @@ create_secret() {
   look gcloud secrets versions list "$secret" --filter state=ENABLED --limit 1 --format='value(name)' || true
   # By way of a pipe: in no file, and in no process's arguments.
   [[ -n $found ]] || change gcloud secrets versions add "$secret" --data-file - < <(new_secret_value)
-  bind roles/secretmanager.secretAccessor '' gcloud secrets POLICY "$secret"
+  of gcloud secrets POLICY "$secret"
+  give roles/secretmanager.secretAccessor
 }
 
 create_ledger() {
@@ -137,7 +137,7 @@ create_ledger() {
   look gcloud firestore databases describe --database "$database" --format='value(name)' ||
     change gcloud firestore databases create --database "$database" --location "$region" --type firestore-native
   look gcloud firestore indexes composite list --database "$database" --format=json || true
-  "$python" -m traced_relay.deployment indexes "$collection" <<<"$found" >"$scratch/indexes"
+  "$python" -m traced_relay.differences indexes "$collection" <<<"$found" >"$scratch/indexes"
   while read -ru3 group rest; do
     local fields=()
     for path in $rest; do fields+=(--field-config "$path"); done
@@ -145,7 +145,7 @@ create_ledger() {
       "${fields[@]}" --async
   done 3<"$scratch/indexes"
   look gcloud firestore indexes fields list --database "$database" --format=json || true
-  "$python" -m traced_relay.deployment fields "$collection" <<<"$found" >"$scratch/fields"
+  "$python" -m traced_relay.differences fields "$collection" <<<"$found" >"$scratch/fields"
   while read -ru3 kind group path rest; do
     if [[ $kind == ttl ]]; then
       change gcloud firestore fields ttls update "$path" --database "$database" --collection-group "$group" \
@@ -162,7 +162,7 @@ create_ledger() {
 # each KIND DIRECTORY: create or update what differs; `create` and `update` are functions of that kind.
 each() {
   local kind=$1 folder=$2 what file name
-  "$python" -m traced_relay.deployment files "$folder" <<<"$found" >"$scratch/stale"
+  "$python" -m traced_relay.differences files "$folder" <<<"$found" >"$scratch/stale"
   while read -ru3 what file name; do
     "${what}_$kind" "$file" "$name"
   done 3<"$scratch/stale"
@@ -170,8 +170,15 @@ each() {
 
 create_metric() { change gcloud logging metrics create "$(basename "$1" .yaml)" --config-from-file "$1"; }
 update_metric() { change gcloud logging metrics update "$(basename "$1" .yaml)" --config-from-file "$1"; }
-create_alert() { change "${monitoring[@]}" policies create --policy-from-file "$1" "${channels[@]}"; }
-update_alert() { change "${monitoring[@]}" policies update "$2" --policy-from-file "$1"; }
+create_alert() { change "${monitoring[@]}" policies create --policy-from-file "$1"; }
+# What is not in the file is taken away: so the channels that it has go in, unless others are wanted.
+update_alert() {
+  if [[ -z $notify ]]; then
+    look "${monitoring[@]}" policies describe "$2" --format='value(notificationChannels.list())'
+    [[ -z $found ]] || echo "notificationChannels: [$found]" >>"$1"
+  fi
+  change "${monitoring[@]}" policies update "$2" --policy-from-file "$1"
+}
 create_dashboard() { change gcloud monitoring dashboards create --config-from-file "$1"; }
 update_dashboard() {
   look gcloud monitoring dashboards describe "$2" --format='value(etag)'
@@ -182,21 +189,26 @@ with open(path, "w") as file: json.dump(document | {"name": name, "etag": etag},
   change gcloud monitoring dashboards update "$2" --config-from-file "$1"
 }
 
-watch_over_it() {
+fill_in() {
   local file resource=gae_app
-  [[ -z $(wanted invoker) ]] || resource=cloud_run_revision
+  [[ -z $invoker ]] || resource=cloud_run_revision
   mkdir -p "$scratch/metrics" "$scratch/alerts" "$scratch/dashboards"
   for file in monitoring/metrics/*.yaml monitoring/alerts/*.yaml monitoring/dashboard.json; do
     local to=${file#monitoring/}
     [[ $file == *.json ]] && to=dashboards/$to
     sed "s/PROJECT_ID/$project/g; s/RESOURCE_TYPE/$resource/g" "$file" >"$scratch/$to"
   done
+}
+
+create_metrics() {
   look gcloud logging metrics list --format=json || true
   each metric "$scratch/metrics"
+}
+
+watch_over_it() {
   # Newer releases have these commands without `alpha`.
   monitoring=(gcloud monitoring)
   gcloud monitoring policies --help >/dev/null 2>&1 || monitoring=(gcloud alpha monitoring)
-  channels=()
   [[ -z $notify ]] || find_channel
   look "${monitoring[@]}" policies list --filter 'user_labels.app="traced-relay"' --format=json || true
   each alert "$scratch/alerts"
@@ -204,8 +216,9 @@ watch_over_it() {
   each dashboard "$scratch/dashboards"
 }
 
+# Every policy is to tell this address, and no other channel.
 find_channel() {
-  local list=(gcloud beta monitoring channels list --format='value(name)'
+  local file list=(gcloud beta monitoring channels list --format='value(name)'
     --filter "type=\"email\" AND labels.email_address=\"$notify\"")
   look "${list[@]}" || true
   if [[ -z $found ]]; then
@@ -213,35 +226,56 @@ find_channel() {
       --channel-labels "email_address=$notify"
     [[ -n $dry_run ]] || look "${list[@]}"
   fi
-  channels=(--notification-channels "${found:-CHANNEL}")
+  for file in "$scratch"/alerts/*; do echo "notificationChannels: [${found:-CHANNEL}]" >>"$file"; done
+}
+
+# On Cloud Run nobody else asks for a sweep: Cloud Scheduler does, as the account that the tasks come as.
+create_sweep() {
+  local name=traced-relay-sweep shown=httpTarget.uri,httpTarget.oidcToken.serviceAccountEmail
+  shown+=,httpTarget.oidcToken.audience,schedule
+  local job=(--location "$region" --schedule '* * * * *' --uri "$worker/sweep" --http-method get
+    --oidc-service-account-email "$invoker" --oidc-token-audience "$(wanted audience)" --attempt-deadline 60s)
+  if ! look gcloud scheduler jobs describe "$name" --location "$region" --format="csv[no-heading]($shown)"; then
+    change gcloud scheduler jobs create http "$name" "${job[@]}"
+  elif [[ $found != "$worker/sweep,$invoker,$(wanted audience),* * * * *" ]]; then
+    change gcloud scheduler jobs update http "$name" "${job[@]}"
+  fi
 }
 
 step "APIs" && enable_apis
-step "App Engine" && create_application
 step "accounts" && create_account "$relay" "traced-relay"
-invoker=$(wanted invoker)
 if [[ -n $invoker ]]; then
   create_account "$invoker" "traced-relay: calls the worker"
   # Who makes a task that carries an account's ID token has to be allowed to act as it.
-  bind roles/iam.serviceAccountUser '' gcloud iam service-accounts POLICY "$invoker"
+  of gcloud iam service-accounts POLICY "$invoker"
+  give roles/iam.serviceAccountUser
+else
+  step "App Engine" && create_application
 fi
+# Early, since an alert is refused until its metric has been known for a while.
+step "metrics" && fill_in && create_metrics
 step "queues"
 while read -ru4 queue rate running; do create_queue "$queue" "$rate" "$running"; done 4< <(wanted queue)
 step "secrets"
 while read -ru4 owner secret; do create_secret "$owner" "$secret"; done 4< <(wanted secret)
 step "ledger" && create_ledger
 step "rights in the project"
+of gcloud projects POLICY "$project"
 # Firestore has no policy per database; a condition on its name does the same.
-bind roles/datastore.user \
-  "title=traced-relay-ledger,expression=resource.name==\"projects/$project/databases/$database\"" \
-  gcloud projects POLICY "$project"
-bind roles/cloudtrace.agent None gcloud projects POLICY "$project" # spans
-bind roles/logging.logWriter None gcloud projects POLICY "$project" # records
-step "monitoring" && watch_over_it
+give roles/datastore.user \
+  "title=traced-relay-ledger,expression=resource.name==\"projects/$project/databases/$database\""
+give roles/cloudtrace.agent None  # spans
+give roles/logging.logWriter None # records
+step "alerts and dashboard" && watch_over_it
+[[ -z $invoker ]] || { step "sweep" && create_sweep; }
 
 if ((changes)); then
   echo "${dry_run:+dry run: nothing was changed; }$changes changes${dry_run:+ would be made}"
 else
   echo "everything is there; nothing was changed"
 fi
-echo "next: ./deploy.sh --project $project"
+if [[ -n $invoker ]]; then
+  echo "next: deploy to Cloud Run, as docs/operations.md says"
+else
+  echo "next: ./deploy.sh --project $project"
+fi

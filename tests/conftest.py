@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from firestore_emulator import FirestoreEmulator
+    from google_stand_in import GoogleStandIn
     from traced_relay.ledger import Ledger
 
 hypothesis.settings.register_profile("quick", max_examples=10, deadline=None)  # for `make unit`
@@ -78,6 +79,27 @@ def firestore() -> Iterator[FirestoreEmulator]:
 
     with FirestoreEmulator() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def gcloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The directory of a `gcloud` that starts at once."""
+    from google_stand_in import ForkedGcloud
+
+    running = ForkedGcloud(tmp_path_factory.mktemp("gcloud"))
+    yield running.programs
+    running.close()
+
+
+@pytest.fixture
+def google() -> Iterator[GoogleStandIn]:
+    """Google's APIs, where nothing is there yet; nothing may be asked or answered that they do not describe."""
+    from google_stand_in import GoogleStandIn
+
+    running = GoogleStandIn()
+    yield running
+    running.close()
+    assert running.problems == []
 
 
 @pytest.fixture

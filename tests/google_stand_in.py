@@ -1,42 +1,69 @@
-"""Google's REST APIs as far as our scripts ask them, on loopback: keeps what it gets, writes down what was asked."""
+"""
+Google's REST APIs as far as our scripts ask them, on loopback: what was asked, and what was answered, is written down.
+
+Both are held against Google's own description of its APIs; what differs is in *problems*.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import re
+import subprocess
+import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from discovery import answer_problems, request_problems
+from google_resources import Refused, Resources
 from parts import require
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 APIS = (
     *("serviceusage", "appengine", "iam", "cloudresourcemanager", "cloudtasks", "secretmanager", "logging"),
     *("monitoring", "storage", "firestore", "cloudscheduler"),
 )
-# Where the id of a new resource stands: a query's parameter, or a field of the body.
-ID_IN_QUERY = {"secrets": "secretId", "databases": "databaseId"}
-COLLECTIONS = {
-    *("services", "apps", "serviceAccounts", "queues", "secrets", "versions", "databases", "indexes", "fields"),
-    *("metrics", "alertPolicies", "notificationChannels", "dashboards", "jobs"),
-}
+FORKS = Path(__file__).with_name("gcloud_forks.py")
+ASK = """#!{python} -SI
+import json, os, socket, sys
+asked = socket.socket(socket.AF_UNIX)
+asked.connect("{socket}")
+given = {{"arguments": sys.argv[1:], "cwd": os.getcwd(), "environ": dict(os.environ)}}
+socket.send_fds(asked, [json.dumps(given).encode()], [0, 1, 2])
+sys.exit(asked.recv(1)[0])
+"""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Asked:
+    """One request, and the answer's status."""
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    body: Any
+    status: int
+
+    @property
+    def what(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def is_change(self) -> bool:
+        return self.method != "GET" and not self.path.endswith(":getIamPolicy")
+
+
 class GoogleStandIn:
-    """Resources by their path; *asked* is every request as `METHOD api/path`, with its body."""
+    """*fails* may name the status with which a request, `METHOD api/path`, is refused."""
 
-    there: dict[str, dict[str, Any]] = field(default_factory=dict)
-    policies: dict[str, dict[str, Any]] = field(default_factory=dict)
-    asked: list[tuple[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.resources = Resources()
+        self.asked: list[Asked] = []
+        self.problems: list[str] = []
+        self.fails: dict[str, int] = {}
         self._lock = threading.Lock()
         stand_in = self
 
@@ -65,111 +92,89 @@ class GoogleStandIn:
         self._server.server_close()
         self._thread.join()
 
-    def environ(self, directory: Path) -> dict[str, str]:
-        """What makes gcloud ask here, as nobody."""
+    def environ(self, directory: Path, programs: str = "") -> dict[str, str]:
+        """What makes gcloud ask here, as nobody; *programs* goes before the PATH."""
+        require("gcloud")
+        address = f"http://127.0.0.1:{self._server.server_address[1]}"
         given = {
-            "PATH": os.environ["PATH"],
+            "PATH": f"{programs}:{os.environ['PATH']}".lstrip(":"),
             "HOME": str(directory),
             "CLOUDSDK_CONFIG": str(directory / ".config"),
             "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
             "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
             "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
         }
-        require("gcloud")
-        address = f"http://127.0.0.1:{self._server.server_address[1]}"
         return given | {f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api.upper()}": f"{address}/{api}/" for api in APIS}
+
+    def as_proxy(self) -> dict[str, str]:
+        """What sends gcloud here for Cloud Run, too: before the host it puts the region, so that is another."""
+        return {
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_RUN": "http://run.googleapis.com/run/",
+            "CLOUDSDK_PROXY_TYPE": "http",
+            "CLOUDSDK_PROXY_ADDRESS": "127.0.0.1",
+            "CLOUDSDK_PROXY_PORT": str(self._server.server_address[1]),
+        }
 
     def answer(self, method: str, target: str, content: bytes) -> tuple[int, dict[str, Any]]:
         url = urlsplit(target)
-        body = _uploaded(content) if url.path.startswith("/upload/") else json.loads(content or b"null")
+        path, query = url.path.strip("/"), parse_qs(url.query, keep_blank_values=True)
+        body = _uploaded(content) if path.startswith("upload/") else json.loads(content or b"null")
+        what = f"{method} {path}"
         with self._lock:
-            self.asked.append((f"{method} {url.path.strip('/')}", body))
-            path, query = url.path.strip("/"), parse_qs(url.query)
-            is_file = path.startswith(("storage/b/", "upload/"))
-            status, document = (
-                self._store(method, path, query, body) if is_file else self._of(method, path, query, body)
-            )
-        if status >= 400:
-            word = {404: "NOT_FOUND", 400: "INVALID_ARGUMENT"}[status]
-            return status, {"error": {"code": status, "status": word, "message": f"{word}: {url.path} not found"}}
-        return status, document
+            try:
+                if path.startswith("upload/"):
+                    path = path.replace("upload/storage/v1/", "storage/")
+                else:
+                    self._check(what, request_problems(method, *_split(path), query, body))
+                if (status := self.fails.get(what)) is not None:
+                    raise Refused(status, f"refused by the test: {what}")
+                document = self.resources.answer(method, path, query, body)
+                self._check(what, answer_problems(method, *_split(path), document))
+            except Refused as refused:
+                self.asked.append(Asked(method, path, query, body, refused.status))
+                return refused.status, refused.document
+            self.asked.append(Asked(method, path, query, body, 200))
+            return 200, document
 
-    def _of(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, dict[str, Any]]:
-        path, _, verb = path.partition(":")
-        if verb in ("getIamPolicy", "setIamPolicy"):
-            if verb == "setIamPolicy":
-                self.policies[path] = body["policy"]
-            return 200, self.policies.get(path, {"etag": "YQ=="})
-        if verb == "batchEnable":
-            for name in body["serviceIds"]:
-                self.there[f"{path}/{name}"] = {"config": {"name": name}, "state": "ENABLED"}
-            return 200, {"name": "operations/acf.1", "done": True, "response": {}}
-        last = path.rpartition("/")[2]
-        if verb == "addVersion":
-            self.there[f"{path}/versions/1"] = {"name": f"{_name(path)}/versions/1", "state": "ENABLED"}
-            return 200, {**self.there[f"{path}/versions/1"], "clientSpecifiedPayloadChecksum": True}
-        if method == "GET":
-            return self._look(path, last)
-        if method == "POST" and last in COLLECTIONS:
-            return self._create(path, last, query, body)
-        if method in ("PATCH", "PUT"):
-            self.there[path] = self.there.get(path, {}) | body | {"name": _name(path)}
-            is_slow = "/fields/" in path or path.startswith("appengine/")
-            return 200, self._done(path) if is_slow else self.there[path]
-        return 400, {}
+    def _check(self, what: str, found: list[str]) -> None:
+        self.problems += [f"{what}: {problem}" for problem in found]
 
-    def _look(self, path: str, last: str) -> tuple[int, dict[str, Any]]:
-        if last == "locations":
-            place = {"locationId": "us-central1", "labels": {"cloud.googleapis.com/region": "us-central1"}}
-            return 200, {"locations": [{"name": f"{_name(path)}/us-central1", **place}]}
-        if last in COLLECTIONS:
-            pattern = re.escape(path).replace("/\\-/", "/[^/]+/").replace("/-/", "/[^/]+/") + "/[^/]+"
-            return 200, {last: [found for key, found in self.there.items() if re.fullmatch(pattern, key)]}
-        found = self.there.get(re.sub("projects/-/", "projects/demo-proj/", path))
-        return (200, found) if found else (404, {})
+    @property
+    def changes(self) -> list[str]:
+        return [asked.what for asked in self.asked if asked.is_change]
 
-    def _store(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, dict[str, Any]]:
-        """A bucket that is there and empty, and takes what it is given."""
-        if "runtime-builders" in path:
-            return 404, {}
-        bucket = path.split("/b/")[1].split("/")[0]
-        if method == "POST":
-            return 200, {"kind": "storage#object", "bucket": bucket, "name": query["name"][0], **body}
-        return 200, {"kind": "storage#objects", "items": []} if path.endswith("/o") else {"name": bucket}
 
-    def _create(self, path: str, collection: str, query: dict[str, list[str]], body: Any) -> tuple[int, dict[str, Any]]:
-        match collection:
-            case "secrets" | "databases":
-                key = query[ID_IN_QUERY[collection]][0]
-            case "serviceAccounts":
-                key = f"{body['accountId']}@demo-proj.iam.gserviceaccount.com"
-            case "apps" | "versions":
-                key = body["id"]
-            case "queues" | "metrics":
-                key = body["name"].rpartition("/")[2]
-            case _:
-                key = str(len(self.there))
-        made = {**body, "name": f"{_name(path)}/{key}"}
-        if collection == "serviceAccounts":
-            made["email"] = key
-        if collection == "metrics":
-            made["name"] = key
-        if collection == "queues":
-            made["state"] = "RUNNING"
-        self.there[f"{path}/{key}"] = made
-        is_slow = collection in ("apps", "databases", "indexes", "versions")
-        return 200, self._done(f"{path}/{key}") if is_slow else made
+class ForkedGcloud:
+    """The machine's gcloud, imported once; *programs* is a directory with a `gcloud` that asks it."""
 
-    def _done(self, path: str) -> dict[str, Any]:
-        owner = re.match("apps/demo-proj|projects/demo-proj/databases/[^/]+", _name(path))
-        if "collectionGroups" in path:  # takes minutes, so nobody waits
-            metadata = {"@type": "type.googleapis.com/google.firestore.admin.v1.IndexOperationMetadata"}
-            return {"name": f"{owner and owner[0]}/operations/1", "metadata": metadata}
-        return {
-            "name": f"{owner and owner[0]}/operations/1",
-            "done": True,
-            "response": {"@type": "type.googleapis.com/x", **self.there[path]},
-        }
+    def __init__(self, directory: Path) -> None:
+        sdk, python = _installation()
+        self.programs = str(directory)
+        socket = directory / "socket"
+        program = directory / "gcloud"
+        program.write_text(ASK.format(python=sys.executable, socket=socket))
+        program.chmod(0o755)
+        self._process = subprocess.Popen([python, "-S", FORKS, sdk, socket], stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.communicate(timeout=10)
+
+
+@cache
+def _installation() -> tuple[str, str]:
+    form = "--format=value(installation.sdk_root,basic.python_location)"
+    said = subprocess.run([require("gcloud"), "info", form], capture_output=True, text=True, check=True).stdout
+    sdk, python = said.split()
+    return sdk, python
+
+
+def _split(path: str) -> tuple[str, str]:
+    """The API, and the path that it describes."""
+    api, _, rest = path.partition("/")
+    return api, rest
 
 
 def _uploaded(content: bytes) -> dict[str, str]:
@@ -177,8 +182,3 @@ def _uploaded(content: bytes) -> dict[str, str]:
     boundary, _, rest = content.partition(b"\n")
     file = rest.split(b"\n" + boundary.rstrip() + b"\n")[1]
     return {"size": str(len(file.partition(b"\n\n")[2].rpartition(b"\n" + boundary.rstrip() + b"--")[0]))}
-
-
-def _name(path: str) -> str:
-    """The resource's name: its path without API and version."""
-    return path.split("/", 2)[2]

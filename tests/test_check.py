@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -112,6 +113,53 @@ def test_what_is_wrong_with_the_rules_is_said_with_its_file_and_key(
 def test_what_is_wrong_with_app_yaml_is_said_with_its_key(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert old in APP
     assert said in "\n".join(found(tmp_path, app=APP.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "variables", "said"),
+    [
+        ('file_format: "1.0"', 'file_format: "3"', "", "otel.yaml: "),
+        ("attribute_count_limit: 28", "attribute_count_limit: 64", "", "attribute_count_limit must be a number from 1"),
+        ("relay_cloud_trace:", "zipkin:", "", "otel.yaml: tracer_provider.processors[0].batch.exporter must not have"),
+        ("    - tracecontext:\n", "", "", "otel.yaml: propagator.composite must be tracecontext and then relay_origin"),
+        (
+            "tracer_provider:",
+            "log_level: info\ntracer_provider:",
+            "",
+            "the file must not have log_level",
+        ),
+        ("disabled: ${OTEL_SDK_DISABLED:-false}", "disabled: [", "", "otel.yaml: "),
+        ("", "", 'OTEL_TRACES_SAMPLER_ARG: "2"', "otel.yaml: Configuration does not match schema: 2 is greater"),
+        ("", "", "OTEL_CONFIG_FILE: traces/otel.yaml", "traces/otel.yaml"),
+    ],
+)
+def test_what_is_wrong_with_otel_yaml_is_said_as_the_service_would_find_it(
+    tmp_path: Path, old: str, new: str, variables: str, said: str
+) -> None:
+    text = (ROOT / "otel.yaml").read_text()
+    assert old in text
+    (tmp_path / "otel.yaml").write_text(text.replace(old, new, 1))
+    (problem,) = found(tmp_path, app=APP.replace("RELAY_THREADS", f"{variables or 'OTEL_X: y'}, RELAY_THREADS"))
+    assert problem.startswith(("otel.yaml: ", "traces/otel.yaml: "))
+    assert said in problem
+
+
+def test_a_service_without_spans_needs_no_otel_yaml_that_is_right(tmp_path: Path) -> None:
+    (tmp_path / "otel.yaml").write_text("a: [")
+    assert found(tmp_path, app=APP.replace("RELAY_THREADS", 'OTEL_SDK_DISABLED: "true", RELAY_THREADS')) == []
+    assert len(found(tmp_path)) == 1
+
+
+def test_otel_yaml_is_the_one_beside_the_rules_and_its_variables_are_the_services_own(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    found(tmp_path / "conf", app=None)
+    (tmp_path / "conf" / "otel.yaml").write_text((ROOT / "otel.yaml").read_text())
+    app = APP.replace("RELAY_THREADS", "RELAY_CONFIG: conf/relay.yaml, RELAY_THREADS")
+    before = dict(os.environ)
+    assert found(tmp_path, app=app, OTEL_TRACES_SAMPLER_ARG="7") == []
+    (tmp_path / "app.yaml").write_text(app.replace("RELAY_THREADS", 'OTEL_TRACES_SAMPLER_ARG: "7", RELAY_THREADS'))
+    assert [problem.split(": ")[0] for problem in problems(tmp_path, {})] == ["conf/otel.yaml"]
+    assert dict(os.environ) == before
 
 
 def test_a_secret_itself_does_not_belong_into_app_yaml(tmp_path: Path) -> None:

@@ -30,13 +30,14 @@ LAYERS = {
     """,
     "edges": """
         answers carrier cloud_logging cloud_tasks dev_console egress firestore_ledger firestore_queries
-        firestore_requests firestore_workers gate identity journal sqlite_ledger listener logs reception rhythm
-        sender signing tracing watch
+        firestore_requests firestore_workers gate google_apis identity journal sqlite_ledger listener logs reception
+        rhythm sender signing tracing watch
     """,
     "flows": "client enqueue evidence following pulse queues readiness relay running steering steps sweeper telemetry",
     "shells": """
-        __main__ agreement app app_yaml assembly check cli commands console demo deployment dev dev_rules doors
-        explain flags provision relay_file samples serve settings tail testing localqueue
+        __main__ agreement app app_yaml assembly check cli cloud_check cloud_looks cloud_plan commands console demo
+        deployment dev dev_rules differences doors explain flags provision relay_file samples serve settings tail
+        testing localqueue
     """,
 }
 ROOMS = {
@@ -181,7 +182,7 @@ def test_a_technology_is_known_in_few_places(technology: str) -> None:
     ("written", "where"),
     [
         (r"time\.(sleep|time|time_ns)", {"clock.py"}),
-        (r"os\.(environ|environb|getenv|putenv)", {"settings.py", "tracing/instrumentation.py"}),
+        (r"os\.(environ|environb|getenv|putenv)", {"check.py", "settings.py", "tracing/instrumentation.py"}),
     ],
     ids=["time", "environment"],
 )

@@ -335,7 +335,10 @@ def test_a_deep_queue_is_told_of_after_a_quarter_of_an_hour(depth: int, minutes:
 
 @pytest.mark.parametrize(
     ("codes", "is_firing"),
-    [(("200", "200", "500"), False), (("500", "200", "404"), True), (("200",), False), (("ERROR",), True)],
+    [
+        *((("200", "200", "500"), False), (("500", "200", "404"), True), (("200",), False), (("ERROR",), True)),
+        *((("ok",), False), (("OK",), False), (("ok", "unavailable", "internal"), True)),
+    ],
 )
 def test_dispatches_that_fail_for_long_are_told_of(codes: tuple[str, ...], is_firing: bool) -> None:
     (condition,) = metric_conditions(alerts()["dispatches-failing"])

@@ -1,174 +1,239 @@
-"""setup-env.sh and deploy.sh with the real gcloud, against a stand-in of Google's APIs."""
+"""setup-env.sh with the real gcloud, against a stand-in of Google's APIs."""
 
 from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from google_stand_in import GoogleStandIn
 from house import ROOT
 from parts import require
-from test_app_yaml import uploaded
+from scripts import DEPLOY, RELAY, SETUP, run, show
+from traced_relay.relay_file import document_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from google_stand_in import Asked, GoogleStandIn
+
 SCRIPTS = ("setup-env.sh", "deploy.sh", "cloud.sh")
-SETUP = ("setup-env.sh", "--project", "demo-proj", "--region", "us-central1", "--notify", "a@example.com")
-RELAY = "serviceAccount:traced-relay@demo-proj.iam.gserviceaccount.com"
+PLACE = "projects/demo-proj/locations/us-central1"
+NOTIFIED = (*SETUP, "--notify", "a@example.com")
+ENABLE = ("services", "enable", *(f"{api}.googleapis.com" for api in ("cloudtasks", "iam", "monitoring", "logging")))
 
 
-@pytest.fixture
-def google() -> Iterator[GoogleStandIn]:
-    running = GoogleStandIn()
-    yield running
-    running.close()
-
-
-def run(google: GoogleStandIn, directory: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", ROOT / script, *arguments],
-        env=google.environ(directory) | {"PYTHON": sys.executable},
-        cwd=directory,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-
-
-def kinds(asked: list[tuple[str, Any]]) -> Counter[str]:
+def kinds(asked: list[Asked]) -> Counter[str]:
     """Requests by what they do; names of resources are left out."""
-    return Counter(
-        re.sub(r"(/(?:queues|secrets|databases|fields|metrics|collectionGroups))/[^/:]+", r"\1/*", what)
-        for what, _ in asked
-    )
+    named = r"(/(?:queues|secrets|databases|fields|metrics|collectionGroups|serviceAccounts|alertPolicies))/[^/:]+"
+    return Counter(re.sub(named, r"\1/*", request.what) for request in asked)
 
 
-def changes(asked: list[tuple[str, Any]]) -> list[str]:
-    return [what for what, _ in asked if not what.startswith("GET ") and not what.endswith(":getIamPolicy")]
-
-
-def members(google: GoogleStandIn, role: str) -> list[str]:
-    """Where the relay's account has *role*."""
-    return [
-        path
-        for path, policy in google.policies.items()
+def roles(google: GoogleStandIn) -> set[tuple[str, str]]:
+    """What the relay's account may do, and where."""
+    return {
+        (binding["role"].removeprefix("roles/"), path.partition("/")[2].partition("/")[2])
+        for path, policy in google.resources.policies.items()
         for binding in policy.get("bindings", [])
-        if binding["role"] == role and RELAY in binding["members"]
-    ]
+        if f"serviceAccount:{RELAY}" in binding["members"]
+    }
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(600)
-def test_setup_makes_all_that_is_needed_and_the_second_time_nothing(google: GoogleStandIn, tmp_path: Path) -> None:
-    first = run(google, tmp_path, *SETUP)
+@pytest.mark.whole
+@pytest.mark.timeout(400)
+def test_setup_makes_all_that_is_needed_and_the_second_time_nothing(
+    google: GoogleStandIn, gcloud: str, tmp_path: Path
+) -> None:
+    first = run(google, tmp_path, *NOTIFIED, programs=gcloud)
     assert first.returncode == 0, first.stdout + first.stderr
     made = google.asked[:]
-    queue = google.there["cloudtasks/v2/projects/demo-proj/locations/us-central1/queues/relay"]
-    assert (queue["state"], queue["rateLimits"], queue["stackdriverLoggingConfig"]) == (
-        "RUNNING",
-        {"maxDispatchesPerSecond": 100.0, "maxConcurrentDispatches": 80},
-        {"samplingRatio": 1.0},
-    )
-    assert queue["retryConfig"] == {
-        "maxAttempts": -1,
-        "maxRetryDuration": "0s",
-        "minBackoff": "5s",
-        "maxBackoff": "60s",
-        "maxDoublings": 4,
+    show("first run", sorted(f"{n:3} {what}" for what, n in kinds(made).items()))
+    assert kinds([asked for asked in made if asked.is_change]) == {
+        "POST serviceusage/v1/projects/demo-proj/services:batchEnable": 1,
+        "POST iam/v1/projects/demo-proj/serviceAccounts": 1,
+        "POST appengine/v1/apps": 1,
+        "POST logging/v2/projects/demo-proj/metrics": 17,
+        f"POST cloudtasks/v2/{PLACE}/queues": 1,
+        f"POST cloudtasks/v2/{PLACE}/queues/*:setIamPolicy": 3,
+        "POST secretmanager/v1/projects/demo-proj/secrets": 1,
+        "POST secretmanager/v1/projects/demo-proj/secrets/*:addVersion": 1,
+        "POST secretmanager/v1/projects/demo-proj/secrets/*:setIamPolicy": 1,
+        "POST firestore/v1/projects/demo-proj/databases": 1,
+        "POST firestore/v1/projects/demo-proj/databases/*/collectionGroups/*/indexes": 8,
+        "PATCH firestore/v1/projects/demo-proj/databases/*/collectionGroups/*/fields/*": 25,
+        "POST cloudresourcemanager/v1/projects/demo-proj:setIamPolicy": 3,
+        "POST monitoring/v3/projects/demo-proj/notificationChannels": 1,
+        "POST monitoring/v3/projects/demo-proj/alertPolicies": 13,
+        "POST monitoring/v1/projects/demo-proj/dashboards": 1,
     }
-    of = Counter(path.split("/")[-2] for path in google.there)
-    assert (of["metrics"], of["alertPolicies"], of["dashboards"], of["notificationChannels"]) == (17, 13, 1, 1)
-    assert (of["indexes"], of["fields"], of["secrets"], of["databases"], of["apps"]) == (8, 23, 1, 1, 1)
-    ttls = [path for path, found in google.there.items() if "ttlConfig" in found]
+    assert {asked.status for asked in made} <= {200, 404, 403}
+
+    again = run(google, tmp_path, *NOTIFIED, programs=gcloud)
+    assert again.returncode == 0, again.stdout + again.stderr
+    looked = google.asked[len(made) :]
+    show("second run", sorted(kinds(looked)))
+    assert [asked for asked in looked if asked.is_change] == []
+    assert "everything is there; nothing was changed" in again.stdout
+    holds_what_the_project_needs(google)
+
+
+def holds_what_the_project_needs(google: GoogleStandIn) -> None:
+    there = google.resources.there
+    queue = there[f"cloudtasks/v2/{PLACE}/queues/relay"]
+    assert queue | {"name": ""} == {
+        "name": "",
+        "state": "RUNNING",
+        "rateLimits": {"maxDispatchesPerSecond": 100.0, "maxConcurrentDispatches": 80},
+        "retryConfig": {
+            "maxAttempts": -1,
+            "maxRetryDuration": "0s",
+            "minBackoff": "5s",
+            "maxBackoff": "60s",
+            "maxDoublings": 4,
+        },
+        "stackdriverLoggingConfig": {"samplingRatio": 1.0},
+    }
+    of = Counter(path.split("/")[-2] for path in there)
+    assert (of["indexes"], of["fields"], of["secrets"], of["versions"], of["apps"]) == (8, 23, 1, 1, 1)
+    ttls = [path for path, found in there.items() if "ttlConfig" in found]
     assert [re.sub(".*collectionGroups/", "", path) for path in ttls] == [
         "calls/fields/expires_at",
         "calls-bodies/fields/expires_at",
     ]
-    assert [path for role in ("editor", "owner") for path in members(google, f"roles/{role}")] == []
-    assert members(google, "roles/cloudtasks.enqueuer") == [
-        "cloudtasks/v2/projects/demo-proj/locations/us-central1/queues/relay"
-    ]
-    assert members(google, "roles/secretmanager.secretAccessor") == [
-        "secretmanager/v1/projects/demo-proj/secrets/traced-relay-callbacks"
-    ]
-    assert members(google, "roles/datastore.user") == ["cloudresourcemanager/v1/projects/demo-proj"]
-    assert [what for what in kinds(made) if ":pause" in what or "/keys" in what or "DELETE" in what] == []
-
-    again = run(google, tmp_path, *SETUP)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert changes(google.asked[len(made) :]) == []
-    assert "everything is there; nothing was changed" in again.stdout
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(300)
-def test_a_dry_run_of_the_setup_shows_every_change_and_makes_none(google: GoogleStandIn, tmp_path: Path) -> None:
-    ran = run(google, tmp_path, *SETUP, "--dry-run")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert changes(google.asked) == []
-    shown = Counter(re.findall(r"would run: gcloud (\S+ \S+ \S+)", ran.stdout))
-    assert (shown["logging metrics create"], shown["firestore indexes composite"]) == (17, 8)
-    assert "dry run: nothing was changed" in ran.stdout
+    (channel,) = (found["name"] for path, found in there.items() if "/notificationChannels/" in path)
+    told = [found["notificationChannels"] for path, found in there.items() if "/alertPolicies/" in path]
+    assert told == [[channel]] * 13
+    assert roles(google) == {
+        ("cloudtasks.enqueuer", f"{PLACE}/queues/relay"),
+        ("cloudtasks.taskDeleter", f"{PLACE}/queues/relay"),
+        ("cloudtasks.viewer", f"{PLACE}/queues/relay"),
+        ("secretmanager.secretAccessor", "projects/demo-proj/secrets/traced-relay-callbacks"),
+        ("datastore.user", "projects/demo-proj"),
+        ("cloudtrace.agent", "projects/demo-proj"),
+        ("logging.logWriter", "projects/demo-proj"),
+    }
+    bindings = google.resources.policies["cloudresourcemanager/v1/projects/demo-proj"]["bindings"]
+    (condition,) = (binding["condition"] for binding in bindings if "condition" in binding)
+    assert condition["expression"] == 'resource.name=="projects/demo-proj/databases/traced-relay"'
 
 
 @pytest.fixture
-def application(google: GoogleStandIn) -> GoogleStandIn:
-    """Google with an application, and a version of it that runs."""
-    for path, document in {
-        "": {"codeBucket": "staging.demo-proj.appspot.com", "defaultHostname": "demo-proj.uc.r.appspot.com"},
-        "/services/default": {"split": {"allocations": {"old": 1.0}}},
-        "/services/default/versions/old": {"createTime": "2026-11-21T18:00:00Z", "runtime": "python313"},
-    }.items():
-        name = f"apps/demo-proj{path}"
-        state = {"name": name, "id": name.rpartition("/")[2], "servingStatus": "SERVING"}
-        google.there[f"appengine/v1/{name}"] = state | document
-    return google
+def alone(tmp_path: Path) -> Path:
+    """The project with one metric, one alert on it, and no field exemption, so that a run is short."""
+    root = tmp_path / "project"
+    kept = [*SCRIPTS, "relay.yaml", "app.yaml", "otel.yaml", "monitoring/dashboard.json"]
+    kept += ["monitoring/metrics/traced_relay_sweeps.yaml", "monitoring/alerts/sweep-silent.yaml"]
+    for name in kept:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text((ROOT / name).read_text())
+    (root / "src").symlink_to(ROOT / "src")
+    (root / "firestore.indexes.json").write_text('{"indexes": [], "fieldOverrides": []}')
+    return root
+
+
+def alert_of(google: GoogleStandIn) -> dict[str, Any]:
+    (found,) = (found for path, found in google.resources.there.items() if "/alertPolicies/" in path)
+    return found
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(120)
-def test_a_deploy_makes_a_version_stops_none_and_moves_the_traffic(application: GoogleStandIn, tmp_path: Path) -> None:
-    ran = run(application, tmp_path, "deploy.sh", "--project", "demo-proj", "--version", "v2")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    done = [(what, body) for what, body in application.asked if not what.startswith(("GET ", "POST upload/"))]
-    assert [what for what, _ in done] == [
-        "POST appengine/v1/apps/demo-proj/services/default/versions",
-        "POST cloudscheduler/v1beta1/projects/demo-proj/locations/us-central1/jobs",
-        "PATCH appengine/v1/apps/demo-proj/services/default",
-    ]
-    version, job, service = (body for _, body in done)
-    theirs = {"source-context.json"}  # gcloud's own, where the checkout has a remote: which revision this is
-    assert set(version["deployment"]["files"]) - theirs == uploaded()
-    assert (version["id"], version["serviceAccount"]) == ("v2", RELAY.partition(":")[2])
-    assert job["appEngineHttpTarget"]["relativeUri"] == "/sweep"
-    assert service["split"]["allocations"] == {"v2": 1.0}
-    assert "https://v2-dot-demo-proj.uc.r.appspot.com" in ran.stdout
-    assert "not stopped, since calls may run there: old" in ran.stdout
+@pytest.mark.timeout(400)
+def test_a_changed_address_and_a_changed_file_reach_the_alerts_that_are_there(
+    google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path
+) -> None:
+    def changes_of(*arguments: str) -> Counter[str]:
+        before = len(google.asked)
+        ran = run(google, tmp_path, *SETUP, *arguments, programs=gcloud, root=alone)
+        assert ran.returncode == 0, ran.stderr
+        return kinds([asked for asked in google.asked[before:] if asked.is_change])
 
-    again = run(application, tmp_path, "deploy.sh", "--project", "demo-proj", "--version", "v2")
-    assert again.returncode == 1
-    assert "version v2 is there already" in again.stderr
+    changes_of()
+    assert "notificationChannels" not in alert_of(google)
+    patch = {"PATCH monitoring/v3/projects/demo-proj/alertPolicies/*": 1}
+    made = {"POST monitoring/v3/projects/demo-proj/notificationChannels": 1}
+    assert changes_of("--notify", "a@example.com") == made | patch
+    told = alert_of(google)["notificationChannels"]
+    file = alone / "monitoring/alerts/sweep-silent.yaml"
+    file.write_text(file.read_text().replace("CRITICAL", "ERROR"))
+    assert changes_of() == patch
+    assert (alert_of(google)["severity"], alert_of(google)["notificationChannels"]) == ("ERROR", told)
+    assert len(told) == 1
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    "status",
+    [pytest.param(403, marks=pytest.mark.whole), *(pytest.param(each, marks=pytest.mark.soak) for each in (429, 500))],
+)
+def test_a_refusal_on_the_way_ends_in_one_message_and_the_next_run_goes_on(
+    google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path, status: int
+) -> None:
+    refused = "POST secretmanager/v1/projects/demo-proj/secrets"
+    google.fails = {refused: status}
+    ran = run(google, tmp_path, *SETUP, programs=gcloud, root=alone)
+    assert ran.returncode == 1
+    assert f"refused by the test: {refused}" in ran.stderr
+    assert ran.stderr.splitlines()[-1].startswith("setup-env.sh: this failed: gcloud secrets create")
+    before = google.changes
+    assert google.asked[-1].what == refused
+    google.fails = {}
+    ran = run(google, tmp_path, *SETUP, programs=gcloud, root=alone)
+    assert ran.returncode == 0, ran.stderr
+    went_on = google.changes[len(before) :]
+    assert went_on[-1].endswith("/dashboards")
+    assert [what for what in went_on if what in set(before) - {refused} and "setIamPolicy" not in what] == []
 
 
 @pytest.mark.whole
-def test_a_deploy_without_promotion_leaves_the_traffic_alone(application: GoogleStandIn, tmp_path: Path) -> None:
-    arguments = ("--project", "demo-proj", "--version", "v2", "--no-promote", "--dry-run")
-    ran = run(application, tmp_path, "deploy.sh", *arguments)
+def test_a_dry_run_shows_every_change_and_makes_none(google: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
+    ran = run(google, tmp_path, *NOTIFIED, "--dry-run", programs=gcloud)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert re.findall(r"would run: (gcloud app \S+ \S+)", ran.stdout) == [
-        "gcloud app deploy app.yaml",
-        "gcloud app deploy cron.yaml",
-    ]
-    assert changes(application.asked) == []
+    assert google.changes == []
+    shown = Counter(re.findall(r"would run: gcloud (\S+ \S+ \S+)", ran.stdout))
+    assert (shown["logging metrics create"], shown["firestore indexes composite"]) == (17, 8)
+    assert "dry run: nothing was changed; 79 changes would be made" in ran.stdout
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+def test_a_worker_behind_a_url_gets_an_account_its_rights_and_the_job_that_sweeps(
+    google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path
+) -> None:
+    on_cloud_run(alone)
+    elsewhere = {"RELAY_LEDGER": "firestore:traced-relay/calls"}
+    ran = run(google, tmp_path, *SETUP, programs=gcloud, root=alone, environ=elsewhere)
+    assert ran.returncode == 0, ran.stderr
+    caller = "caller@demo-proj.iam.gserviceaccount.com"
+    there = google.resources.there
+    assert f"iam/v1/projects/demo-proj/serviceAccounts/{caller}" in there
+    assert ("iam.serviceAccountUser", f"projects/demo-proj/serviceAccounts/{caller}") in roles(google)
+    (job,) = (found for path, found in there.items() if "/jobs/" in path)
+    assert (job["schedule"], job["httpTarget"]) == (
+        "* * * * *",
+        {
+            "uri": "https://traced-relay-123.us-central1.run.app/sweep",
+            "httpMethod": "GET",
+            "oidcToken": {"serviceAccountEmail": caller, "audience": "https://relay.example.com"},
+        },
+    )
+    assert [what for what in google.changes if "appengine" in what] == []
+    ran = run(google, tmp_path, *SETUP, programs=gcloud, root=alone, environ=elsewhere)
+    assert "nothing was changed" in ran.stdout, ran.stdout + ran.stderr
+    assert "deploy to Cloud Run" in ran.stdout
+    said = run(google, tmp_path, *DEPLOY, programs=gcloud, root=alone, environ=elsewhere)
+    assert "docs/operations.md" in said.stderr
+
+
+def on_cloud_run(root: Path) -> None:
+    rules = (root / "relay.yaml").read_text()
+    worker = (
+        "{url: https://traced-relay-123.us-central1.run.app, service_account: caller@demo-proj.iam.gserviceaccount.com}"
+    )
+    rules = rules.replace("{app_engine: default}", worker).replace("max_timeout: 24h", "max_timeout: 29m45s")
+    (root / "relay.yaml").write_text(rules)
+    assert document_of(root / "relay.yaml")["worker"]["url"]
 
 
 @pytest.mark.whole
@@ -186,12 +251,12 @@ def test_a_deploy_without_promotion_leaves_the_traffic_alone(application: Google
     ],
 )
 def test_a_mistake_ends_in_one_line(
-    google: GoogleStandIn, tmp_path: Path, arguments: tuple[str, ...], said: str
+    google: GoogleStandIn, gcloud: str, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    ran = run(google, tmp_path, *arguments)
+    ran = run(google, tmp_path, *arguments, programs=gcloud)
     assert ran.returncode > 0
     assert said in ran.stderr.splitlines()[-1]
-    assert changes(google.asked) == []
+    assert google.changes == []
 
 
 @pytest.mark.whole

@@ -92,6 +92,25 @@ def test_a_broken_file_is_said_once_and_served_untraced(tmp_path: Path) -> None:
     assert_context_goes_on(served)
 
 
+@pytest.mark.parametrize("added", [b"\n# \xff\xfe", b"\nmore: " + b"[" * 1500 + b"]" * 1500])
+def test_bytes_that_are_no_yaml_are_said_too(tmp_path: Path, added: bytes) -> None:
+    (tmp_path / "otel.yaml").write_bytes(OTEL.read_bytes() + added)
+    [line] = Served(tmp_path / "otel.yaml").lines()
+    assert line["message"].startswith("no spans are exported: ")
+
+
+@pytest.mark.parametrize("content", [None, "[]"])
+def test_so_are_credentials_that_are_none(tmp_path: Path, content: str | None) -> None:
+    named = tmp_path / "credentials.json"
+    if content is None:
+        named.mkdir()
+    else:
+        named.write_text(content)
+    with surroundings(RELAY_TRACE_ENDPOINT=None, GOOGLE_APPLICATION_CREDENTIALS=str(named)):
+        [line] = Served().lines()
+    assert line["message"].startswith("no spans are exported: no Google credentials: ")
+
+
 def test_no_file_is_said_once_where_it_should_be_there() -> None:
     assert [line["message"] for line in Served(None).lines()] == [
         "no spans are exported: there is no otel.yaml beside relay.yaml, and OTEL_CONFIG_FILE names none"

@@ -11,6 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 from opentelemetry.sdk.trace import ReadableSpan
 
+from surroundings import surroundings
 from traced_relay import tracing
 from traced_relay.listener import Listener
 from traced_relay.tracing.guard import GuardedSpan
@@ -101,6 +102,35 @@ def test_the_copys_tracestate_comes_with_it() -> None:
     assert "tracestate" not in tracing.task_headers(tracing.parent_context(headers))
     kept = tracing.task_headers(tracing.parent_context(headers | {"x-relay-tracestate": "vendor=1"}))
     assert kept["tracestate"] == "vendor=1"
+
+
+def test_a_tracestate_is_as_long_as_everybody_passes_on_and_no_longer() -> None:
+    members = [f"k{number}={'v' * 60}" for number in range(32)]
+    headers = tracing.task_headers(tracing.parent_context({"traceparent": ORIGIN, "tracestate": ",".join(members)}))
+    assert headers["tracestate"] == headers["x-relay-tracestate"] == ",".join(members[:8])
+    short = ",".join(members[:8])
+    kept = tracing.task_headers(tracing.parent_context({"traceparent": ORIGIN, "tracestate": short}))
+    assert kept["tracestate"] == short
+    alone = {"traceparent": ORIGIN, "tracestate": f"{'k' * 256}={'v' * 256}"}
+    assert set(tracing.task_headers(tracing.parent_context(alone))) == {"traceparent", "x-relay-traceparent"}
+
+
+@pytest.mark.parametrize("name", ["tracestate", "x-relay-tracestate"])
+@pytest.mark.parametrize("state", ["vendor=1,my secret", "a=1," * 9000, ",".join(f"k{n}=1" for n in range(40))])
+def test_what_a_header_says_is_not_logged(name: str, state: str, caplog: pytest.LogCaptureFixture) -> None:
+    tracing.parent_context({"traceparent": ORIGIN, "x-relay-traceparent": ORIGIN, name: state})
+    assert caplog.records == []
+
+
+def test_the_environment_does_not_change_the_limits() -> None:
+    wrong = {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "128", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "9000"}
+    store = tracing.SpanStore()
+    with surroundings(**wrong, OTEL_SPAN_LINK_COUNT_LIMIT="many"):
+        provider = tracing.configure(version="v7", instance="i-1", processors=[store])
+    span = provider.get_tracer("bare").start_span("a", attributes={f"a{number}": "x" * 999 for number in range(99)})
+    span.end()
+    [ended] = store.spans()
+    assert (len(ended.attributes), {len(str(value)) for value in ended.attributes.values()}) == (32, {256})
 
 
 def test_baggage_goes_neither_in_nor_out() -> None:

@@ -1,21 +1,25 @@
 """
-Whether the service would start, and work, as relay.yaml, app.yaml and the environment say: every problem there is.
+Whether the service would start, and work, as relay.yaml, app.yaml, otel.yaml and the environment say: every problem.
 
 With an app.yaml for the worker's service the environment is the one that it sets; without one, this process's.
 """
 
 from __future__ import annotations
 
+import json
+import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traced_relay import app_yaml, relay_file, settings
+from traced_relay import app_yaml, relay_file, settings, tracing
 from traced_relay.agreement import longest_timeout, rule_problems
+from traced_relay.cloud_plan import Finding
 from traced_relay.errors import InvalidSettings
 from traced_relay.webhooks import SECRET_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from traced_relay.downstreams import Place
     from traced_relay.relay_file import RelayFile
@@ -33,26 +37,53 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
     given = app_yaml.environment(app)
     name = given.get("RELAY_CONFIG") or environ.get("RELAY_CONFIG") or "relay.yaml"
     rules = _rules(directory / name, found)
-    _document(directory / "otel.yaml", found)
     if app is not None and (rules is None or rules.worker.app_engine):
         found += [f"app.yaml: {problem}" for problem in app_yaml.problems(app, rules)]
-        deployed = UNNAMED_PROJECT | _named(environ) | given | ON_APP_ENGINE
+        deployed: Mapping[str, str] = UNNAMED_PROJECT | _named(environ) | given | ON_APP_ENGINE
         found += [f"app.yaml: env_variables: {text}" for text in settings.variable_problems(deployed, rules)]
         if SECRET_NAME.fullmatch(given.get("RELAY_CALLBACK_SECRET") or "projects/p/secrets/s") is None:
             found.append(
                 "app.yaml: env_variables.RELAY_CALLBACK_SECRET must name a secret of Secret Manager, not be one"
             )
-        secret = given.get("RELAY_CALLBACK_SECRET")
     else:
+        deployed = environ
         found += [f"environment: {text}" for text in settings.variable_problems(environ, rules)]
-        secret = environ.get("RELAY_CALLBACK_SECRET")
+    found += [problem.removeprefix(f"{directory}/") for problem in _otel_problems(directory, deployed)]
     if rules:
+        secret = deployed.get("RELAY_CALLBACK_SECRET")
         found += [f"{name}: {text}" for text in (*rule_problems(rules), *_rule_problems(rules, secret))]
     return found
 
 
 def _named(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: environ[name] for name in UNNAMED_PROJECT if environ.get(name)}
+
+
+def _otel_problems(directory: Path, deployed: Mapping[str, str]) -> Sequence[str]:
+    """Why there would be no spans; a relay without the file that it has by default has meant it."""
+    if settings.is_untraced(deployed):
+        return ()
+    file = settings.otel_file(deployed, directory)
+    try:
+        with _surrounded_by(deployed):
+            if file is not None:
+                tracing.read_otel_file(file)
+    except InvalidSettings as exc:
+        return exc.problems
+    return ()
+
+
+@contextmanager
+def _surrounded_by(environ: Mapping[str, str]) -> Iterator[None]:
+    """OpenTelemetry's reader fills in variables from this process's environment and from nowhere else."""
+    own = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(own)
 
 
 def _document(path: Path, found: list[str]) -> dict[str, Any] | None:
@@ -101,3 +132,11 @@ def _never_reached(key: str, listed: Iterable[tuple[str, Place]]) -> Iterator[st
         if before := next((earlier for earlier, other in seen if other.covers(place)), None):
             yield f"{key}: {name} can never match, because {before} before it takes all that it would"
         seen.append((name, place))
+
+
+def shown(found: Iterable[str | Finding], *, as_json: bool) -> Iterator[tuple[str, bool]]:
+    """Each as a line to print, and whether it is a problem and no mere warning."""
+    for one in found:
+        severity = one.severity if isinstance(one, Finding) else "problem"
+        document = {"severity": severity, "message": str(one)} | (one.document() if isinstance(one, Finding) else {})
+        yield (json.dumps(document, ensure_ascii=False) if as_json else str(one)), severity == "problem"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ from traced_relay.durations import format_duration
 from traced_relay.errors import RelayError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from traced_relay.cloud_plan import Finding
 
 
 class _Queue(click.Command):
@@ -138,22 +141,43 @@ def serve() -> None:
 
 
 @main.command()
-def check() -> None:
+@click.option("--cloud", is_flag=True, help="If the files are right: look at what is deployed, too.")
+@click.option("--project", metavar="P", envvar="GOOGLE_CLOUD_PROJECT", show_envvar=True, help="Where, for --cloud.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object for each problem, a line each.")
+def check(cloud: bool, project: str | None, as_json: bool) -> None:
     """
     Look for mistakes before a deploy does.
 
     Reads relay.yaml, app.yaml, otel.yaml (those that are in this directory) and
     the environment as the service would, and prints every problem with its
-    file and key. Ends with 1 if there is any.
-    """
-    from traced_relay.check import problems
+    file and key. Ends with 1 if there is any; a warning is none.
 
-    found = problems()
-    for problem in found:
-        click.echo(problem)
-    if found:
+    With --cloud it asks Google, as the environment's Google credentials, for
+    APIs, queues, rights, secrets, indexes, alerts and versions: each that is not
+    as the files say, or that you may not see, is a problem. Nothing is changed.
+    """
+    from traced_relay.check import problems, shown
+
+    if cloud and not re.fullmatch(r"[a-z][a-z0-9.:-]{3,98}", project or ""):
+        raise click.UsageError("--cloud needs a project's id: --project, or GOOGLE_CLOUD_PROJECT")
+    found: Iterable[str | Finding] = problems()
+    seen = ""
+    if cloud and project and not found:
+        from traced_relay.cloud_check import connected, findings
+        from traced_relay.settings import own_environment
+
+        found = findings(connected(project), project, Path(), own_environment())
+        seen = f", nor in project {project}"
+    count = 0
+    for line, is_problem in shown(found, as_json=as_json):
+        click.echo(line)
+        count += is_problem
+    if count and cloud and not seen:
+        click.echo("the project was not looked at: mend this first", err=True)
+    if count:
         sys.exit(1)
-    click.echo("no problem found")
+    if not as_json:
+        click.echo(f"no problem found{seen}")
 
 
 def _keys(_: click.Context, option: click.Parameter, secrets: tuple[str, ...]) -> tuple[bytes, ...]:

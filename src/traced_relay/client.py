@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from urllib.parse import quote, urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from traced_relay import refusals, strict_json
@@ -110,6 +111,8 @@ class Client:
         self._tries = tries
         self._clock = clock or SystemClock()
         self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Traced())
         if id_token is None and not (self.is_on_loopback and audience is None and impersonate_service_account is None):
             from traced_relay.identity import IdTokens
 
@@ -216,7 +219,6 @@ class Client:
 
     def _post_call(self, path: str, awaited: str, document: Document, key: str | None) -> Any:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key or token_hex(16)}
-        headers |= task_headers()
         return self._ask("POST", path, awaited, document=document, headers=headers, tries=self._tries)
 
     def _ask(self, method: str, path: str, awaited: str, *, tries: int = 1, **parts: Any) -> Any:
@@ -246,6 +248,14 @@ class Client:
 
     def _pause(self, seconds: float) -> None:
         pause(self._clock, self._clock.monotonic() + seconds)
+
+
+class _Traced(HTTPAdapter):
+    """Writes the context last, and twice: inside the span that a caller's instrumentation makes of the request."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        request.headers.update(task_headers())
+        return super().send(request, *args, **kwargs)
 
 
 class _Bearer(AuthBase):

@@ -1,43 +1,40 @@
-"""
-For setup-env.sh and deploy.sh: what the files want, and what of it is not there yet, a line each.
-
-Run as `python -m traced_relay.deployment`. Reads files and stdin, asks nobody.
-"""
+"""For setup-env.sh and deploy.sh: what the files want, a line each; `python -m traced_relay.deployment PROJECT`."""
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from traced_relay import app_yaml, relay_file
+from traced_relay import app_yaml, relay_file, settings
 from traced_relay.errors import InvalidSettings
 from traced_relay.ledger_place import firestore_place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-_INDEXES = Path("firestore.indexes.json")
 _DEFAULT_SECRET = "traced-relay-callbacks"  # noqa: S105  (a name)
 
 
-def wanted(project: str, directory: Path = Path()) -> Iterator[str]:
-    """The facts of relay.yaml and app.yaml that the scripts need."""
-    app = relay_file.document_of(directory / "app.yaml")
+def wanted(project: str, directory: Path = Path(), environ: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The facts of relay.yaml and app.yaml, or of the environment where the worker is no App Engine service."""
+    environ = settings.own_environment() if environ is None else environ
+    app = relay_file.document_of(directory / "app.yaml") if (directory / "app.yaml").exists() else {}
     given = app_yaml.environment(app)
-    rules = relay_file.load(directory / (given.get("RELAY_CONFIG") or "relay.yaml"))
+    rules = relay_file.load(directory / (given.get("RELAY_CONFIG") or environ.get("RELAY_CONFIG") or "relay.yaml"))
+    given = given if rules.worker.app_engine else dict(environ)
     yield f"location {rules.location or given.get('RELAY_LOCATION') or '-'}"
     yield f"service {app.get('service', 'default')}"
     yield f"audience {rules.audience or '-'}"
     if rules.worker.service_account:
         yield f"invoker {rules.worker.service_account}"
+        yield f"worker {str(rules.worker.url).rstrip('/')}"
     for queue in rules.queues:
         yield f"queue {queue.name} {queue.max_dispatches_per_second:g} {queue.max_concurrent_dispatches}"
     kind, _, place = given.get("RELAY_LEDGER", "").partition(":")
     if kind != "firestore":
-        raise InvalidSettings("app.yaml: env_variables.RELAY_LEDGER must be firestore:[DATABASE/]COLLECTION")
+        where = "app.yaml: env_variables.RELAY_LEDGER" if rules.worker.app_engine else "environment: RELAY_LEDGER"
+        raise InvalidSettings(f"{where} must be firestore:[DATABASE/]COLLECTION")
     yield " ".join(["ledger", *firestore_place(place)])
     named = [receiver.secret for receiver in rules.callbacks] + [given.get("RELAY_CALLBACK_SECRET")]
     names = [name.split("/") for name in named if name and name.startswith("projects/")]
@@ -45,86 +42,8 @@ def wanted(project: str, directory: Path = Path()) -> Iterator[str]:
         yield f"secret {owner} {secret}"
 
 
-def missing_indexes(collection: str, there: list[dict[str, Any]], file: Path = _INDEXES) -> Iterator[str]:
-    """A line of --field-config values for each composite index that Firestore lacks."""
-    known = {(_group_of(index["name"]), _shape(index["fields"])) for index in there}
-    for index in _index_file(file, collection)["indexes"]:
-        if (index["collectionGroup"], _shape(index["fields"])) not in known:
-            fields = [f"field-path={path},{key}={value.lower()}" for path, key, value in _shape(index["fields"])]
-            yield " ".join([index["collectionGroup"], *fields])
-
-
-def stale_fields(collection: str, there: list[dict[str, Any]], file: Path = _INDEXES) -> Iterator[str]:
-    """`index GROUP FIELD ORDERS` and `ttl GROUP FIELD` for each field whose exemption Firestore lacks."""
-    known = {(_group_of(field["name"]), field["name"].rpartition("/")[2]): field for field in there}
-    for field in _index_file(file, collection)["fieldOverrides"]:
-        group, path = field["collectionGroup"], field["fieldPath"]
-        found = known.get((group, path), {})
-        orders = [index["order"] for index in field["indexes"]]
-        config = found.get("indexConfig", {"usesAncestorConfig": True})
-        is_own = not config.get("usesAncestorConfig") and bool(found)
-        if not is_own or [index["fields"][0].get("order") for index in config.get("indexes", [])] != orders:
-            yield " ".join(["index", group, path, *orders])
-        if field.get("ttl") and "ttlConfig" not in found:
-            yield f"ttl {group} {path}"
-
-
-def stale_files(folder: Path, there: list[dict[str, Any]]) -> Iterator[str]:
-    """`create FILE` or `update FILE NAME` for each file of *folder* that is not there as it is written."""
-    for path in sorted(folder.iterdir()):
-        document = relay_file.document_of(path)
-        key, value = ("displayName", document["displayName"]) if "displayName" in document else ("name", path.stem)
-        found = next((other for other in there if other.get(key) == value), None)
-        if found is None:
-            yield f"create {path}"
-        elif not _holds(found, document):
-            yield f"update {path} {found['name']}"
-
-
-def _index_file(file: Path, collection: str) -> dict[str, list[dict[str, Any]]]:
-    text = file.read_text()
-    found: dict[str, list[dict[str, Any]]] = json.loads(re.sub(r'"calls(-bodies)?"', rf'"{collection}\1"', text))
-    return found
-
-
-def _group_of(name: str) -> str:
-    return re.sub(".*/collectionGroups/([^/]+)/.*", r"\1", name)
-
-
-def _shape(fields: list[dict[str, str]]) -> tuple[tuple[str, str, str], ...]:
-    """Field, `order` or `array-config`, its value; Firestore adds the document's name by itself."""
-    return tuple(
-        (field["fieldPath"], "order", field["order"])
-        if "order" in field
-        else (field["fieldPath"], "array-config", field["arrayConfig"])
-        for field in fields
-        if field["fieldPath"] != "__name__"
-    )
-
-
-def _holds(found: Any, wanted: Any) -> bool:
-    """Whether all of *wanted* is in *found*; a service adds fields of its own, and leaves out empty ones."""
-    if isinstance(wanted, dict):
-        fields = found if isinstance(found, dict) else {}
-        return all(_holds(fields.get(key), value) for key, value in wanted.items())
-    if isinstance(wanted, list):
-        there = found if isinstance(found, list) else []
-        return len(there) == len(wanted) and all(map(_holds, there, wanted))
-    return bool(found == wanted or str(found) == str(wanted) or (found is None and not wanted))
-
-
-def lines(ask: str, given: str) -> Iterator[str]:
-    """What is asked for: *given* is the project, the collection, or the folder of files."""
-    if ask == "wanted":
-        return wanted(given)
-    there = json.loads(sys.stdin.read() or "[]")
-    if ask == "indexes":
-        return missing_indexes(given, there)
-    return stale_fields(given, there) if ask == "fields" else stale_files(Path(given), there)
-
-
 if __name__ == "__main__":
     try:
-        sys.stdout.writelines(f"{line}\n" for line in list(lines(*sys.argv[1:])))
+        sys.stdout.writelines(f"{line}\n" for line in list(wanted(sys.argv[1])))
     except InvalidSettings as exc:
         sys.exit(str(exc))

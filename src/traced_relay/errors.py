@@ -13,6 +13,7 @@ What can go wrong, as a tree; each error says who meets it and what to do.
     |- DownstreamDenied   address or host that may not be called; never retried
     |- PortTaken          at start; another process listens there
     |- UnexpectedAnswer   a client's: what it asked is no relay, or one that is broken
+    |- NotLookedAt        of `check --cloud`: a resource that Google does not show to whoever asks
     |- NotEnded           a client's: the task goes on for longer than it waited
     `- DownstreamFailed   no response, with the contract's reason
 """
@@ -91,6 +92,10 @@ class PortTaken(RelayError):
 
 class UnexpectedAnswer(RelayError):
     """What answered at the relay's URL did not answer as the API does; look at the URL, then at the relay's log."""
+
+
+class NotLookedAt(RelayError):
+    """Google did not let whoever asks look at a resource, so nothing is known of it; ask as somebody who may."""
 
 
 class NotEnded(RelayError):

@@ -149,7 +149,7 @@ class Relay:
         row = self._ledger.get(task.task_id)
         if row is None:
             self._reject(delivery, "unknown_task", f"the ledger has no task {task.task_id}")
-        elif not tracing.is_in(row.trace_id):
+        elif not tracing.came_with(row.carrier):
             tracing.came_rewritten(get_current_span())
             delivery = replace(delivery, trace_rewritten=True)
         return replace(delivery, number=task.attempt), row
@@ -202,7 +202,7 @@ class Relay:
     def _place_of(self, row: Row) -> Place:
         """Where in the row's trace, or after it, the attempt that begins now belongs."""
         is_old = row.trace_age(self._clock.now()) > TRACE_ENDS_AFTER
-        place = tracing.place_of(row.carrier, row.trace_id, is_old=is_old)
+        place = tracing.place_of(row.carrier, is_old=is_old)
         if is_old:
             tracing.refuse()  # the dispatch's own span, which is in the old trace already
         return place

@@ -143,8 +143,8 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         threads=_threads(environ),
         version=environ.get("GAE_VERSION") or environ.get("K_REVISION") or traced_relay.__version__,
         instance=environ.get("GAE_INSTANCE") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
-        otel_file=_otel_file(environ),
-        untraced=_is_untraced(environ),
+        otel_file=otel_file(environ),
+        untraced=is_untraced(environ),
         callback_secret=_callback_secret(environ),
     )
     _check_rules(settings)
@@ -203,15 +203,15 @@ def _rules(environ: Mapping[str, str]) -> RelayFile:
     return relay_file.load(path)
 
 
-def _otel_file(environ: Mapping[str, str]) -> Path | None:
+def otel_file(environ: Mapping[str, str], directory: Path = Path()) -> Path | None:
     """The file that is named, there or not; else the one beside relay.yaml, if there is one."""
     if environ.get("OTEL_CONFIG_FILE"):
-        return Path(environ["OTEL_CONFIG_FILE"])
-    beside = Path(environ.get("RELAY_CONFIG") or "relay.yaml").with_name("otel.yaml")
+        return directory / environ["OTEL_CONFIG_FILE"]
+    beside = directory / Path(environ.get("RELAY_CONFIG") or "relay.yaml").with_name("otel.yaml")
     return beside if beside.exists() else None
 
 
-def _is_untraced(environ: Mapping[str, str]) -> bool:
+def is_untraced(environ: Mapping[str, str]) -> bool:
     return environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
 
 
@@ -299,8 +299,8 @@ def for_dev(*, rules: RelayFile | None, project: str = "local", environ: Mapping
         ledger=ledger if ledger == "memory" else _ledger(environ, "local"),
         platform="local",
         instance=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
-        otel_file=_otel_file(environ) if environ.get("OTEL_CONFIG_FILE") else None,
-        untraced=_is_untraced(environ),
+        otel_file=otel_file(environ) if environ.get("OTEL_CONFIG_FILE") else None,
+        untraced=is_untraced(environ),
         open_on_loopback=rules is None,
         callback_secret=given_secret or f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
         made_callback_secret=given_secret is None,

@@ -97,14 +97,19 @@ class Downstream:
         self._listener.stop()
 
 
+def _ledger(given: Path | str | None) -> str:
+    return given if isinstance(given, str) else f"sqlite:{given}" if given else "memory"
+
+
 class RunningRelay:
     """
     A whole relay on loopback: embedded queue, application and server, spans and records kept.
 
     *rules* is relay.yaml as a document; without it anybody on loopback may call
     loopback, as in `dev`. A ManualClock moves queue and relay alike. *sender*
-    makes the calls, say with other certificates or names. *changes* are settings
-    by their names: `threads=20`.
+    makes the calls, say with other certificates or names. *ledger* is a file, or
+    what RELAY_LEDGER says; without it memory. *changes* are settings by their
+    names: `threads=20`.
     """
 
     def __init__(
@@ -112,7 +117,7 @@ class RunningRelay:
         *,
         rules: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
-        ledger: Path | None = None,
+        ledger: Path | str | None = None,
         sender: Sender | None = None,
         **changes: Any,
     ) -> None:
@@ -124,7 +129,7 @@ class RunningRelay:
         self.queue = LocalQueue(app_engine={"default": self.url}, clock=clock)
         self.queue.start()
         add_queues(self.queue, given)
-        decided = {"emulator": self.queue.address, "ledger": f"sqlite:{ledger}" if ledger else "memory"}
+        decided = {"emulator": self.queue.address, "ledger": _ledger(ledger)}
         self.settings = replace(given, **(decided | changes))
         self.records, self.spans = logs.RecordStore(), tracing.SpanStore()
         identity = logs.Identity(given.project, given.version, given.instance)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from werkzeug.wrappers import Response
 
@@ -81,8 +82,20 @@ def test_the_callers_trace_goes_on_in_both_forms(relay: RunningRelay, client: Cl
         receipt = Client(before.url).enqueue(downstream.url)
     assert receipt["trace_id"] == f"{0xABC0 << 100:032x}"
     (arrived,) = before.arrived
+    assert arrived.headers["x-relay-traceparent"] == arrived.headers["traceparent"]
+    relay.wait_for("task.finished", receipt["task_id"])
+    spans = relay.spans.spans(receipt["trace_id"])
+    [server] = [span for span in spans if span.name == "POST /v1/tasks"]
+    [asking] = [span for span in spans if span.parent_id == f"{0xDEF:016x}"]
+    assert (server.parent_id, server.links, server.attributes["relay.trace.rewritten"]) == (asking.span_id, (), False)
+
+
+def test_a_caller_without_instrumentation_is_the_parent_itself(downstream: Downstream, relay: RunningRelay) -> None:
+    span = NonRecordingSpan(SpanContext(0xABC0 << 100, 0xDEF, is_remote=False, trace_flags=TraceFlags(1)))
+    with trace.use_span(span), suppress_http_instrumentation(), Downstream(FrontEnd(relay)) as before:
+        Client(before.url).enqueue(downstream.url)
+    (arrived,) = before.arrived
     assert arrived.headers["x-relay-traceparent"] == f"00-{0xABC0 << 100:032x}-{0xDEF:016x}-01"
-    assert arrived.headers["traceparent"].split("-")[1] == f"{0xABC0 << 100:032x}"
 
 
 class FrontEnd:

@@ -45,6 +45,20 @@ def strips_all(headers: Headers) -> Headers:
     return {name: value for name, value in headers.items() if name not in traced}
 
 
+def keeps_neither_parent_nor_copy(flag: str) -> Callable[[Headers], Headers]:
+    """The same trace, another parent and another decision, and no copy to tell."""
+
+    def rewrite(headers: Headers) -> Headers:
+        trace_id = headers["traceparent"].split("-")[1]
+        return strips_all(headers) | {"traceparent": f"00-{trace_id}-{FRONT_ENDS_SPAN}-{flag}"}
+
+    return rewrite
+
+
+def keeps_a_copy_of_another_decision(headers: Headers) -> Headers:
+    return headers | {name: headers[name][:-2] + "00" for name in ("traceparent", "x-relay-traceparent")}
+
+
 class FrontEnd:
     """Stands before the relay's application and rewrites what comes to `/dispatch`."""
 
@@ -134,6 +148,26 @@ def test_the_tree_is_whole_behind_a_front_end_that_strips_everything(
     [process] = [span for span in relay.spans.spans() if span.name == "process relay"]
     assert server.attributes["relay.trace.rewritten"] is True
     assert process.links == ((server.trace_id, server.span_id),)
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [keeps_neither_parent_nor_copy("00"), keeps_neither_parent_nor_copy("01"), keeps_a_copy_of_another_decision],
+)
+def test_the_row_knows_the_parent_and_the_decision_where_the_copy_is_lost_or_changed(
+    behind: Callable[..., RunningRelay], downstream: Downstream, rewrite: Callable[[Headers], Headers]
+) -> None:
+    relay = behind(rewrite)
+    receipt = enqueue(relay, {"url": downstream.url})
+    assert finish(relay, receipt, 5)["trace_rewritten"] is True
+    [send, *_] = [span for span in relay.spans.spans() if span.name == "send relay"]
+    by_name = {span.name: span for span in relay.spans.spans(receipt["trace_id"])}
+    process, client = by_name["process relay"], by_name["POST"]
+    assert process.parent_id == by_name["process relay started"].parent_id == send.span_id
+    assert client.parent_id == process.span_id
+    version, *ids, flags = downstream.arrived[0].headers["traceparent"].split("-")
+    assert (version, ids, int(flags, 16) & 1) == ("00", [receipt["trace_id"], client.span_id], 1)
+    assert len(process.links) == 1
 
 
 def test_behind_a_front_end_that_leaves_all_as_it_is_nothing_is_said(

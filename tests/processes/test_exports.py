@@ -140,6 +140,17 @@ def assert_within_limits(service: TraceService) -> None:
             assert len(str(value).encode()) <= 256
 
 
+def test_a_callers_long_tracestate_does_not_keep_its_task_from_the_relay(tmp_path: Path) -> None:
+    members = ",".join(f"k{number}={'v' * 251}" for number in range(32))[:8175]
+    with TraceService() as service, Downstream() as downstream:
+        place = Traced(tmp_path, downstream.url, service.endpoint)
+        with place.queue, place.relay() as relay:
+            context = {"traceparent": f"00-{'c' * 32}-{'d' * 16}-01", "tracestate": members}
+            receipt = place.enqueue(place.bearer(REPORTS) | context, url=f"{downstream.url}/reports")
+            assert relay.wait_for("task.finished", task_id=receipt["task_id"])["state"] == "succeeded"
+    assert receipt["trace_id"] == "c" * 32
+
+
 def test_a_call_that_a_signal_cuts_leaves_its_span_too(tmp_path: Path) -> None:
     release = Event()
 

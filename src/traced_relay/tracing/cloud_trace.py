@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import google.auth
 import grpc
-from google.auth.exceptions import GoogleAuthError
 from google.cloud.trace_v2 import TraceServiceClient
 from google.cloud.trace_v2.services.trace_service.transports import TraceServiceGrpcTransport
 from opentelemetry.sdk.trace.export import SpanExportResult
@@ -82,5 +81,5 @@ def _checked(options: Mapping[str, Any]) -> tuple[str | None, int, str | None]:
 def _credentials() -> Any:
     try:
         return google.auth.default(scopes=["https://www.googleapis.com/auth/trace.append"])[0]
-    except GoogleAuthError as exc:
-        raise InvalidSettings(f"no Google credentials: {str(exc).splitlines()[0]}") from exc
+    except Exception as exc:  # of a file that is none, a directory or a list, it raises whatever that leads to
+        raise InvalidSettings(f"no Google credentials: {' '.join(str(exc).split())[:300]}") from exc

@@ -61,7 +61,7 @@ def read(path: Path) -> OtelFile:
     """What the file says, with the variables that it names; InvalidSettings names file and key."""
     try:
         return _read(load_config_file(path))
-    except (ConfigurationError, _Wrong) as exc:
+    except (ConfigurationError, _Wrong, OSError, ValueError, RecursionError) as exc:  # bytes, and brackets, without end
         raise InvalidSettings(f"{path}: {' '.join(str(exc).split())[:500]}") from exc
 
 

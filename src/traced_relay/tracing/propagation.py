@@ -7,6 +7,7 @@ copy decides who the parent is.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 _REWRITTEN = create_key("relay-trace-rewritten")
 _PLATFORM_SPAN = create_key("relay-platform-span")
 _OWN_COPY = create_key("relay-own-copy")
+_PARENT = create_key("relay-parent")
+
+logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)  # it quotes the headers that it cannot read
 
 
 class RelayOrigin(TextMapPropagator):
@@ -48,8 +52,8 @@ class RelayOrigin(TextMapPropagator):
         copy = {name: found for name in names if (found := getter.get(carrier, COPY + name))}
         origin = trace.get_current_span(W3C.extract(copy, Context()))
         if not origin.get_span_context().is_valid:
-            return given
-        seen = set_value(_OWN_COPY, True, given)
+            return set_value(_PARENT, trace.get_current_span(given).get_span_context(), given)
+        seen = set_value(_OWN_COPY, True, set_value(_PARENT, origin.get_span_context(), given))
         platform = trace.get_current_span(seen).get_span_context()
         if _same_span(platform, origin.get_span_context()):
             return trace.set_span_in_context(origin, seen)
@@ -99,25 +103,36 @@ class Place:
     mark: Context | None
 
 
-def place_of(carrier: Mapping[str, str], trace_id: str, *, is_old: bool) -> Place:
+def place_of(carrier: Mapping[str, str], *, is_old: bool) -> Place:
     """
     Where to go on with the trace of a task, whose first `send` wrote *carrier*.
 
-    Under the dispatch; under the `send` itself, where that dispatch came without the task's trace; in a trace of its
+    Under the dispatch; under the `send` itself, where that dispatch came with another context; in a trace of its
     own, where the task's *is_old*.
     """
     send = parent_context(carrier)
     here = trace.get_current_span().get_span_context()
     if is_old:
         return Place(Context(), (trace.get_current_span(send).get_span_context(),), None)
-    if is_in(trace_id):
+    if came_with(carrier):
         return Place(None, (), send)
     return Place(send, (here,) if here.is_valid else (), send)
 
 
-def is_in(trace_id: str) -> bool:
-    """Whether the current span is part of that trace."""
-    return trace.format_trace_id(trace.get_current_span().get_span_context().trace_id) == trace_id
+def came_with(carrier: Mapping[str, str]) -> bool:
+    """
+    Whether the request that is being answered came with that context, or made it itself, as the first of a bare task.
+
+    Its trace id alone says little: where the relay's copy is lost, a front end's parent is of the same trace, and
+    its flag another decision.
+    """
+    send = trace.get_current_span(parent_context(carrier)).get_span_context()
+    if _same_span(trace.get_current_span().get_span_context(), send):
+        return True
+    parent = get_value(_PARENT)
+    if not isinstance(parent, SpanContext):
+        return False
+    return _same_span(parent, send) and parent.trace_flags.sampled == send.trace_flags.sampled
 
 
 def _same_span(one: SpanContext, other: SpanContext) -> bool:

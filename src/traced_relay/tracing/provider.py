@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider as AnyProvider
 
 _SERVICE = "traced-relay"
+_MOST_LINKS = 128  # OpenTelemetry's own default, of events too
 
 
 def configure(
@@ -45,12 +46,26 @@ def configure(
     provider = TracerProvider(
         sampler=OnceByRatio(ratio),
         resource=Resource.create(own | dict(attributes or {})),
-        span_limits=SpanLimits(max_attributes=most_attributes, max_attribute_length=longest_value),
+        span_limits=_limits(most_attributes, longest_value),
         shutdown_on_exit=False,
     )
     for processor in processors:
         provider.add_span_processor(processor)
     return provider
+
+
+def _limits(attributes: int, length: int) -> SpanLimits:
+    """All of them: one that is not given is read from the environment, where it may be another, or nonsense."""
+    return SpanLimits(
+        max_attributes=attributes,
+        max_span_attributes=attributes,
+        max_event_attributes=attributes,
+        max_link_attributes=attributes,
+        max_events=_MOST_LINKS,
+        max_links=_MOST_LINKS,
+        max_attribute_length=length,
+        max_span_attribute_length=length,
+    )
 
 
 def configure_off() -> AnyProvider:
