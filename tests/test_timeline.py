@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lives import BEGINNING, BUSY, FLAKY, OK, TIMEOUT, TRACE_ID, at, attempt, document, record, records, span, spans
+from traced_relay.bars import key_of
 from traced_relay.span_tree import FinishedSpan
 from traced_relay.timeline import Timeline, build
 
@@ -207,7 +208,32 @@ def test_callbacks_follow_their_call() -> None:
         ("callback 1", 3.0, 4.0, "retry"),
         ("callback 2", 9.0, 10.0, "running"),
     ]
+    assert extent(next(bar for bar in timeline.bars if bar.start == BEGINNING + 4)) == (4.0, 9.0)
     assert timeline.missing == ()
+
+
+def test_the_wait_for_another_callback_lasts() -> None:
+    life = document("succeeded", attempt(1, 1, 2, OK))
+    of = {"task_id": "ab" * 16, "callback_of": life["task_id"], "attempt": 1}
+    said = [
+        record("attempt.started", at(3), **of),
+        record("attempt.finished", at(4), **of, **BUSY, retry_delay_ms=9000),
+    ]
+    last = build(life, [*records(life), *said], now=BEGINNING + 10).bars[-1]
+    assert (last.kind, extent(last), last.is_open) == ("wait", (4.0, 10.0), True)
+
+
+def test_a_record_belongs_to_the_bar_of_its_key() -> None:
+    of = {"task_id": "ab" * 16, "callback_of": FLAKY["task_id"], "attempt": 1}
+    told = [record("attempt.started", at(4), **of), record("dispatch.deferred", at(0.01))]
+    keys = {bar.key for bar in build(FLAKY, [*records(FLAKY), *told], spans(FLAKY)).bars} - {""}
+    said = {key_of(one) for one in [*records(FLAKY), *told]}
+    assert (
+        keys
+        == said - {""}
+        == {"enqueue", *(f"attempt {n}" for n in (1, 2, 3)), f"callback {'ab' * 16} 1", key_of(told[1])}
+    )
+    assert key_of(record("task.finished", at(4))) == ""
 
 
 def test_without_records_a_callback_tells_of_itself_and_none_is_missed() -> None:

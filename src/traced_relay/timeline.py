@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Document = Mapping[str, Any]
     Records = Sequence[Mapping[str, Any]]
+    Groups = list[list[Bar]]
 
 _PHASES = {"token_ms": "token", "connect_ms": "connect", "tls_ms": "TLS", "first_byte_ms": "answer", "body_ms": "body"}
 
@@ -268,7 +269,16 @@ def _callbacks(records: Records, latest: float) -> list[list[Bar]]:
         else:
             bar = replace(bar, end=parse_time(end["time"]), outcome=end["verdict"], note=_how_it_ended(end))
         groups.append([bar])
+        if bar.outcome == "retry" and end is not None:
+            following = started.get((record.get("task_id"), record["attempt"] + 1))
+            groups += _callback_wait(end, bar.end, following, latest)
     return groups
+
+
+def _callback_wait(end: Mapping[str, Any], since: float, following: Mapping[str, Any] | None, latest: float) -> Groups:
+    until = max(since, latest) if following is None else parse_time(following["time"])
+    delay = {"round": 1, "retry_delay_ms": None, "delay_reason": None} | dict(end)
+    return [[replace(bar, is_open=following is None)] for bar in _wait(delay, delay["round"], since, until, ())]
 
 
 def _callback_attempts(callback: Document, latest: float) -> list[list[Bar]]:
