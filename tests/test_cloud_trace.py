@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from google.cloud.trace_v2.types import BatchWriteSpansRequest
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, set_span_in_context
@@ -112,3 +112,27 @@ def test_a_text_that_no_protobuf_can_hold_costs_a_letter_and_not_the_batch() -> 
         span = made({"relay.odd": "a\ud800b"}, {})
     [ours] = by_us(span).spans
     assert ours.attributes.attribute_map["relay.odd"].string_value.value == "a?b"
+
+
+def test_a_generous_pattern_leaves_room_for_the_spans_own() -> None:
+    resource = {f"service.{number}": "x" for number in range(40)}
+    span = made({f"relay.{number}": number for number in range(24)}, resource)
+    known = by_us(span).spans[0].attributes.attribute_map
+    assert {f"relay.{number}" for number in range(24)} <= set(known)
+    assert (len(known), "g.co/agent" in known) == (32, True)
+
+
+def test_a_number_that_no_protobuf_can_hold_is_its_digits() -> None:
+    span = made({"relay.odd": 2**63, "relay.even": 2**63 - 1}, {})
+    known = by_us(span).spans[0].attributes.attribute_map
+    assert (known["relay.odd"].string_value.value, known["relay.even"].int_value) == (str(2**63), 2**63 - 1)
+
+
+def test_links_beyond_the_limit_are_counted() -> None:
+    span = made({}, {})
+    link = Link(SpanContext(7, 8, is_remote=True, trace_flags=TraceFlags(1)))
+    provider = TracerProvider(span_limits=SpanLimits(max_links=200), shutdown_on_exit=False)
+    linked = provider.get_tracer("test").start_span("process relay", links=[link] * 150)
+    linked.end()
+    found = [by_us(one).spans[0].links for one in (span, linked)]
+    assert [(len(links.link), links.dropped_links_count) for links in found] == [(1, 0), (128, 22)]

@@ -129,14 +129,23 @@ def test_what_is_not_taken_is_counted_and_not_tried_again(
     made = make(exporter, size=2)
     made.span(*"ab")
     assert made.outbox.force_flush(5000)
-    why = None if isinstance(answer, SpanExportResult) else "ValueError: broken"
-    assert made.outbox.take_dropped() == (2, why)
+    dropped = made.outbox.take_dropped()
+    why = "the backend took none" if isinstance(answer, SpanExportResult) else "ValueError: broken"
+    assert (dropped.spans, (dropped.why or "").partition(",")[0]) == (2, why)
     exporter.answer = SpanExportResult.SUCCESS
     made.span(*"cd")
     assert made.outbox.force_flush(5000)
     assert exporter.batches == [["a", "b"], ["c", "d"]]
     assert made.outbox.take_dropped() == (0, None)
     assert caplog.records == []
+
+
+def test_to_flush_waits_for_no_delay_however_much_there_is(make: Callable[..., Made]) -> None:
+    exporter = Kept()
+    made = make(exporter, delay=60.0, size=2)
+    made.span(*"abcde")
+    assert made.outbox.force_flush(5000)
+    assert [name for batch in exporter.batches for name in batch] == [*"abcde"]
 
 
 def test_the_end_sends_what_there_is(make: Callable[..., Made]) -> None:

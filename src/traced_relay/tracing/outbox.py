@@ -47,13 +47,14 @@ class Outbox(SpanProcessor):
         self._exporter = exporter
         self._clock = clock
         self._delay = delay
-        self._size = min(size, room)
+        self._size = size
         self._room = room
         self._waiting: deque[ReadableSpan] = deque()
         self._due: float | None = None
         self._sending = 0
         self._dropped = 0
         self._trouble: str | None = None
+        self._flushing = 0
         self._is_ending = False
         self._is_closed = False
         self._has_given_up = False
@@ -93,8 +94,12 @@ class Outbox(SpanProcessor):
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         with self._changed:
-            self._hasten(0)
-            return self._changed.wait_for(self._is_empty, timeout_millis / 1000)
+            self._flushing += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(self._is_empty, timeout_millis / 1000)
+            finally:
+                self._flushing -= 1
 
     def shutdown(self, linger: float = 0.0) -> None:
         """
@@ -146,7 +151,7 @@ class Outbox(SpanProcessor):
             self._due = None
             return False
         is_due = self._due is not None and self._due <= self._clock.monotonic()
-        return is_due or self._is_ending or len(self._waiting) >= self._size
+        return is_due or self._is_ending or self._flushing > 0 or len(self._waiting) >= self._size
 
     def _send(self, batch: list[ReadableSpan]) -> bool:
         """Whether the exporter took them; what it sends for that makes no spans."""
