@@ -222,6 +222,10 @@ def test_on_the_flexible_environment_too_an_emulator_is_a_mistake(environ: dict[
             "callers.queues of a@b names slow, which is not there",
         ),
         (
+            "audience: a\ncallers: [{email: a@b, queues: ['*'], downstreams: []}]",
+            'callers.queues of a@b names *, which is not there; all of them is "*" and no list',
+        ),
+        (
             "audience: a\ncallers: [{email: a@b, queues: [back], downstreams: []}]",
             "callers.queues of a@b names back, which is not there",
         ),

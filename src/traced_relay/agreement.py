@@ -41,4 +41,5 @@ def rule_problems(rules: RelayFile) -> Iterator[str]:
             ("downstreams", caller.downstreams, known_downstreams),
         ):
             for unknown in sorted(set(named) - known) if named != "*" else []:
-                yield f"callers.{key} of {caller.email} names {unknown}, which is not there"
+                meant = '; all of them is "*" and no list' if unknown == "*" else ""
+                yield f"callers.{key} of {caller.email} names {unknown}, which is not there{meant}"

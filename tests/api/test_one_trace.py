@@ -223,6 +223,25 @@ def test_baggage_goes_nowhere_and_a_partner_outside_the_trace_gets_no_context(do
     assert not [name for name in traced | untraced if name.startswith("x-relay-")]
 
 
+def test_nor_does_it_where_the_queue_itself_makes_the_call(downstream: Downstream) -> None:
+    rules = {
+        "queues": [{"name": "relay"}],
+        "worker": {"app_engine": "default"},
+        "downstreams": [
+            {"name": "in", "url": f"{downstream.url}/in", "auth": "none", "allow_private": True},
+            {"name": "out", "url": f"{downstream.url}/out", "auth": "none", "allow_private": True, "trace": "none"},
+        ],
+    }
+    with RunningRelay(rules=rules, **OPEN) as relay:
+        for count, path in enumerate(("/in", "/out"), 1):
+            enqueue(relay, {"url": downstream.url + path, "route": "direct"}, traceparent=COPY, baggage="user=7")
+            downstream.wait_for(count)
+    traced, untraced = (arrived.headers for arrived in downstream.arrived)
+    assert traced["traceparent"] == traced["x-relay-traceparent"]
+    assert traced["traceparent"].split("-")[1] == CALLER
+    assert not [name for name in untraced if "trace" in name or name == "baggage"]
+
+
 def long_kept(url: str) -> dict[str, Any]:
     return {
         "queues": [{"name": "relay"}, {"name": "relay-callbacks", "for": "callbacks"}],
