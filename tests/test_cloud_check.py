@@ -358,7 +358,7 @@ def test_a_finding_is_a_line_or_an_object_and_a_warning_is_no_problem(cloud: Clo
     assert list(shown(["relay.yaml: a problem"], as_json=False)) == [("relay.yaml: a problem", True)]
 
 
-@pytest.mark.whole
+@pytest.mark.soak
 @pytest.mark.timeout(200)
 def test_what_the_setup_made_is_right_and_what_is_asked_of_google_is_as_google_has_it(
     google: GoogleStandIn, gcloud: str, tmp_path: Path

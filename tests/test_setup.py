@@ -142,7 +142,7 @@ def alert_of(google: GoogleStandIn) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.whole
+@pytest.mark.soak
 @pytest.mark.timeout(400)
 def test_a_changed_address_and_a_changed_file_reach_the_alerts_that_are_there(
     google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path
@@ -166,7 +166,7 @@ def test_a_changed_address_and_a_changed_file_reach_the_alerts_that_are_there(
     assert len(told) == 1
 
 
-@pytest.mark.whole
+@pytest.mark.soak
 @pytest.mark.timeout(400)
 def test_what_others_made_or_stopped_is_not_taken_for_what_is_wanted(
     google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path
