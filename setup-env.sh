@@ -204,13 +204,14 @@ with open(path, "w") as file: json.dump(document | {"name": name, "etag": etag},
 }
 
 fill_in() {
-  local file resource=gae_app
+  local file resource=gae_app queues
   [[ -z $invoker ]] || resource=cloud_run_revision
+  queues=$(wanted queue | cut -d' ' -f1 | paste -sd'|')
   mkdir -p "$scratch/metrics" "$scratch/alerts" "$scratch/dashboards"
   for file in monitoring/metrics/*.yaml monitoring/alerts/*.yaml monitoring/dashboard.json; do
     local to=${file#monitoring/}
     [[ $file == *.json ]] && to=dashboards/$to
-    sed "s/PROJECT_ID/$project/g; s/RESOURCE_TYPE/$resource/g" "$file" >"$scratch/$to"
+    sed "s/PROJECT_ID/$project/g; s/RESOURCE_TYPE/$resource/g; s/QUEUE_NAMES/$queues/g" "$file" >"$scratch/$to"
   done
 }
 

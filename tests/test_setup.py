@@ -106,6 +106,9 @@ def holds_what_the_project_needs(google: GoogleStandIn) -> None:
         "calls/fields/expires_at",
         "calls-bodies/fields/expires_at",
     ]
+    (deep,) = (found for found in there.values() if found.get("displayName") == "traced-relay: a queue is deep")
+    filter_ = deep["conditions"][0]["conditionThreshold"]["filter"]
+    assert filter_.endswith('resource.labels.queue_id=monitoring.regex.full_match("relay")')
     (channel,) = (found["name"] for path, found in there.items() if "/notificationChannels/" in path)
     told = [found["notificationChannels"] for path, found in there.items() if "/alertPolicies/" in path]
     assert told == [[channel]] * 13
