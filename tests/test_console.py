@@ -226,9 +226,11 @@ def test_queues_show_what_is_known_of_them(relay: RelayStandIn, console: FlaskCl
 def test_rows_say_how_long_things_take() -> None:
     ended = row(document())
     assert (lasted(ended, NOW + 60), age(ended, NOW + 60)) == ("1.00 s", "1m 00s")
-    running = row(document(state="running", total_ms=None))
+    delayed = row(document(created_at="2026-09-21T14:00:00Z"))
+    assert lasted(delayed, NOW + 60) == "1.00 s"
+    running = row(document(state="running", total_ms=None, finished_at=None))
     assert lasted(running, NOW + 5.9) == "5 s …"
-    ahead = row(document(state="queued", total_ms=None, attempt=0, schedule_time="2026-09-21T15:33:20Z"))
+    ahead = row(document(state="queued", finished_at=None, attempt=0, schedule_time="2026-09-21T15:33:20Z"))
     assert lasted(ahead, NOW).startswith("in ")
 
 
