@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from threading import Event
@@ -15,6 +16,7 @@ from traced_relay.client import Client
 from traced_relay.clock import ManualClock
 from traced_relay.console import Nearby, console_app
 from traced_relay.console.again import curl
+from traced_relay.console.asking import Asker
 from traced_relay.console.drawing import draw
 from traced_relay.console.listed import age, lasted, row
 from traced_relay.errors import InvalidCall
@@ -218,9 +220,35 @@ def test_queues_show_what_is_known_of_them(relay: RelayStandIn, console: FlaskCl
         {"queue": "late", "for": "calls", "state": "RUNNING", "tasks_count": 3}
         | {"oldest_estimated_arrival_time": "2026-09-21T14:12:50Z"},
     ]
+    relay.queues.append(relay.queues[1] | {"oldest_estimated_arrival_time": "2026-09-21T15:00:00Z"})
     page = console.get("/queues").text
     assert 'data-state="paused"' in page
-    assert "1m 30s" in page
+    assert re.findall(r'data-label="Oldest waits" class="number">(.*?)<', page) == ["\u2013", "1m 30s", "\u2013"]
+
+
+@pytest.mark.parametrize(
+    ("state", "callback", "verbs"),
+    [
+        ("queued", "none", ["run", "cancel"]),
+        ("running", "pending", ["cancel"]),
+        ("succeeded", "none", []),
+        ("succeeded", "delivered", ["resend-callback"]),
+        ("failed", "pending", ["redrive"]),
+        ("cancelled", "failed", ["redrive", "resend-callback"]),
+    ],
+)
+def test_what_may_be_done_with_a_task_has_its_button(
+    relay: RelayStandIn, state: str, callback: str, verbs: list[str]
+) -> None:
+    told = {"state": callback, "attempt_count": 0, "next_attempt_at": None, "reason": None}
+    relay.tasks[TASK] |= {"state": state, "callback": told}
+    page = browser_of(relay.url, nearby([])).get(f"/tasks/{TASK}").text
+    assert re.findall(rf'data-post="/tasks/{TASK}/([a-z-]+)"', page) == verbs
+
+
+def test_many_may_ask_one_after_another() -> None:
+    asker = Asker(seconds=0.2, many=1)
+    assert [asker.ask(lambda: "told") for _ in range(3)] == ["told"] * 3
 
 
 def test_rows_say_how_long_things_take() -> None:

@@ -285,7 +285,10 @@ def test_a_running_attempt_is_not_missing_its_end() -> None:
 def test_attempts_no_longer_kept_are_named() -> None:
     life = document("succeeded", attempt(7, 1, 2, OK))
     earlier = record("attempt.started", at(0), attempt=6)
-    assert build(life, [*records(life), earlier]).missing == ("attempts 1 to 6: no longer kept in the ledger",)
+    built = build(life, [*records(life), earlier])
+    assert built.missing == ("attempts 1 to 6: no longer kept in the ledger",)
+    before = next(bar for bar in built.bars if bar.kind == "wait")
+    assert (before.label, before.seconds, before.note) == ("earlier", 1.0, "attempts 1 to 6, no longer kept")
 
 
 def test_missing_spans_are_named() -> None:

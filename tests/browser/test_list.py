@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,7 @@ from playwright.sync_api import expect
 from relay_stand_in import RelayStandIn, answer, document
 from traced_relay.client import Client
 from traced_relay.console import console_app
+from traced_relay.lengths import readable
 from traced_relay.listener import Listener
 
 if TYPE_CHECKING:
@@ -250,6 +252,17 @@ def test_how_often_it_asks_has_nothing_to_do_with_how_much_runs(
     loaded(page, "1 loaded" if count == 1 else "200 loaded, more below")
     asked = questions_in(page, watched, 20_000)
     assert 8 <= asked <= 11
+
+
+def test_the_script_says_lengths_as_the_server_does(open_page: Open, console: str) -> None:
+    script = str(files("traced_relay.console").joinpath("static/tasks.js").read_text())
+    found = re.search(r"^function readable.*?^}$", script, re.MULTILINE | re.DOTALL)
+    assert found
+    lengths = [step * 1.7**power for step in (0.00011, 0.99951, 1.3) for power in range(40)]
+    page = open_page(console).page
+    assert page.evaluate(f"(lengths) => {{ {found[0]} return lengths.map(readable); }}", lengths) == [
+        readable(length) for length in lengths
+    ]
 
 
 def test_nothing_is_asked_while_nobody_looks(open_page: Open, console: str) -> None:
