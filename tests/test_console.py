@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from werkzeug.wrappers import Response
 
-from lives import BEGINNING, FLAKY, records, spans
+from lives import BEGINNING, FLAKY, at, record, records, spans
 from relay_stand_in import RelayStandIn, answer, document
 from traced_relay.client import Client
 from traced_relay.clock import ManualClock
@@ -276,7 +276,8 @@ def test_a_running_attempt_shows_its_last_sign_of_life() -> None:
     life = FLAKY | {"state": "running", "finished_at": None, "heartbeat_at": "2026-09-21T14:13:23.200000Z"}
     running = life["attempts"][2] | {"ended_at": None, "verdict": None}
     life = life | {"attempts": [*life["attempts"][:2], running]}
-    (bar,) = (bar for bar in build(life, None, now=BEGINNING + 4).bars if bar.label == "attempt 3")
+    of_another = record("attempt.heartbeat", at(0.5), attempt=3)  # a worker whose clock is behind
+    (bar,) = (bar for bar in build(life, [of_another], now=BEGINNING + 4).bars if bar.label == "attempt 3")
     assert [round(beat - BEGINNING, 3) for beat in bar.beats] == [3.2]
 
 

@@ -204,9 +204,10 @@ def test_callbacks_follow_their_call() -> None:
         record("attempt.started", at(9), attempt=2, **of),
     ]
     timeline = build(life, [*records(life), *said], now=BEGINNING + 10)
-    assert [(bar.label, *extent(bar), bar.outcome) for bar in timeline.bars if bar.kind == "callback"] == [
-        ("callback 1", 3.0, 4.0, "retry"),
-        ("callback 2", 9.0, 10.0, "running"),
+    told = [bar for bar in timeline.bars if bar.kind == "callback"]
+    assert [(bar.label, *extent(bar), bar.outcome, bar.is_open) for bar in told] == [
+        ("callback 1", 3.0, 4.0, "retry", False),
+        ("callback 2", 9.0, 10.0, "running", True),
     ]
     assert extent(next(bar for bar in timeline.bars if bar.start == BEGINNING + 4)) == (4.0, 9.0)
     assert timeline.missing == ()
