@@ -131,13 +131,13 @@ def test_one_that_is_away_at_first_is_an_error(log: LogService) -> None:
 @pytest.mark.parametrize(
     ("wanted", "numbers"),
     [
-        ({}, [1, 2, 3]),
-        ({"events": ("attempt.*",)}, [1, 3]),
+        ({}, [1, 2, 3, 4]),
+        ({"events": ("attempt.*",)}, [1, 3, 4]),
         ({"events": ("task.enqueued", "attempt.finished")}, [2]),
         ({"events": ("nothing",)}, []),
         ({"severity": "error"}, [3]),
         ({"queue": "other"}, [2]),
-        ({"task": "ab"}, [2]),
+        ({"task": "ab"}, [2, 4]),
         ({"queue": 'a"b\\'}, []),
     ],
 )
@@ -146,6 +146,7 @@ def test_the_log_is_asked_for_what_is_wanted_alone(log: LogService, wanted: dict
         attempt(1, NOW),
         said("task.enqueued", NOW + 1, queue_delay_ms=2, queue="other", task_id="ab" * 16),
         attempt(3, NOW + 2) | {"severity": "ERROR"},
+        attempt(4, NOW + 3) | {"callback_of": "ab" * 16},
         {"message": "a library's line", "severity": "ERROR", "time": "2026-09-21T14:13:20Z", "logger": "x"},
     ]
     log.take(records)
