@@ -141,9 +141,12 @@ def test_what_cut_an_attempt_stands_beside_it(open_page: Open, dev: Dev) -> None
     watched = open_page(receipt["links"]["trace"])
     labels = watched.page.locator(".life .label")
     wanted = ["enqueue", "send", "queued", "attempt 1", "interrupted", "interrupted"]
-    with watched.page.expect_response(re.compile("/tasks/")):
-        expect(labels).to_have_text(wanted)
+    watched.page.locator(".records summary").first.click()
+    for _ in range(2):
+        with watched.page.expect_response(re.compile("/tasks/")):
+            expect(labels).to_have_text(wanted)
     expect(labels).to_have_text(wanted)
+    expect(watched.page.locator(".records pre").first).to_be_visible()
     post(f"{dev.url}/v1/tasks/{receipt['task_id']}:cancel", {})
 
 
