@@ -30,7 +30,12 @@ _NARROWEST, _WIDEST = 60, 140
     type=click.File(errors="replace"),
     help="Records as the relay prints them, or as `gcloud logging read --format json` does; `-`: from stdin.",
 )
-@click.option("--project", metavar="PROJECT", help="Whose log has them; default: what the document's names say.")
+@click.option(
+    "--project",
+    metavar="PROJECT",
+    callback=flags.project,
+    help="Whose log has them; default: what the document's names say.",
+)
 @flags.asks_a_relay
 @click.pass_obj
 def explain(

@@ -14,6 +14,7 @@ from werkzeug.wrappers import Response
 
 import traced_relay
 from asking import ask, get
+from relay_stand_in import answer, document
 from traced_relay.client import LAST_LOOK, PAUSE, PAUSE_WHEN_TOLD, Client
 from traced_relay.clock import ManualClock
 from traced_relay.errors import (
@@ -193,7 +194,7 @@ def test_a_task_that_is_not_there_is_named(client: Client, task_id: str) -> None
 
 def test_waiting_grows_slower_and_ends() -> None:
     clock = Unhurried()
-    pending = Response('{"task_id": "x", "state": "queued"}', content_type="application/json")
+    pending = answer(document(task_id="x", state="queued"))
     with Downstream(*[pending] * 50) as relay, pytest.raises(NotEnded, match="task x is queued after 60 s"):
         Client(relay.url, clock=clock).wait("x", patience=60)
     assert clock.waits == sorted(clock.waits)
@@ -201,7 +202,7 @@ def test_waiting_grows_slower_and_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "strange",
     [
         Response("<h1>hello</h1>"),
         Response("[]"),
@@ -212,8 +213,8 @@ def test_waiting_grows_slower_and_ends() -> None:
     ],
     ids=["html", "list", "other", "redirect", "fault", "unknown"],
 )
-def test_what_does_not_answer_as_a_relay_is_said_so(answer: Response) -> None:
-    with Downstream(answer) as stranger, pytest.raises(UnexpectedAnswer, match=r"answered \d+, not as a relay does"):
+def test_what_does_not_answer_as_a_relay_is_said_so(strange: Response) -> None:
+    with Downstream(strange) as stranger, pytest.raises(UnexpectedAnswer, match=r"answered \d+, not as a relay does"):
         Client(stranger.url).status("x")
     assert len(stranger.arrived) == 1
 

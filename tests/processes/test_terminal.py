@@ -182,11 +182,22 @@ def test_tail_waits_for_a_dev_that_is_started_anew() -> None:
             assert terminal.end()[0] == 130
 
 
-@pytest.mark.parametrize("arguments", ["tail --relay http://localhost:1", "tail --relay https://relay.example.com"])
-def test_tail_says_in_one_line_that_there_is_nothing_to_follow(arguments: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "ending"),
+    [
+        ("tail --relay http://localhost:1", 1),
+        ("tail --relay https://relay.example.com", 2),
+        ("tail --relay http://[", 2),
+    ],
+)
+def test_tail_says_in_one_line_that_there_is_nothing_to_follow(arguments: str, ending: int) -> None:
     status, written = on_a_terminal(*arguments.split())
     (line,) = written.splitlines()
-    assert status == 1
+    assert status == ending
     assert line.startswith(
-        ("traced-relay: no `traced-relay dev` answers at ", "traced-relay: https://relay.example.com is not on")
+        (
+            "traced-relay: no `traced-relay dev` answers at ",
+            "traced-relay: https://relay.example.com is not on",
+            "traced-relay: http://[ is not on",
+        )
     )
