@@ -19,6 +19,7 @@ from typing import Self
 import pytest
 
 from asking import post
+from relay_stand_in import RelayStandIn, answer, document
 from traced_relay.dev import Dev
 from traced_relay.testing import Downstream, RunningRelay
 
@@ -135,6 +136,21 @@ def test_without_a_terminal_progress_is_lines_on_stderr_and_ids_are_alone_on_std
     assert [line.split()[0] for line in ran.stdout.splitlines()] == ["task_id", "trace_id", "state"]
     assert "\x1b" not in ran.stderr
     assert ran.stderr.splitlines()[-1].startswith("failed, attempt 1, ")
+
+
+def test_ctrl_c_ends_a_wait_for_a_relay_that_is_away() -> None:
+    waiting = document(state="running")
+    receipt = {name: waiting[name] for name in ("task_id", "queue", "state", "trace_id", "schedule_time", "links")}
+    answers = iter([answer(receipt | {"task_name": "x"})])
+    with RelayStandIn([waiting]) as relay:
+        relay.instead = lambda: next(answers, answer(waiting))
+        terminal = Terminal("enqueue", "http://x.example", "--wait", "--relay", relay.url)
+        terminal.read_until("running, attempt 1")
+    with terminal:
+        terminal.read_until("the relay is away; asking again")
+        terminal.press_ctrl_c()
+        status, written = terminal.end()
+    assert (status, "Traceback" in written) == (130, False)
 
 
 def test_tail_follows_dev_in_colour_until_ctrl_c() -> None:
