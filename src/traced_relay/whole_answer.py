@@ -21,11 +21,9 @@ from traced_relay.errors import UnexpectedAnswer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LARGEST = (
-    8 * 1024 * 1024
-)  # bytes; a page of 200 tasks with all their labels, and a task with 64 KiB of answer, take less
+LARGEST = 16 * 1024 * 1024  # bytes; a page of 200 tasks with the longest URLs and labels there may be takes less
 AS_IT_IS = {"Accept-Encoding": "identity"}  # what asks sends this: a small answer cannot be unpacked into a large one
-_PIECE = 64 * 1024
+_PIECE = 64 * 1024  # bytes
 
 
 @dataclass(frozen=True)

@@ -102,9 +102,16 @@ def test_an_answer_without_end_is_cut_off(lying: RelayStandIn) -> None:
         return Response(parts(), content_type="application/json")
 
     lying.instead = without_end
-    with pytest.raises(UnexpectedAnswer, match="over 8388608 bytes"):
+    with pytest.raises(UnexpectedAnswer, match=f"over {LARGEST} bytes"):
         Client(lying.url).status(TASK)
     assert sum(sent) < 4 * LARGEST
+
+
+def test_the_largest_page_that_a_relay_gives_is_taken(lying: RelayStandIn) -> None:
+    labels = {f"{number:02}" + "\U0001f600" * 61: "\U0001f600" * 256 for number in range(16)}
+    page = {"tasks": [document(number, url="http://x/" + "x" * 8183, labels=labels) for number in range(200)]}
+    lying.instead = lambda: answer(page)
+    assert len(list(Client(lying.url).list())) == 200
 
 
 def test_a_small_answer_is_not_unpacked_into_a_large_one(lying: RelayStandIn) -> None:
