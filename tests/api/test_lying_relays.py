@@ -22,6 +22,7 @@ from traced_relay.whole_answer import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from click.testing import Result
 
@@ -83,6 +84,16 @@ def _whole() -> dict[str, Any]:
 def _part(document: dict[str, Any], name: str) -> dict[str, Any]:
     parts = {"itself": document, "attempts": document["attempts"][0]}
     return parts.get(name) or document[name]
+
+
+@pytest.mark.parametrize("field", ["attempt", "time", "timing", "round", "event"])
+def test_no_record_brings_explain_down(lying: RelayStandIn, tmp_path: Path, field: str) -> None:
+    record = {"event": "attempt.finished", "task_id": TASK, "attempt": 1, "time": document()["created_at"]}
+    for wrong in (None, 5, "x", [], {}, {"token_ms": "x"}, 1e308):
+        file = tmp_path / "records"
+        file.write_text(json.dumps(record | {"message": "m", "severity": "INFO", field: wrong}))
+        ran = run(lying, "explain", TASK, "--records", str(file))
+        assert (ran.exit_code, len(ran.stderr.splitlines())) in ((0, 0), (1, 1))
 
 
 def test_what_the_real_documents_are_fits() -> None:
