@@ -20,7 +20,7 @@ from log_entry import lift
 from traced_relay.durations import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 PROJECT = "test-project"
 QUEUE_LOG = f"projects/{PROJECT}/logs/cloudtasks.googleapis.com%2Ftask_operations_log"
@@ -33,11 +33,14 @@ class LogService:
         self.entries: list[dict[str, Any]] = []
         self.requests: list[Any] = []
         self.troubles = list(troubles)
+        self.answer: Callable[[Any, grpc.ServicerContext], Any] = self._list
         self._page = page
         self._lock = Lock()
         self._server = grpc.server(ThreadPoolExecutor(4))
         handler = grpc.unary_unary_rpc_method_handler(
-            self._list, ListLogEntriesRequest.deserialize, ListLogEntriesResponse.serialize
+            lambda request, context: self.answer(request, context),
+            ListLogEntriesRequest.deserialize,
+            ListLogEntriesResponse.serialize,
         )
         name = "google.logging.v2.LoggingServiceV2"
         self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, {"ListLogEntries": handler})])

@@ -37,14 +37,14 @@ class RelayStandIn:
     they said of who asks.
     """
 
-    def __init__(self, tasks: list[dict[str, Any]]) -> None:
+    def __init__(self, tasks: list[dict[str, Any]], *, port: int = 0) -> None:
         self.tasks = {task["task_id"]: task for task in tasks}
         self.order = [task["task_id"] for task in tasks]
         self.queues: list[dict[str, Any]] = []
         self.instead: Callable[[], Response] | None = None
         self.asked: list[str] = []
         self.tokens: list[str | None] = []
-        self._listener = Listener(self._answer)
+        self._listener = Listener(self._answer, port=port)
         self.url = self._listener.url
 
     def stop(self) -> None:

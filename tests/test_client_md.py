@@ -35,7 +35,7 @@ def block(language: str) -> str:
 def addresses() -> Iterator[dict[str, str]]:
     """What its addresses are in this run."""
     with Dev(stream=io.StringIO()) as dev:
-        yield {"http://localhost:8080": dev.url, "http://127.0.0.1:43539": dev.sample_url}
+        yield {"http://localhost:8080": dev.url, "http://127.0.0.1:8090": dev.sample_url}
 
 
 def run(command: list[str], text: str, addresses: dict[str, str]) -> str:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from google.cloud.logging_v2.types import ListLogEntriesResponse
 
 from example_records import EXAMPLES
 from log_service import PROJECT, LogService
 from traced_relay import following, log_filters
 from traced_relay.clock import ManualClock
-from traced_relay.cloud_logging import CloudLogging
+from traced_relay.cloud_logging import MOST_PAGES, CloudLogging
 from traced_relay.durations import format_time
 from traced_relay.errors import NotAuthorized, Unavailable
 from traced_relay.records import Identity, record
@@ -126,6 +127,27 @@ def test_one_that_is_away_at_first_is_an_error(log: LogService) -> None:
     log.troubles.append(grpc.StatusCode.UNAVAILABLE)
     with pytest.raises(Unavailable):
         Follower(log).next(1)
+
+
+def test_a_payload_with_an_infinity_does_not_end_it(log: LogService) -> None:
+    log.take([attempt(1, NOW - 10)])
+    log.entries[0]["jsonPayload"]["queue_delay_ms"] = float("inf")
+    log.entries[0]["labels"] = {"event": "attempt.started"}
+    cloud = CloudLogging(PROJECT, channel=log.channel)
+    (entry,) = cloud.entries(log_filters.of_service(start=NOW - 60))
+    assert "a number that JSON does not have" in entry["textPayload"]
+
+
+def test_a_log_whose_pages_never_end_is_left_after_so_many(log: LogService) -> None:
+    asked = []
+
+    def without_end(request: Any, _: grpc.ServicerContext) -> Any:
+        asked.append(request)
+        return ListLogEntriesResponse(next_page_token=f"{len(asked)}")
+
+    log.answer = without_end
+    assert list(CloudLogging(PROJECT, channel=log.channel).entries(log_filters.of_service(start=NOW))) == []
+    assert len(asked) == MOST_PAGES
 
 
 @pytest.mark.parametrize(

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 LAYERS = {
     "values": """
         . clock errors durations strict_json json_values reasons trace_ref span_tree states calls rows agenda
-        ledger_place yaml_file
+        ledger_place yaml_file api_words
     """,
     "rules": """
         header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems
         records refusals record_text task_text queue_log log_entries log_filters bars marks gaps lengths listing
-        timeline waterfall api_schemas openapi addresses arriving stored_rows webhooks
+        timeline waterfall answer_shapes api_schemas openapi addresses arriving stored_rows webhooks
     """,
     "edges": """
         answers carrier cloud_logging cloud_tasks dev_console egress firestore_ledger firestore_queries
         firestore_requests firestore_workers gate google_apis identity journal sqlite_ledger listener logs reception
-        rhythm sender signing tracing watch
+        rhythm sender signing tracing watch whole_answer
     """,
     "flows": "client enqueue evidence following pulse queues readiness relay running steering steps sweeper telemetry",
     "shells": """
@@ -57,6 +57,7 @@ THAT_MEET = {
     ("firestore_ledger", "firestore_workers"),  # a part of it
     ("tracing", "carrier"),  # what of it clients need
     ("tracing.propagation", "carrier"),
+    ("dev_console", "whole_answer"),  # how it asks
     ("sender", "egress"),  # its way out
     ("egress", "answers"),  # what comes back on it
     ("relay", "running"),  # the calls that it has out
@@ -82,7 +83,7 @@ KNOWN_TO = {
     "gunicorn": {"reception", "serve"},
     "opentelemetry.configuration": {"tracing.otel_file"},
     "sqlite3": {"sqlite_ledger"},
-    "urllib3": {"egress", "sender"},
+    "urllib3": {"egress", "sender", "whole_answer"},
     "yaml": {"yaml_file"},
 }
 BANNED_NAMES = re.compile(r"(base|common|constants?|core|handlers?|helpers?|managers?|misc|models?|types|utils?)")

@@ -48,6 +48,22 @@ def test_a_line_of_text_is_a_record_of_its_text() -> None:
     assert as_record(entry)["message"] == "hello"
 
 
+@pytest.mark.parametrize(("payload", "message"), [(5, "5"), ([1], "[1]"), ("abc", '"abc"'), ({}, ""), (None, "")])
+def test_a_payload_that_is_no_object_is_its_text(payload: object, message: str) -> None:
+    entry = {"insertId": "a", "timestamp": "2026-11-21T18:00:00Z", "jsonPayload": payload}
+    assert as_record(entry)["message"] == message
+
+
+def test_an_entry_without_its_time_has_that_of_its_coming_or_none() -> None:
+    assert as_record({"textPayload": "x", "receiveTimestamp": "2026-11-21T18:00:00Z"})["time"] == "2026-11-21T18:00:00Z"
+    assert as_record({"textPayload": "x"})["time"] == ""
+
+
+def test_a_number_that_json_does_not_have_is_none() -> None:
+    line = '{"message": "m", "severity": "INFO", "a": Infinity, "b": NaN, "c": 1e999, "d": 1.5}'
+    assert record_of(line) == {"message": "m", "severity": "INFO", "a": None, "b": None, "c": None, "d": 1.5}
+
+
 @pytest.mark.parametrize("line", ["", "x", "[]", "1", "{}", '{"message": "m"}', '{"timestamp": 1}', "[" * 100_000])
 def test_what_is_no_record_is_none(line: str) -> None:
     assert record_of(line) == {}

@@ -107,7 +107,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     dev, queue = [Server(block, directory) for block in blocks() if block.is_server]
     yield {
         "localhost:8080": dev.address(r"relay +http://(\S+) "),
-        "127.0.0.1:43539": dev.address(r"downstream http://(\S+) "),
+        "127.0.0.1:8090": dev.address(r"downstream http://(\S+) "),
         "127.0.0.1:8123": queue.address(r"gRPC on (\S+), "),
         "127.0.0.1:8124": queue.address(r"REST on http://(\S+), "),
         "127.0.0.1:9000": "127.0.0.1:9",

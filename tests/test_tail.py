@@ -59,11 +59,17 @@ def test_as_json_they_are_what_came() -> None:
     assert shown("--json", "--task", "cc33") == [json.dumps(RECORDS[3])]
 
 
-def test_nothing_in_a_record_can_move_the_cursor() -> None:
-    hostile = "\x1b]0;x\x07\x1b[2J"
-    record = dict.fromkeys(("severity", "event", "task_id", "message"), hostile) | {"time": "2026-09-21 " + hostile}
-    (line,) = shown("--event", "*", given=json.dumps(record) + "\n")
-    assert line.isprintable()
+def test_a_line_that_never_ends_is_passed_over_and_said() -> None:
+    ran = CliRunner().invoke(main, ["tail"], input="x" * 2_500_000 + "\n" + LINES)
+    assert [line.split()[-1] for line in ran.stdout.splitlines()] == ["one", "two", "three", "four"]
+    assert ran.stderr == "traced-relay: a line of more than 1000000 characters is passed over\n"
+
+
+def test_no_field_of_a_record_moves_the_cursor() -> None:
+    fields = ("time", "severity", "event", "task_id", "message", "queue")
+    given = json.dumps(dict.fromkeys(fields, "\x1b[2J\x9b\r" * 5), ensure_ascii=False) + "\n\x9b2J\n"
+    for options in ((), ("--json",)):
+        assert [line for line in shown(*options, given=given) if not line.isprintable()] == []
 
 
 def test_what_is_no_record_is_shown_only_as_long_as_nothing_is_asked_for() -> None:

@@ -25,12 +25,6 @@ def test_a_line_of_a_list_starts_with_the_id_and_leaves_the_query_out() -> None:
     assert line.endswith(" POST http://x.example/a")
 
 
-def test_what_a_stranger_wrote_cannot_move_the_cursor() -> None:
-    hostile = document(url="http://x/\x1b[2J", labels={"a\n": "\r\x1b]0;x\x07"}, reason="x\x1b[1m", blame="caller")
-    said = [task_text.one_line(hostile), *task_text.lines(hostile)]
-    assert [line for line in said if not line.isprintable()] == []
-
-
 def test_how_it_stands_is_said_in_a_few_words() -> None:
     failed = document(state="failed", reason="http_503", blame="downstream", attempt=3)
     assert task_text.how_it_stands(failed) == "failed (http_503, downstream), 3 attempts in 1.23 s"

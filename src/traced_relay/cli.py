@@ -16,11 +16,14 @@ from traced_relay import __version__, commands, explain, flags, tail, webhooks
 from traced_relay.clock import SystemClock
 from traced_relay.durations import format_duration
 from traced_relay.errors import RelayError
+from traced_relay.record_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from traced_relay.cloud_plan import Finding
+
+DEV_PORT, SAMPLE_PORT = 8080, 8090  # the sample's is another one where that is taken, or the relay's not its own
 
 
 class _Queue(click.Command):
@@ -64,7 +67,7 @@ class _Commands(click.Group):
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"traced-relay: {message}", err=True)
+    click.echo(f"traced-relay: {printable(message)}", err=True)
     sys.exit(status)
 
 
@@ -93,7 +96,7 @@ def demo() -> None:
 
 
 @main.command()
-@click.option("--port", default=8080, type=click.IntRange(0, 65535), help="The relay's; 0: any free one.")
+@click.option("--port", default=DEV_PORT, type=click.IntRange(0, 65535), help="The relay's; 0: any free one.")
 @click.option("--tasks-port", default=8123, type=click.IntRange(0, 65534), help="The queue's, for gRPC; REST: one up.")
 @click.option("--data", metavar="DIR", type=Path, help="Keep tasks in this directory; else in memory.")
 @click.option("--config", metavar="FILE", type=Path, help="A relay.yaml; else anybody on loopback may call loopback.")
@@ -104,7 +107,8 @@ def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_
 
     told_to_end = _signalled()
     text = log_format == "text" or (log_format is None and sys.stdout.isatty())
-    with Dev(port=port, tasks_port=tasks_port, data=data, config=config, text=text) as running:
+    sample_port = SAMPLE_PORT if port == DEV_PORT else 0
+    with Dev(port=port, tasks_port=tasks_port, sample_port=sample_port, data=data, config=config, text=text) as running:
         click.echo(running.greeting(), err=True)
         running.interrupt(told_to_end())
 

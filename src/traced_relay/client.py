@@ -7,14 +7,14 @@ Only what is safe to ask again is: looking, and enqueueing, which carries an Ide
 from __future__ import annotations
 
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
-from traced_relay import refusals, strict_json
+from traced_relay import answer_shapes, refusals, strict_json
 from traced_relay.addresses import is_local_host
 from traced_relay.carrier import task_headers
 from traced_relay.clock import SystemClock, pause
@@ -28,60 +28,22 @@ from traced_relay.errors import (
     UnexpectedAnswer,
 )
 from traced_relay.states import ENDED
+from traced_relay.whole_answer import AS_IT_IS, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from traced_relay.api_words import CallFields, Filters, Receipt
     from traced_relay.clock import Clock
+    from traced_relay.whole_answer import Whole
 
 TRIES = 3
 PAUSE, PAUSE_WHEN_TOLD = 1.0, 5.0  # after a lost connection; after a 503, whose Retry-After this is
+_GATEWAYS = (502, 503, 504)
 FIRST_LOOK, LAST_LOOK, SLOWER = 0.2, 5.0, 1.5  # seconds between looks at a task that is waited for
 
 Document = dict[str, Any]
 """A task's status, or what is said of a queue, as the API has it."""
-
-
-class Receipt(TypedDict):
-    """What enqueueing returns."""
-
-    task_id: str
-    task_name: str
-    queue: str
-    state: str
-    trace_id: str
-    schedule_time: str
-    links: dict[str, str]
-
-
-class CallFields(TypedDict, total=False):
-    """What may be said of a call beside its URL: the fields of `POST /v1/tasks`."""
-
-    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-    headers: Mapping[str, str]
-    body: Any
-    body_base64: str
-    queue: str
-    route: Literal["relay", "direct"]
-    schedule_time: str
-    delay: str
-    timeout: str
-    retry: Mapping[str, Any]
-    idempotent: bool
-    callback: Mapping[str, Any]
-    labels: Mapping[str, str]
-
-
-class Filters(TypedDict, total=False):
-    """Which tasks a list shows; *since* is a time, or a duration before now."""
-
-    kind: Literal["call", "callback"]
-    state: str
-    queue: str
-    rule: str
-    reason: str
-    version: str
-    since: str
 
 
 class Client:
@@ -92,7 +54,7 @@ class Client:
     the relay's origin): what *id_token* gives, or else one of the environment's
     Google credentials, or of the service account to impersonate. A relay on
     loopback gets one only if something of that is given. What is safe to ask
-    again is asked up to so many *tries*.
+    again is asked up to so many *tries*; *timeout* is for one whole answer.
     """
 
     def __init__(
@@ -112,6 +74,7 @@ class Client:
         self._clock = clock or SystemClock()
         self._session = requests.Session()
         self._session.trust_env = self.url.startswith("https:")  # a proxy has no part in asking this machine
+        self._session.headers.update(AS_IT_IS)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _Traced())
         if id_token is None and not (self.is_on_loopback and audience is None and impersonate_service_account is None):
@@ -123,19 +86,19 @@ class Client:
 
     def enqueue(self, url: str, *, idempotency_key: str | None = None, **fields: Unpack[CallFields]) -> Receipt:
         """Have the call made; asked again after a lost answer, which makes no second task."""
-        receipt: Receipt = self._post_call("/v1/tasks", "task_id", {"url": url, **fields}, idempotency_key)
+        receipt: Receipt = self._post_call("/v1/tasks", answer_shapes.RECEIPT, {"url": url, **fields}, idempotency_key)
         return receipt
 
     def enqueue_many(
         self, calls: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> Sequence[Receipt | RelayError]:
         """Up to 100 calls at once, each with its `url`: a receipt each, or what is wrong with it, in order."""
-        answer = self._post_call("/v1/tasks:batch", "tasks", {"tasks": [dict(call) for call in calls]}, idempotency_key)
+        document = {"tasks": [dict(call) for call in calls]}
+        answer = self._post_call("/v1/tasks:batch", answer_shapes.BATCH, document, idempotency_key)
         return [item if "task_id" in item else refusals.error_of(item) for item in answer["tasks"]]
 
     def status(self, task_id: str) -> Document:
-        document: Document = self._ask("GET", _path(task_id), "task_id", tries=self._tries)
-        return document
+        return self._status(task_id, self._tries)
 
     def list(
         self, *, label: tuple[str, str] | None = None, page_size: int = 50, **filters: Unpack[Filters]
@@ -160,14 +123,18 @@ class Client:
         query: dict[str, Any] = {**filters, "limit": page_size, "page_token": page_token}  # None is not sent
         if label is not None:
             query[f"label.{label[0]}"] = label[1]
-        answer = self._ask("GET", "/v1/tasks", "tasks", params=query, tries=self._tries)
-        return answer["tasks"], answer.get("next_page_token")
+        answer = self._ask("GET", "/v1/tasks", answer_shapes.PAGE, params=query, tries=self._tries)
+        following = answer.get("next_page_token")
+        if following is not None and not (isinstance(following, str) and following not in ("", page_token)):
+            raise UnexpectedAnswer(f"{self.url}/v1/tasks gave a next_page_token that leads nowhere")
+        return answer["tasks"], following
 
     def callbacks(self, document: Document) -> Iterator[Document]:
-        """The documents of the callbacks of every round of a task: tasks of their own, whose ids follow from its id."""
+        """The documents of the callbacks of a task's last 100 rounds: tasks of their own, with ids that follow."""
         from traced_relay.callbacks import callback_id
 
-        for number in range(1, document["round"] + 1) if document["callback"]["state"] != "none" else ():
+        last = document["round"]
+        for number in range(max(1, last - 99), last + 1) if document["callback"]["state"] != "none" else ():
             try:
                 yield self.status(callback_id(document["task_id"], number))
             except NotFound:
@@ -175,7 +142,7 @@ class Client:
 
     def queues(self) -> Sequence[Document]:
         """How each queue is and what it holds; for operators."""
-        queues: Sequence[Document] = self._ask("GET", "/v1/queues", "queues", tries=self._tries)["queues"]
+        queues: Sequence[Document] = self._ask("GET", "/v1/queues", answer_shapes.QUEUES, tries=self._tries)["queues"]
         return queues
 
     def cancel(self, task_id: str) -> Document:
@@ -190,18 +157,33 @@ class Client:
         """Tell the end of the last round again; InvalidCall (409) if there is none, or it is still being told."""
         return self._verb(task_id, "resend-callback")
 
-    def follow(self, task_id: str, *, patience: float | None = None) -> Iterator[Document]:
-        """The task's document, again and again until it has ended; NotEnded after *patience* seconds."""
+    def follow(
+        self, task_id: str, *, patience: float | None = None, trouble: Callable[[str], None] | None = None
+    ) -> Iterator[Document]:
+        """
+        The task's document, again and again until it has ended; NotEnded after *patience* seconds.
+
+        A relay that goes away is asked on, and *trouble* is told so, once until it is back. One that is away from the
+        start is waited for with *patience* alone.
+        """
         until = None if patience is None else self._clock.monotonic() + patience
-        wait = FIRST_LOOK
+        wait, document, away = FIRST_LOOK, Document(), False
         while True:
-            document = self.status(task_id)
-            yield document
-            if document["state"] in ENDED:
+            try:
+                document, away = self._status(task_id, 1), False
+                yield document
+            except Unavailable as exc:
+                if not document and until is None:
+                    raise
+                if not away and trouble is not None:
+                    trouble(str(exc))
+                away = True
+            state = document.get("state", "not yet seen")
+            if state in ENDED and not away:
                 return
             left = wait if until is None else until - self._clock.monotonic()
             if left <= 0:
-                raise NotEnded(f"task {task_id} is {document['state']} after {patience:g} s")
+                raise NotEnded(f"task {task_id} is {state} after {patience:g} s" + (", the relay away" if away else ""))
             self._pause(min(wait, left))
             wait = min(wait * SLOWER, LAST_LOOK)
 
@@ -215,16 +197,20 @@ class Client:
     def close(self) -> None:
         self._session.close()
 
-    def _verb(self, task_id: str, verb: str) -> Document:
-        document: Document = self._ask("POST", _path(task_id, f":{verb}"), "task_id")
+    def _status(self, task_id: str, tries: int) -> Document:
+        document: Document = self._ask("GET", _path(task_id), answer_shapes.STATUS, tries=tries)
         return document
 
-    def _post_call(self, path: str, awaited: str, document: Document, key: str | None) -> Any:
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key or token_hex(16)}
-        return self._ask("POST", path, awaited, document=document, headers=headers, tries=self._tries)
+    def _verb(self, task_id: str, verb: str) -> Document:
+        document: Document = self._ask("POST", _path(task_id, f":{verb}"), answer_shapes.STATUS)
+        return document
 
-    def _ask(self, method: str, path: str, awaited: str, *, tries: int = 1, **parts: Any) -> Any:
-        """The answer, which is an object with what is *awaited* in it; what it lacks is said by an error."""
+    def _post_call(self, path: str, shape: Any, document: Document, key: str | None) -> Any:
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key or token_hex(16)}
+        return self._ask("POST", path, shape, document=document, headers=headers, tries=self._tries)
+
+    def _ask(self, method: str, path: str, shape: Any, *, tries: int = 1, **parts: Any) -> Any:
+        """The answer, which is of that *shape*; any other is said by an error."""
         while True:
             tries -= 1
             try:
@@ -237,16 +223,25 @@ class Client:
                     raise Unavailable(f"the relay at {self.url} {how}") from exc
                 self._pause(PAUSE)
                 continue
-            if answer.status_code != requests.codes.unavailable or tries == 0:
-                return _content(answer, awaited)
+            if answer.status != requests.codes.unavailable or tries == 0:
+                return _content(answer, shape)
             self._pause(PAUSE_WHEN_TOLD)
 
-    def _sent(self, method: str, path: str, *, document: Document | None = None, **parts: Any) -> requests.Response:
+    def _sent(self, method: str, path: str, *, document: Document | None = None, **parts: Any) -> Whole:
+        def send() -> requests.Response:
+            return self._session.request(
+                method,
+                self.url + path,
+                data=content,
+                timeout=self._timeout,
+                allow_redirects=False,
+                stream=True,
+                **parts,
+            )
+
         try:
             content = None if document is None else strict_json.dumps(document)
-            return self._session.request(
-                method, self.url + path, data=content, timeout=self._timeout, allow_redirects=False, **parts
-            )
+            return fetch(send, self._timeout)
         except UnicodeEncodeError as exc:
             raise InvalidCall("there is a text that is no valid Unicode, or a key that is not ASCII") from exc
 
@@ -293,14 +288,17 @@ def _path(task_id: str, verb: str = "") -> str:
     return f"/v1/tasks/{quote(task_id, safe='', errors='replace')}{verb}"
 
 
-def _content(answer: requests.Response, awaited: str) -> Any:
+def _content(answer: Whole, shape: Any) -> Any:
     try:
-        document = answer.json()
-    except ValueError:
+        document = strict_json.loads(answer.content)
+    except strict_json.NotJson:
         document = None
-    if answer.status_code in (200, 202) and isinstance(document, dict) and awaited in document:
-        return document
+    told = f"{answer.url} answered {answer.status}, not as a relay does"
+    if answer.status in (requests.codes.ok, requests.codes.accepted):
+        if answer_shapes.fits(document, shape):
+            return document
+        raise UnexpectedAnswer(told)
     error = refusals.error_of(document)
-    if isinstance(error, UnexpectedAnswer):
-        raise UnexpectedAnswer(f"{answer.url.partition('?')[0]} answered {answer.status_code}, not as a relay does")
-    raise error
+    if answer.status in _GATEWAYS and not isinstance(error, Unavailable):
+        raise Unavailable(told)  # what stands before a relay that is being started anew
+    raise UnexpectedAnswer(told) if isinstance(error, UnexpectedAnswer) else error

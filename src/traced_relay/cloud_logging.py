@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from google.api_core import exceptions
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
 from google.cloud.logging_v2.services.logging_service_v2.transports import LoggingServiceV2GrpcTransport
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 
 from traced_relay.errors import IdentityFailed, NotAuthorized, Unavailable, UnexpectedAnswer
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import grpc
 
 PAGE = 1000
+MOST_PAGES = 1000  # for one question; a log whose pages never end is no log
 ONE_TRY = 20.0  # seconds for one page
 
 
@@ -42,10 +44,11 @@ class CloudLogging:
             "page_size": PAGE,
         }
         with self._mapped_errors():
-            for entry in self._client.list_log_entries(request=asked, retry=None, timeout=ONE_TRY):
+            pages = self._client.list_log_entries(request=asked, retry=None, timeout=ONE_TRY).pages
+            for entry in (entry for page in islice(pages, MOST_PAGES) for entry in page.entries):
                 message = type(entry).pb(entry)
                 message.ClearField("proto_payload")  # of a type that only its writer may know
-                yield _with_whole_numbers(MessageToDict(message))
+                yield _with_whole_numbers(_as_json(message))
 
     @contextmanager
     def _mapped_errors(self) -> Iterator[None]:
@@ -63,6 +66,14 @@ class CloudLogging:
             raise Unavailable(where + f"Cloud Logging does not answer ({_first_line(exc)})") from exc
         except exceptions.GoogleAPICallError as exc:
             raise UnexpectedAnswer(where + _first_line(exc)) from exc
+
+
+def _as_json(message: Any) -> dict[str, Any]:
+    try:
+        return MessageToDict(message)
+    except SerializeToJsonError:  # an infinity or a NaN, which JSON does not have
+        message.text_payload = "(a payload with a number that JSON does not have)"  # in place of the other
+        return MessageToDict(message)
 
 
 def _with_whole_numbers(value: Any) -> Any:

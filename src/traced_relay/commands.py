@@ -6,12 +6,14 @@ import json
 import os
 import sys
 from itertools import islice
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from traced_relay import flags, strict_json, task_text
 from traced_relay.clock import SystemClock, pause
+from traced_relay.durations import parse_duration, parse_time
 from traced_relay.errors import RelayError
 from traced_relay.record_text import printable
 
@@ -92,8 +94,12 @@ def _follow(client: Client, task_id: str) -> Document:
     """The document at the end; on the way, on stderr, one line that moves on a terminal, else one for every change."""
     moves, clock, shown = sys.stderr.isatty(), SystemClock(), None
     document: Document = {}
-    for document in client.follow(task_id):
-        text, step = task_text.progress(document, clock.now()), (document["state"], document["attempt"])
+
+    def trouble(why: str) -> None:
+        click.echo(("\r\x1b[2K" if moves else "") + printable(f"the relay is away; asking again ({why})"), err=True)
+
+    for document in client.follow(task_id, patience=inf, trouble=trouble):
+        text, step = printable(task_text.progress(document, clock.now())), (document["state"], document["attempt"])
         if moves:
             click.echo(f"\r\x1b[2K{text[: _columns() - 1]}", nl=False, err=True)
         elif step != shown:
@@ -121,13 +127,29 @@ def status(task_id: str, as_json: bool, **where: Any) -> None:
     _say(document, task_text.lines(document), as_json=as_json)
 
 
+def _time(_: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    if text is not None:
+        flags.read(option, _check_time, text)
+    return text
+
+
+def _check_time(text: str) -> None:
+    try:
+        parse_duration(text)
+    except ValueError:
+        try:
+            parse_time(text)
+        except ValueError as exc:
+            raise ValueError(f'{exc}, or a duration before now such as "2h"') from None
+
+
 @click.command("list", epilog=flags.STATUS)
 @click.option("--state", help="queued, running, waiting, succeeded, failed or cancelled.")
 @click.option("--queue")
 @click.option("--rule", help="The downstream of relay.yaml.")
 @click.option("--reason", help="Such as timeout or http_503.")
 @click.option("--version", help="Of the relay that ran it last.")
-@click.option("--since", metavar="TIME", help="An RFC 3339 time, or a duration before now, such as 2h.")
+@click.option("--since", metavar="TIME", callback=_time, help="An RFC 3339 time, or a duration before now, such as 2h.")
 @click.option("--limit", default=50, type=click.IntRange(0), help="How many at most; 0: all.")
 @flags.asks_a_relay
 def list_(
@@ -151,13 +173,24 @@ def list_(
         _say(document, [task_text.one_line(document)], as_json=as_json)
 
 
+def _finite(_: click.Context, option: click.Parameter, number: float) -> float:
+    if not isfinite(number):
+        raise click.BadParameter("must be a number of times a second", param=option)
+    return number
+
+
 def _many(name: str, summary: str, ask: Callable[[Client, str], Document]) -> click.Command:
     """A verb for one task or many; one that is refused is said and counted, and the others go on."""
 
     @click.command(name, help=summary, epilog=flags.STATUS)
     @click.argument("ids", metavar="ID...", nargs=-1, required=True)
     @click.option(
-        "--rate", metavar="N", type=click.FloatRange(0, min_open=True), default=10.0, help="A second, at most."
+        "--rate",
+        metavar="N",
+        type=click.FloatRange(0, min_open=True),
+        default=10.0,
+        callback=_finite,
+        help="A second, at most.",
     )
     @flags.asks_a_relay
     def verb(ids: tuple[str, ...], rate: float, as_json: bool, **where: Any) -> None:

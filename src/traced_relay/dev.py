@@ -12,7 +12,7 @@ from traced_relay import logs, relay_file, settings, tracing
 from traced_relay.assembly import Assembly
 from traced_relay.client import Client
 from traced_relay.console import Nearby, console_app
-from traced_relay.errors import InvalidCall, InvalidSettings
+from traced_relay.errors import InvalidCall, InvalidSettings, PortTaken
 from traced_relay.listener import Listener
 from traced_relay.localqueue import LocalQueue
 from traced_relay.localqueue.errors import ApiError
@@ -23,13 +23,16 @@ from traced_relay.telemetry import telemetry
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from _typeshed.wsgi import WSGIApplication
+
 
 class Dev:
     """
     Everything, running until it is stopped.
 
     *port* is the relay's, *tasks_port* the queue's for gRPC (REST is one
-    further); 0 takes any free ones. With *data*, a directory, tasks survive.
+    further); 0 takes any free ones. The sample is at *sample_port* if that is
+    free, else anywhere. With *data*, a directory, tasks survive.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Dev:
         *,
         port: int = 0,
         tasks_port: int = 0,
+        sample_port: int = 0,
         data: Path | None = None,
         config: Path | None = None,
         stream: TextIO | None = None,
@@ -50,7 +54,7 @@ class Dev:
         self.records = logs.RecordStore()
         self.spans = tracing.SpanStore()
         self._relay = Listener(port=port)
-        self._sample = Listener(sample_downstream())
+        self._sample = _listener(sample_downstream(), sample_port)
         self.url = f"http://localhost:{self._relay.port}"
         self.sample_url = self._sample.url
         self.queue = LocalQueue(
@@ -147,6 +151,13 @@ class Dev:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _listener(app: WSGIApplication, port: int) -> Listener:
+    try:
+        return Listener(app, port=port)
+    except PortTaken:
+        return Listener(app)
 
 
 def _make_directory(data: Path) -> None:

@@ -12,6 +12,7 @@ import click
 
 from traced_relay import flags
 from traced_relay.clock import SystemClock
+from traced_relay.errors import UnexpectedAnswer
 from traced_relay.record_text import printable
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from traced_relay.evidence import Evidence, Place
 
 _NARROWEST, _WIDEST = 60, 140
+# What reading records raises that somebody else wrote: fields missing, or of other types.
+_ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 @click.command(epilog=flags.STATUS)
@@ -30,7 +33,12 @@ _NARROWEST, _WIDEST = 60, 140
     type=click.File(errors="replace"),
     help="Records as the relay prints them, or as `gcloud logging read --format json` does; `-`: from stdin.",
 )
-@click.option("--project", metavar="PROJECT", help="Whose log has them; default: what the document's names say.")
+@click.option(
+    "--project",
+    metavar="PROJECT",
+    callback=flags.project,
+    help="Whose log has them; default: what the document's names say.",
+)
 @flags.asks_a_relay
 @click.pass_obj
 def explain(
@@ -58,7 +66,12 @@ def explain(
     place = evidence.Place(project, "--project says") if project else evidence.place_of(document, relay)
     found = _evidence((document, *callbacks), records, place, relay, channel, now)
     is_going_on = document["finished_at"] is None or document["callback"]["state"] == "pending"
-    built = timeline.build(document, found.records, found.spans, callbacks=callbacks, now=now if is_going_on else None)
+    try:
+        built = timeline.build(
+            document, found.records, found.spans, callbacks=callbacks, now=now if is_going_on else None
+        )
+    except _ODD as exc:
+        raise UnexpectedAnswer(f"{found.told[0]}, not as a relay writes them; --records FILE names others") from exc
     if as_json:
         click.echo(json.dumps(asdict(built) | {"links": document["links"], "told": found.told}))
         return

@@ -10,6 +10,7 @@ import click
 
 from traced_relay import webhooks
 from traced_relay.durations import parse_duration
+from traced_relay.errors import InvalidSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +51,12 @@ def read(option: click.Parameter, parse: Callable[[str], T], text: str) -> T:
         raise click.BadParameter(str(exc), param=option) from None
 
 
+def project(_: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    if name is not None and not re.fullmatch(r"[a-z][a-z0-9.:-]{0,98}", name):
+        raise click.BadParameter("must be a project's id", param=option)
+    return name
+
+
 def _token(_: click.Context, option: click.Parameter, file: Path | None) -> str | None:
     token = None if file is None else file.read_text(errors="replace").strip()
     if token is not None and not re.fullmatch(r"[A-Za-z0-9_.=-]+", token):
@@ -86,10 +93,13 @@ def asks_a_relay(command: Callable[..., Any]) -> Callable[..., Any]:
 def client(relay: str, audience: str | None, account: str | None, id_token: str | None, **more: Any) -> Client:
     from traced_relay.client import Client
 
-    return Client(
-        relay,
-        audience=audience,
-        id_token=None if id_token is None else lambda: id_token,
-        impersonate_service_account=account,
-        **more,
-    )
+    try:
+        return Client(
+            relay,
+            audience=audience,
+            id_token=None if id_token is None else lambda: id_token,
+            impersonate_service_account=account,
+            **more,
+        )
+    except InvalidSettings as exc:
+        raise click.UsageError(str(exc)) from exc

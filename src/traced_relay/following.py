@@ -62,7 +62,8 @@ def follow_cloud(
     while True:
         try:
             for entry in log.entries(wanted(start)):
-                name, at = (str(entry.get("insertId")), str(entry["timestamp"])), parse_time(entry["timestamp"])
+                time = log_entries.time_of(entry)
+                name, at = (str(entry.get("insertId")), time), parse_time(time) if time else newest
                 newest = max(newest, at)
                 if name not in given:
                     given[name] = at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from traced_relay import queue_log
@@ -23,8 +24,9 @@ _KEYS = {
 
 def as_record(entry: Mapping[str, Any]) -> dict[str, Any]:
     """The record that an *entry*, as the API and `gcloud logging read --format json` have it, was made of."""
-    payload = entry.get("jsonPayload") or {"message": entry.get("textPayload", "")}
-    record = {"message": "", **payload, "severity": entry.get("severity", "DEFAULT"), "time": entry["timestamp"]}
+    said = entry.get("jsonPayload") or {"message": entry.get("textPayload", "")}
+    payload = said if isinstance(said, dict) else {"message": json.dumps(said)}
+    record = {"message": "", **payload, "severity": entry.get("severity", "DEFAULT"), "time": time_of(entry)}
     if queue_log.is_from(payload):
         record |= {"logger": queue_log.LOGGER, "message": queue_log.summary(payload)}
     if "httpRequest" in entry:
@@ -32,10 +34,15 @@ def as_record(entry: Mapping[str, Any]) -> dict[str, Any]:
     return record | {_GOOGLE + key: entry[field] for field, key in _KEYS.items() if field in entry}
 
 
+def time_of(entry: Mapping[str, Any]) -> str:
+    """When it was written, or else when it came; empty where nobody knows."""
+    return str(entry.get("timestamp") or entry.get("receiveTimestamp") or "")
+
+
 def record_of(text: str) -> dict[str, Any]:
     """The record that a line is, as it was printed or as an entry; an empty one if it is none."""
     try:
-        document = json.loads(text)
+        document = _loads(text)
     except (ValueError, RecursionError):
         return {}
     return _read(document)
@@ -45,12 +52,21 @@ def records_in(text: str) -> list[dict[str, Any]]:
     """All records of a file: one a line, or a list of entries as gcloud prints it."""
     if text.lstrip()[:1] == "[":
         try:
-            read = [_read(document) for document in json.loads(text)]
+            read = [_read(document) for document in _loads(text)]
         except (ValueError, RecursionError):
             read = []
         if any(read):
             return [record for record in read if record]
     return [record for line in text.splitlines() if (record := record_of(line))]
+
+
+def _loads(text: str) -> Any:
+    """Numbers that JSON does not have are none: nothing can be drawn or reckoned with them."""
+    return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
+
+
+def _finite(digits: str) -> float | None:
+    return number if isfinite(number := float(digits)) else None
 
 
 def _read(document: Any) -> dict[str, Any]:

@@ -30,7 +30,9 @@ def error_of(document: object) -> RelayError:
 
 
 def _fields(errors: object) -> tuple[FieldError, ...]:
-    match errors:
-        case [{"field": str(field), "message": str(message)}, *others]:
-            return (FieldError(field, message), *_fields(others))
-    return ()
+    found = []
+    for error in errors if isinstance(errors, list) else ():
+        match error:
+            case {"field": str(field), "message": str(message)}:
+                found.append(FieldError(field, message))
+    return tuple(found)

@@ -12,19 +12,26 @@ import click
 from traced_relay import flags
 from traced_relay.clock import SystemClock
 from traced_relay.durations import parse_time
+from traced_relay.errors import InvalidSettings
 from traced_relay.log_entries import record_of
 from traced_relay.record_text import one_line, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
+LONGEST = 1_000_000  # characters in a line; Cloud Logging takes 256 KB
 _SEVERITIES = ("DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL")
 
 
 @click.command()
 @click.argument("records", type=click.File(errors="replace"), required=False)
 @click.option("--relay", metavar="URL", help=f"Follow the `dev` that runs there; default: {flags.LOCAL_RELAY}.")
-@click.option("--project", metavar="PROJECT", help="Follow Cloud Logging, with the environment's Google credentials.")
+@click.option(
+    "--project",
+    metavar="PROJECT",
+    callback=flags.project,
+    help="Follow Cloud Logging, with the environment's Google credentials.",
+)
 @click.option("--since", metavar="DURATION", callback=flags.optional_seconds, help="Begin so long ago, such as 10m.")
 @click.option("--event", "events", metavar="NAME", multiple=True, help="Such as `task.finished`, `task.*`; repeatable.")
 @click.option("--severity", type=click.Choice(_SEVERITIES, case_sensitive=False), help="This one and worse.")
@@ -45,9 +52,10 @@ def tail(
     """
     Show records as they come, filtered, coloured on a terminal.
 
-    RECORDS is a file of them, `-` is stdin: JSON, one a line, as the relay prints them. Without one, those of the
-    `dev` that runs here, or with --project those of a deployed relay, from the last minute on, or as far back
-    as --since says. What is no record is left out as soon as anything is asked for.
+    RECORDS is a file of them, `-` is stdin: JSON, one a line, as the relay prints them. Without RECORDS they are
+    read from stdin where that is no terminal (a pipe, a file, even an empty one); on a terminal they are those of the
+    `dev` that runs here. --relay and --project say which others: with --project those of a deployed relay, from the
+    last minute on, or as far back as --since says. What is no record is left out as soon as anything is asked for.
 
     \b
       traced-relay tail --event 'task.*'
@@ -75,7 +83,11 @@ def _of_dev(relay: str) -> Iterator[dict[str, Any]]:
     from traced_relay import following
     from traced_relay.dev_console import DevConsole
 
-    return following.follow_dev(DevConsole(relay), SystemClock(), _complain)
+    try:
+        console = DevConsole(relay)
+    except InvalidSettings as exc:
+        raise click.UsageError(str(exc)) from exc
+    return following.follow_dev(console, SystemClock(), _complain)
 
 
 def _of_project(project: str, earliest: float | None, channel: Any, **wanted: Any) -> Iterator[dict[str, Any]]:
@@ -90,17 +102,29 @@ def _of_project(project: str, earliest: float | None, channel: Any, **wanted: An
     )
 
 
-def _show_lines(lines: Iterable[str], earliest: float | None, *, as_json: bool, **wanted: Any) -> None:
+def _show_lines(lines: IO[str], earliest: float | None, *, as_json: bool, **wanted: Any) -> None:
     sees_all = earliest is None and not any(wanted.values())
-    for line in lines:
+    for line in _lines(lines):
         record, text = record_of(line), line.rstrip("\n")
         if sees_all or _passes(record, earliest, **wanted):
-            _show(record or {"message": text}, text if as_json else None)
+            as_it_came = json.dumps(record) if record and not text.isprintable() else text
+            _show(record or {"message": text}, as_it_came if as_json else None)
+
+
+def _lines(lines: IO[str]) -> Iterator[str]:
+    """Those that a record can be; of a longer one no more is kept than that."""
+    while line := lines.readline(LONGEST):
+        if len(line) < LONGEST or line.endswith("\n"):
+            yield line
+            continue
+        while (rest := lines.readline(LONGEST)) and not rest.endswith("\n"):
+            pass
+        _complain(f"a line of more than {LONGEST} characters is passed over")
 
 
 def _show(record: dict[str, Any], as_it_came: str | None) -> None:
     colour = sys.stdout.isatty()
-    click.echo(one_line(record, colour=colour) if as_it_came is None else as_it_came, color=colour)
+    click.echo(one_line(record, colour=colour) if as_it_came is None else printable(as_it_came), color=colour)
 
 
 def _complain(trouble: str) -> None:

@@ -1,4 +1,4 @@
-"""A task's document as a few words for a terminal. Pure; what a stranger wrote cannot move the cursor."""
+"""A task's document as a few words for people. Pure; whoever shows them on a terminal makes them printable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from traced_relay.durations import parse_time
 from traced_relay.lengths import readable
-from traced_relay.record_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,24 +23,24 @@ def one_line(document: Document) -> str:
         f"{document['reason'] or '':<14}",
         f"{document['method']} {document['url'].partition('?')[0].partition('#')[0]}",
     )
-    return printable("  ".join(columns))
+    return "  ".join(columns)
 
 
 def lines(document: Document) -> Iterator[str]:
     """What a person asks first: how it stands and why, then where to look further."""
     yield f"task_id   {document['task_id']}"
     yield f"state     {how_it_stands(document)}"
-    yield f"call      {document['method']} {printable(document['url'])}"
+    yield f"call      {document['method']} {document['url']}"
     yield f"queue     {document['queue']}"
     if document["labels"]:
-        yield "labels    " + printable(" ".join(f"{name}={value}" for name, value in document["labels"].items()))
+        yield "labels    " + " ".join(f"{name}={value}" for name, value in document["labels"].items())
     yield f"created   {document['created_at']}"
     if document["next_attempt_at"]:
         yield f"next      {document['next_attempt_at']}"
     if document["callback"]["state"] != "none":
         yield f"callback  {document['callback']['state']}, attempts: {document['callback']['attempt_count']}"
     yield f"trace_id  {document['trace_id']}"
-    yield f"look at   {printable(document['links']['trace'])}"
+    yield f"look at   {document['links']['trace']}"
 
 
 def how_it_stands(document: Document) -> str:
@@ -49,7 +48,7 @@ def how_it_stands(document: Document) -> str:
     why = f" ({document['reason']}, {document['blame']})" if document["reason"] else ""
     count = document["attempt"]
     lasted = "" if document["total_ms"] is None else f" in {readable(document['total_ms'] / 1000)}"
-    return f"{document['state']}{printable(why)}, {count} attempt{'' if count == 1 else 's'}{lasted}"
+    return f"{document['state']}{why}, {count} attempt{'' if count == 1 else 's'}{lasted}"
 
 
 def progress(document: Document, now: float) -> str:

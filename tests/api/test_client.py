@@ -17,6 +17,7 @@ from werkzeug.wrappers import Response
 
 import traced_relay
 from asking import ask, get
+from relay_stand_in import answer, document
 from traced_relay.client import LAST_LOOK, PAUSE, PAUSE_WHEN_TOLD, Client
 from traced_relay.clock import ManualClock
 from traced_relay.errors import (
@@ -195,7 +196,7 @@ def test_a_key_that_no_header_may_hold_is_the_callers_mistake(client: Client, ke
 
 
 def test_a_relay_on_this_machine_is_asked_without_a_proxy() -> None:
-    answer = '{"task_id": "x", "state": "queued"}'
+    answer = json.dumps(document(task_id="x", state="queued"))
     asks = "from traced_relay import Client; import sys; print(Client(sys.argv[1]).status('x')['state'])"
     with Downstream(Response(answer, content_type="application/json")) as relay, Downstream() as proxy:
         ran = subprocess.run(
@@ -217,7 +218,7 @@ def test_a_task_that_is_not_there_is_named(client: Client, task_id: str) -> None
 
 def test_waiting_grows_slower_and_ends() -> None:
     clock = Unhurried()
-    pending = Response('{"task_id": "x", "state": "queued"}', content_type="application/json")
+    pending = answer(document(task_id="x", state="queued"))
     with Downstream(*[pending] * 50) as relay, pytest.raises(NotEnded, match="task x is queued after 60 s"):
         Client(relay.url, clock=clock).wait("x", patience=60)
     *waits, last = clock.waits
@@ -227,7 +228,7 @@ def test_waiting_grows_slower_and_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "strange",
     [
         Response("<h1>hello</h1>"),
         Response("[]"),
@@ -238,8 +239,8 @@ def test_waiting_grows_slower_and_ends() -> None:
     ],
     ids=["html", "list", "other", "redirect", "fault", "unknown"],
 )
-def test_what_does_not_answer_as_a_relay_is_said_so(answer: Response) -> None:
-    with Downstream(answer) as stranger, pytest.raises(UnexpectedAnswer, match=r"answered \d+, not as a relay does"):
+def test_what_does_not_answer_as_a_relay_is_said_so(strange: Response) -> None:
+    with Downstream(strange) as stranger, pytest.raises(UnexpectedAnswer, match=r"answered \d+, not as a relay does"):
         Client(stranger.url).status("x")
     assert len(stranger.arrived) == 1
 

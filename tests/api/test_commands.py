@@ -94,6 +94,22 @@ def test_what_cannot_be_understood_ends_with_2(shell: Shell, options: str) -> No
     assert (ran.exit_code, len(ran.stderr.splitlines())) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "list --relay http://example.com",
+        "list --since yesterday",
+        "redrive x --rate nan",
+        "redrive x --rate inf",
+        "tail --project a_b",
+        "explain x --project a/b",
+    ],
+)
+def test_a_mistake_here_ends_with_2_before_anybody_is_asked(arguments: str) -> None:
+    ran = CliRunner().invoke(main, arguments.split())
+    assert (ran.exit_code, ran.stdout, len(ran.stderr.splitlines())) == (2, "", 1)
+
+
 def test_a_status_is_lines_for_people_and_json_for_programs(shell: Shell, downstream: Downstream) -> None:
     task_id = shell.enqueued(downstream.url, "--delay", "1h", "--label", "team=a", "--callback", downstream.url)
     lines = shell.run("status", task_id).stdout.splitlines()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,6 +55,16 @@ def test_dev_relays_to_its_sample_and_tells_the_story() -> None:
         assert text_of(f"{dev.url}/console/tasks/{'0' * 32}")[0] == 404
         assert text_of(f"{dev.url}/console/", Host="rebound.example")[0] == 403
         assert {span.trace_id for span in dev.spans.spans()} == {receipt["trace_id"]}  # who looks on leaves no span
+
+
+def test_its_sample_is_where_it_was_said_unless_somebody_else_is_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = int(other.getsockname()[1])
+        with Dev(sample_port=port, stream=io.StringIO()) as dev:
+            assert not dev.sample_url.endswith(f":{port}")
+    with Dev(sample_port=port, stream=io.StringIO()) as dev:
+        assert dev.sample_url == f"http://127.0.0.1:{port}"
+        assert text_of(f"{dev.sample_url}/ok") == (200, "ok")
 
 
 def test_devs_console_hands_out_records_and_spans_as_json() -> None:

@@ -45,9 +45,9 @@ def run(*arguments: str, directory: Path | None = None, **variables: str) -> sub
     )
 
 
-def complaint(ran: subprocess.CompletedProcess[str]) -> str:
+def complaint(ran: subprocess.CompletedProcess[str], status: int = 1) -> str:
     """The one line that a user's mistake ends with."""
-    assert ran.returncode == 1, ran.stderr
+    assert ran.returncode == status, ran.stderr
     assert ran.stdout == ""
     (line,) = ran.stderr.splitlines()
     assert line.startswith("traced-relay: ")
@@ -115,7 +115,7 @@ def test_it_says_its_version() -> None:
 
 
 def test_a_relay_that_cannot_be_asked_is_one_line() -> None:
-    assert complaint(run("cancel", "x", "--relay=relay.example.com")).startswith("the relay's URL must be")
+    assert complaint(run("cancel", "x", "--relay=relay.example.com"), 2).startswith("the relay's URL must be")
     nowhere = {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere"}
     for account in ((), ("--impersonate-service-account=a@p.iam.gserviceaccount.com",)):
         said = complaint(run("status", "x", "--relay=https://relay.example.com", *account, **nowhere))

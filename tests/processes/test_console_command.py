@@ -55,7 +55,7 @@ def test_the_relay_gets_the_token_and_the_browser_does_not(tmp_path: Path) -> No
 
 
 def test_a_token_goes_over_tls_or_nowhere() -> None:
-    assert "https://" in complaint(run("console", "--relay", "http://relay.example.com", "--port=0"))
+    assert "https://" in complaint(run("console", "--relay", "http://relay.example.com", "--port=0"), 2)
 
 
 def test_the_production_server_knows_nothing_of_the_console() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import io
-import json
 import os
 import pty
 import re
@@ -18,9 +17,9 @@ from contextlib import closing
 from typing import Self
 
 import pytest
-from werkzeug.wrappers import Response
 
 from asking import post
+from relay_stand_in import RelayStandIn, answer, document
 from traced_relay.dev import Dev
 from traced_relay.testing import Downstream, RunningRelay
 
@@ -156,14 +155,19 @@ def test_where_not_every_letter_can_be_written_the_rest_is(command: str) -> None
     assert task_id in ran.stdout
 
 
-@pytest.mark.parametrize("command", ["enqueue http://x.example", "cancel x"])
-def test_what_answers_in_the_relays_place_cannot_move_the_cursor(command: str) -> None:
-    hostile = "\x1b]0;x\x07\x1b[2J"
-    told = dict.fromkeys(("task_id", "trace_id", "state", "created_at", "reason", "method", "url"), hostile)
-    answer = Response(json.dumps(told | {"attempt": 1}), content_type="application/json")
-    with Downstream(answer) as stranger:
-        status, written = on_a_terminal(*command.split(), "--relay", stranger.url)
-    assert (status, "\x1b" in written) == (0, False)
+def test_ctrl_c_ends_a_wait_for_a_relay_that_is_away() -> None:
+    waiting = document(state="running")
+    receipt = {name: waiting[name] for name in ("task_id", "queue", "state", "trace_id", "schedule_time", "links")}
+    answers = iter([answer(receipt | {"task_name": "x"})])
+    with RelayStandIn([waiting]) as relay:
+        relay.instead = lambda: next(answers, answer(waiting))
+        terminal = Terminal("enqueue", "http://x.example", "--wait", "--relay", relay.url)
+        terminal.read_until("running, attempt 1")
+    with terminal:
+        terminal.read_until("the relay is away; asking again")
+        terminal.press_ctrl_c()
+        status, written = terminal.end()
+    assert (status, "Traceback" in written) == (130, False)
 
 
 def test_tail_follows_dev_in_colour_until_ctrl_c() -> None:
@@ -211,11 +215,22 @@ def test_tail_waits_for_a_dev_that_is_started_anew() -> None:
             assert terminal.end()[0] == 130
 
 
-@pytest.mark.parametrize("arguments", ["tail --relay http://localhost:1", "tail --relay https://relay.example.com"])
-def test_tail_says_in_one_line_that_there_is_nothing_to_follow(arguments: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "ending"),
+    [
+        ("tail --relay http://localhost:1", 1),
+        ("tail --relay https://relay.example.com", 2),
+        ("tail --relay http://[", 2),
+    ],
+)
+def test_tail_says_in_one_line_that_there_is_nothing_to_follow(arguments: str, ending: int) -> None:
     status, written = on_a_terminal(*arguments.split())
     (line,) = written.splitlines()
-    assert status == 1
+    assert status == ending
     assert line.startswith(
-        ("traced-relay: no `traced-relay dev` answers at ", "traced-relay: https://relay.example.com is not on")
+        (
+            "traced-relay: no `traced-relay dev` answers at ",
+            "traced-relay: https://relay.example.com is not on",
+            "traced-relay: http://[ is not on",
+        )
     )
