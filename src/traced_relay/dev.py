@@ -11,7 +11,9 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from traced_relay import logs, relay_file, settings, tracing
 from traced_relay.assembly import Assembly
 from traced_relay.client import Client
+from traced_relay.clock import SystemClock
 from traced_relay.console import Nearby, console_app
+from traced_relay.durations import format_time
 from traced_relay.errors import InvalidCall, InvalidSettings
 from traced_relay.listener import Listener
 from traced_relay.localqueue import LocalQueue
@@ -47,7 +49,7 @@ class Dev:
         if data is not None:
             _make_directory(data)
             given = replace(given, ledger=f"sqlite:{data / 'ledger.db'}")
-        self.records = logs.RecordStore()
+        self.records = logs.RecordStore(whole_since=format_time(SystemClock().now()))
         self.spans = tracing.SpanStore()
         self._relay = Listener(port=port)
         self._sample = Listener(sample_downstream())

@@ -24,10 +24,10 @@ class DevConsole:
         self._session = requests.Session()
         self._session.trust_env = False
 
-    def life(self, task_id: str) -> tuple[list[dict[str, Any]], list[FinishedSpan]]:
-        """The records of a task and of its callbacks, and all spans of its traces."""
+    def life(self, task_id: str) -> tuple[list[dict[str, Any]], list[FinishedSpan], str]:
+        """The records of a task and of its callbacks, all spans of its traces, and since when all of them are kept."""
         told = self._get(f"/tasks/{quote(task_id, safe='')}/life", "spans")
-        return told["records"], [FinishedSpan(**span) for span in told["spans"]]
+        return told["records"], [FinishedSpan(**span) for span in told["spans"]], told.get("whole_since", "")
 
     def records(self, after: int) -> tuple[list[dict[str, Any]], int]:
         """What was said after the first so many records, and how many there are by now."""

@@ -58,7 +58,14 @@ def explain(
     place = evidence.Place(project, "--project says") if project else evidence.place_of(document, relay)
     found = _evidence((document, *callbacks), records, place, relay, channel, now)
     is_going_on = document["finished_at"] is None or document["callback"]["state"] == "pending"
-    built = timeline.build(document, found.records, found.spans, callbacks=callbacks, now=now if is_going_on else None)
+    built = timeline.build(
+        document,
+        found.records,
+        found.spans,
+        callbacks=callbacks,
+        now=now if is_going_on else None,
+        whole_since=found.whole_since,
+    )
     if as_json:
         click.echo(json.dumps(asdict(built) | {"links": document["links"], "told": found.told}))
         return

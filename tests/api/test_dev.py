@@ -72,7 +72,9 @@ def test_devs_console_hands_out_records_and_spans_as_json() -> None:
         told = get(f"{dev.url}/console/records?after=0").document
         assert life["records"][0] in told["records"]
         assert get(f"{dev.url}/console/records?after={told['next']}").document["records"] == []
-        assert get(f"{dev.url}/console/tasks/{'0' * 32}/life").document == {"records": [], "spans": []}
+        nothing = get(f"{dev.url}/console/tasks/{'0' * 32}/life").document
+        assert (nothing["records"], nothing["spans"]) == ([], [])
+        assert nothing["whole_since"] < life["records"][0]["time"]
 
 
 @pytest.mark.whole
@@ -112,6 +114,18 @@ def test_a_task_of_an_earlier_process_lacks_nothing(tmp_path: Path) -> None:
     with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
         page = text_of(f"{dev.url}/console/tasks/{receipt['task_id']}")[1]
         assert ("attempt 1" in page, "missing" in page) == (True, False)
+
+
+def test_of_a_task_that_began_in_an_earlier_process_the_beginning_is_no_longer_kept(tmp_path: Path) -> None:
+    with Downstream() as downstream:
+        with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
+            dev.queue.tell("PauseQueue", QUEUE)
+            receipt = post(f"{dev.url}/v1/tasks", {"url": downstream.url}).document
+        with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
+            dev.queue.tell("ResumeQueue", QUEUE)
+            assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
+            page = text_of(f"{dev.url}/console/tasks/{receipt['task_id']}")[1]
+            assert ("no longer all kept here" in page, "no record" in page) == (True, False)
 
 
 def test_dev_without_tracing_has_trace_ids_and_misses_no_spans() -> None:

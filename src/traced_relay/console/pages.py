@@ -58,7 +58,10 @@ def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dic
     spans = nearby.spans_of(task_id) if nearby and records else None
     callbacks = [] if records else list(client.callbacks(document))
     is_live = document["state"] in _LIVE or document["callback"]["state"] == "pending"
-    built = timeline.build(document, records, spans, callbacks=callbacks, now=now if is_live else None)
+    whole_since = nearby.whole_since if nearby else ""
+    built = timeline.build(
+        document, records, spans, callbacks=callbacks, now=now if is_live else None, whole_since=whole_since
+    )
     return {
         "task": document,
         "stands": task_text.how_it_stands(document),
