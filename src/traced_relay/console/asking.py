@@ -76,7 +76,7 @@ def hint_of(error: RelayError) -> str:
         case NotAuthorized(status=401):
             return "The ID token may have expired, or be for another audience: see `traced-relay console --help`."
         case NotAuthorized():
-            return "Its relay.yaml lists who may look: `callers`, with `role: operator` for everybody's tasks."
+            return "Its relay.yaml lists who may look: `callers`, with `role: operator` for queues and all tasks."
         case NotFound():
             return "It may have been forgotten after its retention, or belong to somebody else."
         case Unavailable():
