@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, TextIO
 
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.utils import redirect
 
 from traced_relay import logs, relay_file, settings, tracing
 from traced_relay.assembly import Assembly
@@ -23,7 +24,10 @@ from traced_relay.samples import sample_downstream
 from traced_relay.telemetry import telemetry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 class Dev:
@@ -105,7 +109,7 @@ class Dev:
         console = console_app(self._console_client(), self._nearby())
         self._telemetry.start()
         self.assembly.start()
-        self._relay.start(DispatcherMiddleware(self.assembly.wsgi, {"/console": console}))
+        self._relay.start(DispatcherMiddleware(_with_a_front_door(self.assembly.wsgi), {"/console": console}))
         return self
 
     def _console_client(self) -> Client:
@@ -125,6 +129,8 @@ class Dev:
                 self.queue.tell(method, f"{queues}/{name}")
             except ApiError as exc:
                 raise InvalidCall(exc.message, status=409) from exc
+            if method == "PurgeQueue":
+                self.assembly.look_for_tasks()
 
         return Nearby(self.records, self.spans, tell_queue, sample=self._sample_call())
 
@@ -149,6 +155,16 @@ class Dev:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _with_a_front_door(relay: WSGIApplication) -> WSGIApplication:
+    """Whoever opens the relay's address in a browser means the console."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        is_at_the_door = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"] in ("", "/")
+        return (redirect("/console/") if is_at_the_door else relay)(environ, start_response)
+
+    return answer
 
 
 def _make_directory(data: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import urllib3
 
-from asking import get, post
+from asking import ask, get, post
 from house import ROOT
 from surroundings import surroundings
 from trace_service import TraceService
@@ -126,6 +126,26 @@ def test_of_a_task_that_began_in_an_earlier_process_the_beginning_is_no_longer_k
             assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
             page = text_of(f"{dev.url}/console/tasks/{receipt['task_id']}")[1]
             assert ("no longer all kept here" in page, "no record" in page) == (True, False)
+
+
+def test_a_purged_queues_tasks_are_seen_to_be_gone_at_once() -> None:
+    with Dev(stream=io.StringIO()) as dev:
+        for verb, state in (("pause", "queued"), ("purge", "cancelled")):
+            own = {"X-Relay-Console": "1", "Origin": dev.url}
+            assert ask("POST", f"{dev.url}/console/queues/relay/{verb}", headers=own).status == 200
+            if verb == "pause":
+                calls = [{"url": f"{dev.sample_url}/ok"} | more for more in ({}, {"delay": "1h"})]
+                receipts = [post(f"{dev.url}/v1/tasks", call).document for call in calls]
+            for receipt in receipts:
+                assert get(receipt["links"]["status"]).document["state"] == state
+                is_said = "its queue is paused" in text_of(receipt["links"]["trace"])[1]
+                assert is_said is (state == "queued")
+
+
+def test_whoever_opens_the_relays_address_is_led_to_the_console() -> None:
+    with Dev(stream=io.StringIO()) as dev:
+        answer = urllib3.request("GET", f"{dev.url}/", redirect=False, retries=False)
+        assert (answer.status, answer.headers["Location"]) == (302, "/console/")
 
 
 def test_dev_without_tracing_has_trace_ids_and_misses_no_spans() -> None:

@@ -11,7 +11,7 @@ from traced_relay.console.again import curl
 from traced_relay.console.drawing import draw
 from traced_relay.console.listed import age, lasted, row
 from traced_relay.durations import parse_time
-from traced_relay.errors import InvalidCall, NotFound
+from traced_relay.errors import InvalidCall, NotAuthorized, NotFound
 from traced_relay.lengths import readable
 from traced_relay.states import ENDED, STATES
 
@@ -66,7 +66,7 @@ def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dic
         "task": document,
         "stands": task_text.how_it_stands(document),
         "is_live": is_live,
-        "upcoming": _upcoming(document, now),
+        "upcoming": _upcoming(document, now, is_paused=nearby is not None and _is_paused(client, document)),
         "drawing": draw(built),
         "missing": built.missing,
         "attempts": [_attempt(attempt) for attempt in document["attempts"]],
@@ -82,14 +82,24 @@ def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dic
     }
 
 
-def _upcoming(document: Document, now: float) -> str:
+def _is_paused(client: Client, document: Document) -> bool:
+    """Asked where it costs nothing: beside the queue."""
+    if document["state"] not in ("queued", "waiting"):
+        return False
+    try:
+        return any(queue["queue"] == document["queue"] and queue["state"] == "PAUSED" for queue in client.queues())
+    except NotAuthorized:  # relay.yaml lists no operator
+        return False
+
+
+def _upcoming(document: Document, now: float, *, is_paused: bool) -> str:
     if document["state"] == "running" and document["cancel_requested_at"]:
         return "is being cancelled"
     if document["state"] not in ("queued", "waiting") or document["next_attempt_at"] is None:
         return ""
     ahead = parse_time(document["next_attempt_at"]) - now
     when = f"in {readable(ahead)}" if ahead > 0 else f"due since {readable(-ahead)}"
-    return f"attempt {document['attempt'] + 1} {when}"
+    return f"attempt {document['attempt'] + 1} {when}" + (", but its queue is paused" if is_paused else "")
 
 
 def _attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:
