@@ -56,6 +56,22 @@ def test_a_long_list_is_loaded_as_it_is_scrolled_and_few_rows_are_drawn(open_pag
     expect(page.locator("#tasks tbody a").first).to_have_attribute("href", f"/tasks/{MANY - 1:032x}")
 
 
+def test_whoever_comes_back_from_a_task_finds_the_list_as_it_was(open_page: Open, console: str) -> None:
+    page = open_page(console).page
+    loaded(page, "200 loaded, more below")
+    for count in (400, 600):
+        page.keyboard.press("End")
+        loaded(page, f"{count} loaded, more below")
+    page.evaluate("() => scrollBy(0, -3000)")
+    link = page.locator("#tasks tbody a").nth(15)
+    path = str(link.get_attribute("href"))
+    link.click()
+    expect(page.locator(".stand")).to_be_visible()
+    page.evaluate("() => { history.back(); }")
+    loaded(page, "600 loaded, more below")
+    expect(page.locator(f"#tasks [href='{path}']")).to_be_in_viewport()
+
+
 def test_a_text_is_looked_for_in_what_is_not_loaded_yet_too(open_page: Open, console: str) -> None:
     page = open_page(console).page
     page.get_by_label("Text").fill("n==7=")
