@@ -38,6 +38,9 @@ CALLBACK = "secret: projects/p/secrets/s"
 REPORTS = 'name: reports, url: "https://*.run.app/", auth: id_token}'
 
 
+CRON = "cron: [{url: /sweep, schedule: every 1 minutes, target: default}]"
+
+
 def found(directory: Path, rules: str = RULES, app: str | None = APP, **environ: str) -> list[str]:
     (directory / "relay.yaml").write_text(rules)
     if app is not None:
@@ -50,7 +53,20 @@ def test_the_files_of_this_project_have_no_problem() -> None:
 
 
 def test_what_agrees_has_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "cron.yaml").write_text(CRON)
     assert found(tmp_path) == []
+    full = APP.replace('RELAY_THREADS: "100"', 'RELAY_THREADS: "58"')
+    assert found(tmp_path, app=full) == []  # 2 x 50 calls at once are the 80 and 20 of the queues
+
+
+@pytest.mark.parametrize("target", [", target: other", ""])
+def test_a_sweep_that_reaches_another_service_is_a_problem(tmp_path: Path, target: str) -> None:
+    (tmp_path / "cron.yaml").write_text(CRON.replace(", target: default", target))
+    service = "other" if not target else "default"
+    rules, app = (text.replace("default", service) for text in (RULES, APP))
+    reached = "default" if not target else "other"
+    said = f"cron.yaml: cron.0.target is {reached}, but service of app.yaml is {service}"
+    assert found(tmp_path, rules, app) == [said]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +82,13 @@ def test_what_agrees_has_no_problem(tmp_path: Path) -> None:
         ("max_timeout: 1h", "max_timeout: 25h", "relay.yaml: max_timeout must be at most 24h with this worker"),
         ("max_timeout: 1h", "max_timeout: 1h\nmax_timeout: 2h", "relay.yaml: is not YAML: the key max_timeout"),
         ("audience: https://relay.example.com", "", "relay.yaml: audience must be set"),
+        (
+            "audience: https://relay.example.com",
+            'audience: "https://x\\nqueue y 1 1"',
+            "relay.yaml: audience is not valid",
+        ),
+        ("relay.example.com", "$(id).example.com", "relay.yaml: audience is not valid"),
+        ("{app_engine: default}", '{url: "https://r.run.app", service_account: "--quiet x"}', "service_account is not"),
         ("queues: [relay], d", "queues: [back], d", "callers.queues of a@example.com names back, which is not there"),
         ("downstreams: [reports]}", "downstreams: [x]}", "callers.downstreams of a@example.com names x, which is not"),
         (f", {CALLBACK}", "", "callbacks: https://*.example.com/ has no secret, and RELAY_CALLBACK_SECRET is not set"),

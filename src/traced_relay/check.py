@@ -46,6 +46,7 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
             found.append(
                 "app.yaml: env_variables.RELAY_CALLBACK_SECRET must name a secret of Secret Manager, not be one"
             )
+        found += _cron_problems(_document(directory / "cron.yaml", found), str(app.get("service", "default")))
     else:
         deployed = environ
         found += [f"environment: {text}" for text in settings.variable_problems(environ, rules)]
@@ -54,6 +55,15 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
         secret = deployed.get("RELAY_CALLBACK_SECRET")
         found += [f"{name}: {text}" for text in (*rule_problems(rules), *_rule_problems(rules, secret))]
     return found
+
+
+def _cron_problems(cron: dict[str, Any] | None, service: str) -> Iterator[str]:
+    """Whether the sweep reaches the relay: a job without a target goes to the default service."""
+    jobs = (cron or {}).get("cron")
+    for number, job in enumerate(jobs if isinstance(jobs, list) else ()):
+        target = job.get("target", "default") if isinstance(job, dict) and job.get("url") == "/sweep" else service
+        if target != service:
+            yield f"cron.yaml: cron.{number}.target is {target}, but service of app.yaml is {service}"
 
 
 def _named(environ: Mapping[str, str]) -> dict[str, str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 QUEUE_ID = r"^[A-Za-z0-9-]{1,100}$"
 LOCATION_ID = r"^[a-z0-9-]{1,63}$"
+AUDIENCE = r"^[A-Za-z0-9:/._~@%?=-]{0,500}$"
+EMAIL = r"^[^@\s]+@[^@\s]+$"
 SERVICE_ID = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
@@ -33,7 +35,7 @@ class Worker(Model):
 
     app_engine: Annotated[str, Field(pattern=SERVICE_ID)] | None = None
     url: Url | None = None
-    service_account: str | None = None
+    service_account: Annotated[str, Field(pattern=EMAIL)] | None = None
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Worker:
@@ -47,7 +49,7 @@ class Worker(Model):
 class Caller(Model):
     """Somebody who may enqueue, and see its own tasks; an operator sees all. `"*"` means all."""
 
-    email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
+    email: Annotated[str, Field(pattern=EMAIL)]
     role: Literal["caller", "operator"] = "caller"
     queues: Literal["*"] | list[str] = Field(default=[])
     downstreams: Literal["*"] | list[str] = Field(default=[])
@@ -79,7 +81,7 @@ class RelayFile(Model):
     location: Annotated[str, Field(pattern=LOCATION_ID)] | None = None
     queues: Annotated[list[Queue], Field(min_length=1)]
     worker: Worker
-    audience: str | None = None
+    audience: Annotated[str, Field(pattern=AUDIENCE)] | None = None
     callers: list[Caller] = Field(default=[])
     downstreams: list[Downstream] = Field(default=[])
     callbacks: list[CallbackReceiver] = Field(default=[])

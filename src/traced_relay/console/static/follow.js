@@ -50,11 +50,11 @@ export function follow(look) {
       goesOn = await look();
       lastSeen = new Date();
       say("");
-      pulse.textContent = goesOn ? "live" : "ended";
+      tell(pulse, goesOn ? "live" : "ended");
     } catch (error) {
       const isRefusal = REFUSALS.includes(error.status);
       say((isRefusal ? `the relay said: ${error.message}` : error.message) + seenAt());
-      pulse.textContent = isRefusal ? "refused" : "away";
+      tell(pulse, isRefusal ? "refused" : "away");
     }
     pulse.dataset.is = pulse.textContent;
     isLooking = false;
@@ -71,8 +71,13 @@ function seenAt() {
   return isEmpty ? "" : `; what you see is of ${lastSeen.toISOString().slice(11, 19)} UTC`;
 }
 
+// A screen reader says what is new in these places: so nothing is written there that stands there already.
+export function tell(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
 function say(text) {
-  if (trouble.textContent !== text) trouble.textContent = text;
+  tell(trouble, text);
   trouble.hidden = !text;
 }
 
