@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -402,3 +403,12 @@ def test_of_a_callback_that_waits_it_is_said_when_and_how_often_it_is_tried(
         assert part in page
     relay.tasks[TASK]["callback"] = waiting | {"state": "none"}
     assert "Nobody is told of its end" in console.get(f"/tasks/{TASK}").text
+
+
+def test_a_task_whose_first_records_made_room_is_not_said_to_lack_them(relay: RelayStandIn) -> None:
+    beside = replace(nearby([]), records=RecordStore(2))
+    for minute in (13, 14, 15):
+        time = f"2026-09-21T14:{minute}:30.000000Z"
+        beside.records.add({"event": "attempt.heartbeat", "task_id": TASK, "attempt": 1, "time": time})
+    page = browser_of(relay.url, beside).get(f"/tasks/{TASK}").text
+    assert ("its first records and spans are no longer all kept here" in page, "no record" in page) == (True, False)
