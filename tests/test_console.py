@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -296,3 +297,118 @@ def test_the_curl_is_one_command_whatever_was_written_into_the_call(url: str) ->
     sent = json.loads(words[7])
     assert (sent["url"], sent["labels"]) == (url, told["labels"])
     assert shlex.split(command)[0] == "curl"
+
+
+def raw(text: str, status: int = 200) -> Response:
+    return Response(text, status, content_type="application/json")
+
+
+def lying(**changes: Any) -> dict[str, Any]:
+    return document(7) | changes
+
+
+NOTHING = r'"next_page_token": null, "queues": []'
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" * 5000])
+@pytest.mark.parametrize("field", ["attempt", "round", "total_ms", "retry_count"])
+def test_a_number_that_is_none_is_no_error_of_the_consoles(
+    relay: RelayStandIn, console: FlaskClient, field: str, number: str
+) -> None:
+    task = json.dumps(lying(**{field: "HERE"})).replace('"HERE"', number)
+    relay.instead = lambda: raw(task[:-1] + f', "tasks": [{task}], {NOTHING}}}')
+    for path in ("/", "/rows", f"/tasks/{TASK}"):
+        assert console.get(path).status_code == 502
+
+
+def test_half_a_character_is_shown_as_one_that_is_unknown_or_refused(relay: RelayStandIn, console: FlaskClient) -> None:
+    half = "\ud83d"
+    made = lying(labels={half: "a"}, retry={"max_attempts": half})
+    made["attempts"][0]["version"] = half
+    relay.instead = lambda: answer(made)
+    answered = console.get(f"/tasks/{TASK}")
+    assert (answered.status_code, "\ufffd" in answered.text) == (200, True)
+    refused = lying(url=f"https://x/{half}", labels={"a": half}, state=half)
+    relay.instead = lambda: answer(refused | {"tasks": [refused], "next_page_token": None})
+    for path in ("/", "/rows", f"/tasks/{TASK}"):
+        assert console.get(path).status_code == 502
+    relay.instead = lambda: answer({"status": 422, "detail": half}, 422)
+    assert "\ufffd" in console.get("/").text
+    assert console.get(f"/tasks/{TASK}").status_code == 422
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["task_id", "state", "attempts", "labels", "retry", "callback", "links", "url", "round", "response", "kind"],
+)
+@pytest.mark.parametrize("instead", [None, 5, "x", [], {}, [[]], True])
+def test_a_field_of_another_kind_is_no_error_of_the_consoles(
+    relay: RelayStandIn, console: FlaskClient, field: str, instead: object
+) -> None:
+    made = lying(**{field: instead})
+    relay.instead = lambda: answer(made | {"tasks": [made], "next_page_token": None})
+    for path in ("/", "/rows", f"/tasks/{TASK}"):
+        assert console.get(path).status_code in (200, 502)
+
+
+def test_a_story_without_end_is_shown_from_its_last_pages(relay: RelayStandIn, console: FlaskClient) -> None:
+    attempt = document(7)["attempts"][0]
+    callback = {"state": "delivered", "attempt_count": 1, "next_attempt_at": None, "reason": None}
+    attempts = [attempt | {"attempt": n, "version": f"v{n}."} for n in range(1, 10_001)]
+    relay.tasks[TASK] |= {"attempts": attempts, "state": "x" * 1000, "round": 10**12, "callback": callback}
+    page = console.get(f"/tasks/{TASK}").text
+    assert ("v9901." in page, "v9900." in page, "v10000." in page) == (True, False, True)
+    assert ("x" * 40 in page, "x" * 41 in page) == (True, False)
+    assert len(relay.asked) == 1 + 10
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://console.cloud.google.com/traces",
+        "https://console.cloud.google.com.evil.example/",
+        "https://console.cloud.google.com@evil.example/",
+        "https://evil.example@console.cloud.google.com/",
+        "https://console.cloud.google.com:8443/",
+        "https://console.cloud.google.com\\@evil.example/",
+        "https://evil.example/",
+    ],
+)
+def test_links_lead_to_google_or_nowhere(relay: RelayStandIn, console: FlaskClient, url: str) -> None:
+    relay.tasks[TASK]["links"] = {"status": url, "trace": url, "logs": url}
+    page = console.get(f"/tasks/{TASK}").text
+    assert ('target="_blank"' in page, "the links above" in page) == (False, False)
+
+
+def test_what_a_browser_would_swallow_is_shown(relay: RelayStandIn, console: FlaskClient) -> None:
+    body = "a\x00b\x1b[31mc\r\nd\re\tf\x85"
+    relay.tasks[TASK]["response"] = {
+        "status_code": 200,
+        "headers": {"x": "\x07"},
+        "body": body,
+        "truncated": False,
+    }
+    page = console.get(f"/tasks/{TASK}").text
+    assert "a\\x00b\\x1b[31mc\r\nd\\x0de\tf\\x85" in page
+    assert "<bdi>\\x07</bdi>" in page
+
+
+def test_of_a_callback_that_waits_it_is_said_when_and_how_often_it_is_tried(
+    relay: RelayStandIn, console: FlaskClient
+) -> None:
+    waiting = {"state": "pending", "attempt_count": 3, "next_attempt_at": "2026-09-21T14:19:20Z", "reason": "http_503"}
+    relay.tasks[TASK]["callback"] = waiting
+    page = console.get(f"/tasks/{TASK}").text
+    for part in ("3 of at most 10", "in 5m 00s, at 2026-09-21T14:19:20Z", "It is tried again by itself"):
+        assert part in page
+    relay.tasks[TASK]["callback"] = waiting | {"state": "none"}
+    assert "Nobody is told of its end" in console.get(f"/tasks/{TASK}").text
+
+
+def test_a_task_whose_first_records_made_room_is_not_said_to_lack_them(relay: RelayStandIn) -> None:
+    beside = replace(nearby([]), records=RecordStore(2))
+    for minute in (13, 14, 15):
+        time = f"2026-09-21T14:{minute}:30.000000Z"
+        beside.records.add({"event": "attempt.heartbeat", "task_id": TASK, "attempt": 1, "time": time})
+    page = browser_of(relay.url, beside).get(f"/tasks/{TASK}").text
+    assert ("its first records and spans are no longer all kept here" in page, "no record" in page) == (True, False)

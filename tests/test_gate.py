@@ -242,6 +242,35 @@ def test_on_this_machine_only_its_own_names_are_answered_to() -> None:
         gate().admit_host(host)
 
 
+FROM_ELSEWHERE = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": ""},
+    {"Origin": "https://evil.example"},
+    {"Origin": "http://localhost:3000"},
+    {"Origin": "http://localhost:8080.evil.example"},
+    {"Origin": "null"},
+    {"Origin": ""},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},
+]
+
+
+@pytest.mark.parametrize("marks", FROM_ELSEWHERE)
+def test_where_anybody_may_ask_a_page_of_another_site_may_not(marks: dict[str, str]) -> None:
+    headers = Headers({"Host": "localhost:8080"} | marks)
+    with pytest.raises(NotAuthorized) as refused:
+        gate(open_on_loopback=True).admit_site(headers)
+    assert (refused.value.status, refused.value.reason) == (403, "foreign_site")
+    gate().admit_site(headers)  # here a token is wanted, and no page of another site has one
+
+
+@pytest.mark.parametrize(
+    "marks", [{}, {"Sec-Fetch-Site": "none"}, {"Sec-Fetch-Site": "same-origin", "Origin": "http://LOCALHOST:8080"}]
+)
+def test_a_program_and_the_relays_own_page_may_ask(marks: dict[str, str]) -> None:
+    gate(open_on_loopback=True).admit_site(Headers({"Host": "localhost:8080"} | marks))
+
+
 @pytest.mark.parametrize(
     ("host", "expected"),
     [

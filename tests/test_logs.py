@@ -185,6 +185,15 @@ def test_whoever_follows_the_store_gets_each_record_once_and_the_oldest_make_roo
     assert seen == [[1, 2], [], [4, 5, 6]]
 
 
+def test_the_store_knows_since_when_it_is_whole() -> None:
+    store = RecordStore(2, whole_since="2026-09-21T14:00:00.000000Z")
+    told = [store.whole_since]
+    for second in (1, 3, 2, 4, 5):
+        store.add({"time": f"2026-09-21T14:00:0{second}.000000Z"})
+        told.append(store.whole_since)
+    assert [text[17:19] for text in told] == ["00", "00", "00", "01", "03", "03"]
+
+
 def test_a_cursor_of_another_store_gets_nothing() -> None:
     assert RecordStore().since(99) == (0, [])
 

@@ -250,7 +250,7 @@ def test_the_rejected_are_those_whom_the_gate_turns_away() -> None:
     said = {k.value.value for c in calls for k in c.keywords if k.arg == "reason" and isinstance(k.value, ast.Constant)}
     query = log_query.read(metrics()["traced_relay_rejected_identities"].message.filter)
     assert {text for text in query.texts if "." not in text} == said | {"gae_app", "cloud_run_revision"}
-    assert len(said) == 10
+    assert len(said) == 11
 
 
 @pytest.mark.parametrize("alert", ALERTS)

@@ -50,7 +50,7 @@ FIRES = {
 OF_CLOUD_TASKS = {"queue-depth", "dispatches-failing"}
 IDENTITY = {
     *("not_from_the_queue", "no_task_name", "unknown_queue", "unknown_caller", "not_the_cron"),
-    *("foreign_host", "no_token", "no_email", "bad_token", "bad_issuer"),
+    *("foreign_host", "foreign_site", "no_token", "no_email", "bad_token", "bad_issuer"),
 }
 Record = dict[str, Any]
 

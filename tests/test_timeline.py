@@ -292,6 +292,16 @@ def test_attempts_no_longer_kept_are_named() -> None:
     assert (before.label, before.seconds, before.note) == ("earlier", 1.0, "attempts 1 to 6, no longer kept")
 
 
+def test_of_what_made_room_nobody_is_accused() -> None:
+    known = [record for record in records(FLAKY) if record["event"] == "task.finished"]
+    said = ("its first records and spans are no longer all kept here",)
+    assert build(FLAKY, known, [], whole_since=FLAKY["created_at"]).missing == said
+    assert build(FLAKY, None, None, whole_since=FLAKY["created_at"]).missing == ()
+    before = at(-0.001)
+    assert build(FLAKY, records(FLAKY), spans(FLAKY), whole_since=before).missing == ()
+    assert "no record task.enqueued" in build(FLAKY, known, [], whole_since=before).missing
+
+
 def test_missing_spans_are_named() -> None:
     every = spans(FLAKY)
     assert build(FLAKY, records(FLAKY), []).missing == (

@@ -412,6 +412,12 @@ COMMON = {
 }
 
 
+def test_a_store_of_spans_knows_since_when_it_is_whole(tracer: trace.Tracer, store: tracing.SpanStore) -> None:
+    for number in range(1, 6):
+        tracer.start_span("a", start_time=0).end(end_time=number * 1_000_000_000)
+        assert store.whole_since == (f"1970-01-01T00:00:0{number - 3}.000000Z" if number > 3 else "")
+
+
 def test_a_send_in_full(tracer: trace.Tracer, store: tracing.SpanStore) -> None:
     with tracing.sending(tracer, "relay", "t1", task_name="t1-2") as span:
         ref = tracing.trace_ref(span)

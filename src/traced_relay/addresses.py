@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from werkzeug.datastructures import Headers
 
 
 class Reach(Enum):
@@ -75,3 +79,11 @@ def _reach_v6(address: IPv6Address) -> Reach:
 def is_local_host(host: str) -> bool:
     """Whether a Host header names this machine; a page whose name was rebound to loopback sends another."""
     return re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", host, re.IGNORECASE) is not None
+
+
+def is_from_another_site(headers: Headers) -> bool:
+    """Whether a browser says that a page of another site, or of another port, has sent this; programs say nothing."""
+    if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        return True
+    origin = headers.get("Origin")
+    return origin is not None and origin.partition("://")[2].lower() != headers.get("Host", "").lower()

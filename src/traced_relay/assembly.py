@@ -246,6 +246,10 @@ class Assembly:
         settings = self._settings
         self._log.say("relay.started", message=f"traced-relay {settings.version} on {settings.instance}", fields={})
 
+    def look_for_tasks(self) -> None:
+        """See at once what a purge has taken away, and not with the sweep after the tasks were due."""
+        self._sweeper.look_at_all()
+
     def interrupt(self, signal: str) -> None:
         """
         Cut all running calls, and tell the ledger so; everything else is for the next delivery.

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from traced_relay.documents import Links
 
 TIMEOUT = 30.0
-_SCHEDULE = RetryPolicy.model_validate({"max_attempts": 10, "max_backoff": "24h"})
+MOST_ATTEMPTS = 10
+_SCHEDULE = RetryPolicy.model_validate({"max_attempts": MOST_ATTEMPTS, "max_backoff": "24h"})
 LARGEST = 20_000  # bytes; Standard Webhooks: receivers expect small ones
 
 

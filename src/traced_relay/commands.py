@@ -55,7 +55,7 @@ def enqueue(
     relay: str,
     audience: str | None,
     account: str | None,
-    id_token: str | None,
+    id_token: Callable[[], str] | None,
     **given: Any,
 ) -> None:
     """Hand a call of URL to a relay; print its task_id and trace_id."""
@@ -158,7 +158,7 @@ def list_(
     relay: str,
     audience: str | None,
     account: str | None,
-    id_token: str | None,
+    id_token: Callable[[], str] | None,
     **given: Any,
 ) -> None:
     """

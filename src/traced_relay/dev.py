@@ -7,11 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, TextIO
 
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.utils import redirect
 
 from traced_relay import logs, relay_file, settings, tracing
 from traced_relay.assembly import Assembly
 from traced_relay.client import Client
+from traced_relay.clock import SystemClock
 from traced_relay.console import Nearby, console_app
+from traced_relay.durations import format_time
 from traced_relay.errors import InvalidCall, InvalidSettings, PortTaken
 from traced_relay.listener import Listener
 from traced_relay.localqueue import LocalQueue
@@ -21,9 +24,10 @@ from traced_relay.samples import sample_downstream
 from traced_relay.telemetry import telemetry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 class Dev:
@@ -51,7 +55,7 @@ class Dev:
         if data is not None:
             _make_directory(data)
             given = replace(given, ledger=f"sqlite:{data / 'ledger.db'}")
-        self.records = logs.RecordStore()
+        self.records = logs.RecordStore(whole_since=format_time(SystemClock().now()))
         self.spans = tracing.SpanStore()
         self._relay = Listener(port=port)
         self._sample = _listener(sample_downstream(), sample_port)
@@ -107,7 +111,7 @@ class Dev:
         console = console_app(self._console_client(), self._nearby())
         self._telemetry.start()
         self.assembly.start()
-        self._relay.start(DispatcherMiddleware(self.assembly.wsgi, {"/console": console}))
+        self._relay.start(DispatcherMiddleware(_with_a_front_door(self.assembly.wsgi), {"/console": console}))
         return self
 
     def _console_client(self) -> Client:
@@ -127,6 +131,8 @@ class Dev:
                 self.queue.tell(method, f"{queues}/{name}")
             except ApiError as exc:
                 raise InvalidCall(exc.message, status=409) from exc
+            if method == "PurgeQueue":
+                self.assembly.look_for_tasks()
 
         return Nearby(self.records, self.spans, tell_queue, sample=self._sample_call())
 
@@ -158,6 +164,16 @@ def _listener(app: WSGIApplication, port: int) -> Listener:
         return Listener(app, port=port)
     except PortTaken:
         return Listener(app)
+
+
+def _with_a_front_door(relay: WSGIApplication) -> WSGIApplication:
+    """Whoever opens the relay's address in a browser means the console."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        is_at_the_door = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"] in ("", "/")
+        return (redirect("/console/") if is_at_the_door else relay)(environ, start_response)
+
+    return answer
 
 
 def _make_directory(data: Path) -> None:

@@ -27,11 +27,11 @@ class DevConsole:
         self._session = requests.Session()
         self._session.trust_env = False
 
-    def life(self, task_id: str) -> tuple[list[dict[str, Any]], list[FinishedSpan]]:
-        """The records of a task and of its callbacks, and all spans of its traces."""
+    def life(self, task_id: str) -> tuple[list[dict[str, Any]], list[FinishedSpan], str]:
+        """The records of a task and of its callbacks, all spans of its traces, and since when all of them are kept."""
         told = self._get(f"/tasks/{quote(task_id, safe='')}/life", "spans", list)
         try:
-            return told["records"], [FinishedSpan(**span) for span in told["spans"]]
+            return told["records"], [FinishedSpan(**span) for span in told["spans"]], str(told.get("whole_since", ""))
         except TypeError as exc:
             raise self._stranger() from exc
 

@@ -41,6 +41,8 @@ class Doors:
         at_queue = request.path == "/dispatch"
         try:
             self._gate.admit_host(request.headers.get("Host", ""))
+            if request.method not in ("GET", "HEAD") or request.path == "/sweep":
+                self._gate.admit_site(request.headers)
             if at_queue:
                 environ[DISPATCH] = self._gate.admit_queue(request.headers)
             elif request.path == "/sweep":

@@ -32,11 +32,16 @@ _IN_A_NAME = re.compile(rf"projects/({_PROJECT})/locations/")
 
 @dataclass(frozen=True)
 class Evidence:
-    """*records* or *spans* are None where nobody could look for them; *told* says where they come from, or why not."""
+    """
+    *records* or *spans* are None where nobody could look for them; *told* says where they come from, or why not.
+
+    Where only the latest are kept, all of them are there from *whole_since* on.
+    """
 
     records: list[dict[str, Any]] | None
     spans: list[FinishedSpan] | None
     told: tuple[str, ...]
+    whole_since: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,11 @@ def from_file(text: str, name: str) -> Evidence:
 def from_dev(open_console: Callable[[], DevConsole], task_id: str) -> Evidence:
     try:
         console = open_console()
-        records, spans = console.life(task_id)
+        records, spans, whole_since = console.life(task_id)
     except RelayError as exc:
         return Evidence(None, None, (f"records: none; {exc}",))
-    return Evidence(records, spans, (f"records: {len(records)}, spans: {len(spans)}, both kept by {console.relay}",))
+    told = f"records: {len(records)}, spans: {len(spans)}, both kept by {console.relay}"
+    return Evidence(records, spans, (told,), whole_since)
 
 
 def from_cloud(

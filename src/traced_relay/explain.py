@@ -68,7 +68,12 @@ def explain(
     is_going_on = document["finished_at"] is None or document["callback"]["state"] == "pending"
     try:
         built = timeline.build(
-            document, found.records, found.spans, callbacks=callbacks, now=now if is_going_on else None
+            document,
+            found.records,
+            found.spans,
+            callbacks=callbacks,
+            now=now if is_going_on else None,
+            whole_since=found.whole_since,
         )
     except _ODD as exc:
         raise UnexpectedAnswer(f"{found.told[0]}, not as a relay writes them; --records FILE names others") from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from traced_relay.client import Client
 
+S = TypeVar("S")
 T = TypeVar("T")
 LOCAL_RELAY = "http://localhost:8080"
 STATUS = "Ends with 0 if it went well, with 1 if the relay said no or cannot be reached, with 2 for a mistake here."
@@ -44,9 +46,9 @@ def pairs(_: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> 
     return {name: value for name, _equals, value in split}
 
 
-def read(option: click.Parameter, parse: Callable[[str], T], text: str) -> T:
+def read(option: click.Parameter, parse: Callable[[S], T], given: S) -> T:
     try:
-        return parse(text)
+        return parse(given)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param=option) from None
 
@@ -57,11 +59,28 @@ def project(_: click.Context, option: click.Parameter, name: str | None) -> str 
     return name
 
 
-def _token(_: click.Context, option: click.Parameter, file: Path | None) -> str | None:
-    token = None if file is None else file.read_text(errors="replace").strip()
-    if token is not None and not re.fullmatch(r"[A-Za-z0-9_.=-]+", token):
-        raise click.BadParameter("must hold an ID token and nothing else", param=option)
-    return token
+class _TokenFile:
+    """The ID token in a file, read again when the file has changed: a token lasts an hour, a console for longer."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._read()
+
+    def __call__(self) -> str:
+        with suppress(OSError, ValueError):  # it is being written: what it held before has to do
+            if self._file.stat().st_mtime_ns != self._changed_at:
+                self._read()
+        return self._token
+
+    def _read(self) -> None:
+        changed_at, token = self._file.stat().st_mtime_ns, self._file.read_text(errors="replace").strip()
+        if not re.fullmatch(r"[A-Za-z0-9_.=-]+", token):
+            raise ValueError("must hold an ID token and nothing else")
+        self._changed_at, self._token = changed_at, token
+
+
+def _token(_: click.Context, option: click.Parameter, file: Path | None) -> _TokenFile | None:
+    return None if file is None else read(option, _TokenFile, file)
 
 
 def asks_as_somebody(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,16 +109,12 @@ def asks_a_relay(command: Callable[..., Any]) -> Callable[..., Any]:
     return asks_as_somebody(as_json(command))
 
 
-def client(relay: str, audience: str | None, account: str | None, id_token: str | None, **more: Any) -> Client:
+def client(
+    relay: str, audience: str | None, account: str | None, id_token: Callable[[], str] | None, **more: Any
+) -> Client:
     from traced_relay.client import Client
 
     try:
-        return Client(
-            relay,
-            audience=audience,
-            id_token=None if id_token is None else lambda: id_token,
-            impersonate_service_account=account,
-            **more,
-        )
+        return Client(relay, audience=audience, id_token=id_token, impersonate_service_account=account, **more)
     except InvalidSettings as exc:
         raise click.UsageError(str(exc)) from exc

@@ -17,10 +17,19 @@ _ENQUEUE = "POST /v1/tasks"  # its parent is the caller's, whose spans are not o
 
 
 def gaps(
-    document: Mapping[str, Any], records: Sequence[Mapping[str, Any]] | None, spans: Sequence[FinishedSpan] | None
+    document: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]] | None,
+    spans: Sequence[FinishedSpan] | None,
+    whole_since: str = "",
 ) -> tuple[str, ...]:
-    """A line for each; *records* or *spans* are None where nobody could look for any."""
+    """
+    A line for each; *records* or *spans* are None where nobody could look for any.
+
+    They are kept whole from *whole_since* on: of a task that is older, nobody can tell what was never there.
+    """
     found = [*_attempt_gaps(document)]
+    if records is not None and whole_since and parse_time(document["created_at"]) <= parse_time(whole_since):
+        return (*found, "its first records and spans are no longer all kept here")
     if records is not None:
         found += [*_record_gaps(document, records), *_attempt_record_gaps(document, records)]
     if spans is not None and not _is_unsampled(records or ()):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from google.auth import jwt
 
-from traced_relay.addresses import is_local_host
+from traced_relay.addresses import is_from_another_site, is_local_host
 from traced_relay.dispatch import APP_ENGINE, HTTP_TARGET, Dispatch
 from traced_relay.errors import NotAuthorized, Unavailable
 
@@ -141,6 +141,11 @@ class Gate:
         """On this machine only names of this machine: a page whose name was rebound to it shows by its Host."""
         if self._is_local and not is_local_host(host):
             raise NotAuthorized("this relay answers on localhost only", status=403, reason="foreign_host")
+
+    def admit_site(self, headers: Headers) -> None:
+        """Where nobody shows who he is, a page that is open in a browser here must not act for whoever looks at it."""
+        if self._open and is_from_another_site(headers):
+            raise NotAuthorized("a page of another site may not ask for this", status=403, reason="foreign_site")
 
     def admit_caller(self, headers: Headers) -> Principal:
         if self._open:

@@ -41,15 +41,23 @@ _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
 
 
 class RecordStore:
-    """The latest records as they were printed, for whoever shows them beside spans."""
+    """
+    The latest records as they were printed, for whoever shows them beside spans.
 
-    def __init__(self, limit: int = 10_000) -> None:
+    *whole_since* is the time after which none is missing: so far that of the
+    process's beginning, or else that of the newest record that had to make room.
+    """
+
+    def __init__(self, limit: int = 10_000, *, whole_since: str = "") -> None:
+        self.whole_since = whole_since
         self._entries: deque[dict[str, Any]] = deque(maxlen=limit)
         self._count = 0
         self._lock = Condition()
 
     def add(self, entry: dict[str, Any]) -> None:
         with self._lock:
+            if len(self._entries) == self._entries.maxlen:
+                self.whole_since = max(self.whole_since, self._entries[0]["time"])
             self._entries.append(entry)
             self._count += 1
             self._lock.notify_all()

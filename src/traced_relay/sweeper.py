@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 200
 LONGEST = 40.0  # seconds; the rest is for the next sweep, which goes on from there
+LONGEST_ASKED_FOR = 5.0  # somebody waits for it
 
 _logger = logging.getLogger(__name__)
 
@@ -75,10 +76,15 @@ class Sweeper:
         with self._lock:
             until, found = self._clock.monotonic() + LONGEST, _Found()
             self._judge_abandoned(found, until)
-            self._look_at_overdue(found, until)
+            self._look_at_waiting(found, until, self._clock.now() - self._grace)
             while self._ledger.expire(AT_ONCE) == AT_ONCE and self._goes_on(until):
                 pass
             self._say(found)
+
+    def look_at_all(self) -> None:
+        """Look for the tasks of all rows that wait, due or not: those of a queue that was purged are gone."""
+        with self._lock:
+            self._look_at_waiting(_Found(), self._clock.monotonic() + LONGEST_ASKED_FOR, float("inf"))
 
     def _goes_on(self, until: float) -> bool:
         return not self._is_stopping and self._clock.monotonic() < until
@@ -104,9 +110,8 @@ class Sweeper:
         found.workers_lost += is_judged and holder is Holder.LOST
         return is_judged
 
-    def _look_at_overdue(self, found: _Found, until: float) -> None:
-        """Look for the tasks of rows that wait for longer than they should, from where the last sweep came to."""
-        before = self._clock.now() - self._grace
+    def _look_at_waiting(self, found: _Found, until: float, before: float) -> None:
+        """Look for the tasks of rows that were due *before* then, from where the last sweep came to."""
         while rows := self._ledger.overdue(before, AT_ONCE, after=self._reached):
             for row in rows:
                 if not self._goes_on(until):

@@ -56,9 +56,12 @@ def build(
     *,
     callbacks: Sequence[Document] = (),
     now: float | None = None,
+    whole_since: str = "",
 ) -> Timeline:
     """
     *now* is where open bars end; without it, at the last moment anything is known of.
+
+    No record or span from after *whole_since* has been thrown away.
 
     *records* or *spans* are None where nobody could look for them; without records the *callbacks* are told
     by their own documents.
@@ -94,7 +97,7 @@ def build(
         end=max(bar.end for bar in bars),
         bars=bars,
         missing=(
-            *gaps(document, None if records is None else own, None if spans is None else its_spans),
+            *gaps(document, None if records is None else own, None if spans is None else its_spans, whole_since),
             *(() if records is None else marks.untold(records, said, document)),
             *dropped(records or (), document),
         ),

@@ -210,6 +210,29 @@ def test_a_foreign_host_is_refused_everywhere(relay: RunningRelay, method: str, 
     assert (record["event"], record["reason"]) == (event, "foreign_host")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *(("POST", path) for path in ("/v1/tasks", "/v1/tasks:batch", "/nowhere")),
+        *(("POST", f"/v1/tasks/{'0' * 32}:{verb}") for verb in ("cancel", "redrive", "resend-callback")),
+        ("GET", "/sweep"),
+    ],
+)
+def test_a_page_of_another_site_changes_nothing(relay: RunningRelay, method: str, path: str) -> None:
+    for marks in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        cursor, _ = relay.records.since(0)
+        answer = ask(method, relay.url + path, headers=marks)
+        assert (answer.status, answer.document["detail"]) == (403, "a page of another site may not ask for this")
+        assert answer.headers["content-type"] == "application/problem+json"
+        (record,) = relay.records.since(cursor)[1]
+        validate(record)
+        assert record["reason"] == "foreign_site"
+
+
+def test_a_link_on_another_site_may_lead_here(relay: RunningRelay) -> None:
+    assert ask("GET", f"{relay.url}/v1/tasks", headers={"Sec-Fetch-Site": "cross-site"}).status == 200
+
+
 def test_nothing_was_created_by_any_of_these(relay: RunningRelay) -> None:
     assert get(f"{relay.url}/v1/tasks").document["tasks"] == []
     assert json.dumps(relay.records.records()).count("secret") == 0

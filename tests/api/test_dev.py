@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import urllib3
 
-from asking import get, post
+from asking import ask, get, post
 from house import ROOT
 from surroundings import surroundings
 from trace_service import TraceService
@@ -83,7 +83,9 @@ def test_devs_console_hands_out_records_and_spans_as_json() -> None:
         told = get(f"{dev.url}/console/records?after=0").document
         assert life["records"][0] in told["records"]
         assert get(f"{dev.url}/console/records?after={told['next']}").document["records"] == []
-        assert get(f"{dev.url}/console/tasks/{'0' * 32}/life").document == {"records": [], "spans": []}
+        nothing = get(f"{dev.url}/console/tasks/{'0' * 32}/life").document
+        assert (nothing["records"], nothing["spans"]) == ([], [])
+        assert nothing["whole_since"] < life["records"][0]["time"]
 
 
 @pytest.mark.whole
@@ -123,6 +125,38 @@ def test_a_task_of_an_earlier_process_lacks_nothing(tmp_path: Path) -> None:
     with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
         page = text_of(f"{dev.url}/console/tasks/{receipt['task_id']}")[1]
         assert ("attempt 1" in page, "missing" in page) == (True, False)
+
+
+def test_of_a_task_that_began_in_an_earlier_process_the_beginning_is_no_longer_kept(tmp_path: Path) -> None:
+    with Downstream() as downstream:
+        with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
+            dev.queue.tell("PauseQueue", QUEUE)
+            receipt = post(f"{dev.url}/v1/tasks", {"url": downstream.url}).document
+        with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
+            dev.queue.tell("ResumeQueue", QUEUE)
+            assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
+            page = text_of(f"{dev.url}/console/tasks/{receipt['task_id']}")[1]
+            assert ("no longer all kept here" in page, "no record" in page) == (True, False)
+
+
+def test_a_purged_queues_tasks_are_seen_to_be_gone_at_once() -> None:
+    with Dev(stream=io.StringIO()) as dev:
+        for verb, state in (("pause", "queued"), ("purge", "cancelled")):
+            own = {"X-Relay-Console": "1", "Origin": dev.url}
+            assert ask("POST", f"{dev.url}/console/queues/relay/{verb}", headers=own).status == 200
+            if verb == "pause":
+                calls = [{"url": f"{dev.sample_url}/ok"} | more for more in ({}, {"delay": "1h"})]
+                receipts = [post(f"{dev.url}/v1/tasks", call).document for call in calls]
+            for receipt in receipts:
+                assert get(receipt["links"]["status"]).document["state"] == state
+                is_said = "its queue is paused" in text_of(receipt["links"]["trace"])[1]
+                assert is_said is (state == "queued")
+
+
+def test_whoever_opens_the_relays_address_is_led_to_the_console() -> None:
+    with Dev(stream=io.StringIO()) as dev:
+        answer = urllib3.request("GET", f"{dev.url}/", redirect=False, retries=False)
+        assert (answer.status, answer.headers["Location"]) == (302, "/console/")
 
 
 def test_dev_without_tracing_has_trace_ids_and_misses_no_spans() -> None:

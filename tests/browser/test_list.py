@@ -58,6 +58,22 @@ def test_a_long_list_is_loaded_as_it_is_scrolled_and_few_rows_are_drawn(open_pag
     expect(page.locator("#tasks tbody a").first).to_have_attribute("href", f"/tasks/{MANY - 1:032x}")
 
 
+def test_whoever_comes_back_from_a_task_finds_the_list_as_it_was(open_page: Open, console: str) -> None:
+    page = open_page(console).page
+    loaded(page, "200 loaded, more below")
+    for count in (400, 600):
+        page.keyboard.press("End")
+        loaded(page, f"{count} loaded, more below")
+    page.evaluate("() => scrollBy(0, -3000)")
+    link = page.locator("#tasks tbody a").nth(15)
+    path = str(link.get_attribute("href"))
+    link.click()
+    expect(page.locator(".stand")).to_be_visible()
+    page.evaluate("() => { history.back(); }")
+    loaded(page, "600 loaded, more below")
+    expect(page.locator(f"#tasks [href='{path}']")).to_be_in_viewport()
+
+
 def test_a_text_is_looked_for_in_what_is_not_loaded_yet_too(open_page: Open, console: str) -> None:
     page = open_page(console).page
     page.get_by_label("Text").fill("n==7=")
@@ -225,6 +241,35 @@ def test_a_relay_that_is_away_takes_nothing_from_the_page(open_page: Open, conso
     _forgive(watched, 504)
 
 
+def test_what_the_relay_refuses_is_not_called_its_absence(open_page: Open, console: str, relay: RelayStandIn) -> None:
+    watched = open_page(f"{console}tasks/{MANY - 1:032x}")
+    page = watched.page
+    refusal = {"status": 403, "detail": "this account is no caller of relay.yaml"}
+    relay.instead = lambda: answer(refusal, 403)
+    expect(page.locator("#pulse")).to_have_text("refused")
+    expect(page.locator("#trouble")).to_have_text(
+        re.compile(r"^the relay said: this account is no caller of relay.yaml; what you see is of [0-9:]{8} UTC$")
+    )
+    page.goto(f"{console}queues")
+    expect(page.locator(".empty")).to_contain_text("with `role: operator` for queues")
+    expect(page.locator("#trouble")).to_have_text("the relay said: this account is no caller of relay.yaml")
+    _forgive(watched, 403)
+
+
+def test_a_task_that_is_redriven_elsewhere_after_its_end_is_seen_to_be(
+    open_page: Open, console: str, relay: RelayStandIn
+) -> None:
+    task_id = f"{0:032x}"
+    watched = open_page(f"{console}tasks/{task_id}")
+    page = watched.page
+    expect(page.locator("#pulse")).to_have_text("ended")
+    assert 0 < questions_in(page, watched, 60_000, f"/tasks/{task_id}") <= 4
+    relay.tasks[task_id] |= {"state": "running", "finished_at": None}
+    page.clock.run_for(20_000)
+    expect(page.locator(".stand .state")).to_have_text("running")
+    expect(page.locator("#pulse")).to_have_text("live")
+
+
 def test_a_page_opened_while_the_relay_was_away_comes_by_itself(
     open_page: Open, console: str, relay: RelayStandIn
 ) -> None:
@@ -276,12 +321,12 @@ def test_nothing_is_asked_while_nobody_looks(open_page: Open, console: str) -> N
     assert questions_in(watched.page, watched, 20_000) >= 8
 
 
-def questions_in(page: Page, watched: Watched, milliseconds: int) -> int:
+def questions_in(page: Page, watched: Watched, milliseconds: int, path: str = "/rows") -> int:
     """How many the page puts while its clock goes on for so long."""
     page.clock.install()
     page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
     before: Any = len(watched.asked)
     for _ in range(milliseconds // 500):
         page.clock.run_for(500)
-        page.evaluate("async () => { await fetch('static/icon.svg'); }")  # the answers come in real time
-    return len([url for url in watched.asked[before:] if "/rows" in url])
+        page.evaluate("async () => { await fetch('/static/icon.svg'); }")  # the answers come in real time
+    return len([url for url in watched.asked[before:] if path in url])

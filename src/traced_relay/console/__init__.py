@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, render_template, request
+from jinja2 import TemplateError
 from werkzeug.exceptions import HTTPException
 
 from traced_relay.clock import SystemClock
 from traced_relay.console import pages
-from traced_relay.console.asking import Asker, hint_of, status_of
+from traced_relay.console.asking import ODD, Asker, hint_of, status_of, unreadable
+from traced_relay.console.legible import legible
 from traced_relay.console.nearby import QUEUE_VERBS, Nearby, told_as_json
 from traced_relay.console.protection import protect
 from traced_relay.errors import InvalidCall, NotFound, RelayError
@@ -70,7 +72,7 @@ class Console:
             shown = self._ask(lambda: pages.first_page(self._client, query, self._clock.now()))
         except InvalidCall as exc:
             shown = {"rows": [], "more": False, "states": STATES, "mistake": _said(exc)}
-        return render_template("tasks.html", query=query, **shown)
+        return _drawn("tasks.html", query=query, **shown)
 
     def rows(self) -> dict[str, Any]:
         query = request.args.to_dict()
@@ -79,11 +81,11 @@ class Console:
 
     def task(self, task_id: str) -> str:
         seen = self._ask(lambda: pages.task(self._client, self._nearby, task_id, self._clock.now()))
-        return render_template("task.html", **seen)
+        return _drawn("task.html", **seen)
 
     def queues(self) -> str:
         seen = self._ask(lambda: pages.queues(self._client, self._clock.now()))
-        return render_template("queues.html", verbs=QUEUE_VERBS if self._nearby else {}, **seen)
+        return _drawn("queues.html", verbs=QUEUE_VERBS if self._nearby else {}, **seen)
 
     def steer(self, task_id: str, verb: str) -> dict[str, str]:
         verbs: dict[str, Callable[[str], object]] = {
@@ -125,6 +127,14 @@ class Console:
         return self._asker.ask(question)
 
 
+def _drawn(template: str, **shown: Any) -> str:
+    """What a relay of another kind has put where something else belongs shows here at the latest."""
+    try:
+        return render_template(template, **shown)
+    except (*ODD, TemplateError) as exc:
+        raise unreadable(exc) from exc
+
+
 def _trouble(error: RelayError) -> Any:
     status = status_of(error)
     if _wants_json():
@@ -148,4 +158,4 @@ def _wants_json() -> bool:
 def _said(error: RelayError) -> str:
     fields = getattr(error, "errors", ())
     told = "; ".join(f"{field.field} {field.message}" for field in fields)
-    return told or str(error)
+    return str(legible(told or str(error)))

@@ -19,7 +19,7 @@ T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 
 # What reading an answer raises that is not as the API has it: fields missing, of other types, or nested without end.
-_ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class Asker:
@@ -44,9 +44,8 @@ class Asker:
             return answer.result(self._seconds)
         except TookTooLong:
             raise Unavailable(f"the relay did not answer within {self._seconds:g} s") from None
-        except _ODD as exc:
-            _logger.warning("an answer of the relay could not be read", exc_info=exc)
-            raise UnexpectedAnswer("the relay's answer is not as the API has it; is it another version?") from exc
+        except ODD as exc:
+            raise unreadable(exc) from exc
 
     def _put(self, question: Callable[[], T], answer: Future[T]) -> None:
         try:
@@ -56,6 +55,11 @@ class Asker:
             answer.set_exception(exc)
         finally:
             self._free.release()
+
+
+def unreadable(exc: Exception) -> UnexpectedAnswer:
+    _logger.warning("an answer of the relay could not be read", exc_info=exc)
+    return UnexpectedAnswer("the relay's answer is not as the API has it; is it another version?")
 
 
 def status_of(error: RelayError) -> int:
@@ -76,7 +80,7 @@ def hint_of(error: RelayError) -> str:
         case NotAuthorized(status=401):
             return "The ID token may have expired, or be for another audience: see `traced-relay console --help`."
         case NotAuthorized():
-            return "Its relay.yaml lists who may look: `callers`, with `role: operator` for everybody's tasks."
+            return "Its relay.yaml lists who may look: `callers`, with `role: operator` for queues and all tasks."
         case NotFound():
             return "It may have been forgotten after its retention, or belong to somebody else."
         case Unavailable():

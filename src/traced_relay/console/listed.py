@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     Document = Mapping[str, Any]
 
 
+LONGEST_STATE = 40
+
+
 def row(document: Document) -> dict[str, Any]:
     """The few fields that are shown, times as seconds since the epoch."""
     return {
         "id": str(document["task_id"]),
-        "state": str(document["state"]),
+        "state": str(document["state"])[:LONGEST_STATE],
         "queue": str(document["queue"]),
         "attempt": int(document["attempt"]),
         "retries": int(document["retry_count"]),

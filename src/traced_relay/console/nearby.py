@@ -31,6 +31,11 @@ class Nearby:
     tell_queue: Callable[[str, str], None]
     sample: str
 
+    @property
+    def whole_since(self) -> str:
+        """Whatever was said or spanned later is still kept."""
+        return max(self.records.whole_since, self.spans.whole_since)
+
     def records_of(self, task_id: str) -> list[dict[str, Any]]:
         """The task's records and those of its callbacks, in the order of their times."""
         kept = self.records.since(0)[1]
@@ -51,7 +56,7 @@ def told_as_json(nearby: Nearby) -> Blueprint:
     @paths.get("/tasks/<task_id>/life")
     def life(task_id: str) -> dict[str, Any]:
         spans = [asdict(span) for span in nearby.spans_of(task_id)]
-        return {"records": nearby.records_of(task_id), "spans": spans}
+        return {"records": nearby.records_of(task_id), "spans": spans, "whole_since": nearby.whole_since}
 
     @paths.get("/records")
     def records() -> dict[str, Any]:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from traced_relay import task_text, timeline
 from traced_relay.bars import key_of
+from traced_relay.callbacks import MOST_ATTEMPTS, callback_id
 from traced_relay.console.again import curl
 from traced_relay.console.drawing import draw
-from traced_relay.console.listed import age, lasted, row
+from traced_relay.console.legible import legible, visible
+from traced_relay.console.listed import LONGEST_STATE, age, lasted, row
 from traced_relay.durations import parse_time
-from traced_relay.errors import InvalidCall, NotFound
+from traced_relay.errors import InvalidCall, NotAuthorized, NotFound
 from traced_relay.lengths import readable
 from traced_relay.states import ENDED, STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from traced_relay.client import Client, Document
     from traced_relay.console.nearby import Nearby
 
 PAGE_SIZE, FEW = 200, 50  # few: what the server draws, and what is asked for again and again
 FILTERS = ("state", "queue", "rule", "label")
+ATTEMPTS_SHOWN, ROUNDS_SHOWN = 100, 10  # the latest
+_GOOGLE = "https://console.cloud.google.com/"
 _LIVE = {"queued", "running", "waiting"}
 
 
@@ -35,7 +40,7 @@ def page_of_rows(client: Client, query: Mapping[str, str], now: float) -> dict[s
         page_size=FEW if "few" in query else PAGE_SIZE,
         **filters,
     )
-    return {"now": now, "rows": [row(document) for document in documents], "next": following}
+    return {"now": now, "rows": [row(document) for document in legible(documents)], "next": following}
 
 
 def _label(text: str) -> tuple[str, str] | None:
@@ -53,17 +58,22 @@ def first_page(client: Client, query: Mapping[str, str], now: float) -> dict[str
 
 
 def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dict[str, Any]:
-    document = client.status(task_id)
-    records = nearby.records_of(task_id) or None if nearby else None  # none: said in an earlier process, or long ago
+    document = _shown(legible(client.status(task_id)))
+    records = (
+        legible(nearby.records_of(task_id)) or None if nearby else None
+    )  # none: said in an earlier process, or long ago
     spans = nearby.spans_of(task_id) if nearby and records else None
-    callbacks = [] if records else list(client.callbacks(document))
+    callbacks = [] if records else legible(list(_callbacks(client, document)))
     is_live = document["state"] in _LIVE or document["callback"]["state"] == "pending"
-    built = timeline.build(document, records, spans, callbacks=callbacks, now=now if is_live else None)
+    whole_since = nearby.whole_since if nearby else ""
+    built = timeline.build(
+        document, records, spans, callbacks=callbacks, now=now if is_live else None, whole_since=whole_since
+    )
     return {
         "task": document,
         "stands": task_text.how_it_stands(document),
         "is_live": is_live,
-        "upcoming": _upcoming(document, now),
+        "upcoming": _upcoming(document, now, is_paused=nearby is not None and _is_paused(client, document)),
         "drawing": draw(built),
         "missing": built.missing,
         "attempts": [_attempt(attempt) for attempt in document["attempts"]],
@@ -71,6 +81,7 @@ def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dic
         "labels": dict(document["labels"].items()),
         "policy": dict(document["retry"].items()),
         "response": _response(document["response"]),
+        "callback": _callback(document["callback"], now),
         "verbs": _verbs(document, nearby),
         "links": _links(document) if nearby is None else {},
         "curl": None
@@ -79,14 +90,42 @@ def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dic
     }
 
 
-def _upcoming(document: Document, now: float) -> str:
+def _shown(document: Document) -> Document:
+    """No longer than a relay of ours makes it, whatever answers."""
+    return document | {
+        "attempts": document["attempts"][-ATTEMPTS_SHOWN:],
+        "state": str(document["state"])[:LONGEST_STATE],
+    }
+
+
+def _callbacks(client: Client, document: Document) -> Iterator[Document]:
+    """Those of the last rounds; there may be many."""
+    if document["callback"]["state"] == "none":
+        return
+    last = int(document["round"])
+    for number in range(max(1, last - ROUNDS_SHOWN + 1), last + 1):
+        with suppress(NotFound):  # still to come, or forgotten by now
+            yield client.status(callback_id(document["task_id"], number))
+
+
+def _is_paused(client: Client, document: Document) -> bool:
+    """Asked where it costs nothing: beside the queue."""
+    if document["state"] not in ("queued", "waiting"):
+        return False
+    try:
+        return any(queue["queue"] == document["queue"] and queue["state"] == "PAUSED" for queue in client.queues())
+    except NotAuthorized:  # relay.yaml lists no operator
+        return False
+
+
+def _upcoming(document: Document, now: float, *, is_paused: bool) -> str:
     if document["state"] == "running" and document["cancel_requested_at"]:
         return "is being cancelled"
     if document["state"] not in ("queued", "waiting") or document["next_attempt_at"] is None:
         return ""
     ahead = parse_time(document["next_attempt_at"]) - now
     when = f"in {readable(ahead)}" if ahead > 0 else f"due since {readable(-ahead)}"
-    return f"attempt {document['attempt'] + 1} {when}"
+    return f"attempt {document['attempt'] + 1} {when}" + (", but its queue is paused" if is_paused else "")
 
 
 def _attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,11 +162,26 @@ def _response(response: Mapping[str, Any] | None) -> dict[str, Any] | None:
     text = response["body"] if is_text else response["body_base64"]
     return {
         "status": int(response["status_code"]),
-        "headers": dict(response["headers"].items()),
-        "body": str(text),
+        "headers": {name: visible(str(value)) for name, value in response["headers"].items()},
+        "body": visible(str(text)),
         "is_text": is_text,
         "truncated": bool(response["truncated"]),
     }
+
+
+def _callback(callback: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """How the report of its end is doing, and when it is tried again."""
+    due, when = callback["next_attempt_at"], None
+    if due is not None:
+        ahead = parse_time(due) - now
+        when = f"in {readable(ahead)}, at {due}" if ahead > 0 else f"due since {due}"
+    told = {
+        "state": callback["state"],
+        "attempts": f"{callback['attempt_count']} of at most {MOST_ATTEMPTS}",
+        "next": when,
+        "reason": callback["reason"],
+    }
+    return {} if callback["state"] == "none" else told
 
 
 def _verbs(document: Document, nearby: Nearby | None) -> dict[str, str]:
@@ -145,14 +199,14 @@ def _verbs(document: Document, nearby: Nearby | None) -> dict[str, str]:
 
 
 def _links(document: Document) -> dict[str, str]:
-    """To Google's pages; what does not lead to a web page is no link."""
+    """To Google's pages, and nowhere else."""
     named = {"Cloud Trace": document["links"]["trace"], "Logs Explorer": document["links"]["logs"]}
-    return {name: url for name, url in named.items() if url.startswith(("https://", "http://"))}
+    return {name: url for name, url in named.items() if url.startswith(_GOOGLE)}
 
 
 def queues(client: Client, now: float) -> dict[str, Any]:
     try:
-        found: Sequence[Document] | None = [_queue(queue, now) for queue in client.queues()]
+        found: Sequence[Document] | None = [_queue(queue, now) for queue in legible(client.queues())]
     except NotFound:
         found = None
     return {"queues": found}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flask import Response, request
 
-from traced_relay.addresses import is_local_host
+from traced_relay.addresses import is_from_another_site, is_local_host
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -40,9 +40,8 @@ def _refuse() -> Response | None:
 
 
 def _is_from_own_page() -> bool:
-    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    is_same = site in (None, "same-origin") and origin == request.host_url.rstrip("/")
-    return is_same and request.headers.get(OWN_PAGE) == "1"
+    says_so = "Origin" in request.headers and request.headers.get(OWN_PAGE) == "1"
+    return says_so and not is_from_another_site(request.headers)
 
 
 def _refusal(text: str) -> Response:

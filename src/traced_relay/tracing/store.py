@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import format_span_id, format_trace_id
 
+from traced_relay.durations import format_time
 from traced_relay.span_tree import FinishedSpan, SpanNode, tree_of
 
 if TYPE_CHECKING:
@@ -17,14 +18,17 @@ if TYPE_CHECKING:
 
 
 class SpanStore(SpanProcessor):
-    """Takes in a provider's finished spans; the oldest make room."""
+    """Takes in a provider's finished spans; the oldest make room, the newest of them at *whole_since*."""
 
     def __init__(self, limit: int = 10_000) -> None:
+        self.whole_since = ""
         self._spans: deque[ReadableSpan] = deque(maxlen=limit)
         self._lock = Condition()
 
     def on_end(self, span: ReadableSpan) -> None:
         with self._lock:
+            if len(self._spans) == self._spans.maxlen:
+                self.whole_since = max(self.whole_since, format_time((self._spans[0].end_time or 0) / 1e9))
             self._spans.append(span)
             self._lock.notify_all()
 

@@ -1,6 +1,8 @@
 // Asking the console again and again, and saying how that goes. Nothing is asked while nobody looks.
 
 const EVERY = 2000;
+const AFTER_THE_END = 20000; // for what ended may be redriven elsewhere
+const REFUSALS = [401, 403, 404];
 const PATIENCE = 15000;
 const pulse = document.getElementById("pulse");
 const trouble = document.getElementById("trouble");
@@ -26,13 +28,14 @@ export function askPage(path) {
     request.onload = () => {
       const said = request.response?.querySelector(".empty .said")?.textContent;
       if (request.status === 200) resolve(request.response);
-      else reject(new Error(said ?? request.statusText));
+      else reject(Object.assign(new Error(said ?? request.statusText), { status: request.status }));
     };
     request.send();
   });
 }
 
-// Calls `look` now, and every two seconds as long as it says that there is more to come. Gives back a way to ask at once.
+// Calls `look` now and every two seconds, or seldom once it says that there is no more to come. Gives back a way to ask
+// at once.
 export function follow(look) {
   let timer = 0;
   let isLooking = false;
@@ -49,17 +52,23 @@ export function follow(look) {
       say("");
       tell(pulse, goesOn ? "live" : "ended");
     } catch (error) {
-      say(`${error.message}; what you see is of ${lastSeen.toLocaleTimeString()}`);
-      tell(pulse, "away");
+      const isRefusal = REFUSALS.includes(error.status);
+      say((isRefusal ? `the relay said: ${error.message}` : error.message) + seenAt());
+      tell(pulse, isRefusal ? "refused" : "away");
     }
     pulse.dataset.is = pulse.textContent;
     isLooking = false;
     if (isWanted) again();
-    else if (goesOn) timer = setTimeout(again, EVERY);
+    else timer = setTimeout(again, goesOn ? EVERY : AFTER_THE_END);
   }
   document.addEventListener("visibilitychange", again);
   again();
   return again;
+}
+
+function seenAt() {
+  const isEmpty = document.querySelector("main[data-trouble]") !== null;
+  return isEmpty ? "" : `; what you see is of ${lastSeen.toISOString().slice(11, 19)} UTC`;
 }
 
 // A screen reader says what is new in these places: so nothing is written there that stands there already.

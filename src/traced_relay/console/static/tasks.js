@@ -4,6 +4,7 @@ import { ask, follow, tell } from "./follow.js";
 
 const SPARE = 12; // rows drawn beyond each edge of the view
 const NEAR = 60; // so many from the end the next page is fetched
+const MOST_AGAIN = 2000; // rows that are loaded again for whoever comes back from a task
 const AT_ONCE = 5; // pages that may have come since the last look, before the list starts anew
 const MOST = 5000; // rows that are kept where nobody looks further down
 
@@ -23,6 +24,7 @@ let following = null; // the token of the page after the last one loaded
 let ahead = 0; // of this clock, the console's, in seconds
 let isLoading = false;
 let inView = [];
+let left = history.state; // how many rows there were, and where, when a task was opened from among them
 
 const order = (a, b) => b.created - a.created || (a.id < b.id ? 1 : a.id > b.id ? -1 : 0);
 const now = () => Date.now() / 1000 + ahead;
@@ -82,6 +84,7 @@ function merge(rows, token, next) {
 async function look() {
   try {
     await lookAtTop();
+    while (left && following && sorted.length < Math.min(left.rows, MOST_AGAIN)) await loadPage();
     const tokens = new Set(inView.map((row) => row.token).filter(Boolean));
     for (const token of [...tokens].slice(0, 2)) {
       const { rows, next } = await page(token);
@@ -93,6 +96,8 @@ async function look() {
     else if (error.status !== 0) throw error;
   }
   draw();
+  if (left) scrollTo(0, left.top);
+  left = null;
   return true;
 }
 
@@ -120,14 +125,18 @@ function forgetFar() {
   following = far.token;
 }
 
+async function loadPage() {
+  const token = following;
+  const { rows, next } = await page(token);
+  merge(rows, token, next);
+  following = next;
+}
+
 async function loadMore() {
   if (isLoading || !following) return;
   isLoading = true;
   try {
-    const token = following;
-    const { rows, next } = await page(token);
-    merge(rows, token, next);
-    following = next;
+    await loadPage();
   } catch {
     return; // the next look says what is wrong
   } finally {
@@ -235,6 +244,9 @@ form.addEventListener("change", (event) => {
   startAnew(chosen());
   remember();
   again();
+});
+body.addEventListener("click", (event) => {
+  if (event.target.closest("a")) history.replaceState({ rows: sorted.length, top: scrollY }, "");
 });
 form.addEventListener("submit", (event) => event.preventDefault());
 addEventListener("scroll", draw, { passive: true });

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+from click.testing import CliRunner
+
+from relay_stand_in import RelayStandIn, document
+from traced_relay import flags
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_token_file_is_read_again_when_it_has_changed_and_holds_a_token(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first.token.a\n")
+
+    with RelayStandIn([document()]) as relay:
+
+        @click.command()
+        @flags.asks_as_somebody
+        def look(**where: str) -> None:
+            client = flags.client(**where)
+            for number, written in enumerate((None, "second.token.b", "", "third.token.c", "gone")):
+                if written == "gone":
+                    file.unlink()
+                elif written is not None:
+                    file.write_text(written)
+                    os.utime(file, (number, number))
+                client.status(f"{0:032x}")
+
+        ran = CliRunner().invoke(look, ["--relay", relay.url, "--token-file", str(file)], catch_exceptions=False)
+        assert ran.exit_code == 0, ran.output
+        said = ["first.token.a", "second.token.b", "second.token.b", "third.token.c", "third.token.c"]
+        assert relay.tokens == [f"Bearer {token}" for token in said]
