@@ -323,7 +323,7 @@ def test_a_number_that_is_none_is_no_error_of_the_consoles(
 
 def test_half_a_character_is_shown_as_one_that_is_unknown_or_refused(relay: RelayStandIn, console: FlaskClient) -> None:
     half = "\ud83d"
-    made = lying(labels={half: "a"}, retry={"max_attempts": half})
+    made = lying(retry={"max_attempts": half})
     made["attempts"][0]["version"] = half
     relay.instead = lambda: answer(made)
     answered = console.get(f"/tasks/{TASK}")
