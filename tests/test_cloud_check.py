@@ -14,7 +14,7 @@ import requests
 
 from cloud_answers import DATABASE, GROUPS, JOB, PROJECT, QUEUE, RELAY, SECRET, VERSION, CloudAnswers, P, set_up
 from house import ROOT
-from scripts import SETUP, run
+from scripts import SETUP, checkout, run
 from surroundings import surroundings
 from traced_relay import cloud_plan
 from traced_relay.check import shown
@@ -389,7 +389,8 @@ def test_the_command_without_a_project_or_a_login_ends_in_one_line(
 ) -> None:
     environ = {"PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path), "NO_GCE_CHECK": "true"}
     command = [sys.executable, "-m", "traced_relay", "check", *arguments]
-    ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    root = checkout(tmp_path / "checkout")
+    ran = subprocess.run(command, cwd=root, env=environ, capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (status, "")
     (line,) = ran.stderr.splitlines()
     assert said in line

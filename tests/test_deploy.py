@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from house import ROOT
 from local_ca import Authority
-from scripts import DEPLOY, RELAY, run, show
+from scripts import DEPLOY, RELAY, checkout, run, show
 from test_app_yaml import uploaded
 from test_documents import QUEUED
 
@@ -80,12 +78,7 @@ def test_a_deploy_makes_a_version_stops_none_and_moves_the_traffic(
 
 
 def test_what_is_secret_or_kept_stays_at_home(application: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
-    root = tmp_path / "project"
-    shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
-    for name in ("deploy.sh", "cloud.sh", ".gcloudignore", "requirements.txt", "pyproject.toml"):
-        shutil.copy(ROOT / name, root)
-    for name in ("app.yaml", "relay.yaml", "otel.yaml", "cron.yaml"):
-        shutil.copy(ROOT / name, root)
+    root = checkout(tmp_path / "project")
     secret = (".env", ".env.local", "ledger.db", "ledger.db-wal", "tasks.sqlite3", "key.pem", "account.key")
     for name in secret:
         (root / name).write_text("whsec_x")

@@ -216,7 +216,7 @@ def test_on_the_flexible_environment_too_an_emulator_is_a_mistake(environ: dict[
     [
         ("max_timeout: 25h", "max_timeout must be at most 24h with this worker, got 25h"),
         ('callers: [{email: a@b, queues: "*", downstreams: "*"}]', "audience must be set: ID tokens have to name it"),
-        ("audience: ''\ncallers: [{email: a@b, role: operator}]", "audience must be set: ID tokens have to name it"),
+        ("callers: [{email: a@b, role: operator}]", "audience must be set: ID tokens have to name it"),
         (
             "audience: a\ncallers: [{email: a@b, queues: [relay, slow], downstreams: []}]",
             "callers.queues of a@b names slow, which is not there",

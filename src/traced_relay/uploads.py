@@ -1,0 +1,45 @@
+"""Which files of a directory `gcloud` uploads, as its .gcloudignore says: the last line that matches decides."""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def is_uploaded(directory: Path, name: str) -> bool:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        return False
+    lines = _lines(directory / ".gcloudignore")
+    parents = [*accumulate(path.parts[:-1], lambda one, other: f"{one}/{other}")]
+    # Below a directory that is left out, nothing can be taken in again.
+    return not any(_is_ignored(f"{parent}/", lines) for parent in parents) and not _is_ignored(str(path), lines)
+
+
+def _lines(file: Path) -> list[str]:
+    found = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        if line.startswith("#!include:"):
+            found += _lines(file.with_name(line.partition(":")[2].strip()))
+        elif line.strip() and not line.startswith("#"):
+            found.append(line.strip())
+    return found
+
+
+def _is_ignored(path: str, lines: Sequence[str]) -> bool:
+    matching = [line for line in lines if _pattern(line.removeprefix("!")).fullmatch(path)]
+    return bool(matching) and not matching[-1].startswith("!")
+
+
+def _pattern(line: str) -> re.Pattern[str]:
+    """One without a slash before its end stands for names at any depth."""
+    start = "" if "/" in line.rstrip("/") else "(.*/)?"
+    words = {"**/": "(.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    body = re.sub(r"\*\*/|\*\*|\*|\?|.", lambda at: words.get(at[0], re.escape(at[0])), line.strip("/"))
+    return re.compile(start + body + ("/" if line.endswith("/") else "/?"))
