@@ -25,7 +25,9 @@ look() {
   if found=$("$@" 2>"$scratch/err"); then
     return 0
   fi
-  if grep -qiE 'NOT_FOUND|not found|does not exist|does not contain an App Engine|SERVICE_DISABLED|has not been used' "$scratch/err"; then
+  # What Google says of a project that one may not see names both; that is no absence.
+  if ! grep -qi 'not found or permission denied' "$scratch/err" &&
+    grep -qiE 'NOT_FOUND|not found|does not exist|does not contain an App Engine|SERVICE_DISABLED|has not been used' "$scratch/err"; then
     found=
     return 1
   fi

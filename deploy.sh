@@ -9,7 +9,7 @@ project=${GOOGLE_CLOUD_PROJECT:-} version='' promote=yes dry_run=''
 while (($#)); do
   case $1 in
     --project | --version)
-      [[ -n ${2:-} ]] || {
+      [[ -n ${2:-} && $2 != -* ]] || {
         echo "$1 needs a value; $usage" >&2
         exit 2
       }
@@ -51,9 +51,14 @@ service=$(wanted service)
 relay=traced-relay@$project.iam.gserviceaccount.com
 look gcloud app describe --format='value(defaultHostname)' || die "there is no App Engine application; run ./setup-env.sh first"
 host=$found
-look gcloud app versions list --service "$service" --format='value(version.id)' || true
-! grep -qx "$version" <<<"$found" || die "version $version is there already, and may have running calls: take another name"
-others=$found
+look gcloud app versions list --service "$service" --format='value(version.id,version.servingStatus)' || true
+! grep -qx "${version}[[:space:]].*" <<<"$found" || die "version $version is there already, and may have running calls: take another name"
+others=$(sed -n 's/[[:space:]]SERVING$//p' <<<"$found")
+
+uploads=$(gcloud meta list-files-for-upload 2>"$scratch/err") || die "this failed: $(tail -1 "$scratch/err")"
+while read -ru3 file; do
+  grep -qxF "$file" <<<"$uploads" || die "$file is not uploaded, but the service reads it: name it in .gcloudignore"
+done 3< <(wanted file)
 
 echo "deploying version $version of service $service to project $project"
 change gcloud app deploy app.yaml --version "$version" --service-account "$relay" --no-promote --no-stop-previous-version

@@ -9,7 +9,7 @@ project=${GOOGLE_CLOUD_PROJECT:-} region='' notify='' dry_run=''
 while (($#)); do
   case $1 in
     --project | --region | --notify)
-      [[ -n ${2:-} ]] || {
+      [[ -n ${2:-} && $2 != -* ]] || {
         echo "$1 needs a value; $usage" >&2
         exit 2
       }
@@ -25,6 +25,7 @@ done
 # shellcheck source=cloud.sh
 source cloud.sh
 [[ -n $region ]] || die "--region is required; $usage"
+[[ -z $notify || $notify =~ ^[^@[:space:]\",]+@[^@[:space:]\",]+$ ]] || die "this is no address to tell: $notify"
 prepare
 
 location=$(wanted location)
@@ -39,9 +40,9 @@ invoker=$(wanted invoker)
 cat <<PLAN
 In project $project, region $region, this makes what is missing and sets right what is not as the files say:
   APIs, the account $relay, $([[ -n $invoker ]] && echo "the account $invoker, the sweep's job" || echo "the App Engine application")
-  queues: $(wanted queue | cut -d' ' -f1 | paste -sd' ')
+  queues: $(wanted queue | cut -d' ' -f1 | paste -sd' ' -)
   Firestore database $database, collection $collection: indexes and times to live
-  secrets: $(cut -d' ' -f2 <<<"$secrets" | paste -sd' ')
+  secrets: $(cut -d' ' -f2 <<<"$secrets" | paste -sd' ' -)
   rights of the relay's account on these alone; log-based metrics, alerts, dashboard${notify:+, mail to $notify}
 PLAN
 
@@ -76,17 +77,20 @@ create_account() {
     change gcloud iam service-accounts create "${1%%@*}" --display-name "$2"
 }
 
-# of RESOURCE...: whose policy `give` is about, as gcloud names it, with POLICY where the verb stands.
+# of RESOURCE...: whose policy `give` is about, as gcloud names it, with POLICY where the verb stands. What is held are
+# lines of a role and, after a space, the condition under which it is.
 of() {
   subject=("$@")
-  look "${subject[@]/POLICY/get-iam-policy}" --flatten 'bindings[].members' --format='value(bindings.role)' \
+  look "${subject[@]/POLICY/get-iam-policy}" --flatten 'bindings[].members' \
+    --format='value[separator=" "](bindings.role,bindings.condition.expression)' \
     --filter "bindings.members=\"serviceAccount:$relay\"" || true
   held=$found
 }
 
 give() {
-  local role=$1 condition=${2:-}
-  grep -qxF "$role" <<<"$held" || change "${subject[@]/POLICY/add-iam-policy-binding}" \
+  local role=$1 condition=${2:-} line
+  line="$role $([[ $condition != *expression=* ]] || echo "${condition#*expression=}")"
+  grep -qxF "$line" <<<"$held" || change "${subject[@]/POLICY/add-iam-policy-binding}" \
     --member "serviceAccount:$relay" --role "$role" ${condition:+--condition="$condition"} --format none
 }
 
@@ -94,7 +98,7 @@ create_queue() {
   local queue=$1 rate=$2 running=$3 fields wanted_fields
   fields=rateLimits.maxDispatchesPerSecond,rateLimits.maxConcurrentDispatches,retryConfig.maxAttempts
   fields+=,retryConfig.maxRetryDuration,retryConfig.minBackoff,retryConfig.maxBackoff,retryConfig.maxDoublings
-  fields+=,stackdriverLoggingConfig.samplingRatio
+  fields+=,stackdriverLoggingConfig.samplingRatio,state
   wanted_fields=$rate,$running,-1,,5s,60s,4,1
   # The relay retries by itself: these serve crashes, 5, 10, 20, 40, 60, 60 ... seconds apart and without an end.
   local settings=(
@@ -103,8 +107,11 @@ create_queue() {
   )
   if ! look gcloud tasks queues describe "$queue" --location "$region" --format="csv[no-heading]($fields)"; then
     change gcloud tasks queues create "$queue" "${settings[@]}"
-  elif [[ $(sed -E 's/,0s,/,,/; s/\.0+(,|$)/\1/g' <<<"$found") != "$wanted_fields" ]]; then
-    change gcloud tasks queues update "$queue" "${settings[@]}"
+  else
+    [[ ${found##*,} == RUNNING ]] ||
+      echo "  $queue is ${found##*,}; when it is to go on: gcloud tasks queues resume $queue --location $region"
+    [[ $(sed -E 's/,0s,/,,/; s/\.0+(,|$)/\1/g' <<<"${found%,*}") == "$wanted_fields" ]] ||
+      change gcloud tasks queues update "$queue" "${settings[@]}"
   fi
   # To create a task, to remove one that is cancelled, and to see whether a task and the queue are there.
   of gcloud tasks queues POLICY "$queue" --location "$region"
@@ -125,17 +132,20 @@ create_secret() {
   }
   look gcloud secrets describe "$secret" --format='value(name)' ||
     change gcloud secrets create "$secret" --replication-policy automatic
-  look gcloud secrets versions list "$secret" --filter state=ENABLED --limit 1 --format='value(name)' || true
+  look gcloud secrets versions list "$secret" --filter state=ENABLED --format='value(name)' || true
   # By way of a pipe: in no file, and in no process's arguments.
-  [[ -n $found ]] || change gcloud secrets versions add "$secret" --data-file - < <(new_secret_value)
+  [[ -n $found ]] || change gcloud secrets versions add "$secret" --data-file - < <([[ -n $dry_run ]] || new_secret_value)
   of gcloud secrets POLICY "$secret"
   give roles/secretmanager.secretAccessor
 }
 
 create_ledger() {
   local kind group path rest
-  look gcloud firestore databases describe --database "$database" --format='value(name)' ||
+  if ! look gcloud firestore databases describe --database "$database" --format='value(type)'; then
     change gcloud firestore databases create --database "$database" --location "$region" --type firestore-native
+  elif [[ ${found:-FIRESTORE_NATIVE} != FIRESTORE_NATIVE ]]; then
+    die "Firestore's database $database is in $found, which the ledger cannot use; name another in RELAY_LEDGER"
+  fi
   look gcloud firestore indexes composite list --database "$database" --format=json || true
   "$python" -m traced_relay.differences indexes "$collection" <<<"$found" >"$scratch/indexes"
   while read -ru3 group rest; do
@@ -152,7 +162,7 @@ create_ledger() {
         --enable-ttl --async
     else
       local index=--disable-indexes
-      [[ -z $rest ]] || index=--index=order=${rest,,}
+      [[ -z $rest ]] || index=--index=order=$(tr '[:upper:]' '[:lower:]' <<<"$rest")
       change gcloud firestore indexes fields update "$path" --database "$database" --collection-group "$group" \
         "$index" --async
     fi
@@ -161,10 +171,14 @@ create_ledger() {
 
 # each KIND DIRECTORY: create or update what differs; `create` and `update` are functions of that kind.
 each() {
-  local kind=$1 folder=$2 what file name
+  local kind=$1 folder=$2 what rest
   "$python" -m traced_relay.differences files "$folder" <<<"$found" >"$scratch/stale"
-  while read -ru3 what file name; do
-    "${what}_$kind" "$file" "$name"
+  # A path may hold spaces, the name of what is there none.
+  while read -ru3 what rest; do
+    case $what in
+      create) "create_$kind" "$rest" ;;
+      update) "update_$kind" "${rest% *}" "${rest##* }" ;;
+    esac
   done 3<"$scratch/stale"
 }
 
@@ -190,13 +204,14 @@ with open(path, "w") as file: json.dump(document | {"name": name, "etag": etag},
 }
 
 fill_in() {
-  local file resource=gae_app
+  local file resource=gae_app queues
   [[ -z $invoker ]] || resource=cloud_run_revision
+  queues=$(wanted queue | cut -d' ' -f1 | paste -sd'|')
   mkdir -p "$scratch/metrics" "$scratch/alerts" "$scratch/dashboards"
   for file in monitoring/metrics/*.yaml monitoring/alerts/*.yaml monitoring/dashboard.json; do
     local to=${file#monitoring/}
     [[ $file == *.json ]] && to=dashboards/$to
-    sed "s/PROJECT_ID/$project/g; s/RESOURCE_TYPE/$resource/g" "$file" >"$scratch/$to"
+    sed "s/PROJECT_ID/$project/g; s/RESOURCE_TYPE/$resource/g; s/QUEUE_NAMES/$queues/g" "$file" >"$scratch/$to"
   done
 }
 
@@ -226,6 +241,7 @@ find_channel() {
       --channel-labels "email_address=$notify"
     [[ -n $dry_run ]] || look "${list[@]}"
   fi
+  found=${found%%$'\n'*} # somebody may have made more than one by hand
   for file in "$scratch"/alerts/*; do echo "notificationChannels: [${found:-CHANNEL}]" >>"$file"; done
 }
 

@@ -147,6 +147,7 @@ def _let_watch(cloud: CloudAnswers) -> None:
     ):
         for file in (ROOT / "monitoring").glob(kind):
             text = file.read_text().replace("PROJECT_ID", PROJECT).replace("RESOURCE_TYPE", "gae_app")
+            text = text.replace("QUEUE_NAMES", "relay")
             name = f"{place}/{file.stem}"
             shown = file.stem if kind.startswith("metrics") else name.partition("/")[2].partition("/")[2]
             cloud.there[name] = {**yaml.safe_load(text), "name": shown}

@@ -1,5 +1,5 @@
 """
-The logging query language, as much of it as the commands and the files in monitoring/ speak.
+The logging query language, and Monitoring's, as much of them as the commands and the files in monitoring/ speak.
 
 Whatever it does not know it refuses: a filter that is not understood matches nothing and passes no test.
 """
@@ -20,6 +20,7 @@ ENTRY = {
 }
 READING = ENTRY | {"logName", "timestamp"}  # what a question may ask beside that; a metric or an alert may not
 SERIES = {"metric.type", "metric.labels.", "resource.type", "resource.labels."}  # what Monitoring's filters speak of
+FULL_MATCH = "monitoring.regex.full_match"  # a function, of which Monitoring alone knows
 SEVERITIES = ("DEFAULT", "DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL", "ALERT", "EMERGENCY")
 
 _TOKEN = re.compile(
@@ -111,11 +112,26 @@ class _Reader:
         if kind != "operator" or operator not in ("=", "!=", ":", *_ORDERED):
             raise NotUnderstood(f"{path} {operator}: this operator is not known")
         self._fields.append(path)
+        if self._roots is SERIES and self._skip(FULL_MATCH):
+            return self._full_match(path, operator)
         wanted = self._values()
         compare = _comparer(path, operator)
         if len(wanted) > 1 and operator not in ("=", ":"):
             raise NotUnderstood(f"{path}: a list goes with = and : alone")
         return lambda entry: any(compare(field_of(entry, path), value) for value in wanted)
+
+    def _full_match(self, path: str, operator: str) -> Check:
+        self._expect("(")
+        _, pattern = self._take()
+        self._expect(")")
+        if operator not in ("=", "!=") or not re.fullmatch(r"[\w.|-]+", pattern):
+            raise NotUnderstood(f"{path}: a pattern is of plain characters, dots and |, and goes with = and !=")
+
+        def matches(entry: Mapping[str, Any]) -> bool:
+            found = field_of(entry, path)
+            return found is not None and _holds(operator, re.fullmatch(pattern, found) is not None, True)
+
+        return matches
 
     def _values(self) -> list[str]:
         if not self._skip("(", "mark"):

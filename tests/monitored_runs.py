@@ -202,9 +202,16 @@ def _bad_identities(stage: Stage) -> None:
 
 
 @_run(rules=WITH_CALLERS)
-def _a_few_strangers(stage: Stage) -> None:
-    for path in ("/wp-login.php", "/.env", "/sweep"):
-        assert get(stage.relay.url + path).status == 401
+def _a_scanner(stage: Stage) -> None:
+    for number in range(60):
+        assert get(f"{stage.relay.url}/old-{number}/wp-login.php").status == 404
+    assert {get(f"{stage.relay.url}{path}").status for path in ("/sweep", *["/v1/tasks/.env"] * 30)} == {401}
+    assert {stage.dispatch(b"{}") for _ in range(5)} == {403}
+
+
+@_run()
+def _a_queue_that_is_not_ours(stage: Stage) -> None:
+    assert stage.dispatch(b"{}", **FROM_QUEUE | {"X-AppEngine-QueueName": "another"}) == 403
 
 
 @_run()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FOLDER = ROOT / "monitoring"
 OF_THE_RELAY = "logging.googleapis.com/user/"
-PLACEHOLDERS = {"PROJECT_ID": "test-project", "RESOURCE_TYPE": "gae_app"}
+PLACEHOLDERS = {"PROJECT_ID": "test-project", "RESOURCE_TYPE": "gae_app", "QUEUE_NAMES": "relay|relay-callbacks"}
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,20 @@ def test_the_files_of_this_project_have_no_problem() -> None:
 
 
 def test_what_agrees_has_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "cron.yaml").write_text(CRON)
     assert found(tmp_path) == []
+    full = APP.replace('RELAY_THREADS: "100"', 'RELAY_THREADS: "58"')
+    assert found(tmp_path, app=full) == []  # 2 x 50 calls at once are the 80 and 20 of the queues
+
+
+@pytest.mark.parametrize("target", [", target: other", ""])
+def test_a_sweep_that_reaches_another_service_is_a_problem(tmp_path: Path, target: str) -> None:
+    (tmp_path / "cron.yaml").write_text(CRON.replace("/sweep,", f"/sweep{target},"))
+    service = "other" if not target else "default"
+    rules, app = (text.replace("default", service) for text in (RULES, APP))
+    reached = "default" if not target else "other"
+    said = f"cron.yaml: the target of /sweep must be {service}, the service of app.yaml, got {reached}"
+    assert found(tmp_path, rules, app) == [said]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +87,17 @@ def test_what_agrees_has_no_problem(tmp_path: Path) -> None:
         ("max_timeout: 1h", "max_timeout: 25h", "relay.yaml: max_timeout must be at most 24h with this worker"),
         ("max_timeout: 1h", "max_timeout: 1h\nmax_timeout: 2h", "relay.yaml: is not YAML: the key max_timeout"),
         ("audience: https://relay.example.com", "", "relay.yaml: audience must be set"),
+        (
+            "audience: https://relay.example.com",
+            'audience: "https://x\\nqueue y 1 1"',
+            "relay.yaml: audience is not valid",
+        ),
+        ("relay.example.com", "$(id).example.com", "relay.yaml: audience is not valid"),
+        (
+            "{app_engine: default}",
+            '{url: "https://r.run.app", service_account: "--quiet x"}',
+            "service_account must be a service account",
+        ),
         ("queues: [relay], d", "queues: [back], d", "callers.queues of a@example.com names back, which is not there"),
         ("downstreams: [reports]}", "downstreams: [x]}", "callers.downstreams of a@example.com names x, which is not"),
         (f", {CALLBACK}", "", "callbacks: https://*.example.com/ has no secret, and RELAY_CALLBACK_SECRET is not set"),
@@ -83,7 +107,7 @@ def test_what_agrees_has_no_problem(tmp_path: Path) -> None:
         ("{app_engine: default}", "{app_engine: other}", "app.yaml: service is default, but worker.app_engine of the"),
         ("us-central1", "us", "relay.yaml: location must be one region such as us-central1"),
         ("us-central1", "global", "relay.yaml: location must be one region such as us-central1"),
-        ("audience: https://relay.example.com", "audience: ' '", "relay.yaml: audience must be text without blanks"),
+        ("audience: https://relay.example.com", "audience: ' '", "relay.yaml: audience is not valid"),
         ("a@example.com", "A@example.com", "relay.yaml: callers.0.email must be an address as Google's tokens have it"),
         ("projects/p/secrets/s", "projects/p/secrets/s/versions/0", "callbacks.0.secret must be the name of a secret"),
         ("name: relay,", "name: late, for: callbacks}\n  - {name: relay,", "queues must not have two with `for: callb"),
@@ -212,7 +236,6 @@ def test_what_is_wrong_with_otel_yaml_is_said_as_the_service_would_find_it(
             "at most 1m as sweep_every of the rules says, got every 5",
         ),
         ("cron: [{url: /sweep, schedule: every monday 09:00}]", "got every monday 09:00"),
-        (CRON.replace("/sweep,", "/sweep, target: other,"), "the target of /sweep must be default, the service of app"),
     ],
 )
 def test_what_keeps_the_sweeps_from_the_relay_is_said(tmp_path: Path, text: str, said: str) -> None:
@@ -239,7 +262,7 @@ def test_files_that_the_service_reads_have_to_be_uploaded(tmp_path: Path) -> Non
     }.items():
         (tmp_path / name).write_text((ROOT / "otel.yaml").read_text())
         said = found(tmp_path, app=APP.replace("RELAY_THREADS", f"OTEL_CONFIG_FILE: {name}, RELAY_THREADS"))
-        text = f"app.yaml: env_variables.OTEL_CONFIG_FILE: {name} is not uploaded; .gcloudignore has to let it through"
+        text = f".gcloudignore: {name} is not uploaded, but the service of app.yaml reads it"
         assert said == [] if is_uploaded else said == [text]
 
 

@@ -331,6 +331,18 @@ def test_a_worker_elsewhere_needs_its_caller_and_a_job_and_no_app_engine(cloud: 
     assert f"account {INVOKER}: {RELAY} must be with roles/iam.serviceAccountUser, is without; run" in first
 
 
+def test_an_alert_that_does_not_watch_a_new_queue_is_told_of(cloud: CloudAnswers, elsewhere: Path) -> None:
+    where = "monitoring/alerts/queue-depth.yaml"
+    assert [line for line in found(cloud) if where in line] == []
+    assert [line for line in found(cloud, elsewhere) if where in line] == [
+        f"{where} must be there as it is written, is different in conditions; run ./setup-env.sh"
+    ]
+    (depth,) = (there for path, there in cloud.there.items() if path.endswith("/alertPolicies/queue-depth"))
+    threshold = depth["conditions"][0]["conditionThreshold"]
+    threshold["filter"] = threshold["filter"].replace('"relay"', '"relay|told"')
+    assert [line for line in found(cloud, elsewhere) if where in line] == []
+
+
 def test_the_plan_is_what_the_setup_makes() -> None:
     script = (ROOT / "setup-env.sh").read_text()
     lists = re.findall(r"wanted\+?=\(([a-z ]+)\)", script)
@@ -358,7 +370,7 @@ def test_a_finding_is_a_line_or_an_object_and_a_warning_is_no_problem(cloud: Clo
     assert list(shown(["relay.yaml: a problem"], as_json=False)) == [("relay.yaml: a problem", True)]
 
 
-@pytest.mark.whole
+@pytest.mark.soak
 @pytest.mark.timeout(200)
 def test_what_the_setup_made_is_right_and_what_is_asked_of_google_is_as_google_has_it(
     google: GoogleStandIn, gcloud: str, tmp_path: Path

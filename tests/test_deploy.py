@@ -35,12 +35,14 @@ def application(google: GoogleStandIn) -> GoogleStandIn:
         "": {"codeBucket": "staging.demo-proj.appspot.com", "defaultHostname": "demo-proj.uc.r.appspot.com"},
         "/services/default": {"split": {"allocations": {"old": 1.0}}},
         "/services/default/versions/old": {"createTime": "2026-11-21T18:00:00Z", "runtime": "python313"},
+        "/services/default/versions/older": {"createTime": "2026-11-20T18:00:00Z", "runtime": "python313"},
     }.items():
         name = f"apps/demo-proj{path}"
         state = {"name": name, "id": name.rpartition("/")[2], "servingStatus": "SERVING"}
         if path.count("/") < 3:
             del state["servingStatus"]  # an application has another, a service none
         there[f"appengine/v1/{name}"] = state | document
+    there["appengine/v1/apps/demo-proj/services/default/versions/older"]["servingStatus"] = "STOPPED"
     return google
 
 
@@ -70,6 +72,7 @@ def test_a_deploy_makes_a_version_stops_none_and_moves_the_traffic(
     ] == ("SERVING")
     assert "https://v2-dot-demo-proj.uc.r.appspot.com" in ran.stdout
     assert "old: unknown what runs (no ID token of an operator); see it with" in ran.stdout
+    assert "older" not in ran.stdout
     assert "traced-relay list --state running --version old --relay https://demo-proj.uc.r.appspot.com" in ran.stdout
 
     again = run(application, tmp_path, *DEPLOY, programs=gcloud)
@@ -83,6 +86,19 @@ def test_what_is_secret_or_kept_stays_at_home(application: GoogleStandIn, gcloud
     for name in secret:
         (root / name).write_text("whsec_x")
         (root / "src" / "traced_relay" / name).write_text("whsec_x")
+    ignored = root / ".gcloudignore"
+    written = ignored.read_text()
+    ignored.write_text(written.replace("!/relay.yaml\n", ""))
+    refused = run(application, tmp_path, *DEPLOY, "--no-promote", programs=gcloud, root=root)
+    assert "relay.yaml is not uploaded, but the service reads it" in refused.stderr.splitlines()[-1]
+    assert application.changes == []
+    ignored.write_text(written)
+    locked = (root / "requirements.txt").read_text()
+    (root / "requirements.txt").write_text(re.sub(r"(?m)^pydantic==\S+", "pydantic==1.0", locked))
+    refused = run(application, tmp_path, *DEPLOY, programs=gcloud, root=root)
+    assert "1.0 locked" in refused.stderr
+    assert refused.stderr.splitlines()[-1].endswith("run: make lock")
+    (root / "requirements.txt").write_text(locked)
     ran = run(application, tmp_path, *DEPLOY, "--no-promote", programs=gcloud, root=root)
     assert ran.returncode == 0, ran.stderr
     (version,) = (asked.body for asked in application.asked if asked.what == VERSIONS)

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import ast
 import re
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.cloud.logging_v2.types import LogMetric
-from google.cloud.monitoring_dashboard_v1.types import Dashboard
+from google.cloud.monitoring_dashboard_v1.types import Dashboard, XyChart
 from google.cloud.monitoring_v3.types import Aggregation, AlertPolicy, ComparisonType
 from google.protobuf import json_format
 
@@ -29,6 +29,7 @@ from monitoring_files import (
     series_filters,
 )
 from schema import SCHEMA
+from time_series import OF_CLOUD_TASKS, kind_of, type_in, ways
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 # Every value that one of these can have is known beforehand: names in relay.yaml and the contract's words.
 BOUNDED = {"kind", "queue", "rule", "verdict", "reason", "blame", "state", "delay_reason", "event"}
-OF_CLOUD_TASKS = {
+LABELS_OF_CLOUD_TASKS = {
     "cloudtasks.googleapis.com/queue/depth": set[str](),
     "cloudtasks.googleapis.com/queue/task_attempt_count": {"response_code"},
 }
@@ -130,6 +131,18 @@ def test_a_metric_is_one_that_cloud_logging_takes(metric: Asset) -> None:
     assert bounds == sorted(set(bounds))
     assert len(bounds) <= 199
     assert is_distribution or descriptor.value_type == 2, "INT64"
+    assert descriptor.unit == ("ms" if metric.id.endswith("_ms") else "1")
+
+
+@pytest.mark.parametrize("metric", [m for m in METRICS if m.values[0].message.value_extractor])
+def test_buckets_are_fine_enough_for_what_a_chart_and_an_alert_ask_of_them(metric: Asset) -> None:
+    bounds = metric.message.bucket_options.explicit_buckets.bounds
+    needless = 1000 if "oldest" in metric.id else 1  # under a second nobody is late
+    steps = [high / low for low, high in pairwise(bounds) if low >= needless]
+    assert bounds[0] == 1
+    assert bounds[-1] >= (86_400_000 if metric.id.endswith("_ms") else 100_000)
+    assert max(steps) <= 10
+    assert len(bounds) >= 15
 
 
 @pytest.mark.parametrize("alert", ALERTS)
@@ -152,7 +165,10 @@ def test_an_alert_is_one_that_cloud_monitoring_takes(alert: Asset) -> None:
     "condition", [pytest.param(c, id=alert.id) for alert in alerts().values() for c in metric_conditions(alert)]
 )
 def test_a_condition_on_a_metric_is_one_that_can_be_evaluated(condition: Any) -> None:
-    for filter_ in filter(None, [condition.filter, getattr(condition, "denominator_filter", "")]):
+    judged = [(condition.filter, a) for a in condition.aggregations]
+    judged += [(condition.denominator_filter, a) for a in getattr(condition, "denominator_aggregations", ())]
+    for filter_, aggregation in judged:
+        ways(aggregation, kind_of(type_in(filter_)))
         fields = log_query.read(filter_, log_query.SERIES).fields
         assert {"metric.type", "resource.type"} <= set(fields)
         assert len(filter_) <= 2048
@@ -179,6 +195,31 @@ def test_a_percentile_is_compared_with_a_bound_of_its_buckets() -> None:
     assert compared == 3
 
 
+def is_taken(type_: str, aligner: Any, reducer: Any) -> bool:
+    said = {"alignmentPeriod": "60s", "perSeriesAligner": aligner.name, "crossSeriesReducer": reducer.name}
+    try:
+        ways(message_of(Aggregation, said), kind_of(type_))
+    except log_query.NotUnderstood:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("type_", "aligners", "reducers"),
+    [
+        ("cloudtasks.googleapis.com/queue/depth", {"MEAN"}, {"SUM"}),
+        ("cloudtasks.googleapis.com/queue/task_attempt_count", {"DELTA", "RATE"}, {"SUM"}),
+        (f"{OF_THE_RELAY}traced_relay_attempts", {"DELTA", "RATE"}, {"SUM"}),
+        (f"{OF_THE_RELAY}traced_relay_overdue", {"DELTA"}, {"MEAN", "PERCENTILE_50", "PERCENTILE_95", "PERCENTILE_99"}),
+    ],
+)
+def test_an_aligner_or_a_reducer_that_does_not_go_with_its_metric_is_refused(
+    type_: str, aligners: set[str], reducers: set[str]
+) -> None:
+    taken = {(a.name, r.name) for a in Aggregation.Aligner for r in Aggregation.Reducer if is_taken(type_, a, r)}
+    assert taken == {(f"ALIGN_{aligner}", f"REDUCE_{reducer}") for aligner in aligners for reducer in reducers}
+
+
 def series_used() -> Iterator[tuple[str, list[str]]]:
     """Every filter on time series, with what is grouped by."""
     for alert in alerts().values():
@@ -196,7 +237,7 @@ def test_alerts_and_charts_use_metrics_and_labels_that_there_are() -> None:
     for filter_, groups in series_used():
         query = log_query.read(filter_, log_query.SERIES)
         type_, name = query.texts[0], query.texts[0].removeprefix(OF_THE_RELAY)
-        labels = OF_CLOUD_TASKS[type_] if name == type_ else set(metrics()[name].message.label_extractors)
+        labels = LABELS_OF_CLOUD_TASKS[type_] if name == type_ else set(metrics()[name].message.label_extractors)
         used.add(name)
         asked = [path.rpartition(".") for path in (*query.fields, *groups) if path.count(".") == 2]
         for start, _, label in asked:
@@ -244,6 +285,74 @@ def test_the_tiles_of_the_dashboard_fill_twelve_columns_and_do_not_overlap() -> 
     assert len({tile.widget.title for tile in layout.tiles}) == len(layout.tiles)
 
 
+def charts() -> Iterator[tuple[Any, Any, Any]]:
+    """Every line of every chart: its tile, itself, and how it is aggregated."""
+    for tile in dashboard().message.mosaic_layout.tiles:
+        for data in tile.widget.xy_chart.data_sets:
+            yield tile.widget, data, data.time_series_query.time_series_filter.aggregation
+
+
+def test_a_chart_shows_what_can_be_shown_of_its_metric_and_calls_it_what_it_is() -> None:
+    shown = set()
+    for widget, data, aggregation in charts():
+        kind = kind_of(type_in(data.time_series_query.time_series_filter.filter))
+        ways(aggregation, kind)
+        aligner = Aggregation.Aligner(aggregation.per_series_aligner).name
+        reducer = Aggregation.Reducer(aggregation.cross_series_reducer).name
+        percentile = re.match(r"p(\d\d)\b", data.legend_template)
+        assert reducer.removeprefix("REDUCE_PERCENTILE_") == (percentile[1] if percentile else reducer)
+        is_counted = (kind.metric_kind, kind.value_type) == ("DELTA", "INT64")
+        is_rate = widget.title.endswith(", per second") and widget.xy_chart.y_axis.label == "per second"
+        # A count is of an interval, and that is longer when the dashboard shows more than an hour.
+        assert is_counted == (is_rate or data.legend_template.endswith(", an interval")), widget.title
+        assert (aligner == "ALIGN_RATE") == is_rate
+        assert "minute" not in widget.title
+        shown.add(reducer)
+    assert shown == {"REDUCE_SUM", "REDUCE_MEAN", *(f"REDUCE_PERCENTILE_{part}" for part in (50, 95, 99))}
+
+
+def test_milliseconds_are_called_so_and_percentiles_of_them_are_seen_from_a_second_to_an_hour() -> None:
+    for widget, data, aggregation in charts():
+        chart = widget.xy_chart
+        axis = chart.y2_axis if data.target_axis == XyChart.DataSet.TargetAxis.Y2 else chart.y_axis
+        filter_ = data.time_series_query.time_series_filter.filter
+        assert (axis.label == "ms") == type_in(filter_).endswith("_ms"), widget.title
+        is_percentile = "PERCENTILE" in Aggregation.Reducer(aggregation.cross_series_reducer).name
+        assert (axis.scale == XyChart.Axis.Scale.LOG10) == is_percentile, widget.title  # a level may be nothing
+
+
+def test_the_line_across_a_chart_is_where_its_alert_is() -> None:
+    across = {tile.widget.title: [t.value for t in tile.widget.xy_chart.thresholds]
+              for tile in dashboard().message.mosaic_layout.tiles if tile.widget.xy_chart.thresholds}  # fmt: skip
+    (slow,), (deep,) = (metric_conditions(alerts()[name]) for name in ("attempt-latency", "queue-depth"))
+    assert across == {
+        "Attempt latency by rule": [slow.threshold_value],
+        "Cloud Tasks: tasks in the queue": [deep.threshold_value],
+    }
+
+
+def test_queues_of_others_are_neither_charted_nor_told_of() -> None:
+    filters = [filter_ for filter_, _ in series_used() if type_in(filter_) in OF_CLOUD_TASKS]
+    assert len(filters) == 5
+    for filter_ in filters:
+        resource = {"type": "cloud_tasks_queue", "labels": {"queue_id": "relay-callbacks"}}
+        series = {
+            "metric": {"type": type_in(filter_), "labels": {"response_code": "unavailable"}},
+            "resource": resource,
+        }
+        query = log_query.read(filter_, log_query.SERIES)
+        assert query.matches(series)
+        resource["labels"] = {"queue_id": "relay-of-others"}
+        assert not query.matches(series)
+
+
+def test_incidents_are_listed_of_what_the_policies_watch() -> None:
+    (tile,) = [tile for tile in dashboard().message.mosaic_layout.tiles if "incident_list" in tile.widget]
+    listed = {resource.type for resource in tile.widget.incident_list.monitored_resources}
+    filters = [filter_ for alert in alerts().values() for filter_ in series_filters(alert)]
+    assert listed == {found for text in filters for found in re.findall(r'resource\.type="(\w+)"', text)}
+
+
 def test_a_legend_names_labels_that_a_chart_is_grouped_by() -> None:
     for tile in dashboard().message.mosaic_layout.tiles:
         for data in tile.widget.xy_chart.data_sets:
@@ -254,7 +363,11 @@ def test_a_legend_names_labels_that_a_chart_is_grouped_by() -> None:
 
 def test_the_page_beside_them_tells_every_alert_and_metric_and_no_other() -> None:
     page = (FOLDER / "README.md").read_text()
-    assert page.count("\n") <= 60
+    assert page.count("\n") <= 64
     told = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
     assert sorted(told) == sorted([*alerts(), *metrics()])
     assert all(f"`{name}`" in page for name in PLACEHOLDERS)
+    severities = re.findall(r"^\| `([\w-]+)` \| (critical|error|warning) \|", page, re.MULTILINE)
+    assert {(name, severity.upper()) for name, severity in severities} == {
+        (alert.id, AlertPolicy.Severity(alert.message.severity).name) for alert in alerts().values()
+    }

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import pytest
 
 from traced_relay.clock import ManualClock
 from traced_relay.errors import EnqueueFailed, RelayError, Unavailable
-from traced_relay.readiness import LATELY, Readiness
+from traced_relay.readiness import NO_LASTS, YES_LASTS, Readiness
 from traced_relay.sqlite_ledger import SqliteLedger
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def test_a_yes_is_believed_for_a_while(clock: ManualClock, ledger: SqliteLedger)
     readiness = Readiness(clock, ledger, queue.see, lambda: None)
     assert [readiness.is_ready() for _ in range(5)] == [True] * 5
     queue.failure = Unavailable("away")
-    clock.advance(LATELY)
+    clock.advance(YES_LASTS - 0.1)
     assert readiness.is_ready()
     assert queue.looks == 1
     clock.advance(0.1)
@@ -51,15 +52,41 @@ def test_a_yes_is_believed_for_a_while(clock: ManualClock, ledger: SqliteLedger)
 
 
 @pytest.mark.parametrize("failure", [Unavailable("away"), EnqueueFailed("no such queue")])
-def test_without_the_queue_it_is_not_ready_and_looks_again_at_once(
+def test_without_the_queue_it_is_not_ready_and_soon_looks_again(
     clock: ManualClock, ledger: SqliteLedger, failure: RelayError
 ) -> None:
     queue = Queue()
     queue.failure = failure
     readiness = Readiness(clock, ledger, queue.see, lambda: None)
-    assert [readiness.is_ready(), readiness.is_ready()] == [False, False]
-    assert queue.looks == 2
+    assert [readiness.is_ready() for _ in range(5)] == [False] * 5
+    assert queue.looks == 1
     queue.failure = None
+    clock.advance(NO_LASTS)
+    assert readiness.is_ready()
+
+
+@pytest.mark.parametrize("was_ready", [True, False])
+def test_while_one_looks_at_a_queue_that_hangs_the_others_take_the_answer_before(
+    clock: ManualClock, ledger: SqliteLedger, was_ready: bool
+) -> None:
+    hangs, looking, release = Event(), Event(), Event()
+
+    def see() -> None:
+        if hangs.is_set():
+            looking.set()
+            release.wait(10)
+
+    readiness = Readiness(clock, ledger, see, lambda: None)
+    if was_ready:
+        assert readiness.is_ready()
+    hangs.set()
+    clock.advance(YES_LASTS)
+    one = Thread(target=readiness.is_ready)
+    one.start()
+    assert looking.wait(10)
+    assert [readiness.is_ready() for _ in range(200)] == [was_ready] * 200
+    release.set()
+    one.join(10)
     assert readiness.is_ready()
 
 

@@ -236,7 +236,7 @@ def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match=r"missing.yaml: cannot be read: No such file or directory$"):
         relay_file.load(tmp_path / "missing.yaml")
     (tmp_path / "latin").write_bytes(b"location: \xff")
-    with pytest.raises(InvalidSettings, match=r"latin: is not YAML: 'utf-8' codec"):
+    with pytest.raises(InvalidSettings, match=r"latin: is not UTF-8, at byte 10"):
         relay_file.load(tmp_path / "latin")
 
 

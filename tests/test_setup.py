@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import subprocess
 from collections import Counter
@@ -69,6 +70,9 @@ def test_setup_makes_all_that_is_needed_and_the_second_time_nothing(
         "POST monitoring/v1/projects/demo-proj/dashboards": 1,
     }
     assert {asked.status for asked in made} <= {200, 404, 403}
+    (secret,) = (asked.body["payload"]["data"] for asked in made if asked.path.endswith(":addVersion"))
+    assert base64.b64decode(secret).decode() not in first.stdout + first.stderr
+    assert "secrets versions add traced-relay-callbacks --data-file - \n" in first.stdout
 
     again = run(google, tmp_path, *NOTIFIED, programs=gcloud)
     assert again.returncode == 0, again.stdout + again.stderr
@@ -102,6 +106,9 @@ def holds_what_the_project_needs(google: GoogleStandIn) -> None:
         "calls/fields/expires_at",
         "calls-bodies/fields/expires_at",
     ]
+    (deep,) = (found for found in there.values() if found.get("displayName") == "traced-relay: a queue is deep")
+    filter_ = deep["conditions"][0]["conditionThreshold"]["filter"]
+    assert filter_.endswith('resource.labels.queue_id=monitoring.regex.full_match("relay")')
     (channel,) = (found["name"] for path, found in there.items() if "/notificationChannels/" in path)
     told = [found["notificationChannels"] for path, found in there.items() if "/alertPolicies/" in path]
     assert told == [[channel]] * 13
@@ -138,7 +145,7 @@ def alert_of(google: GoogleStandIn) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.whole
+@pytest.mark.soak
 @pytest.mark.timeout(400)
 def test_a_changed_address_and_a_changed_file_reach_the_alerts_that_are_there(
     google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path
@@ -160,6 +167,58 @@ def test_a_changed_address_and_a_changed_file_reach_the_alerts_that_are_there(
     assert changes_of() == patch
     assert (alert_of(google)["severity"], alert_of(google)["notificationChannels"]) == ("ERROR", told)
     assert len(told) == 1
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_what_others_made_or_stopped_is_not_taken_for_what_is_wanted(
+    google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path
+) -> None:
+    temporary = tmp_path / "my files"  # some have a space in it
+    temporary.mkdir()
+    app = (alone / "app.yaml").read_text()
+    elsewhere = "env_variables:\n  RELAY_CALLBACK_SECRET: projects/other/secrets/s\n"
+    (alone / "app.yaml").write_text(app.replace("env_variables:\n", elsewhere))
+
+    def ran(*arguments: str) -> subprocess.CompletedProcess[str]:
+        given = {"TMPDIR": str(temporary)}
+        return run(google, tmp_path, *SETUP, *arguments, programs=gcloud, root=alone, environ=given)
+
+    first = ran()
+    assert first.returncode == 0, first.stderr
+    assert f"s belongs to project other: give {RELAY} the role secretmanager.secretAccessor there" in first.stdout
+    assert [what for what in google.changes if "/other" in what] == []
+    there, before = google.resources.there, len(google.changes)
+    for number in ("1", "2"):
+        name = f"projects/demo-proj/notificationChannels/{number}"
+        there[f"monitoring/v3/{name}"] = {
+            "name": name,
+            "type": "email",
+            "labels": {"email_address": "a@example.com"},
+        }
+    queue = there[f"cloudtasks/v2/{PLACE}/queues/relay"]
+    queue |= {"state": "PAUSED", "rateLimits": {"maxDispatchesPerSecond": 5.0, "maxConcurrentDispatches": 80}}
+    (binding,) = (
+        binding
+        for binding in google.resources.policies["cloudresourcemanager/v1/projects/demo-proj"]["bindings"]
+        if "condition" in binding
+    )
+    binding["condition"]["expression"] = 'resource.name=="projects/demo-proj/databases/another"'
+    again = ran("--notify", "a@example.com")
+    assert again.returncode == 0, again.stderr
+    assert "relay is PAUSED; when it is to go on: gcloud tasks queues resume relay" in again.stdout
+    assert alert_of(google)["notificationChannels"] == ["projects/demo-proj/notificationChannels/1"]
+    assert [what.partition("/v")[0] for what in google.changes[before:]] == [
+        "PATCH cloudtasks",
+        "POST cloudresourcemanager",
+        "PATCH monitoring",
+    ]
+    assert "everything is there; nothing was changed" in ran("--notify", "a@example.com").stdout
+    assert list(temporary.iterdir()) == []
+    there["firestore/v1/projects/demo-proj/databases/traced-relay"]["type"] = "DATASTORE_MODE"
+    refused = ran()
+    assert refused.returncode == 1
+    assert "database traced-relay is in DATASTORE_MODE" in refused.stderr.splitlines()[-1]
 
 
 @pytest.mark.timeout(400)
@@ -187,6 +246,7 @@ def test_a_refusal_on_the_way_ends_in_one_message_and_the_next_run_goes_on(
 
 
 @pytest.mark.whole
+@pytest.mark.timeout(300)
 def test_a_dry_run_shows_every_change_and_makes_none(google: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     ran = run(google, tmp_path, *NOTIFIED, "--dry-run", programs=gcloud)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -244,6 +304,8 @@ def on_cloud_run(root: Path) -> None:
         (("setup-env.sh", "--region", "us-central1"), "--project or GOOGLE_CLOUD_PROJECT is required"),
         (("setup-env.sh", "--project"), "--project needs a value"),
         (("setup-env.sh", "--proj", "p"), "unknown: --proj"),
+        ((*SETUP, "--notify", "--dry-run"), "--notify needs a value"),
+        ((*SETUP, "--notify", 'a@b" OR "c'), "this is no address to tell"),
         (("setup-env.sh", "--project", "demo-proj", "--region", "europe-west1"), "queues live in one region"),
         (("deploy.sh", "--project", "Not a project"), "this is no project id"),
         (("deploy.sh", "--project", "demo-proj", "--version", "V_1"), "a version is a-z, 0-9 and -"),
@@ -257,6 +319,30 @@ def test_a_mistake_ends_in_one_line(
     assert ran.returncode > 0
     assert said in ran.stderr.splitlines()[-1]
     assert google.changes == []
+
+
+@pytest.mark.whole
+def test_what_cannot_be_looked_at_is_no_absence(google: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
+    services = "GET serviceusage/v1/projects/demo-proj/services"
+    google.fails = {services: 403}
+    ran = run(google, tmp_path, *SETUP, "--dry-run", programs=gcloud)
+    assert ran.returncode == 1
+    assert f"refused by the test: {services}" in ran.stderr
+    assert [asked.what for asked in google.asked] == [services]
+
+
+@pytest.mark.whole
+def test_an_application_in_another_region_and_a_missing_login_end_in_one_line(
+    google: GoogleStandIn, gcloud: str, tmp_path: Path
+) -> None:
+    there = google.resources.there
+    there["serviceusage/v1/projects/demo-proj/services/appengine.googleapis.com"] = {"state": "ENABLED"}
+    there["appengine/v1/apps/demo-proj"] = {"name": "apps/demo-proj", "locationId": "europe-west"}
+    ran = run(google, tmp_path, *SETUP, "--dry-run", programs=gcloud)
+    assert ran.stderr.endswith("App Engine is in europe-west for ever, so the queues cannot be in us-central1\n")
+    nobody = {"CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "false"}
+    ran = run(google, tmp_path, *SETUP, programs=gcloud, environ=nobody)
+    assert ran.stderr.endswith("nobody is logged in; run: gcloud auth login\n")
 
 
 @pytest.mark.whole

@@ -20,8 +20,15 @@ LONGEST_AUTOMATIC = 600.0  # seconds that automatic scaling lets a request take
 RUNTIMES = ("python311", "python312", "python313")  # those that the tests have run on
 SCALINGS = ("basic", "manual", "automatic")
 MIB_OF_CLASS = {
-    "F1": 384, "F2": 768, "F4": 1536, "F4_1G": 3072,
-    "B1": 384, "B2": 768, "B4": 1536, "B4_1G": 3072, "B8": 3072,
+    "F1": 384,
+    "F2": 768,
+    "F4": 1536,
+    "F4_1G": 3072,
+    "B1": 384,
+    "B2": 768,
+    "B4": 1536,
+    "B4_1G": 3072,
+    "B8": 3072,
 }
 MIB_AT_REST, MIB_OF_A_CALL = 110, 2  # a call with the largest body; a third of the memory stays free
 FOR_TESTS = ("FIRESTORE_EMULATOR_HOST", "RELAY_TRACE_ENDPOINT")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from traced_relay import app_yaml, cron_yaml, relay_file, settings, tracing
 from traced_relay.agreement import longest_timeout, rule_problems
 from traced_relay.cloud_plan import Finding
+from traced_relay.deployment import read_at_start
 from traced_relay.errors import InvalidSettings
 from traced_relay.placeholders import placeholders
 from traced_relay.tracing.exporter_options import OTLP
@@ -73,10 +74,9 @@ def _beside_app_yaml(
     directory: Path, deployed: Mapping[str, str], app: dict[str, Any], rules: RelayFile | None
 ) -> Iterator[str]:
     """What App Engine needs of the other files: that they are uploaded, and ask for the sweeps."""
-    for key, default in (("RELAY_CONFIG", "relay.yaml"), ("OTEL_CONFIG_FILE", None)):
-        name = deployed.get(key) or default
-        if name and not is_uploaded(directory, name):
-            yield f"app.yaml: env_variables.{key}: {name} is not uploaded; .gcloudignore has to let it through"
+    for file in read_at_start(deployed, directory):
+        if not is_uploaded(directory, file):
+            yield f".gcloudignore: {file} is not uploaded, but the service of app.yaml reads it"
     cron: list[str] = []
     document = _document(directory / "cron.yaml", cron)
     yield from (problem.removeprefix(f"{directory}/") for problem in cron)

@@ -170,7 +170,6 @@ def _held(bindings: list[dict[str, Any]], email: str) -> Iterator[tuple[str, str
 
 
 def monitoring(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
-    resource = "cloud_run_revision" if plan.worker else "gae_app"
     project = f"projects/{plan.project}"
     ours = {"filter": 'user_labels.app="traced-relay"'}
     for files, there in (
@@ -179,14 +178,20 @@ def monitoring(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
         ("dashboard.json", google.listed("monitoring", f"v1/{project}/dashboards")),
     ):
         for file in sorted((plan.directory / "monitoring").glob(files)):
-            text = json.dumps(document_of(file))
-            document = json.loads(text.replace("PROJECT_ID", plan.project).replace("RESOURCE_TYPE", resource))
+            document = _filled_in(document_of(file), plan)
             found = differences.counterpart(file.stem, document, there)
             where = f"monitoring/{files.replace('*.yaml', file.name)}"
             if found is None:
                 yield Finding(where, "there", MISSING)
             elif keys := differences.differing(found, document):
                 yield Finding(where, "there as it is written", f"different in {', '.join(keys)}")
+
+
+def _filled_in(document: Any, plan: Plan) -> Any:
+    text = json.dumps(document)
+    for placeholder, value in plan.placeholders.items():
+        text = text.replace(placeholder, value)
+    return json.loads(text)
 
 
 def sweeps(google: GoogleApis, plan: Plan) -> Iterator[Finding]:

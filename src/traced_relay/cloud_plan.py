@@ -98,6 +98,15 @@ class Plan:
     def ledger_key(self) -> str:
         return "environment: RELAY_LEDGER" if self.worker else "app.yaml: env_variables.RELAY_LEDGER"
 
+    @property
+    def placeholders(self) -> dict[str, str]:
+        """What stands in the files of monitoring/ instead of these words; of the queues any one matches."""
+        return {
+            "PROJECT_ID": self.project,
+            "RESOURCE_TYPE": "cloud_run_revision" if self.worker else "gae_app",
+            "QUEUE_NAMES": "|".join(queue.name for queue in self.queues),
+        }
+
     def exemption(self) -> str:
         """The condition under which the ledger's role holds: for this one database."""
         return f'resource.name=="projects/{self.project}/databases/{self.database}"'

@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 PRINCIPAL = "traced_relay.principal"
 DISPATCH = "traced_relay.dispatch"
+_API = "/v1/"
 _OPEN = ("/health", "/ready", "/openapi.json", "/_ah/start", "/_ah/stop", "/_ah/warmup")
 
 
 class Doors:
-    """WSGI: open paths pass, `/dispatch` asks for the queue, everything else for a caller, known path or not."""
+    """
+    WSGI: open paths pass, `/dispatch` asks for the queue, the API for a caller.
+
+    What the relay does not have is a 404 before anybody is asked for, and no record: scanners try such paths all day.
+    """
 
     def __init__(self, app: WSGIApplication, gate: Gate, journal: Journal) -> None:
         self._app = app
@@ -40,8 +45,10 @@ class Doors:
                 environ[DISPATCH] = self._gate.admit_queue(request.headers)
             elif request.path == "/sweep":
                 self._gate.admit_sweep(request.headers)
-            elif request.path not in _OPEN:
+            elif request.path.startswith(_API):
                 environ[PRINCIPAL] = self._gate.admit_caller(request.headers)
+            elif request.path not in _OPEN:
+                return problems.problem(404, "the relay has nothing at this path")(environ, start_response)
         except NotAuthorized as exc:
             self._say(request, exc, at_queue=at_queue)
             return problems.problem(exc.status, str(exc))(environ, start_response)

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from traced_relay.clock import Clock
     from traced_relay.ledger import Ledger
 
-LATELY = 10.0
+YES_LASTS, NO_LASTS = 10.0, 1.0  # seconds
 
 
 class Readiness:
     """
-    Believes a yes for a few seconds, however often it is asked; a no is looked into again at once.
+    Believes a yes for a while and a no for a moment, however often it is asked.
 
+    One looks; who asks meanwhile takes the answer before: a queue that hangs holds one thread and not all of them.
     *refusal* is why no call would be taken on; a full house is no reason to stay away from it.
     """
 
@@ -30,18 +31,20 @@ class Readiness:
         self._ledger = ledger
         self._see_queue = see_queue
         self._refusal = refusal
-        self._lock = Lock()
-        self._looked_at = float("-inf")
+        self._looking = Lock()
+        self._look_again_at = float("-inf")
         self._was_ready = False
 
     def is_ready(self) -> bool:
         if self._refusal() not in (None, "capacity"):
             return False
-        with self._lock:
-            if self._clock.monotonic() - self._looked_at > LATELY:
+        if self._clock.monotonic() >= self._look_again_at and self._looking.acquire(blocking=False):
+            try:
                 self._was_ready = self._look()
-                self._looked_at = self._clock.monotonic() if self._was_ready else float("-inf")
-            return self._was_ready
+                self._look_again_at = self._clock.monotonic() + (YES_LASTS if self._was_ready else NO_LASTS)
+            finally:
+                self._looking.release()
+        return self._was_ready
 
     def _look(self) -> bool:
         try:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 QUEUE_ID = r"^[A-Za-z0-9-]{1,100}$"
 REGION = re.compile(r"[a-z]+-[a-z]+[0-9]{1,2}")
+AUDIENCE = r"^[A-Za-z0-9:/._~@%?=-]{1,500}$"
 SERVICE_ID = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
@@ -31,7 +32,7 @@ def _check_region(location: str) -> str:
 
 
 def _check_account(email: str) -> str:
-    if not re.fullmatch(r"[a-z0-9.-]+@[a-z0-9.-]+\.gserviceaccount\.com", email):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*@[a-z0-9.-]+\.gserviceaccount\.com", email):
         raise ValueError("must be a service account, NAME@PROJECT.iam.gserviceaccount.com")
     return email
 
@@ -40,12 +41,6 @@ def _check_email(email: str) -> str:
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", email) or email != email.lower():
         raise ValueError("must be an address as Google's tokens have it, with @ and in lower case")
     return email
-
-
-def _check_audience(audience: str) -> str:
-    if not audience or re.search(r"\s", audience):
-        raise ValueError("must be text without blanks, such as https://relay.example.com")
-    return audience
 
 
 class Queue(Model):
@@ -116,7 +111,7 @@ class RelayFile(Model):
     location: Annotated[str, AfterValidator(_check_region)] | None = None
     queues: Annotated[list[Queue], Field(min_length=1)]
     worker: Worker
-    audience: Annotated[str, AfterValidator(_check_audience)] | None = None
+    audience: Annotated[str, Field(pattern=AUDIENCE)] | None = None
     callers: list[Caller] = Field(default=[])
     downstreams: list[Downstream] = Field(default=[])
     callbacks: list[CallbackReceiver] = Field(default=[])

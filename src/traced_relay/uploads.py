@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 from itertools import accumulate
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+    from pathlib import Path, PurePath
 
 
-def is_uploaded(directory: Path, name: str) -> bool:
-    path = PurePosixPath(name)
+def is_uploaded(directory: Path, path: PurePath) -> bool:
     if path.is_absolute() or ".." in path.parts:
         return False
     lines = _lines(directory / ".gcloudignore")
     parents = [*accumulate(path.parts[:-1], lambda one, other: f"{one}/{other}")]
     # Below a directory that is left out, nothing can be taken in again.
-    return not any(_is_ignored(f"{parent}/", lines) for parent in parents) and not _is_ignored(str(path), lines)
+    return not any(_is_ignored(f"{parent}/", lines) for parent in parents) and not _is_ignored(path.as_posix(), lines)
 
 
 def _lines(file: Path) -> list[str]:

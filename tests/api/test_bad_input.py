@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from asking import ask, get, post
+from monitored_runs import WITH_CALLERS
 from schema import validate
-
-if TYPE_CHECKING:
-    from traced_relay.testing import RunningRelay
+from traced_relay.testing import RunningRelay
 
 URL = "http://127.0.0.1:9/"
 WEEKS = "2036-01-01T00:00:00Z"
@@ -167,6 +166,27 @@ def test_unknown_paths_and_methods_are_problems_too(
     answer = ask(method, relay.url + path)
     assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
     assert set(filter(None, answer.headers.get("allow", "").split(", "))) == allowed
+
+
+def test_what_the_relay_does_not_have_is_a_404_for_everybody_and_no_record() -> None:
+    with RunningRelay(rules=WITH_CALLERS) as relay:
+        cursor, _ = relay.records.since(0)
+        for path in ("/nowhere", "/.env", "/v1", "/v1task", "/sweep/", "/dispatch/x", "/static/x", "/health/"):
+            answer = get(relay.url + path)
+            assert (answer.status, answer.headers["content-type"]) == (404, "application/problem+json"), path
+        assert relay.records.since(cursor)[1] == []
+
+
+def test_every_path_that_the_relay_has_is_open_or_asks_who_is_there() -> None:
+    with RunningRelay(rules=WITH_CALLERS) as relay:
+        closed = set()
+        for rule in relay.assembly.app.url_map.iter_rules():
+            (method, *_) = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
+            status = ask(method, relay.url + rule.rule.replace("<task_id>", "0" * 32)).status
+            assert rule.endpoint == "static" or status in (200, 401, 403), rule
+            if status in (401, 403):
+                closed.add(rule.rule.partition("<")[0])
+    assert closed == {"/v1/tasks", "/v1/tasks:batch", "/v1/tasks/", "/v1/queues", "/sweep", "/dispatch"}
 
 
 @pytest.mark.parametrize("task_id", ["0" * 32, "x", "%00", "..%2f..", "'--"])

@@ -74,7 +74,7 @@ class Scene:
         token = self._directory / "token"
         token.write_text(self.fleet.token["Authorization"].removeprefix("Bearer "))
         asked = ["explain", self.task_id, "--relay", self.fleet.url, "--token-file", str(token), *options]
-        ran = CliRunner().invoke(main, asked, obj=log.channel)
+        ran = CliRunner(env={"COLUMNS": "140"}).invoke(main, asked, obj=log.channel)
         assert ran.exit_code == 0, ran.output
         print(f"\n{ran.stdout}")  # noqa: T201  (with -s this is what the file is for)
         return ran.stdout
