@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from threading import Event
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from werkzeug.wrappers import Response
 
-from lives import BEGINNING, FLAKY, records, spans
+from lives import BEGINNING, FLAKY, at, record, records, spans
 from relay_stand_in import RelayStandIn, answer, document
 from traced_relay.client import Client
 from traced_relay.clock import ManualClock
 from traced_relay.console import Nearby, console_app
 from traced_relay.console.again import curl
+from traced_relay.console.asking import Asker
 from traced_relay.console.drawing import draw
 from traced_relay.console.listed import age, lasted, row
 from traced_relay.errors import InvalidCall
@@ -218,17 +220,45 @@ def test_queues_show_what_is_known_of_them(relay: RelayStandIn, console: FlaskCl
         {"queue": "late", "for": "calls", "state": "RUNNING", "tasks_count": 3}
         | {"oldest_estimated_arrival_time": "2026-09-21T14:12:50Z"},
     ]
+    relay.queues.append(relay.queues[1] | {"oldest_estimated_arrival_time": "2026-09-21T15:00:00Z"})
     page = console.get("/queues").text
     assert 'data-state="paused"' in page
-    assert "1m 30s" in page
+    assert re.findall(r'data-label="Oldest waits" class="number">(.*?)<', page) == ["\u2013", "1m 30s", "\u2013"]
+
+
+@pytest.mark.parametrize(
+    ("state", "callback", "verbs"),
+    [
+        ("queued", "none", ["run", "cancel"]),
+        ("running", "pending", ["cancel"]),
+        ("succeeded", "none", []),
+        ("succeeded", "delivered", ["resend-callback"]),
+        ("failed", "pending", ["redrive"]),
+        ("cancelled", "failed", ["redrive", "resend-callback"]),
+    ],
+)
+def test_what_may_be_done_with_a_task_has_its_button(
+    relay: RelayStandIn, state: str, callback: str, verbs: list[str]
+) -> None:
+    told = {"state": callback, "attempt_count": 0, "next_attempt_at": None, "reason": None}
+    relay.tasks[TASK] |= {"state": state, "callback": told}
+    page = browser_of(relay.url, nearby([])).get(f"/tasks/{TASK}").text
+    assert re.findall(rf'data-post="/tasks/{TASK}/([a-z-]+)"', page) == verbs
+
+
+def test_many_may_ask_one_after_another() -> None:
+    asker = Asker(seconds=0.2, many=1)
+    assert [asker.ask(lambda: "told") for _ in range(3)] == ["told"] * 3
 
 
 def test_rows_say_how_long_things_take() -> None:
     ended = row(document())
     assert (lasted(ended, NOW + 60), age(ended, NOW + 60)) == ("1.00 s", "1m 00s")
-    running = row(document(state="running", total_ms=None))
+    delayed = row(document(created_at="2026-09-21T14:00:00Z"))
+    assert lasted(delayed, NOW + 60) == "1.00 s"
+    running = row(document(state="running", total_ms=None, finished_at=None))
     assert lasted(running, NOW + 5.9) == "5 s …"
-    ahead = row(document(state="queued", total_ms=None, attempt=0, schedule_time="2026-09-21T15:33:20Z"))
+    ahead = row(document(state="queued", finished_at=None, attempt=0, schedule_time="2026-09-21T15:33:20Z"))
     assert lasted(ahead, NOW).startswith("in ")
 
 
@@ -246,7 +276,8 @@ def test_a_running_attempt_shows_its_last_sign_of_life() -> None:
     life = FLAKY | {"state": "running", "finished_at": None, "heartbeat_at": "2026-09-21T14:13:23.200000Z"}
     running = life["attempts"][2] | {"ended_at": None, "verdict": None}
     life = life | {"attempts": [*life["attempts"][:2], running]}
-    (bar,) = (bar for bar in build(life, None, now=BEGINNING + 4).bars if bar.label == "attempt 3")
+    of_another = record("attempt.heartbeat", at(0.5), attempt=3)  # a worker whose clock is behind
+    (bar,) = (bar for bar in build(life, [of_another], now=BEGINNING + 4).bars if bar.label == "attempt 3")
     assert [round(beat - BEGINNING, 3) for beat in bar.beats] == [3.2]
 
 

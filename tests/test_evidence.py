@@ -21,6 +21,7 @@ NAMED = attempt(1, 0, 1, BUSY, task_name="projects/of-tasks/locations/l/queues/q
         (RELAY, document("failed", attempt(1, 0, 1, BUSY)), Place("named", "its link to the log says")),
         (RELAY, document("queued", links={"logs": "https://elsewhere.example/?project=named"}), None),
         (RELAY, document("queued", links={"logs": "https://console.cloud.google.com/logs"}), None),
+        (RELAY, document("queued", links={"logs": GOOGLES + "%22%20OR%20a:%22"}), None),
         ("http://localhost:8080", document("failed", NAMED), None),
     ],
 )

@@ -88,12 +88,20 @@ def test_the_window_moves_on_with_what_has_come(log: LogService) -> None:
     log.take([attempt(1, NOW - 10)])
     follower = Follower(log)
     assert follower.next(1) == [1]
-    log.take([attempt(2, NOW + 100)])
+    log.take([attempt(2, NOW + 2)])
     assert follower.next(1) == [2]
     follower.until_it_may_not(2)
     asked = [str(request.filter).split('"')[1] for request in log.requests]
     assert asked[0] == "2026-09-21T14:12:20.000000Z"
-    assert asked[-1] == "2026-09-21T14:14:00.000000Z"  # a minute before the latest
+    assert asked[-1] == "2026-09-21T14:12:22.000000Z"  # a minute before the latest
+
+
+def test_an_entry_whose_time_is_still_to_come_keeps_no_other_away(log: LogService) -> None:
+    log.take([attempt(1, NOW + 3600)])
+    follower = Follower(log)
+    assert follower.next(1) == [1]
+    log.take([attempt(2, NOW + 1)])
+    assert follower.next(1) == [2]
 
 
 def test_where_nothing_comes_it_looks_back_no_further_than_ten_minutes(log: LogService) -> None:
@@ -123,13 +131,13 @@ def test_one_that_is_away_at_first_is_an_error(log: LogService) -> None:
 @pytest.mark.parametrize(
     ("wanted", "numbers"),
     [
-        ({}, [1, 2, 3]),
-        ({"events": ("attempt.*",)}, [1, 3]),
+        ({}, [1, 2, 3, 4]),
+        ({"events": ("attempt.*",)}, [1, 3, 4]),
         ({"events": ("task.enqueued", "attempt.finished")}, [2]),
         ({"events": ("nothing",)}, []),
         ({"severity": "error"}, [3]),
         ({"queue": "other"}, [2]),
-        ({"task": "ab"}, [2]),
+        ({"task": "ab"}, [2, 4]),
         ({"queue": 'a"b\\'}, []),
     ],
 )
@@ -138,6 +146,7 @@ def test_the_log_is_asked_for_what_is_wanted_alone(log: LogService, wanted: dict
         attempt(1, NOW),
         said("task.enqueued", NOW + 1, queue_delay_ms=2, queue="other", task_id="ab" * 16),
         attempt(3, NOW + 2) | {"severity": "ERROR"},
+        attempt(4, NOW + 3) | {"callback_of": "ab" * 16},
         {"message": "a library's line", "severity": "ERROR", "time": "2026-09-21T14:13:20Z", "logger": "x"},
     ]
     log.take(records)

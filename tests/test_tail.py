@@ -59,6 +59,13 @@ def test_as_json_they_are_what_came() -> None:
     assert shown("--json", "--task", "cc33") == [json.dumps(RECORDS[3])]
 
 
+def test_nothing_in_a_record_can_move_the_cursor() -> None:
+    hostile = "\x1b]0;x\x07\x1b[2J"
+    record = dict.fromkeys(("severity", "event", "task_id", "message"), hostile) | {"time": "2026-09-21 " + hostile}
+    (line,) = shown("--event", "*", given=json.dumps(record) + "\n")
+    assert line.isprintable()
+
+
 def test_what_is_no_record_is_shown_only_as_long_as_nothing_is_asked_for() -> None:
     odd = b'Starting\x1b[2J\n[1]\n{"a": 1}\n\xff\n' + b"[" * 100_000 + b"\n"
     assert len(shown(given=odd)) == 5

@@ -204,9 +204,10 @@ def test_callbacks_follow_their_call() -> None:
         record("attempt.started", at(9), attempt=2, **of),
     ]
     timeline = build(life, [*records(life), *said], now=BEGINNING + 10)
-    assert [(bar.label, *extent(bar), bar.outcome) for bar in timeline.bars if bar.kind == "callback"] == [
-        ("callback 1", 3.0, 4.0, "retry"),
-        ("callback 2", 9.0, 10.0, "running"),
+    told = [bar for bar in timeline.bars if bar.kind == "callback"]
+    assert [(bar.label, *extent(bar), bar.outcome, bar.is_open) for bar in told] == [
+        ("callback 1", 3.0, 4.0, "retry", False),
+        ("callback 2", 9.0, 10.0, "running", True),
     ]
     assert extent(next(bar for bar in timeline.bars if bar.start == BEGINNING + 4)) == (4.0, 9.0)
     assert timeline.missing == ()
@@ -285,7 +286,10 @@ def test_a_running_attempt_is_not_missing_its_end() -> None:
 def test_attempts_no_longer_kept_are_named() -> None:
     life = document("succeeded", attempt(7, 1, 2, OK))
     earlier = record("attempt.started", at(0), attempt=6)
-    assert build(life, [*records(life), earlier]).missing == ("attempts 1 to 6: no longer kept in the ledger",)
+    built = build(life, [*records(life), earlier])
+    assert built.missing == ("attempts 1 to 6: no longer kept in the ledger",)
+    before = next(bar for bar in built.bars if bar.kind == "wait")
+    assert (before.label, before.seconds, before.note) == ("earlier", 1.0, "attempts 1 to 6, no longer kept")
 
 
 def test_missing_spans_are_named() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -40,6 +41,8 @@ class _Commands(click.Group):
         return name, command.load() if isinstance(command, _Queue) else command, rest
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every terminal has every letter
         try:
             status = super().main(*args, **{**extra, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as exc:

@@ -111,6 +111,7 @@ class Client:
         self._tries = tries
         self._clock = clock or SystemClock()
         self._session = requests.Session()
+        self._session.trust_env = self.url.startswith("https:")  # a proxy has no part in asking this machine
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _Traced())
         if id_token is None and not (self.is_on_loopback and audience is None and impersonate_service_account is None):
@@ -198,9 +199,10 @@ class Client:
             yield document
             if document["state"] in ENDED:
                 return
-            if until is not None and self._clock.monotonic() + wait > until:
+            left = wait if until is None else until - self._clock.monotonic()
+            if left <= 0:
                 raise NotEnded(f"task {task_id} is {document['state']} after {patience:g} s")
-            self._pause(wait)
+            self._pause(min(wait, left))
             wait = min(wait * SLOWER, LAST_LOOK)
 
     def wait(self, task_id: str, *, patience: float | None = None) -> Document:
@@ -227,6 +229,8 @@ class Client:
             tries -= 1
             try:
                 answer = self._sent(method, path, **parts)
+            except requests.exceptions.InvalidHeader as exc:
+                raise InvalidCall("a key or token has what no header may: a line break, or a space in front") from exc
             except requests.RequestException as exc:
                 if tries == 0:
                     how = "did not answer in time" if isinstance(exc, requests.Timeout) else "cannot be reached"

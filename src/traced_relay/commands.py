@@ -25,7 +25,7 @@ _USUAL_COLUMNS = 80
 
 def _say(document: Any, text: Iterable[str], *, as_json: bool) -> None:
     for line in [json.dumps(document)] if as_json else text:
-        click.echo(line)
+        click.echo(printable(line))
 
 
 @click.command(

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     Document = Mapping[str, Any]
 
 SLACK = 120.0  # seconds before the beginning and after the end, for clocks that differ and records that come late
-_IN_A_NAME = re.compile(r"projects/([^/]+)/locations/")
+_PROJECT = "[a-z][a-z0-9.:-]{3,98}"  # it becomes part of a filter, and is what a relay says
+_IN_A_NAME = re.compile(rf"projects/({_PROJECT})/locations/")
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,12 @@ def from_cloud(
         start=parse_time(documents[0]["created_at"]) - SLACK,
         end=_end(documents, now) + SLACK,
     )
+    records: list[dict[str, Any]] = []
     try:
-        records = [log_entries.as_record(entry) for entry in open_log().entries(wanted)]
+        for entry in open_log().entries(wanted):
+            records.append(log_entries.as_record(entry))  # noqa: PERF401  (those before an error stay)
     except RelayError as exc:
-        return Evidence(None, None, (f"records: none; {exc}",))
+        return Evidence(records or None, None, (f"records: {'not all' if records else 'none'}; {exc}",))
     queues = sum(queue_log.is_from(record) for record in records)
     told = [f"records: {len(records) - queues} in the log of project {place.project}, as {place.known_from}"]
     told.append(f"queue: {queues} entries in its own log" if queues else _QUIET_QUEUE)
@@ -96,9 +99,8 @@ def place_of(document: Document, relay: str) -> Place | None:
             return Place(found[1], "the names of its tasks say")
     link = urlsplit(document["links"]["logs"])
     named = parse_qs(link.query).get("project", [])
-    return (
-        Place(named[0], "its link to the log says") if link.hostname == "console.cloud.google.com" and named else None
-    )
+    is_googles = link.hostname == "console.cloud.google.com" and named and re.fullmatch(_PROJECT, named[0])
+    return Place(named[0], "its link to the log says") if is_googles else None
 
 
 def _end(documents: Sequence[Document], now: float) -> float:

@@ -75,6 +75,7 @@ def follow_cloud(
                 trouble(f"{exc}; asking again")
             is_away = True
         else:
-            start = max(start, newest - LATE, clock.now() - LOOK_BACK)
+            now = clock.now()
+            start = max(start, min(newest, now) - LATE, now - LOOK_BACK)  # an entry's time may be one to come
             given = {name: at for name, at in given.items() if at >= start}
         pause(clock, clock.monotonic() + EVERY)

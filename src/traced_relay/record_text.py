@@ -12,9 +12,9 @@ _DIM = "2"
 
 
 def one_line(entry: Mapping[str, Any], *, colour: bool) -> str:
-    severity = str(entry.get("severity", "DEFAULT"))
+    severity = printable(str(entry.get("severity", "DEFAULT")))
     columns = (
-        _painted(str(entry.get("time", ""))[11:23], _DIM, colour),
+        _painted(printable(str(entry.get("time", ""))[11:23]), _DIM, colour),
         _painted(f"{severity:<8}", _COLOURS.get(severity, ""), colour),
         f"{printable(str(entry.get('event') or entry.get('logger', ''))):<18}",
         _painted(f"{printable(str(entry.get('task_id') or ''))[:8]:<8}", _DIM, colour),

@@ -129,12 +129,14 @@ def _first_wait(document: Document, latest: float) -> list[list[Bar]]:
     until = _first_start(document) or _finished_at(document)
     is_open = until is None
     end = latest if until is None else until
+    oldest = document["attempts"][0]["attempt"] if document["attempts"] else 1
+    label, lost = ("queued", "") if oldest == 1 else ("earlier", f"attempts 1 to {oldest - 1}, no longer kept")
     bars = []
     if due > created:
         note = f"due in {readable(due - end)}" if is_open and end < due else ""
         bars.append(Bar("wait", "scheduled", created, min(due, end), note=note, is_open=bool(note)))
     if end > due or due <= created:
-        bars.append(Bar("wait", "queued", max(created, due), max(created, due, end), is_open=is_open))
+        bars.append(Bar("wait", label, max(created, due), max(created, due, end), note=lost, is_open=is_open))
     return [[bar] for bar in bars]
 
 

@@ -46,13 +46,13 @@ class _Drawing:
 
     def _header(self) -> list[str]:
         timeline = self._timeline
-        state = self._paint(timeline.state, _STATES.get(timeline.state, _CYAN))
+        state = self._paint(printable(timeline.state), _STATES.get(timeline.state, _CYAN))
         why = f" ({timeline.reason}, {timeline.blame})" if timeline.reason else ""
         attempts = f"{timeline.attempt_count} attempt{'' if timeline.attempt_count == 1 else 's'}"
         lasted = readable(timeline.seconds) + ("" if timeline.state in _STATES else " so far")
         return [
-            f"task   {self._paint(timeline.task_id, _BOLD)}",
-            f"state  {state}{why}, {attempts} in {lasted}",
+            f"task   {self._paint(printable(timeline.task_id), _BOLD)}",
+            f"state  {state}{printable(why)}, {attempts} in {lasted}",
             self._fit(f"call   {timeline.call}"),
             self._fit(f"trace  {timeline.trace_id}  queue {timeline.queue}"),
             "",

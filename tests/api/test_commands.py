@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from werkzeug.wrappers import Response
 
 from traced_relay.cli import main
+from traced_relay.clock import SystemClock
 from traced_relay.testing import Downstream, RunningRelay
 
 if TYPE_CHECKING:
@@ -120,6 +121,13 @@ def test_many_are_redriven_from_a_list_and_what_is_refused_does_not_stop_the_res
         failing.wait_for(4)
         assert len(shell.run("list", "--limit", "1").stdout.splitlines()) == 1
         assert len(shell.run("list", "--limit", "0", "--json").stdout.splitlines()) == 2
+
+
+def test_no_more_a_second_are_asked_for_than_was_said(shell: Shell) -> None:
+    before = SystemClock().monotonic()
+    ran = shell.run("cancel", "a", "b", "c", "d", "--rate", "20")
+    assert (ran.exit_code, ran.stderr.count("\n")) == (1, 4)
+    assert SystemClock().monotonic() - before >= 0.15
 
 
 def test_what_waits_is_cancelled_and_only_once_a_callback_was_sent_it_is_sent_again(

@@ -77,6 +77,17 @@ def test_a_whole_life_is_drawn_from_the_log_of_the_project(log: LogService) -> N
     assert len(log.requests) > 2  # pages of three
 
 
+def test_what_was_read_before_the_log_failed_is_kept(log: LogService) -> None:
+    with RunningRelay() as relay, Downstream(503) as downstream:
+        document = finished(relay, downstream.url, retry=HURRIED)
+        log.take(relay.records.records())
+        log.troubles = [None, grpc.StatusCode.RESOURCE_EXHAUSTED]
+        drawn = explained(log, relay, document)
+    assert "records: not all; " in drawn
+    assert "quota" in drawn
+    assert "missing: attempt 2: no record attempt.finished" in drawn
+
+
 def test_what_the_queue_did_is_drawn_beside_it(log: LogService) -> None:
     with RunningRelay() as relay, Downstream(503) as downstream:
         document = finished(relay, downstream.url, retry=HURRIED)

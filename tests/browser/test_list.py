@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -8,6 +10,7 @@ from playwright.sync_api import expect
 from relay_stand_in import RelayStandIn, answer, document
 from traced_relay.client import Client
 from traced_relay.console import console_app
+from traced_relay.lengths import readable
 from traced_relay.listener import Listener
 
 if TYPE_CHECKING:
@@ -60,6 +63,8 @@ def test_a_text_is_looked_for_in_what_is_not_loaded_yet_too(open_page: Open, con
     page.get_by_label("Text").fill("n==7=")
     loaded(page, "1 match, of 1,000 loaded")
     expect(page.locator("#tasks tbody a")).to_have_count(1)
+    page.get_by_label("Text").fill("n==7= nowhere")
+    loaded(page, "0 match, of 1,000 loaded")
     page.keyboard.press("Escape")
     loaded(page, "1,000 loaded")
 
@@ -120,6 +125,92 @@ def test_what_is_gone_from_the_relay_goes_from_the_list(open_page: Open, console
     loaded(page, "0 loaded")
 
 
+def test_what_is_gone_from_the_end_goes_from_the_end(open_page: Open, console: str, relay: RelayStandIn) -> None:
+    del relay.order[450:]
+    page = open_page(console).page
+    for text in ("200 loaded, more below", "400 loaded, more below", "450 loaded"):
+        page.keyboard.press("End")
+        loaded(page, text)
+    page.keyboard.press("End")
+    del relay.order[400:]
+    loaded(page, "400 loaded")
+
+
+def test_rows_that_came_all_at_once_are_followed_too(open_page: Open, console: str, relay: RelayStandIn) -> None:
+    page = open_page(console).page
+    loaded(page, "200 loaded, more below")
+    newer = [document(MANY + n, state="running") for n in reversed(range(450))]
+    relay.tasks |= {task["task_id"]: task for task in newer}
+    relay.order[:0] = [task["task_id"] for task in newer]
+    loaded(page, "650 loaded, more below")
+    page.evaluate("() => scrollTo(0, 400 * document.querySelector('#tasks tbody tr:not(.space)').offsetHeight)")
+    task_id = f"{MANY + 450 - 405:032x}"
+    state = page.locator(f"#tasks tr:has([href='/tasks/{task_id}']) .state")
+    expect(state).to_have_text("running")
+    relay.tasks[task_id] |= {"state": "succeeded"}
+    expect(state).to_have_text("succeeded")
+
+
+def test_other_filters_leave_no_hole_where_the_list_was_before(open_page: Open, console: str) -> None:
+    page = open_page(f"{console}?state=failed").page
+    loaded(page, "200 loaded, more below")
+    held: list[Any] = []
+    page.route(
+        re.compile(r"/rows\?"), lambda route: route.fallback() if "token" in route.request.url else held.append(route)
+    )
+    with page.expect_request(re.compile(r"/rows\?$")):
+        page.get_by_label("State").select_option("any")
+    page.keyboard.press("Tab")
+    page.evaluate("async () => { scrollTo(0, 1e6); await new Promise(requestAnimationFrame); }")
+    page.evaluate("async () => { await fetch('static/icon.svg'); }")
+    for route in held:
+        route.fallback()
+    page.unroute_all()
+    for text in ("200 loaded, more below", "400 loaded, more below"):
+        loaded(page, text)
+        page.keyboard.press("End")
+
+
+def test_a_filter_is_asked_for_when_it_is_whole(open_page: Open, console: str) -> None:
+    watched = open_page(console)
+    page = watched.page
+    loaded(page, "200 loaded, more below")
+    page.get_by_label("Label").press_sequentially("te")
+    assert questions_in(page, watched, 6_000) >= 2
+    assert [url for url in watched.asked if "label" in url] == []
+    page.get_by_label("Label").press("Enter")
+    expect(page.locator("#mistake")).to_be_visible()
+    page.evaluate(WATCH_WHAT_IS_SAID)
+    assert questions_in(page, watched, 6_000) >= 2
+    assert page.evaluate("() => window.saidAgain") == 0
+    _forgive(watched, 422)
+
+
+WATCH_WHAT_IS_SAID = """() => {
+    window.saidAgain = 0;
+    const watch = new MutationObserver((said) => { window.saidAgain += said.length; });
+    for (const id of ["mistake", "pulse", "trouble"]) watch.observe(document.getElementById(id), { childList: true });
+}"""
+
+
+def test_a_list_that_grows_for_days_is_let_go_of_at_its_end(open_page: Open, console: str, relay: RelayStandIn) -> None:
+    page = open_page(console).page
+    loaded(page, "200 loaded, more below")
+    for step in range(1, 8):
+        newer = [document(MANY * step + n) for n in reversed(range(800))]
+        relay.tasks |= {task["task_id"]: task for task in newer}
+        relay.order[:0] = [task["task_id"] for task in newer]
+        expect(page.locator("#tasks tbody a").first).to_have_attribute("href", f"/tasks/{MANY * step + 799:032x}")
+    loaded(page, "5,000 loaded, more below")
+    for _ in range(20):
+        before = str(page.locator("#count").text_content())
+        page.evaluate("() => scrollTo(0, 1e7)")
+        expect(page.locator("#count")).not_to_have_text(before)
+        if "below" not in str(page.locator("#count").text_content()):
+            break
+    loaded(page, "6,600 loaded")
+
+
 def test_a_relay_that_is_away_takes_nothing_from_the_page(open_page: Open, console: str, relay: RelayStandIn) -> None:
     watched = open_page(console)
     page = watched.page
@@ -163,6 +254,17 @@ def test_how_often_it_asks_has_nothing_to_do_with_how_much_runs(
     loaded(page, "1 loaded" if count == 1 else "200 loaded, more below")
     asked = questions_in(page, watched, 20_000)
     assert 8 <= asked <= 11
+
+
+def test_the_script_says_lengths_as_the_server_does(open_page: Open, console: str) -> None:
+    script = str(files("traced_relay.console").joinpath("static/tasks.js").read_text())
+    found = re.search(r"^function readable.*?^}$", script, re.MULTILINE | re.DOTALL)
+    assert found
+    lengths = [step * 1.7**power for step in (0.00011, 0.99951, 1.3) for power in range(40)]
+    page = open_page(console).page
+    assert page.evaluate(f"(lengths) => {{ {found[0]} return lengths.map(readable); }}", lengths) == [
+        readable(length) for length in lengths
+    ]
 
 
 def test_nothing_is_asked_while_nobody_looks(open_page: Open, console: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 from threading import Event
 from typing import TYPE_CHECKING
@@ -114,6 +115,39 @@ def test_a_running_task_is_cancelled_and_redriven_and_a_waiting_one_run(open_pag
     expect(page.locator(".stand")).to_contain_text("attempt 1 in 1h 59m")
     page.get_by_role("button", name="Run now").click()
     expect(stand).to_have_text("succeeded")
+
+
+def test_who_presses_a_button_by_key_is_still_there_afterwards(open_page: Open, dev: Dev) -> None:
+    receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/ok", "delay": "2h"}).document
+    page = open_page(receipt["links"]["trace"]).page
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Cancel", exact=True).press("Enter")
+    expect(page.locator(".stand .state")).to_have_text("cancelled")
+    expect(page.locator("#main")).to_be_focused()
+    page.goto(f"{dev.url}/console/queues")
+    page.get_by_role("button", name="Pause relay", exact=True).press("Enter")
+    resume = page.get_by_role("button", name="Resume relay", exact=True)
+    expect(resume).to_be_focused()
+    resume.press("Enter")
+    expect(page.get_by_role("button", name="Pause relay", exact=True)).to_be_focused()
+
+
+def test_what_cut_an_attempt_stands_beside_it(open_page: Open, dev: Dev) -> None:
+    receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/slow?seconds=600"}).document
+    begun = dev.records.wait_for("attempt.started", receipt["task_id"], 20)
+    assert begun
+    for _ in range(2):
+        dev.records.add(begun | {"event": "attempt.interrupted", "request_sent": True})
+    watched = open_page(receipt["links"]["trace"])
+    labels = watched.page.locator(".life .label")
+    wanted = ["enqueue", "send", "queued", "attempt 1", "interrupted", "interrupted"]
+    watched.page.locator(".records summary").first.click()
+    for _ in range(2):
+        with watched.page.expect_response(re.compile("/tasks/")):
+            expect(labels).to_have_text(wanted)
+    expect(labels).to_have_text(wanted)
+    expect(watched.page.locator(".records pre").first).to_be_visible()
+    post(f"{dev.url}/v1/tasks/{receipt['task_id']}:cancel", {})
 
 
 def test_a_verb_that_comes_too_late_is_said(open_page: Open, dev: Dev) -> None:

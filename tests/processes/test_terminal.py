@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 import pty
 import re
@@ -17,6 +18,7 @@ from contextlib import closing
 from typing import Self
 
 import pytest
+from werkzeug.wrappers import Response
 
 from asking import post
 from traced_relay.dev import Dev
@@ -135,6 +137,33 @@ def test_without_a_terminal_progress_is_lines_on_stderr_and_ids_are_alone_on_std
     assert [line.split()[0] for line in ran.stdout.splitlines()] == ["task_id", "trace_id", "state"]
     assert "\x1b" not in ran.stderr
     assert ran.stderr.splitlines()[-1].startswith("failed, attempt 1, ")
+
+
+@pytest.mark.parametrize("command", ["status", "explain", "list"])
+def test_where_not_every_letter_can_be_written_the_rest_is(command: str) -> None:
+    with RunningRelay() as relay, Downstream() as downstream:
+        call = {"url": f"{downstream.url}/", "labels": {"wo": "Łódź ✓"}, "delay": "1h", "queue": "relay"}
+        task_id = post(f"{relay.url}/v1/tasks", call).document["task_id"]
+        ran = subprocess.run(
+            [sys.executable, "-m", "traced_relay", command, *[task_id] * (command != "list"), "--relay", relay.url],
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert task_id in ran.stdout
+
+
+@pytest.mark.parametrize("command", ["enqueue http://x.example", "cancel x"])
+def test_what_answers_in_the_relays_place_cannot_move_the_cursor(command: str) -> None:
+    hostile = "\x1b]0;x\x07\x1b[2J"
+    told = dict.fromkeys(("task_id", "trace_id", "state", "created_at", "reason", "method", "url"), hostile)
+    answer = Response(json.dumps(told | {"attempt": 1}), content_type="application/json")
+    with Downstream(answer) as stranger:
+        status, written = on_a_terminal(*command.split(), "--relay", stranger.url)
+    assert (status, "\x1b" in written) == (0, False)
 
 
 def test_tail_follows_dev_in_colour_until_ctrl_c() -> None:

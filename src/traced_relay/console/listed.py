@@ -27,8 +27,16 @@ def row(document: Document) -> dict[str, Any]:
         "reason": str(document["reason"] or ""),
         "created": parse_time(document["created_at"]),
         "due": parse_time(document["schedule_time"]),
-        "total": None if document["total_ms"] is None else document["total_ms"] / 1000,
+        "total": _total(document),
     }
+
+
+def _total(document: Document) -> float | None:
+    """Counted as `lasted` counts what goes on; the document's own total is from enqueue on, however late it was due."""
+    if document["finished_at"] is None:
+        return None
+    could_start = max(parse_time(document["created_at"]), parse_time(document["schedule_time"]))
+    return max(0.0, parse_time(document["finished_at"]) - could_start)
 
 
 def lasted(row: Mapping[str, Any], now: float) -> str:

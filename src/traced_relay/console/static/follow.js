@@ -47,10 +47,10 @@ export function follow(look) {
       goesOn = await look();
       lastSeen = new Date();
       say("");
-      pulse.textContent = goesOn ? "live" : "ended";
+      tell(pulse, goesOn ? "live" : "ended");
     } catch (error) {
       say(`${error.message}; what you see is of ${lastSeen.toLocaleTimeString()}`);
-      pulse.textContent = "away";
+      tell(pulse, "away");
     }
     pulse.dataset.is = pulse.textContent;
     isLooking = false;
@@ -62,8 +62,13 @@ export function follow(look) {
   return again;
 }
 
+// A screen reader says what is new in these places: so nothing is written there that stands there already.
+export function tell(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
 function say(text) {
-  if (trouble.textContent !== text) trouble.textContent = text;
+  tell(trouble, text);
   trouble.hidden = !text;
 }
 

@@ -8,7 +8,9 @@ let selected = "";
 const again = follow(async () => {
   const page = await askPage(location.href);
   if ("trouble" in main.dataset) return location.reload(); // it had nothing to show, and has now
+  const focused = document.activeElement;
   morph(main, page.getElementById("main"));
+  if (!focused?.isConnected) main.focus({ preventScroll: true }); // or the next Tab would start at the top of the page
   document.title = page.title;
   showSelected();
   return main.dataset.live === "true";
@@ -24,13 +26,15 @@ function morph(old, fresh) {
   for (const { name } of [...old.attributes]) if (name !== "open" && !fresh.hasAttribute(name)) old.removeAttribute(name);
   for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   let at = old.firstChild;
+  const met = new Set(); // two bars may have one id: what cut an attempt has that of the attempt
   for (const child of [...fresh.childNodes]) {
     const id = child.dataset?.id;
-    const known = id === undefined ? at : [...old.children].find((other) => other.dataset.id === id);
+    const known = id === undefined ? at : [...old.children].find((other) => other.dataset.id === id && !met.has(other));
     if (!known || (id === undefined && known.dataset?.id !== undefined)) {
-      old.insertBefore(document.importNode(child, true), at);
+      met.add(old.insertBefore(document.importNode(child, true), at));
       continue;
     }
+    met.add(known);
     if (known === at) at = at.nextSibling;
     else old.insertBefore(known, at);
     morph(known, child);
@@ -64,13 +68,13 @@ document.addEventListener("click", async (event) => {
     selected = selected === select ? "" : select;
     showSelected();
   }
-  if (post === undefined || (sure && !confirm(sure))) return;
-  button.disabled = true;
+  if (post === undefined || button.ariaDisabled === "true" || (sure && !confirm(sure))) return;
+  button.ariaDisabled = "true"; // it keeps the focus, which a disabled one loses
   try {
     await ask(post, { method: "POST", headers: { "X-Relay-Console": "1" } });
   } catch (error) {
     alert(error.message);
   }
-  button.disabled = false;
+  button.ariaDisabled = null;
   again();
 });

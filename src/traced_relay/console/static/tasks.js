@@ -1,10 +1,11 @@
 // The list: holds what was loaded, draws what is in view, and asks for the newest page and those in view again.
 
-import { ask, follow } from "./follow.js";
+import { ask, follow, tell } from "./follow.js";
 
 const SPARE = 12; // rows drawn beyond each edge of the view
 const NEAR = 60; // so many from the end the next page is fetched
 const AT_ONCE = 5; // pages that may have come since the last look, before the list starts anew
+const MOST = 5000; // rows that are kept where nobody looks further down
 
 const base = document.body.dataset.base;
 const form = document.getElementById("filters");
@@ -17,6 +18,7 @@ const drawn = new Map(); // the row elements in the page, by task
 let known = new Map(); // every row that was loaded, by task
 let sorted = [];
 let shown = []; // those of them that the text filter lets through
+let filters = chosen(); // as they were chosen last; another object whenever the list starts anew
 let following = null; // the token of the page after the last one loaded
 let ahead = 0; // of this clock, the console's, in seconds
 let isLoading = false;
@@ -33,24 +35,33 @@ function spacer() {
 }
 
 async function page(token, isFew = false) {
-  const query = new URLSearchParams(isFew ? { few: "1" } : {});
-  for (const name of ["state", "queue", "rule", "label"]) if (form[name].value) query.set(name, form[name].value);
+  const mine = filters;
+  const query = new URLSearchParams(filters);
+  if (isFew) query.set("few", "1");
   if (token) query.set("page_token", token);
-  const filters = filtersNow();
   const answer = await ask(`${base}rows?${query}`);
-  if (filters !== filtersNow()) throw Object.assign(new Error("the filters have changed"), { status: 0 });
+  if (mine !== filters) throw Object.assign(new Error("the list has started anew"), { status: 0 });
   ahead = answer.now - Date.now() / 1000;
   return answer;
 }
 
-const filtersNow = () => ["state", "queue", "rule", "label"].map((name) => form[name].value).join("\n");
+function chosen() {
+  const names = ["state", "queue", "rule", "label"].filter((name) => form[name].value);
+  return new URLSearchParams(names.map((name) => [name, form[name].value]));
+}
+
+function startAnew(wanted) {
+  filters = new URLSearchParams(wanted);
+  known = new Map();
+  following = null; // a page of the list as it was would leave a hole in the one to come
+}
 
 // A page is the truth about its stretch of the list: what is in it is as it says, what is missing from it is gone.
 function merge(rows, token, next) {
   const ids = new Set();
   for (const row of rows) {
     ids.add(row.id);
-    row.token = token ?? known.get(row.id)?.token;
+    row.token = token ?? row.token ?? known.get(row.id)?.token;
     row.text = [row.id, row.state, row.queue, row.method, row.url, row.labels, row.reason].join(" ").toLowerCase();
     known.set(row.id, row);
   }
@@ -59,7 +70,7 @@ function merge(rows, token, next) {
     if (ids.has(row.id)) continue;
     const isBelow = !last || order(row, last) > 0;
     const isAbove = token && first && order(row, first) < 0 && row.token !== token;
-    if (isBelow ? next === null && (last || !token) : !isAbove) known.delete(row.id);
+    if (isBelow ? next === null && (last || !token || row.token === token) : !isAbove) known.delete(row.id);
   }
   sorted = [...known.values()].sort(order);
   // The rows that newer ones have pushed off the first page are on the page that comes after it now.
@@ -89,14 +100,24 @@ async function lookAtTop() {
   let { rows, next } = await page(undefined, known.size > 0); // again and again: few rows cost the relay little
   for (let count = 1; known.size && next && !rows.some((row) => known.has(row.id)); count += 1) {
     if (count === AT_ONCE) {
-      known = new Map();
+      startAnew(filters);
       break;
     }
     const more = await page(next);
+    for (const row of more.rows) row.token = next;
     rows = rows.concat(more.rows);
     next = more.next;
   }
   merge(rows, undefined, next);
+  forgetFar();
+}
+
+// What is far below the view comes back when somebody scrolls there.
+function forgetFar() {
+  const far = sorted[MOST];
+  if (!far?.token || isLoading || shown !== sorted || shown.indexOf(inView.at(-1)) > MOST - 2 * NEAR) return;
+  for (const row of sorted.splice(MOST)) known.delete(row.id);
+  following = far.token;
 }
 
 async function loadMore() {
@@ -152,7 +173,7 @@ function draw() {
 function count() {
   const loaded = `${sorted.length.toLocaleString("en")} loaded${following ? ", more below" : ""}`;
   const text = form.text.value.trim() ? `${shown.length.toLocaleString("en")} match, of ${loaded}` : loaded;
-  document.getElementById("count").textContent = text;
+  tell(document.getElementById("count"), text);
 }
 
 function fill(element, row, index) {
@@ -194,7 +215,7 @@ function readable(given) {
 
 function mistake(text) {
   const place = document.getElementById("mistake");
-  place.textContent = text;
+  tell(place, text);
   place.hidden = !text;
 }
 
@@ -211,7 +232,7 @@ form.addEventListener("input", (event) => {
 });
 form.addEventListener("change", (event) => {
   if (event.target.name === "text") return;
-  known = new Map();
+  startAnew(chosen());
   remember();
   again();
 });
