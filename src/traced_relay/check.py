@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 from traced_relay import app_yaml, cron_yaml, relay_file, settings, tracing
 from traced_relay.agreement import longest_timeout, rule_problems
 from traced_relay.cloud_plan import Finding
-from traced_relay.deployment import read_at_start
 from traced_relay.errors import InvalidSettings
 from traced_relay.placeholders import placeholders
 from traced_relay.tracing.exporter_options import OTLP
-from traced_relay.uploads import is_uploaded
+from traced_relay.uploads import is_uploaded, read_at_start
 from traced_relay.webhooks import SECRET_NAME
 from traced_relay.yaml_file import document_of
 

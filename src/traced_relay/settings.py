@@ -105,7 +105,7 @@ class Settings:
     def own_hosts(self) -> list[str]:
         """Hosts at which the relay listens, `*` for any text; on loopback a host is not one service."""
         urls = (self.rules.worker.url, self.rules.audience)
-        named = [_host_of(url) for url in urls if url]
+        named = [urlsplit(url).hostname for url in urls if url]
         return [host for host in named if host and host not in LOOPBACK] + self._app_engine_hosts()
 
     def _app_engine_hosts(self) -> list[str]:
@@ -115,13 +115,6 @@ class Settings:
             return []
         names = ("", f"{service}-dot-", f"*-dot-{service}-dot-")
         return [f"{name}{self.project}.{zone}" for name in names for zone in ("appspot.com", "*.appspot.com")]
-
-
-def _host_of(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:  # an audience may be any text
-        return None
 
 
 def own_environment() -> Mapping[str, str]:

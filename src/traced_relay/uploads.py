@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import re
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from traced_relay import settings
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path, PurePath
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import PurePath
+
+
+def read_at_start(given: Mapping[str, str], directory: Path) -> Iterator[Path]:
+    """The files without which what is deployed would not start, as they lie beside app.yaml."""
+    yield Path(given.get("RELAY_CONFIG") or "relay.yaml")
+    if (otel := settings.otel_file(given, directory)) and not settings.is_untraced(given):
+        yield Path(given.get("OTEL_CONFIG_FILE") or otel.relative_to(directory))
 
 
 def is_uploaded(directory: Path, path: PurePath) -> bool:
