@@ -19,6 +19,7 @@ from surroundings import surroundings
 from traced_relay import cloud_plan
 from traced_relay.check import shown
 from traced_relay.cloud_check import connected, findings
+from traced_relay.cloud_looks import sweeps
 from traced_relay.errors import IdentityFailed, Unavailable
 from traced_relay.google_apis import GoogleApis
 
@@ -285,6 +286,28 @@ def test_without_a_login_or_a_network_there_is_one_clear_line(cloud: CloudAnswer
     nobody = GoogleApis(requests.Session(), "http://127.0.0.1:9/{api}")
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9 gave no answer: ConnectionError"):
         list(findings(nobody, PROJECT, ROOT, {}))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cron: [{url: /own, schedule: every 24 hours}, {url: /sweep, schedule: every 1 minutes}]", []),
+        ("", ["cron.yaml: the job for /sweep must be in the file with its schedule, is without; add it"]),
+        (
+            "cron: [{url: /sweep}]",
+            ["cron.yaml: the job for /sweep must be in the file with its schedule, is without; add it"],
+        ),
+    ],
+)
+def test_of_a_cron_yaml_with_other_jobs_only_the_one_for_the_sweep_counts(
+    cloud: CloudAnswers, tmp_path: Path, text: str, said: list[str]
+) -> None:
+    (tmp_path / "cron.yaml").write_text(text)
+    for name in ("relay.yaml", "app.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    plan = cloud_plan.plan(PROJECT, tmp_path, {})
+    google = GoogleApis(requests.Session(), cloud.endpoint)
+    assert [str(finding) for finding in sweeps(google, plan)] == said
 
 
 @pytest.fixture

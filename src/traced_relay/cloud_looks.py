@@ -210,7 +210,9 @@ def sweeps(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
             yield Finding(where, "ENABLED", job["state"], "resume it in Cloud Scheduler")
     if jobs and not plan.worker:
         written = cron_yaml.sweep_of(document_of(plan.directory / "cron.yaml")).get("schedule")
-        if written not in [job.get("schedule") for job in jobs]:
+        if written is None:
+            yield Finding(where, "in the file with its schedule", "without", "add it")
+        elif written not in [job.get("schedule") for job in jobs]:
             yield Finding(where, str(written), str(jobs[0].get("schedule")), mend)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +24,9 @@ def is_uploaded(directory: Path, path: PurePath) -> bool:
     if path.is_absolute() or ".." in path.parts:
         return False
     lines = _lines(directory / ".gcloudignore")
-    parents = [*accumulate(path.parts[:-1], lambda one, other: f"{one}/{other}")]
     # Below a directory that is left out, nothing can be taken in again.
-    return not any(_is_ignored(f"{parent}/", lines) for parent in parents) and not _is_ignored(path.as_posix(), lines)
+    parents = [parent.as_posix() for parent in path.parents if parent.parts]
+    return not any(_is_ignored(name, lines, is_directory=name in parents) for name in (*parents, path.as_posix()))
 
 
 def _lines(file: Path) -> list[str]:
@@ -40,8 +39,9 @@ def _lines(file: Path) -> list[str]:
     return found
 
 
-def _is_ignored(path: str, lines: Sequence[str]) -> bool:
-    matching = [line for line in lines if _pattern(line.removeprefix("!")).fullmatch(path)]
+def _is_ignored(name: str, lines: Sequence[str], *, is_directory: bool) -> bool:
+    fitting = [line for line in lines if is_directory or not line.endswith("/")]
+    matching = [line for line in fitting if _pattern(line.removeprefix("!")).fullmatch(name)]
     return bool(matching) and not matching[-1].startswith("!")
 
 
@@ -50,4 +50,4 @@ def _pattern(line: str) -> re.Pattern[str]:
     start = "" if "/" in line.rstrip("/") else "(.*/)?"
     words = {"**/": "(.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     body = re.sub(r"\*\*/|\*\*|\*|\?|.", lambda at: words.get(at[0], re.escape(at[0])), line.strip("/"))
-    return re.compile(start + body + ("/" if line.endswith("/") else "/?"))
+    return re.compile(start + body)
