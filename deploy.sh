@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The relay and its cron on App Engine: a version of its own each time, which takes the traffic and ends no other, since
+# The relay, and its cron with the traffic, on App Engine: a version of its own each time, which takes the traffic and ends no other, since
 # a call may run for a day. What an old version still runs is printed; end it yourself when nothing is.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -55,16 +55,29 @@ look gcloud app versions list --service "$service" --format='value(version.id,ve
 ! grep -qx "${version}[[:space:]].*" <<<"$found" || die "version $version is there already, and may have running calls: take another name"
 others=$(sed -n 's/[[:space:]]SERVING$//p' <<<"$found")
 
-uploads=$(gcloud meta list-files-for-upload 2>"$scratch/err") || die "this failed: $(tail -1 "$scratch/err")"
-while read -ru3 file; do
-  grep -qxF "$file" <<<"$uploads" || die "$file is not uploaded, but the service reads it: name it in .gcloudignore"
-done 3< <(wanted file)
+# `gcloud app deploy cron.yaml` deletes App Engine's other cron jobs, of every service, and no command of gcloud lists them.
+if [[ -n $promote ]]; then
+  endpoint=$(gcloud config get api_endpoint_overrides/cloudscheduler 2>/dev/null) || endpoint=
+  access=$(gcloud auth print-access-token 2>/dev/null) || access= # to see the cron jobs, and kept nowhere
+  jobs=${endpoint:-https://cloudscheduler.googleapis.com/}v1beta1/projects/$project/locations/$(wanted location)/jobs
+  curl -sS --fail-with-body -o "$scratch/jobs" -H @<(echo "Authorization: Bearer $access") \
+    "$jobs?legacyAppEngineCron=true&pageSize=500" 2>"$scratch/err" ||
+    die "the cron jobs that are there cannot be seen: $(tail -1 "$scratch/err")"
+  deleted=$("$python" -m traced_relay.cron_yaml <"$scratch/jobs") || die "mend this first"
+  [[ -z $deleted ]] || {
+    printf 'cron jobs of this project that are not in cron.yaml:\n%s\n' "$deleted" >&2
+    die "a deploy would delete them: put them into cron.yaml, or delete them yourself, or deploy with --no-promote"
+  }
+fi
 
 echo "deploying version $version of service $service to project $project"
 change gcloud app deploy app.yaml --version "$version" --service-account "$relay" --no-promote --no-stop-previous-version
-change gcloud app deploy cron.yaml
-# Not --promote: that stops the version before, and its calls.
-[[ -z $promote ]] || change gcloud app services set-traffic "$service" --splits "$version=1" --quiet
+# Not --promote: that stops the version before, and its calls. The cron goes with the traffic: it asks whoever has that.
+if [[ -n $promote ]]; then
+  change gcloud app deploy cron.yaml
+  traffic=(gcloud app services set-traffic "$service" --splits "$version=1" --quiet)
+  (change "${traffic[@]}") || die "version $version is deployed and without traffic; move that alone with: ${traffic[*]} --project $project"
+fi
 
 [[ $service == default ]] && url=https://$host || url=https://$service-dot-$host
 own=https://$version-dot-${url#https://}
@@ -79,13 +92,15 @@ console:      https://console.cloud.google.com/appengine/versions?project=$proje
 
 a first call, as an account that relay.yaml lists, to a downstream of relay.yaml:
   curl -H "Authorization: Bearer \$(gcloud auth print-identity-token --audiences=$(wanted audience) \\
-      --impersonate-service-account=ACCOUNT)" -H 'Content-Type: application/json' \\
+      --include-email --impersonate-service-account=ACCOUNT)" -H 'Content-Type: application/json' \\
     -d '{"url": "https://SERVICE.run.app/"}' $([[ -n $promote ]] && echo "$url" || echo "$own")/v1/tasks
 NEXT
 [[ -n $others ]] || exit 0
 
 # Only an operator may see what runs, and whoever deploys need not be one.
-token=$(gcloud auth print-identity-token --audiences="$(wanted audience)" 2>/dev/null) || token=
+impersonated=$(gcloud config get auth/impersonate_service_account 2>/dev/null) || impersonated=
+# Without its e-mail the relay knows nobody; for an account that is not impersonated gcloud refuses the option.
+token=$(gcloud auth print-identity-token --audiences="$(wanted audience)" ${impersonated:+--include-email} 2>/dev/null) || token=
 printf '\nnot stopped, since calls may run there:\n'
 while read -ru3 other; do
   if [[ -n $token ]] && calls=$("$python" -m traced_relay list --relay "$url" --token-file <(printf %s "$token") \

@@ -14,7 +14,7 @@ from bench.processes import READY_SECONDS, NotReady, Server, free_port, module
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROJECT, LOCATION = "bench", "here"
+PROJECT, LOCATION = "bench", "us-central1"
 HELD, LIVE = (f"projects/{PROJECT}/locations/{LOCATION}/queues/{name}" for name in ("held", "live"))
 _AUDIENCE = "https://relay.example.com"
 _CALLER = "caller@bench.iam.gserviceaccount.com"

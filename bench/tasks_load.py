@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from bench.sink import Sink
 
-LOCATION = "projects/bench/locations/here"
+LOCATION = "projects/bench/locations/us-central1"
 THREADS = 8
 PATIENCE = 20.0
 REST_BETWEEN = 0.004  # seconds between two single tasks, so that everything is idle again

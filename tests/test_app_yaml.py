@@ -23,6 +23,7 @@ from parts import require
 from traced_relay import settings
 from traced_relay.cloud_tasks import SLACK
 from traced_relay.durations import parse_duration
+from traced_relay.uploads import is_uploaded
 
 if TYPE_CHECKING:
     from firestore_emulator import FirestoreEmulator
@@ -156,6 +157,11 @@ def test_only_what_runs_is_uploaded() -> None:
     package = {places(path) for path in project_files() if path.is_relative_to(ROOT / "src" / "traced_relay")}
     assert len(package) > 50
     assert uploaded() == package | {"app.yaml", "otel.yaml", "relay.yaml", "requirements.txt"}
+
+
+def test_check_reads_gcloudignore_as_git_does() -> None:
+    left = {places(path) for path in project_files() if is_uploaded(ROOT, path.relative_to(ROOT))}
+    assert left == uploaded()
 
 
 @pytest.mark.whole

@@ -14,11 +14,12 @@ import requests
 
 from cloud_answers import DATABASE, GROUPS, JOB, PROJECT, QUEUE, RELAY, SECRET, VERSION, CloudAnswers, P, set_up
 from house import ROOT
-from scripts import SETUP, run
+from scripts import SETUP, checkout, run
 from surroundings import surroundings
 from traced_relay import cloud_plan
 from traced_relay.check import shown
 from traced_relay.cloud_check import connected, findings
+from traced_relay.cloud_looks import sweeps
 from traced_relay.errors import IdentityFailed, Unavailable
 from traced_relay.google_apis import GoogleApis
 
@@ -287,6 +288,28 @@ def test_without_a_login_or_a_network_there_is_one_clear_line(cloud: CloudAnswer
         list(findings(nobody, PROJECT, ROOT, {}))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cron: [{url: /own, schedule: every 24 hours}, {url: /sweep, schedule: every 1 minutes}]", []),
+        ("", ["cron.yaml: the job for /sweep must be in the file with its schedule, is without; add it"]),
+        (
+            "cron: [{url: /sweep}]",
+            ["cron.yaml: the job for /sweep must be in the file with its schedule, is without; add it"],
+        ),
+    ],
+)
+def test_of_a_cron_yaml_with_other_jobs_only_the_one_for_the_sweep_counts(
+    cloud: CloudAnswers, tmp_path: Path, text: str, said: list[str]
+) -> None:
+    (tmp_path / "cron.yaml").write_text(text)
+    for name in ("relay.yaml", "app.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    plan = cloud_plan.plan(PROJECT, tmp_path, {})
+    google = GoogleApis(requests.Session(), cloud.endpoint)
+    assert [str(finding) for finding in sweeps(google, plan)] == said
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
     """The project's files, with a worker on Cloud Run and a receiver's secret in another project."""
@@ -401,7 +424,8 @@ def test_the_command_without_a_project_or_a_login_ends_in_one_line(
 ) -> None:
     environ = {"PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path), "NO_GCE_CHECK": "true"}
     command = [sys.executable, "-m", "traced_relay", "check", *arguments]
-    ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    root = checkout(tmp_path / "checkout")
+    ran = subprocess.run(command, cwd=root, env=environ, capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (status, "")
     (line,) = ran.stderr.splitlines()
     assert said in line

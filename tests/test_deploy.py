@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import pytest
 
 from house import ROOT
 from local_ca import Authority
-from scripts import DEPLOY, RELAY, run, show
+from scripts import DEPLOY, RELAY, checkout, run, show
 from test_app_yaml import uploaded
 from test_documents import QUEUED
 
@@ -83,12 +82,7 @@ def test_a_deploy_makes_a_version_stops_none_and_moves_the_traffic(
 
 
 def test_what_is_secret_or_kept_stays_at_home(application: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
-    root = tmp_path / "project"
-    shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
-    for name in ("deploy.sh", "cloud.sh", ".gcloudignore", "requirements.txt", "pyproject.toml"):
-        shutil.copy(ROOT / name, root)
-    for name in ("app.yaml", "relay.yaml", "otel.yaml", "cron.yaml"):
-        shutil.copy(ROOT / name, root)
+    root = checkout(tmp_path / "project")
     secret = (".env", ".env.local", "ledger.db", "ledger.db-wal", "tasks.sqlite3", "key.pem", "account.key")
     for name in secret:
         (root / name).write_text("whsec_x")
@@ -97,7 +91,8 @@ def test_what_is_secret_or_kept_stays_at_home(application: GoogleStandIn, gcloud
     written = ignored.read_text()
     ignored.write_text(written.replace("!/relay.yaml\n", ""))
     refused = run(application, tmp_path, *DEPLOY, "--no-promote", programs=gcloud, root=root)
-    assert "relay.yaml is not uploaded, but the service reads it" in refused.stderr.splitlines()[-1]
+    assert ".gcloudignore: relay.yaml is not uploaded, but the service of app.yaml reads it" in refused.stdout
+    assert refused.stderr.splitlines()[-1] == "deploy.sh: mend this first"
     assert application.changes == []
     ignored.write_text(written)
     locked = (root / "requirements.txt").read_text()
@@ -122,7 +117,10 @@ def test_a_refusal_on_the_way_ends_in_one_message_and_another_version_gets_throu
     ran = run(application, tmp_path, *DEPLOY, programs=gcloud)
     assert ran.returncode == 1
     assert f"refused by the test: {refused}" in ran.stderr
-    assert ran.stderr.splitlines()[-1].startswith("deploy.sh: this failed: gcloud app ")
+    assert ran.stderr.splitlines()[-1] == (
+        "deploy.sh: version v2 is deployed and without traffic; move that alone with:"
+        " gcloud app services set-traffic default --splits v2=1 --quiet --project demo-proj"
+    )
     application.fails = {}
     ran = run(application, tmp_path, *DEPLOY[:-1], "v3", programs=gcloud)
     assert ran.returncode == 0, ran.stderr
@@ -133,10 +131,53 @@ def test_a_refusal_on_the_way_ends_in_one_message_and_another_version_gets_throu
 def test_a_dry_run_changes_nothing(application: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     ran = run(application, tmp_path, *DEPLOY, "--no-promote", "--dry-run", programs=gcloud)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert re.findall(r"would run: (gcloud app \S+ \S+)", ran.stdout) == [
-        "gcloud app deploy app.yaml",
-        "gcloud app deploy cron.yaml",
-    ]
+    assert re.findall(r"would run: (gcloud app \S+ \S+)", ran.stdout) == ["gcloud app deploy app.yaml"]
+    assert application.changes == []
+    curl = ran.stdout[ran.stdout.index("  curl ") :]
+    assert {"--include-email", '--impersonate-service-account=ACCOUNT)"'} <= set(curl.split())
+
+
+OTHERS_JOB = "cloudscheduler/v1beta1/projects/demo-proj/locations/us-central1/jobs/theirs"
+
+
+def test_a_cron_job_that_a_deploy_would_delete_stops_it_and_one_in_cron_yaml_does_not(
+    application: GoogleStandIn, gcloud: str, tmp_path: Path
+) -> None:
+    application.resources.there[OTHERS_JOB] = {
+        "name": OTHERS_JOB.removeprefix("cloudscheduler/v1beta1/"),
+        "schedule": "every 24 hours",
+        "appEngineHttpTarget": {"relativeUri": "/report", "appEngineRouting": {"service": "shop"}},
+    }
+    refused = run(application, tmp_path, *DEPLOY, programs=gcloud)
+    assert refused.returncode == 1
+    *_, job, last = refused.stderr.splitlines()
+    assert job == "/report of service shop, every 24 hours"
+    assert last.startswith("deploy.sh: a deploy would delete them: put them into cron.yaml")
+    assert application.changes == []
+    cron = tmp_path / "checkout" / "cron.yaml"
+    cron.write_text(cron.read_text() + "  - {url: /report, target: shop, schedule: every 24 hours}\n")
+    ran = run(application, tmp_path, *DEPLOY, "--dry-run", programs=gcloud)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "would run: gcloud app deploy cron.yaml" in ran.stdout
+
+
+def test_what_is_not_to_be_seen_of_the_cron_stops_a_deploy(
+    application: GoogleStandIn, gcloud: str, tmp_path: Path
+) -> None:
+    application.fails = {f"GET {OTHERS_JOB.rpartition('/')[0]}": 403}
+    refused = run(application, tmp_path, *DEPLOY, programs=gcloud)
+    assert refused.stderr.splitlines()[-1].startswith(
+        "deploy.sh: the cron jobs that are there cannot be seen: curl: (22)"
+    )
+    assert application.changes == []
+
+
+def test_the_examples_of_relay_yaml_are_not_deployed(application: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
+    root = checkout(tmp_path / "checkout")
+    (root / "relay.yaml").write_text((ROOT / "relay.yaml").read_text())
+    refused = run(application, tmp_path, *DEPLOY, programs=gcloud)
+    assert refused.stderr.splitlines()[-1] == "deploy.sh: mend this first"
+    assert "relay.yaml: audience is still the example https://relay.example.com: name your own" in refused.stdout
     assert application.changes == []
 
 

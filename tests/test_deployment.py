@@ -22,8 +22,6 @@ def test_the_facts_of_this_projects_files() -> None:
     assert list(wanted("p", ROOT, {})) == [
         "location us-central1",
         "service default",
-        "file relay.yaml",
-        "file otel.yaml",
         "audience https://relay.example.com",
         "queue relay 100 80",
         "ledger traced-relay calls",
@@ -37,7 +35,6 @@ def test_the_facts_where_the_worker_is_a_url_and_the_environment_says_the_rest(t
     assert list(wanted("p", tmp_path, environ)) == [
         "location europe-west1",
         "service default",
-        "file relay.yaml",
         "audience https://relay.example.com",
         "invoker caller@p.iam.gserviceaccount.com",
         "worker https://relay-1.us-central1.run.app",

@@ -147,7 +147,7 @@ def test_an_account_that_is_not_listed_is_refused() -> None:
 
 def test_without_an_audience_of_its_own_the_relay_believes_no_token() -> None:
     assert refusal(gate(audience=None).admit_caller, bearing(minted())) == (401, "bad_token")
-    assert refusal(gate(audience="").admit_caller, bearing(claims(aud=""))) == (401, "bad_token")
+    assert refusal(gate(audience=None).admit_caller, bearing(claims(aud=""))) == (401, "bad_token")
 
 
 def test_a_deeply_nested_token_is_refused_before_it_is_read() -> None:

@@ -116,12 +116,12 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
         ({"worker": {"app_engine": "default", "url": "https://a/"}}, ["worker must have either app_engine or url"]),
         ({"worker": {"url": "https://a/"}}, ["worker must have service_account together with url"]),
         (
-            {"worker": {"app_engine": "default", "service_account": "a@b"}},
+            {"worker": {"app_engine": "default", "service_account": "a@p.iam.gserviceaccount.com"}},
             ["worker must have service_account together with url"],
         ),
         (
             {"callers": [{"email": "nobody"}]},
-            ["callers.0.email is not valid: String should match pattern '^[^@\\s]+@[^@\\s]+$'"],
+            ["callers.0.email must be an address as Google's tokens have it, with @ and in lower case"],
         ),
         ({"callers": [{"email": "a@b", "role": "king"}]}, ["callers.0.role must be one of 'caller' or 'operator'"]),
         (
@@ -135,9 +135,9 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
             )
             for lists in ({}, {"queues": "*"}, {"downstreams": []})
         ),
-        ({"location": "us-central1/x"}, ["location is not valid: String should match pattern '^[a-z0-9-]{1,63}$'"]),
+        ({"location": "us-central1/x"}, ["location must be one region such as us-central1: queues are nowhere else"]),
         (
-            {"worker": {"url": "relay.example.com", "service_account": "a@b"}},
+            {"worker": {"url": "relay.example.com", "service_account": "a@p.iam.gserviceaccount.com"}},
             ["worker.url must start with http:// or https://"],
         ),
         (

@@ -216,7 +216,7 @@ def test_on_the_flexible_environment_too_an_emulator_is_a_mistake(environ: dict[
     [
         ("max_timeout: 25h", "max_timeout must be at most 24h with this worker, got 25h"),
         ('callers: [{email: a@b, queues: "*", downstreams: "*"}]', "audience must be set: ID tokens have to name it"),
-        ("audience: ''\ncallers: [{email: a@b, role: operator}]", "audience must be set: ID tokens have to name it"),
+        ("callers: [{email: a@b, role: operator}]", "audience must be set: ID tokens have to name it"),
         (
             "audience: a\ncallers: [{email: a@b, queues: [relay, slow], downstreams: []}]",
             "callers.queues of a@b names slow, which is not there",
@@ -248,6 +248,19 @@ def test_an_http_worker_allows_less_time(environ: dict[str, str]) -> None:
     assert settings.from_environment(environ).max_timeout == 600.0
     rewrite(environ, rules + "max_timeout: 30m")
     assert refusal(environ) == "the rules: max_timeout must be at most 1785s with this worker, got 30m"
+
+
+def test_an_endpoint_for_tests_is_on_loopback(environ: dict[str, str]) -> None:
+    environ["RELAY_TRACE_ENDPOINT"] = "spans.example.com:443"
+    said = "RELAY_TRACE_ENDPOINT is for tests and must be on loopback, got 'spans.example.com:443'"
+    assert refusal(environ) == said
+
+
+def test_a_region_is_one_also_where_the_environment_names_it(environ: dict[str, str]) -> None:
+    path = Path(environ["RELAY_CONFIG"])
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("location:")))
+    environ["RELAY_LOCATION"] = "global"
+    assert refusal(environ) == "RELAY_LOCATION must be one region such as us-central1, got 'global'"
 
 
 def test_an_http_worker_needs_an_audience(environ: dict[str, str]) -> None:

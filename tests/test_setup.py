@@ -12,7 +12,7 @@ import pytest
 
 from house import ROOT
 from parts import require
-from scripts import DEPLOY, RELAY, SETUP, run, show
+from scripts import DEPLOY, RELAY, SETUP, named, run, show
 from traced_relay.yaml_file import document_of
 
 if TYPE_CHECKING:
@@ -130,11 +130,11 @@ def holds_what_the_project_needs(google: GoogleStandIn) -> None:
 def alone(tmp_path: Path) -> Path:
     """The project with one metric, one alert on it, and no field exemption, so that a run is short."""
     root = tmp_path / "project"
-    kept = [*SCRIPTS, "relay.yaml", "app.yaml", "otel.yaml", "monitoring/dashboard.json"]
+    kept = [*SCRIPTS, "relay.yaml", "app.yaml", "cron.yaml", "otel.yaml", "monitoring/dashboard.json"]
     kept += ["monitoring/metrics/traced_relay_sweeps.yaml", "monitoring/alerts/sweep-silent.yaml"]
     for name in kept:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text((ROOT / name).read_text())
+        (root / name).write_text(named((ROOT / name).read_text()))
     (root / "src").symlink_to(ROOT / "src")
     (root / "firestore.indexes.json").write_text('{"indexes": [], "fieldOverrides": []}')
     return root
@@ -275,7 +275,7 @@ def test_a_worker_behind_a_url_gets_an_account_its_rights_and_the_job_that_sweep
         {
             "uri": "https://traced-relay-123.us-central1.run.app/sweep",
             "httpMethod": "GET",
-            "oidcToken": {"serviceAccountEmail": caller, "audience": "https://relay.example.com"},
+            "oidcToken": {"serviceAccountEmail": caller, "audience": "https://relay.demo.test"},
         },
     )
     assert [what for what in google.changes if "appengine" in what] == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from traced_relay.addresses import is_local_host
 from traced_relay.durations import format_duration
 
 if TYPE_CHECKING:
@@ -23,8 +25,11 @@ def longest_timeout(rules: RelayFile) -> float:
     return _ceiling(rules) if rules.max_timeout is None else rules.max_timeout
 
 
-def rule_problems(rules: RelayFile) -> Iterator[str]:
-    """For these a relay does not start."""
+def rule_problems(rules: RelayFile, *, is_local: bool) -> Iterator[str]:
+    """For these a relay does not start; one that *is_local* has its queue on the same machine."""
+    url = rules.worker.url
+    if url and not is_local and is_local_host(urlsplit(url).netloc):
+        yield f"worker.url must not be on this machine, where Cloud Tasks is not, got {url}"
     ceiling = _ceiling(rules)
     if rules.max_timeout is not None and rules.max_timeout > ceiling:
         yield (

@@ -2,20 +2,25 @@
 Whether the service would start, and work, as relay.yaml, app.yaml, otel.yaml and the environment say: every problem.
 
 With an app.yaml for the worker's service the environment is the one that it sets; without one, this process's.
+Where the environment names a project, the files are meant for it, and must not be the examples that they come as.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traced_relay import app_yaml, relay_file, settings, tracing
+from traced_relay import app_yaml, cron_yaml, relay_file, settings, tracing
 from traced_relay.agreement import longest_timeout, rule_problems
 from traced_relay.cloud_plan import Finding
 from traced_relay.errors import InvalidSettings
+from traced_relay.placeholders import placeholders
+from traced_relay.tracing.exporter_options import OTLP
+from traced_relay.uploads import is_uploaded, read_at_start
 from traced_relay.webhooks import SECRET_NAME
 from traced_relay.yaml_file import document_of
 
@@ -46,28 +51,38 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
             found.append(
                 "app.yaml: env_variables.RELAY_CALLBACK_SECRET must name a secret of Secret Manager, not be one"
             )
-        found += _cron_problems(_document(directory / "cron.yaml", found), str(app.get("service", "default")))
+        found += _beside_app_yaml(directory, deployed, app, rules)
     else:
         deployed = environ
         found += [f"environment: {text}" for text in settings.variable_problems(environ, rules)]
     found += [problem.removeprefix(f"{directory}/") for problem in _otel_problems(directory, deployed)]
     if rules:
         secret = deployed.get("RELAY_CALLBACK_SECRET")
-        found += [f"{name}: {text}" for text in (*rule_problems(rules), *_rule_problems(rules, secret))]
+        is_local = bool(deployed.get("CLOUD_TASKS_EMULATOR_HOST"))
+        examples = placeholders(rules) if environ.get("GOOGLE_CLOUD_PROJECT") and not is_local else ()
+        wrong = (*rule_problems(rules, is_local=is_local), *_rule_problems(rules, secret), *examples)
+        found += [f"{name}: {text}" for text in wrong]
     return found
-
-
-def _cron_problems(cron: dict[str, Any] | None, service: str) -> Iterator[str]:
-    """Whether the sweep reaches the relay: a job without a target goes to the default service."""
-    jobs = (cron or {}).get("cron")
-    for number, job in enumerate(jobs if isinstance(jobs, list) else ()):
-        target = job.get("target", "default") if isinstance(job, dict) and job.get("url") == "/sweep" else service
-        if target != service:
-            yield f"cron.yaml: cron.{number}.target is {target}, but service of app.yaml is {service}"
 
 
 def _named(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: environ[name] for name in UNNAMED_PROJECT if environ.get(name)}
+
+
+def _beside_app_yaml(
+    directory: Path, deployed: Mapping[str, str], app: dict[str, Any], rules: RelayFile | None
+) -> Iterator[str]:
+    """What App Engine needs of the other files: that they are uploaded, and ask for the sweeps."""
+    for file in read_at_start(deployed, directory):
+        if not is_uploaded(directory, file):
+            yield f".gcloudignore: {file} is not uploaded, but the service of app.yaml reads it"
+    cron: list[str] = []
+    document = _document(directory / "cron.yaml", cron)
+    yield from (problem.removeprefix(f"{directory}/") for problem in cron)
+    if not cron:
+        every = rules.sweep_every if rules else 60.0
+        for problem in cron_yaml.problems(document, str(app.get("service", "default")), every):
+            yield f"cron.yaml: {problem}"
 
 
 def _otel_problems(directory: Path, deployed: Mapping[str, str]) -> Sequence[str]:
@@ -77,11 +92,19 @@ def _otel_problems(directory: Path, deployed: Mapping[str, str]) -> Sequence[str
     file = settings.otel_file(deployed, directory)
     try:
         with _surrounded_by(deployed):
-            if file is not None:
-                tracing.read_otel_file(file)
+            if file is None:
+                return ()
+            read = tracing.read_otel_file(file)
     except InvalidSettings as exc:
         return exc.problems
+    locked = directory / "requirements.txt"
+    needs_otlp = "GAE_ENV" in deployed and any(batch.exporter == OTLP for batch in read.batches)
+    if needs_otlp and locked.exists() and not _OTLP_LOCKED.search(locked.read_text()):
+        return (f"{file}: {OTLP} needs the extra `otlp`, which requirements.txt lacks",)
     return ()
+
+
+_OTLP_LOCKED = re.compile(r"^opentelemetry-exporter-otlp-proto-http\b", re.MULTILINE)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from traced_relay import differences
+from traced_relay import cron_yaml, differences
 from traced_relay.cloud_plan import (
     DEPLOY,
     INVOKER_ROLE,
@@ -209,9 +209,11 @@ def sweeps(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
         if job.get("state", "ENABLED") != "ENABLED":
             yield Finding(where, "ENABLED", job["state"], "resume it in Cloud Scheduler")
     if jobs and not plan.worker:
-        (written,) = document_of(plan.directory / "cron.yaml")["cron"]
-        if written["schedule"] not in [job.get("schedule") for job in jobs]:
-            yield Finding(where, written["schedule"], str(jobs[0].get("schedule")), mend)
+        written = cron_yaml.sweep_of(document_of(plan.directory / "cron.yaml")).get("schedule")
+        if written is None:
+            yield Finding(where, "in the file with its schedule", "without", "add it")
+        elif written not in [job.get("schedule") for job in jobs]:
+            yield Finding(where, str(written), str(jobs[0].get("schedule")), mend)
 
 
 def versions(google: GoogleApis, plan: Plan) -> Iterator[Finding]:

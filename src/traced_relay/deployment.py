@@ -26,7 +26,6 @@ def wanted(project: str, directory: Path = Path(), environ: Mapping[str, str] | 
     given = given if rules.worker.app_engine else dict(environ)
     yield f"location {rules.location or given.get('RELAY_LOCATION') or '-'}"
     yield f"service {app.get('service', 'default')}"
-    yield from (f"file {path}" for path in _read_at_start(given, directory))
     yield f"audience {rules.audience or '-'}"
     if rules.worker.service_account:
         yield f"invoker {rules.worker.service_account}"
@@ -42,13 +41,6 @@ def wanted(project: str, directory: Path = Path(), environ: Mapping[str, str] | 
     names = [name.split("/") for name in named if name and name.startswith("projects/")]
     for owner, secret in sorted({(parts[1], parts[3]) for parts in names} | {(project, _DEFAULT_SECRET)}):
         yield f"secret {owner} {secret}"
-
-
-def _read_at_start(given: Mapping[str, str], directory: Path) -> Iterator[Path]:
-    """The files without which what is deployed would not start, as they lie beside app.yaml."""
-    yield Path(given.get("RELAY_CONFIG") or "relay.yaml")
-    if (otel := settings.otel_file(given, directory)) and not settings.is_untraced(given):
-        yield otel.relative_to(directory)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from traced_relay.addresses import is_local_host
 from traced_relay.border import read
 from traced_relay.calls import DAY, Duration, Model, RetryPolicy, Url
 from traced_relay.downstreams import Downstream, Place
@@ -17,10 +20,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUEUE_ID = r"^[A-Za-z0-9-]{1,100}$"
-LOCATION_ID = r"^[a-z0-9-]{1,63}$"
-AUDIENCE = r"^[A-Za-z0-9:/._~@%?=-]{0,500}$"
-EMAIL = r"^[^@\s]+@[^@\s]+$"
+REGION = re.compile(r"[a-z]+-[a-z]+[0-9]{1,2}")
+AUDIENCE = r"^[A-Za-z0-9:/._~@%?=-]{1,500}$"
 SERVICE_ID = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+def _check_region(location: str) -> str:
+    if not REGION.fullmatch(location):
+        raise ValueError("must be one region such as us-central1: queues are nowhere else")
+    return location
+
+
+def _check_account(email: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*@[a-z0-9.-]+\.gserviceaccount\.com", email):
+        raise ValueError("must be a service account, NAME@PROJECT.iam.gserviceaccount.com")
+    return email
+
+
+def _check_email(email: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", email) or email != email.lower():
+        raise ValueError("must be an address as Google's tokens have it, with @ and in lower case")
+    return email
 
 
 class Queue(Model):
@@ -35,7 +55,17 @@ class Worker(Model):
 
     app_engine: Annotated[str, Field(pattern=SERVICE_ID)] | None = None
     url: Url | None = None
-    service_account: Annotated[str, Field(pattern=EMAIL)] | None = None
+    service_account: Annotated[str, AfterValidator(_check_account)] | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_origin(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "https:")
+        if parts.scheme != "https" and not is_local_host(parts.netloc):
+            raise ValueError("must start with https://: tasks bring an ID token")
+        if parts.path.strip("/") or parts.query:
+            raise ValueError("must have no path: /dispatch and the others follow it")
+        return url
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Worker:
@@ -49,7 +79,7 @@ class Worker(Model):
 class Caller(Model):
     """Somebody who may enqueue, and see its own tasks; an operator sees all. `"*"` means all."""
 
-    email: Annotated[str, Field(pattern=EMAIL)]
+    email: Annotated[str, AfterValidator(_check_email)]
     role: Literal["caller", "operator"] = "caller"
     queues: Literal["*"] | list[str] = Field(default=[])
     downstreams: Literal["*"] | list[str] = Field(default=[])
@@ -78,7 +108,7 @@ class CallbackReceiver(Place):
 
 
 class RelayFile(Model):
-    location: Annotated[str, Field(pattern=LOCATION_ID)] | None = None
+    location: Annotated[str, AfterValidator(_check_region)] | None = None
     queues: Annotated[list[Queue], Field(min_length=1)]
     worker: Worker
     audience: Annotated[str, Field(pattern=AUDIENCE)] | None = None
@@ -101,9 +131,12 @@ class RelayFile(Model):
         ):
             if len(set(names)) != len(names):
                 raise ValueError(f"{key}: must not name {max(names, key=names.count)} twice")
-        if all(queue.use == "callbacks" for queue in self.queues):
+        for_callbacks = [queue for queue in self.queues if queue.use == "callbacks"]
+        if len(for_callbacks) == len(self.queues):
             raise ValueError("queues: must have one that is not for callbacks")
-        if self.callbacks and all(queue.use == "calls" for queue in self.queues):
+        if len(for_callbacks) > 1:
+            raise ValueError("queues: must not have two with `for: callbacks`, because only one is used")
+        if self.callbacks and not for_callbacks:
             raise ValueError("queues: must have one with `for: callbacks`, because callbacks are listed")
         return self
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import traced_relay
 from traced_relay import relay_file, webhooks
+from traced_relay.addresses import is_local_host
 from traced_relay.agreement import longest_timeout, rule_problems
 from traced_relay.dev_rules import DEV_RULES
 from traced_relay.errors import InvalidSettings
@@ -104,7 +105,7 @@ class Settings:
     def own_hosts(self) -> list[str]:
         """Hosts at which the relay listens, `*` for any text; on loopback a host is not one service."""
         urls = (self.rules.worker.url, self.rules.audience)
-        named = [_host_of(url) for url in urls if url]
+        named = [urlsplit(url).hostname for url in urls if url]
         return [host for host in named if host and host not in LOOPBACK] + self._app_engine_hosts()
 
     def _app_engine_hosts(self) -> list[str]:
@@ -114,13 +115,6 @@ class Settings:
             return []
         names = ("", f"{service}-dot-", f"*-dot-{service}-dot-")
         return [f"{name}{self.project}.{zone}" for name in names for zone in ("appspot.com", "*.appspot.com")]
-
-
-def _host_of(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:  # an audience may be any text
-        return None
 
 
 def own_environment() -> Mapping[str, str]:
@@ -176,7 +170,10 @@ def _project(environ: Mapping[str, str]) -> str:
 
 def _location(environ: Mapping[str, str], rules: RelayFile) -> str:
     purpose = "the region of the queues, or set location in relay.yaml"
-    return rules.location or _required(environ, "RELAY_LOCATION", purpose)
+    location = rules.location or _required(environ, "RELAY_LOCATION", purpose)
+    if not relay_file.REGION.fullmatch(location):
+        raise InvalidSettings(f"RELAY_LOCATION must be one region such as us-central1, got {location[:80]!r}")
+    return location
 
 
 def _port(environ: Mapping[str, str]) -> int:
@@ -194,6 +191,9 @@ def _check_names(environ: Mapping[str, str]) -> None:
     project = environ.get("GOOGLE_CLOUD_PROJECT", "")
     if not re.fullmatch(r"[a-z0-9.:-]{0,100}", project):
         raise InvalidSettings(f"GOOGLE_CLOUD_PROJECT must be a project id, got {project[:80]!r}")
+    endpoint = environ.get("RELAY_TRACE_ENDPOINT", "")
+    if endpoint and not is_local_host(endpoint):
+        raise InvalidSettings(f"RELAY_TRACE_ENDPOINT is for tests and must be on loopback, got {endpoint[:80]!r}")
 
 
 def _rules(environ: Mapping[str, str]) -> RelayFile:
@@ -282,7 +282,7 @@ def _callback_secret(environ: Mapping[str, str]) -> str | None:
 
 
 def _check_rules(settings: Settings) -> None:
-    found = [f"the rules: {problem}" for problem in rule_problems(settings.rules)]
+    found = [f"the rules: {problem}" for problem in rule_problems(settings.rules, is_local=settings.is_local)]
     if found:
         raise InvalidSettings(*found)
 

@@ -22,7 +22,7 @@ TOLERANCE = 300.0  # seconds between a callback's timestamp and the receiver's c
 HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 # Where a secret may lie instead of being given as text: Secret Manager, version `latest` unless named.
 SECRET_NAME = re.compile(
-    r"projects/[A-Za-z0-9.:_-]{1,100}/secrets/[A-Za-z0-9_-]{1,255}(/versions/[A-Za-z0-9_-]{1,63})?"
+    r"projects/[A-Za-z0-9.:_-]{1,100}/secrets/[A-Za-z0-9_-]{1,255}(/versions/(?!0+\Z)[A-Za-z0-9_-]{1,63})?"
 )
 
 _PREFIX = "whsec_"
