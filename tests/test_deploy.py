@@ -109,6 +109,7 @@ def test_what_is_secret_or_kept_stays_at_home(application: GoogleStandIn, gcloud
     assert "takes the traffic" not in ran.stdout
 
 
+@pytest.mark.soak
 def test_a_refusal_on_the_way_ends_in_one_message_and_another_version_gets_through(
     application: GoogleStandIn, gcloud: str, tmp_path: Path
 ) -> None:

@@ -256,7 +256,7 @@ def test_a_dry_run_shows_every_change_and_makes_none(google: GoogleStandIn, gclo
     assert "dry run: nothing was changed; 79 changes would be made" in ran.stdout
 
 
-@pytest.mark.whole
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_a_worker_behind_a_url_gets_an_account_its_rights_and_the_job_that_sweeps(
     google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path

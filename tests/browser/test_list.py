@@ -209,6 +209,7 @@ WATCH_WHAT_IS_SAID = """() => {
 }"""
 
 
+@pytest.mark.soak
 def test_a_list_that_grows_for_days_is_let_go_of_at_its_end(open_page: Open, console: str, relay: RelayStandIn) -> None:
     page = open_page(console).page
     loaded(page, "200 loaded, more below")

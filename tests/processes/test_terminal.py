@@ -100,7 +100,7 @@ def test_the_line_stays_one_on_a_narrow_terminal_and_follows_it_when_it_is_resiz
     with RunningRelay() as relay, Downstream(503, 503) as downstream:
         asked = ("enqueue", downstream.url, "--wait", "--relay", relay.url)
         with Terminal(*asked, columns=40) as terminal:
-            terminal.read_until("attempt 1")
+            terminal.read_until("waiting, attempt ")
             terminal.resize(20)
             before = len(terminal.written)
             _, written = terminal.end()
