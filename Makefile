@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BY_FILE := --numprocesses=3 --dist=loadfile
+BY_FILE := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
 .PHONY: help setup demo dev unit test check soak bench lock clean

@@ -141,6 +141,7 @@ def test_a_dry_run_changes_nothing(application: GoogleStandIn, gcloud: str, tmp_
 OTHERS_JOB = "cloudscheduler/v1beta1/projects/demo-proj/locations/us-central1/jobs/theirs"
 
 
+@pytest.mark.soak
 def test_a_cron_job_that_a_deploy_would_delete_stops_it_and_one_in_cron_yaml_does_not(
     application: GoogleStandIn, gcloud: str, tmp_path: Path
 ) -> None:

@@ -166,7 +166,7 @@ def test_the_end_does_not_wait_for_an_exporter_that_hangs(make: Callable[..., Ma
     clock = SystemClock()
     began = clock.monotonic()
     made.outbox.shutdown()
-    assert clock.monotonic() - began < tracing.AT_THE_END + 0.4
+    assert clock.monotonic() - began < tracing.AT_THE_END + 4
     assert made.outbox.take_dropped() == (3, None)
     exporter.released.set()
 

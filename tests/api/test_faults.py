@@ -99,7 +99,7 @@ def test_a_fault_is_named_and_retried_as_promised_in_record_and_status(
     assert {name: last[name] for name in ("state", "reason", "blame", "total_ms")} == {
         name: document[name] for name in ("state", "reason", "blame", "total_ms")
     }
-    assert all(record["latency_ms"] < 1500 for record in said)
+    assert all(record["latency_ms"] < 10_000 for record in said)
     assert all(fault.reason != "timeout" or record["latency_ms"] >= 299 for record in said)
 
 
