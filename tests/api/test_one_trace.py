@@ -202,17 +202,21 @@ def test_a_malformed_copy_is_as_if_it_were_not_there(downstream: Downstream, cop
     assert "evil" not in json.dumps([dict(arrived.headers) for arrived in downstream.arrived])
 
 
-def test_baggage_goes_nowhere_and_a_partner_outside_the_trace_gets_no_context(downstream: Downstream) -> None:
-    rules = {
+def with_a_partner(url: str) -> dict[str, Any]:
+    """What is under `/in` belongs to the trace, what is under `/out` does not."""
+    return {
         "queues": [{"name": "relay"}],
         "worker": {"app_engine": "default"},
         "downstreams": [
-            {"name": "in", "url": f"{downstream.url}/in", "auth": "none", "allow_private": True},
-            {"name": "out", "url": f"{downstream.url}/out", "auth": "none", "allow_private": True, "trace": "none"},
+            {"name": "in", "url": f"{url}/in", "auth": "none", "allow_private": True},
+            {"name": "out", "url": f"{url}/out", "auth": "none", "allow_private": True, "trace": "none"},
         ],
     }
+
+
+def test_baggage_goes_nowhere_and_a_partner_outside_the_trace_gets_no_context(downstream: Downstream) -> None:
     context = {"traceparent": COPY, "tracestate": "vendor=1", "x-relay-traceparent": COPY, "baggage": "user=7"}
-    with RunningRelay(rules=rules, **OPEN) as relay:
+    with RunningRelay(rules=with_a_partner(downstream.url), **OPEN) as relay:
         for path in ("/in", "/out"):
             receipt = enqueue(relay, {"url": downstream.url + path}, **context)
             relay.wait_for("task.finished", receipt["task_id"])
@@ -224,15 +228,7 @@ def test_baggage_goes_nowhere_and_a_partner_outside_the_trace_gets_no_context(do
 
 
 def test_nor_does_it_where_the_queue_itself_makes_the_call(downstream: Downstream) -> None:
-    rules = {
-        "queues": [{"name": "relay"}],
-        "worker": {"app_engine": "default"},
-        "downstreams": [
-            {"name": "in", "url": f"{downstream.url}/in", "auth": "none", "allow_private": True},
-            {"name": "out", "url": f"{downstream.url}/out", "auth": "none", "allow_private": True, "trace": "none"},
-        ],
-    }
-    with RunningRelay(rules=rules, **OPEN) as relay:
+    with RunningRelay(rules=with_a_partner(downstream.url), **OPEN) as relay:
         for count, path in enumerate(("/in", "/out"), 1):
             enqueue(relay, {"url": downstream.url + path, "route": "direct"}, traceparent=COPY, baggage="user=7")
             downstream.wait_for(count)

@@ -110,23 +110,28 @@ def place_of(carrier: Mapping[str, str], *, is_old: bool) -> Place:
     Under the dispatch; under the `send` itself, where that dispatch came with another context; in a trace of its
     own, where the task's *is_old*.
     """
-    send = parent_context(carrier)
+    context = parent_context(carrier)
+    send = trace.get_current_span(context).get_span_context()
     here = trace.get_current_span().get_span_context()
     if is_old:
-        return Place(Context(), (trace.get_current_span(send).get_span_context(),), None)
-    if came_with(carrier):
-        return Place(None, (), send)
-    return Place(send, (here,) if here.is_valid else (), send)
+        return Place(Context(), (send,), None)
+    if _came_from(send):
+        return Place(None, (), context)
+    return Place(context, (here,) if here.is_valid else (), context)
 
 
 def came_with(carrier: Mapping[str, str]) -> bool:
-    """
-    Whether the request that is being answered came with that context, or made it itself, as the first of a bare task.
+    """Whether the request that is being answered came with that context, or made it, as the first of a bare task."""
+    return _came_from(trace.get_current_span(parent_context(carrier)).get_span_context())
 
-    Its trace id alone says little: where the relay's copy is lost, a front end's parent is of the same trace, and
+
+def _came_from(send: SpanContext) -> bool:
+    """
+    By span and decision.
+
+    The trace id alone says little: where the relay's copy is lost, a front end's parent is of the same trace, and
     its flag another decision.
     """
-    send = trace.get_current_span(parent_context(carrier)).get_span_context()
     if _same_span(trace.get_current_span().get_span_context(), send):
         return True
     parent = get_value(_PARENT)
