@@ -21,10 +21,7 @@ from playwright.sync_api import sync_playwright
 
 from bench.figures import Table, sample
 from bench.http_load import one_client
-from bench.many_calls import Parts, answer, dispatches, relay_with, send
-from bench.relays import HELD, LIVE, Queue
-from bench.slow_tls import SlowTls
-from bench.tasks_load import Queues
+from bench.many_calls import answer, dispatches, relay_with, send, standing
 from traced_relay.calls import Call, RetryPolicy
 from traced_relay.client import Client
 from traced_relay.console import console_app
@@ -177,19 +174,12 @@ class _Watch:
 def _looked_at(scale: Scale, progress: Progress, directory: Path, browser: Browser) -> Iterator[tuple[Cell, ...]]:
     calls = scale.held[0]
     with ExitStack() as running:
-        downstream = running.enter_context(SlowTls(directory))
-        queue = running.enter_context(Queue(directory))
-        for server in (downstream, queue):
-            server.wait()
-        queues = Queues(queue.address, [HELD, LIVE])
-        queues.make_queues()
-        queues.pause()
-        parts = Parts(directory, queue, downstream, scale.idle, progress)
+        parts = running.enter_context(standing(directory, scale, progress))
         relay = running.enter_context(relay_with(parts, calls))
         made = dispatches(parts, relay, calls)
         clients = [running.enter_context(one_client(relay.port, 200)) for _ in range(calls)]
         send(parts, clients, made)
-        token = queue.token()
+        token = parts.queue.token()
         client = Client(f"http://127.0.0.1:{relay.port}", id_token=lambda: token, tries=1)
         watch = _Watch(relay.port, token, next(client.list(page_size=1))["task_id"])
         listener = running.enter_context(Listener(_counted(console_app(client), watch)))

@@ -61,19 +61,23 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        with ExitStack() as running:
-            downstream = running.enter_context(SlowTls(directory))
-            queue = running.enter_context(Queue(directory))
-            for server in (downstream, queue):
-                server.wait()
-            queues = Queues(queue.address, [HELD, LIVE])
-            queues.make_queues()
-            queues.pause()
-            parts = Parts(directory, queue, downstream, scale.idle, progress)
+        with standing(directory, scale, progress) as parts:
             rows = [_held(parts, calls) for calls in scale.held]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (now, most))
     return [Table("many: calls that one relay holds", HEADINGS, rows, NOTES)]
+
+
+@contextmanager
+def standing(directory: Path, scale: Scale, progress: Progress) -> Iterator[Parts]:
+    """A downstream that keeps its callers waiting, and a queue that hands out nothing by itself."""
+    with SlowTls(directory) as downstream, Queue(directory) as queue:
+        for server in (downstream, queue):
+            server.wait()
+        queues = Queues(queue.address, [HELD, LIVE])
+        queues.make_queues()
+        queues.pause()
+        yield Parts(directory, queue, downstream, scale.idle, progress)
 
 
 def _held(parts: Parts, calls: int) -> tuple[Cell, ...]:
