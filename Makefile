@@ -5,22 +5,34 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV_READY := $(VENV)/.ready-dev
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
+# A lock is complete, so nothing is resolved: a release of tomorrow cannot change what is installed today.
+LOCKED := $(INSTALL) --require-hashes --only-binary=:all:
+CHECK := out=$$($(BIN)/pip check --disable-pip-version-check) || { echo "$$out" >&2; exit 1; }
 BY_FILE := --numprocesses=auto --maxprocesses=4 --dist=loadfile
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-emit-index-url
 
 .PHONY: help setup demo dev unit test check soak bench lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-setup: $(READY)  ## make .venv with everything development needs
+setup: $(DEV_READY)  ## make .venv with everything development needs
 
-$(READY): requirements-dev.txt pyproject.toml
+$(READY): requirements.txt requirements-build.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "traced-relay needs Python 3.11 or newer; set PYTHON=/path/to/python3" >&2; exit 1; }
-	@echo "setting up $(VENV) with $$($(PYTHON) --version); the first time this takes a minute" >&2
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version); the first time takes about a minute." >&2
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(LOCKED) -r requirements-build.txt -r requirements.txt
+	@$(INSTALL) --no-build-isolation -e .
+	@$(CHECK)
+	@touch $@
+
+$(DEV_READY): $(READY) requirements-dev.txt
+	@echo "Adding what development needs to $(VENV)." >&2
+	@$(LOCKED) -r requirements-dev.txt
+	@$(CHECK)
 	@touch $@
 
 demo: $(READY)  ## three calls through the embedded queue, with their waterfalls and records
@@ -29,26 +41,27 @@ demo: $(READY)  ## three calls through the embedded queue, with their waterfalls
 dev: $(READY)  ## relay and queue on this machine, kept running
 	@$(BIN)/traced-relay dev
 
-unit: $(READY)  ## the fast tests, for the inner loop
+unit: $(DEV_READY)  ## the fast tests, for the inner loop
 	@$(BIN)/pytest -q $(BY_FILE) --hypothesis-profile=quick -m "not whole and not soak"
 
-test: $(READY)  ## all tests but the soak
+test: $(DEV_READY)  ## all tests but the soak
 	@$(BIN)/pytest $(BY_FILE) -m "not soak"
 
-check: $(READY)  ## format, lint, types
+check: $(DEV_READY)  ## format, lint, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-soak: $(READY)  ## storms and long runs
+soak: $(DEV_READY)  ## storms and long runs
 	@$(BIN)/pytest -m soak
 
-bench: $(READY)  ## measure, as ratios to a floor in the same run
+bench: $(DEV_READY)  ## measure, as ratios to a floor in the same run
 	@$(BIN)/python -m bench
 
-lock: $(READY)  ## compile the locks from pyproject.toml
+lock: $(DEV_READY)  ## compile the locks from pyproject.toml
 	$(LOCK) --extra firestore pyproject.toml -o requirements.txt
 	$(LOCK) --all-extras -c requirements.txt pyproject.toml -o requirements-dev.txt
+	$(LOCK) --group build -o requirements-build.txt
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -257,31 +256,6 @@ def test_no_file_has(unwanted: str) -> None:
         if re.search(unwanted, line)
     ]
     assert found == []
-
-
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def locked(name: str) -> dict[str, str]:
-    """Versions by package; fails on a line that is not a pinned package with its hashes."""
-    joined = (ROOT / name).read_text().replace("\\\n", " ")
-    lines = [line for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    pins = [
-        re.fullmatch(r"([\w.-]+)==([\w.!+]+)( *;[^@]*?)?(?: +--hash=sha256:[0-9a-f]{64})+ *", line) for line in lines
-    ]
-    assert [line[:80] for line, pin in zip(lines, pins, strict=True) if pin is None] == []
-    return {normal(pin[1]): pin[2] for pin in pins if pin}
-
-
-def test_the_locks_pin_everything_with_hashes_and_agree() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    deployed, developed = locked("requirements.txt"), locked("requirements-dev.txt")
-    needed = {normal(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in project["dependencies"]}
-    extras = {normal(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in project["optional-dependencies"]["dev"]}
-    assert needed <= deployed.keys()
-    assert extras <= developed.keys()
-    assert developed.items() >= deployed.items()
 
 
 VARIABLE = r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|PORT"

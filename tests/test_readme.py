@@ -36,7 +36,7 @@ PASSING = [
 PRELUDE = f"""
 set -euo pipefail
 export PATH="{Path(sys.executable).parent}:$PATH"
-make() {{ command make -C "{ROOT}" -o .venv/.ready "$@"; }}
+make() {{ command make -C "{ROOT}" -o .venv/.ready -o .venv/.ready-dev "$@"; }}
 """
 
 
