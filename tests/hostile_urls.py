@@ -72,8 +72,8 @@ ELSEWHERE = """
     http://[::a9fe:a9fe]/                       http://[fd20:ce::254]/
     http://[fe80::a9fe:a9fe]/                   http://169.254.0.1/
     http://255.255.255.255/                     http://224.0.0.1/
-    http://240.0.0.1/                           http://198.18.0.1/
-    http://192.0.2.1/                           http://192.0.0.192/
+    http://192.0.0.192/                         http://100.100.100.200/
+    http://168.63.129.16/                       http://[fd00:ec2::254]/
     http://[ff02::1]/                           http://[2001:db8::1]/
     http://[fec0::1]/                           http://[100::1]/
     http://[5f00::1]/                           http://[4000::1]/
@@ -85,6 +85,70 @@ PRIVATE = """
     http://3232235521/                          http://100.64.0.1/
     http://[fc00::1]/                           http://[fd00::1]/
     http://[::ffff:10.0.0.1]/                   http://[::ffff:c0a8:1]/
+    http://240.0.0.1/                           http://198.18.0.1/
+    http://192.0.2.1/                           http://192.0.0.1/
+    http://198.51.100.1/                        http://203.0.113.1/
+    http://255.255.255.254/                     http://0xf0000001/
+"""
+
+# Paths by which a caller whose rule ends in /public/ might reach /private, or something beside it.
+PATHS = r"""
+    /public/../private                 /public/a/../../private            /public/./../private
+    /public/..                         /public/.                          /public/../
+    /public/%2e%2e/private             /public/.%2E/private               /public/%2E./private
+    /public/..%2fprivate               /public/..%2Fprivate               /public/%2e%2e%2fprivate
+    /public/..%5cprivate               /public/..\private                 /public/..%5C..%5Cprivate
+    /public\..\private                 /public%5c..%5cprivate             /public%2f..%2fprivate
+    /public/a%2f..%2f..%2fprivate      /public/a%5c..%5c..%5cprivate      /public/a\..\..\private
+    /public/..;/private                /public/..;x/private               /public/..;x=1/private
+    /public/..;x=%2f/private           /public/%2e%2e;/private            /public/%2e%2e%3b/private
+    /public/%2e%2e%3Bx=1/private       /public/.;/../private              /public/..%3b/private
+    /public/;x/..;y/private            /public/..;/..;/private            /public/a;x=1/..;/..;/private
+    /public;x=1/../private             /public;/..;/private               /public;/private
+    /public/%252e%252e/private         /public/%252e%252e%252fprivate     /public/..%252fprivate
+    /public/%25252e%25252e/private     /public/..%255cprivate             /public/%25%32%65%25%32%65/private
+    /public/%2525252525252525252525252e%2525252525252525252525252e/private
+    /public/%c0%ae%c0%ae/private       /public/%C0%AE%C0%AE%C0%AFprivate  /public/..%c0%afprivate
+    /public/%e0%80%ae%e0%80%ae/private /public/%f0%80%80%ae%f0%80%80%ae/private
+    /public/%f8%80%80%80%ae%f8%80%80%80%ae/private
+    /public/..%c1%9cprivate            /public/%25c0%25ae%25c0%25ae/private
+    /public/%ef%bc%8e%ef%bc%8e/private /public/..%ef%bc%8fprivate         /public/..%ef%bc%bcprivate
+    /public/%e2%80%a5/private          /public/%e2%80%a4%e2%80%a4/private /public/..%e2%88%95private
+    /public/..%e2%81%84private         /public/%ef%b9%92%ef%b9%92/private /public/..%ef%bc%9b/private
+    /public/..%ef%bc%852fprivate       /public/x%e2%88%95..%e2%88%95..%e2%88%95private
+    /public/%u002e%u002e/private       /public/%25u002e%25u002e/private   /public/%uff0e%uff0e/private
+    /public/..%u2215private            /public/..%25u2215private          /public/..%u005cprivate
+    /public/..%00/private              /public/..%00x/private             /public/.%00./private
+    /public/x%00/../../private         /public/..%20/private              /public/.%09./private
+    /public/.%0a./private              /public/..%0d%0a/private           /public/x%0d%0aGET%20/private
+    /public/..%e2%80%8b/private        /public/..%c2%ad/private           /public/..%ef%bb%bf/private
+    /public/.../private                /public/....//private              /public/..../private
+    /public/..%2e/private              /public/..::$INDEX_ALLOCATION/private
+    /public/..+/private                /public/..,/private                /public/..%3f/private
+    /public/..%23/private              /public/(S(x))/../private          /public//../private
+    /public/%2f/../private             /public/%2f%2f..%2f..%2fprivate    //public/../private
+    //public/private                   /%70ublic/private                  /%2570ublic/private
+    /Public/private                    /PUBLIC                            /public%00/private
+    /public%20/private                 /public./private                   /public../private
+    /private/../public                 /private/..%2fpublic               /private%2f..%2fpublic
+    /private/..;/public                /./public                          /;x=1/public
+    /%2fpublic                         /\public                           /publicity
+    /private                           /                                  /..
+"""
+ORDINARY_PATHS = """
+    /public                            /public/                           /public/a
+    /public/a/b                        /public/a..b                       /public/..foo
+    /public/foo..                      /public/a.b                        /public/.well-known/x
+    /public/;v=1                       /public/a;v=1.2/b                  /public/a;b=c;d
+    /public/%20x                       /public/x%20y                      /public/a%2Fb
+    /public/CORP%5calice               /public//a                         /public/a//
+    /public/100%25                     /public/a%2520b                    /public/a%3Fb%23c
+    /public/caf%C3%A9.pdf              /public/%E6%97%A5%E6%9C%AC         /public/%F0%9F%8E%89.png
+    /public/v1.0/x                     /public/.5                         /public/1.
+    /public/-                          /public/~a                         /public/a@b:c
+    /public/Items('a.b')               /public/[x]|y                      /public/$metadata
+    /public/a+b,c                      /public/*                          /public/public
+    /public/%e2%80%9ca.b%e2%80%9d      /public/projects/p/tasks/t:run     /public/%7Ea/%2C
 """
 
 # Names, and the addresses that each lookup of them gives, the last one for ever.

@@ -23,7 +23,7 @@ LAYERS = {
         ledger_place yaml_file api_words
     """,
     "rules": """
-        header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems
+        header_policy border url_paths downstreams policy dispatch retry machine ledger callbacks documents problems
         records refusals record_text task_text queue_log log_entries log_filters bars marks gaps lengths listing
         timeline waterfall answer_shapes api_schemas openapi addresses arriving stored_rows webhooks
     """,

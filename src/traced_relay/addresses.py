@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import TYPE_CHECKING
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
@@ -19,61 +19,74 @@ class Reach(Enum):
     NEVER = "never"
 
 
-# RFC 6890 and the IANA special-purpose registries. Python's is_private and is_global pass NAT64 and 6to4.
-_PRIVATE_V4 = [
-    IPv4Network(n) for n in ("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
-]
-_NEVER_V4 = [
-    IPv4Network(n)
-    for n in (
-        "0.0.0.0/8",
-        "169.254.0.0/16",
-        "192.0.0.0/24",
-        "192.0.2.0/24",
-        "192.88.99.0/24",
-        "198.18.0.0/15",
-        "198.51.100.0/24",
-        "203.0.113.0/24",
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-    )
-]
-_METADATA_V6 = IPv6Network("fd20:ce::254/128")
-_PRIVATE_V6 = [IPv6Network(n) for n in ("::1/128", "fc00::/7")]
+class Range(NamedTuple):
+    """Addresses with one reach; *networks* is what a person may read about them."""
+
+    reach: Reach
+    networks: str
+    use: str
+
+    def __str__(self) -> str:
+        return f"{self.networks} ({self.use})"
+
+
+PUBLIC = Range(Reach.PUBLIC, "the public ranges", "internet")
+NOWHERE = Range(Reach.NEVER, "no known range", "no address, or one with a zone")
+_NOT_GLOBAL = Range(Reach.NEVER, "no range of the internet", "outside 2000::/3")
 _GLOBAL_V6 = IPv6Network("2000::/3")
-_NEVER_V6 = [
-    IPv6Network(n)
-    for n in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")  # within 2000::/3: Teredo, examples, 6to4
-]
+
+# RFC 6890, the IANA special-purpose registries, and what Google takes as subnets of a VPC network, which is private.
+# The first that fits counts. Python's is_private and is_global pass NAT64 and 6to4.
+_TABLE = (
+    (Reach.NEVER, "169.254.0.0/16", "link-local, metadata server"),
+    (Reach.NEVER, "fd20:ce::254/128", "Google Cloud's metadata server"),
+    (Reach.NEVER, "fd00:ec2::254/128", "AWS's metadata server"),
+    (Reach.NEVER, "168.63.129.16/32", "Azure's metadata server"),
+    (Reach.NEVER, "192.0.0.192/32", "Oracle Cloud's metadata server"),
+    (Reach.NEVER, "100.100.100.200/32", "Alibaba Cloud's metadata server"),
+    (Reach.NEVER, "255.255.255.255/32", "broadcast"),
+    (Reach.NEVER, "0.0.0.0/8", "this network"),
+    (Reach.NEVER, "224.0.0.0/4", "multicast"),
+    (Reach.PRIVATE, "127.0.0.0/8", "loopback"),
+    (Reach.PRIVATE, "10.0.0.0/8", "private"),
+    (Reach.PRIVATE, "172.16.0.0/12", "private"),
+    (Reach.PRIVATE, "192.168.0.0/16", "private"),
+    (Reach.PRIVATE, "100.64.0.0/10", "shared address space"),
+    (Reach.PRIVATE, "192.0.0.0/24", "IETF protocol assignments"),
+    (Reach.PRIVATE, "192.0.2.0/24", "TEST-NET-1"),
+    (Reach.PRIVATE, "192.88.99.0/24", "6to4 relays"),
+    (Reach.PRIVATE, "198.18.0.0/15", "benchmarks"),
+    (Reach.PRIVATE, "198.51.100.0/24", "TEST-NET-2"),
+    (Reach.PRIVATE, "203.0.113.0/24", "TEST-NET-3"),
+    (Reach.PRIVATE, "240.0.0.0/4", "class E"),
+    (Reach.PRIVATE, "::1/128", "loopback"),
+    (Reach.PRIVATE, "fc00::/7", "unique local"),
+    (Reach.NEVER, "fe80::/10", "link-local"),
+    (Reach.NEVER, "ff00::/8", "multicast"),
+    (Reach.NEVER, "2001::/23", "Teredo and other protocols"),
+    (Reach.NEVER, "2001:db8::/32", "documentation"),
+    (Reach.NEVER, "2002::/16", "6to4"),
+    (Reach.NEVER, "3fff::/20", "documentation"),
+)
+_RANGES = [(ip_network(networks), Range(reach, networks, use)) for reach, networks, use in _TABLE]
 
 
-def reach_of(address: str) -> Reach:
+def range_of(address: str) -> Range:
     """Where *address*, as `getaddrinfo` gives it, lies; what cannot be read, or names a zone, is out of reach."""
     try:
         parsed = ip_address(address)
     except ValueError:
-        return Reach.NEVER
-    if isinstance(parsed, IPv4Address):
-        return _reach_v4(parsed)
-    if parsed.scope_id is not None:
-        return Reach.NEVER
-    return _reach_v4(parsed.ipv4_mapped) if parsed.ipv4_mapped else _reach_v6(parsed)
+        return NOWHERE
+    if isinstance(parsed, IPv6Address):
+        if parsed.scope_id is not None:
+            return NOWHERE
+        parsed = parsed.ipv4_mapped or parsed
+    other = PUBLIC if isinstance(parsed, IPv4Address) or parsed in _GLOBAL_V6 else _NOT_GLOBAL
+    return next((found for network, found in _RANGES if parsed in network), other)
 
 
-def _reach_v4(address: IPv4Address) -> Reach:
-    if any(address in network for network in _NEVER_V4):
-        return Reach.NEVER
-    return Reach.PRIVATE if any(address in network for network in _PRIVATE_V4) else Reach.PUBLIC
-
-
-def _reach_v6(address: IPv6Address) -> Reach:
-    if address in _METADATA_V6:
-        return Reach.NEVER
-    if any(address in network for network in _PRIVATE_V6):
-        return Reach.PRIVATE
-    if address not in _GLOBAL_V6 or any(address in network for network in _NEVER_V6):
-        return Reach.NEVER
-    return Reach.PUBLIC
+def reach_of(address: str) -> Reach:
+    return range_of(address).reach
 
 
 def is_local_host(host: str) -> bool:

@@ -47,10 +47,10 @@ Time = Annotated[float, BeforeValidator(parse_time), WithJsonSchema({"type": "st
 
 
 def _check_url(url: str) -> str:
-    """An absolute http(s) URL (RFC 3986) in printable ASCII, without userinfo."""
+    """An absolute http(s) URL, without userinfo and fragment, whose target can be sent as it is."""
     if len(url) > MAX_URL:
         raise ValueError(f"must take at most {MAX_URL} characters, got {len(url)}")
-    if not url.isascii() or any(c <= " " or c == "\x7f" or c in '\\"<>^`{|}' for c in url):
+    if not re.fullmatch("[!-~]*", url):
         raise ValueError("must be printable ASCII; percent-encode everything else (RFC 3986)")
     if re.search(r"%(?![0-9A-Fa-f]{2})", url):
         raise ValueError("must have two hex digits behind every % (RFC 3986)")
@@ -65,7 +65,17 @@ def _check_url(url: str) -> str:
         raise ValueError("must not carry a user name or password")
     if not _HOST.fullmatch(parts.netloc) or len(parts.hostname or "") > MAX_HOST or port == 0:
         raise ValueError("must have a host, by its name in DNS or its IP address, and a port from 1 to 65535 if any")
+    if "#" in url:
+        raise ValueError("must have no fragment, because HTTP never sends one; percent-encode # as %23")
     return url
+
+
+def split_target(url: str) -> tuple[str, str]:
+    """The origin of *url* and its request target (RFC 9112, section 3.2.1), byte for byte; ValueError without them."""
+    parts = re.fullmatch(r"([^/?#]+://[^/?#]+)(/[!-\"$->@-~]*)?(\?[!-\"$-~]*)?(#.*)?", url)
+    if parts is None:
+        raise ValueError("must be an absolute URL in printable ASCII")
+    return parts[1], f"{parts[2] or '/'}{parts[3] or ''}"
 
 
 Url = Annotated[str, AfterValidator(_check_url)]

@@ -25,7 +25,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from traced_relay import answers
-from traced_relay.addresses import Reach, reach_of
+from traced_relay.addresses import NOWHERE, Range, Reach, range_of
 from traced_relay.errors import DownstreamDenied, Unavailable
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ class Opening:
     """
     How the connection of one exchange is opened.
 
-    *until* is when name, connection and TLS must be there, by `time.monotonic`.
+    *until* is when name, connection and TLS must be there, by `time.monotonic`;
+    *target* goes into the request line as it is, where urllib3 would rewrite it.
     *connect* and *tls* are the seconds they took, None where a kept connection
     was used, or TLS is not.
     """
@@ -64,6 +65,7 @@ class Opening:
     guard: Guard
     allow_private: bool
     until: float
+    target: str
     resolve: Resolve = socket.getaddrinfo
     connect: float | None = None
     tls: float | None = None
@@ -75,6 +77,11 @@ class Opening:
 
     def may_call(self, reach: Reach) -> bool:
         return reach is Reach.PUBLIC or (reach is Reach.PRIVATE and self.allow_private)
+
+    def denial(self, found: Range) -> DownstreamDenied:
+        """Says which range it is, and not the address."""
+        leave = "its rule has no allow_private: true" if found.reach is Reach.PRIVATE else "no rule can allow that"
+        return DownstreamDenied(f"the host has an address in {found}, and {leave}")
 
     def hold(self, opened: socket.socket) -> None:
         """Let the guard cut what is being opened; by a twin, because TLS takes the socket itself away."""
@@ -102,10 +109,13 @@ class _Answer(answers.Answer):
 class _Http(HTTPConnection):
     response_class = _Answer
     guard: Guard | None = None
-    reach = Reach.NEVER
+    found = NOWHERE
 
     def _new_conn(self) -> socket.socket:
         return _open(self)
+
+    def putrequest(self, method: str, _: str, **options: Any) -> None:  # type: ignore[override]
+        super().putrequest(method, opening.get().target, **options)
 
     def send(self, data: Any) -> None:
         _hold_for_sending(self)
@@ -115,7 +125,7 @@ class _Http(HTTPConnection):
 class _Https(HTTPSConnection):
     response_class = _Answer
     guard: Guard | None = None
-    reach = Reach.NEVER
+    found = NOWHERE
 
     def _new_conn(self) -> socket.socket:
         return _open(self)
@@ -133,6 +143,9 @@ class _Https(HTTPSConnection):
         this = opening.get()
         this.tls = time.monotonic() - started - (this.connect or 0.0)
 
+    def putrequest(self, method: str, _: str, **options: Any) -> None:  # type: ignore[override]
+        super().putrequest(method, opening.get().target, **options)
+
     def send(self, data: Any) -> None:
         _hold_for_sending(self)
         super().send(data)
@@ -142,8 +155,8 @@ def _hold_for_sending(connection: _Http | _Https) -> None:
     this = opening.get()
     if connection.sock is None:
         connection.connect()
-    if not this.may_call(connection.reach):  # kept since a call whose rule allows more
-        raise DownstreamDenied("the host has an address that may not be called")
+    if not this.may_call(connection.found.reach):  # kept since a call whose rule allows more
+        raise this.denial(connection.found)
     guard = this.guard
     if connection.guard is not None and connection.guard is not guard:
         connection.guard.release()  # late as it is, it may no longer cut what it once held
@@ -158,20 +171,20 @@ def _open(connection: _Http | _Https) -> socket.socket:
     """Connect to the first address of the host that may be called and answers; no other is ever tried."""
     this, started = opening.get(), time.monotonic()
     failure: Exception | None = None
-    found = _resolved(connection, this)
-    for number, (family, kind, protocol, _, address) in enumerate(found):
-        reach = reach_of(str(address[0]))
-        if not this.may_call(reach):
-            failure = failure or DownstreamDenied("the host has an address that may not be called")
+    addresses = _resolved(connection, this)
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        found = range_of(str(address[0]))
+        if not this.may_call(found.reach):
+            failure = failure or this.denial(found)
             continue
         try:
-            share = this.left() / (len(found) - number)  # an address that swallows packets leaves the others theirs
+            share = this.left() / (len(addresses) - number)  # an address that swallows packets leaves the others theirs
             opened = _connected(this, socket.socket(family, kind, protocol), address, share)
         except OSError as exc:
             _blame_ourselves(exc)
             failure = NewConnectionError(connection, type(exc).__name__)
             continue
-        this.connect, connection.reach = time.monotonic() - started, reach
+        this.connect, connection.found = time.monotonic() - started, found
         return opened
     raise failure or NewConnectionError(connection, "the host has no address")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import get_current_span
 
 from traced_relay import border, strict_json, tracing
-from traced_relay.calls import SCHEDULE_AHEAD, Call, EnqueueRequest, RetryPolicy
+from traced_relay.calls import SCHEDULE_AHEAD, Call, EnqueueRequest, RetryPolicy, split_target
 from traced_relay.cloud_tasks import MAX_DEADLINE_HTTP, DirectCall
 from traced_relay.durations import format_duration
 from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, Unavailable
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT = 600.0
 MAX_URL_DIRECT = 2083
+_UNCLEAR = "; where that has a path, no server may find a . or .. segment in yours"
 _logger = logging.getLogger(__name__)
+_SENT_AS_IT_IS = re.compile(r"(?!([^?]*/)(\.|%2e){1,2}(/|\?|$))[a-z0-9._~:/?@!$&'()*+,;=%-]*", re.IGNORECASE)
 _WITH_BODY = ("POST", "PUT", "PATCH")
 
 
@@ -219,10 +221,13 @@ class Enqueuer:
             errors.append(FieldError("queue", "must be a queue of relay.yaml that you may use"))
         rule = self._policy.rule_for(request.url)
         if rule is None or not principal.may_call(rule.name):
-            errors.append(FieldError("url", "must match a downstream of relay.yaml that you may call"))
+            errors.append(FieldError("url", f"must match a downstream of relay.yaml that you may call{_UNCLEAR}"))
         if request.callback is not None and self._policy.receiver_for(request.callback.url) is None:
             errors.append(
-                FieldError("callback.url", "must match a receiver of relay.yaml, and one whose callbacks can be signed")
+                FieldError(
+                    "callback.url",
+                    f"must match a receiver of relay.yaml, and one whose callbacks can be signed{_UNCLEAR}",
+                )
             )
         at = self._at(request, errors)
         timeout = self._timeout(request, errors)
@@ -289,6 +294,13 @@ def _broken_by_direct(request: EnqueueRequest) -> list[FieldError]:
     ]
     if request.method not in _WITH_BODY and {"body", "body_base64"} & request.model_fields_set:
         errors.append(FieldError("body", f"must not be given with route direct and method {request.method}"))
+    if not _SENT_AS_IT_IS.fullmatch(split_target(request.url)[1]):
+        errors.append(
+            FieldError(
+                "url",
+                'must have no dot segments with route direct, and none of "<>[\\]^`{|}: Cloud Tasks may rewrite them',
+            )
+        )
     if len(request.url) > MAX_URL_DIRECT:
         errors.append(FieldError("url", f"must take at most {MAX_URL_DIRECT} characters with route direct"))
     return errors

@@ -94,13 +94,14 @@ class Journal:
         trace = _process_span(row) if said.event.startswith("attempt.") else _send_span(row)
         self._log.say(said.event, trace=trace, message=_message(said, row), fields=fields, at=at)
 
-    def denied(self, row: Row, delivery: Delivery) -> None:
+    def denied(self, row: Row, delivery: Delivery, detail: str) -> None:
+        """A call that policy does not let out; *detail* is for the operator, its caller only gets the reason."""
         host = urlsplit(row.call.url).hostname
         self._log.say(
             "downstream.denied",
             trace=_process_span(row),
-            message=f"task {row.task_id} may not call {host}",
-            fields={**_dispatched(row, delivery), "reason": "denied", "downstream": host},
+            message=f"task {row.task_id} may not call {host}: {detail}",
+            fields={**_dispatched(row, delivery), "reason": "denied", "detail": detail, "downstream": host},
         )
 
     def _finished(self, row: Row) -> None:

@@ -17,6 +17,7 @@ import urllib3.exceptions
 
 import traced_relay
 from traced_relay import egress, reasons
+from traced_relay.calls import split_target
 from traced_relay.errors import DownstreamDenied, IdentityFailed, Unavailable
 from traced_relay.retry import Ending, parse_retry_after
 from traced_relay.rows import Response
@@ -51,6 +52,7 @@ class Exchange:
     timing: Timing
     response: Response | None = None
     response_size: int | None = None
+    detail: str | None = None  # why it was denied, for the record
 
 
 class _Session(requests.Session):
@@ -91,12 +93,13 @@ class Sender:
             return Exchange(Ending(None, "auth_unavailable", was_sent=False), Timing(self._since(started)))
         token_ms = self._since(started) if authorization else None
         until = min(until, time.monotonic() + egress.OPENING_TIMEOUT)
-        opening = egress.Opening(guard, rule.allow_private, until, self._resolve)
-        egress.opening.set(opening)
         try:
-            request = _prepared(call, {**authorization, **added})
+            origin, target = split_target(call.url)
+            request = _prepared(call, origin, target, {**authorization, **added})
         except (requests.RequestException, ValueError):  # a URL that the border lets pass and the client does not
-            return Exchange(Ending(None, "denied", was_sent=False), Timing(token_ms))
+            return Exchange(Ending(None, "denied", was_sent=False), Timing(token_ms), detail="the URL cannot be sent")
+        opening = egress.Opening(guard, rule.allow_private, until, target, self._resolve)
+        egress.opening.set(opening)
         return self._exchange(request, opening, token_ms)
 
     def has_room(self) -> bool:
@@ -117,7 +120,7 @@ class Sender:
 
     def _exchange(self, request: requests.PreparedRequest, opening: egress.Opening, token_ms: int | None) -> Exchange:
         guard, sent = opening.guard, self._clock.monotonic()
-        answered, response, size, retry_after = None, None, None, None
+        answered, response, size, retry_after, detail = None, None, None, None, None
         try:
             with self._session.send(
                 request, stream=True, allow_redirects=False, timeout=(egress.OPENING_TIMEOUT, None)
@@ -130,6 +133,7 @@ class Sender:
         except _FAILURES as exc:
             guard.release()
             ending = Ending(None, _reason(exc, guard), was_sent=guard.was_sent)
+            detail = str(exc) if isinstance(exc, DownstreamDenied) else None
             opening.let_go()
             if opening.answer is not None:
                 opening.answer.close()
@@ -146,7 +150,7 @@ class Sender:
             first_byte_ms=_ms(max(0.0, (answered or ended) - sent - (opening.connect or 0) - (opening.tls or 0))),
             body_ms=None if answered is None else _ms(ended - answered),
         )
-        return Exchange(ending, timing, response, size if response else None)
+        return Exchange(ending, timing, response, size if response else None, detail)
 
     def _since(self, started: float) -> int:
         return round((self._clock.monotonic() - started) * 1000)
@@ -176,7 +180,8 @@ def _ms(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1000)
 
 
-def _prepared(call: Call, added: Mapping[str, str]) -> requests.PreparedRequest:
+def _prepared(call: Call, origin: str, target: str, added: Mapping[str, str]) -> requests.PreparedRequest:
+    """The request as spans show it; requests would rewrite its target, so that it only gets the origin to read."""
     headers = {
         "accept": "*/*",
         "user-agent": f"traced-relay/{traced_relay.__version__}",
@@ -184,7 +189,9 @@ def _prepared(call: Call, added: Mapping[str, str]) -> requests.PreparedRequest:
         **added,
         "accept-encoding": "identity",
     }
-    return requests.Request(call.method, call.url, headers=headers, data=call.body or None).prepare()
+    prepared = requests.Request(call.method, f"{origin}/", headers=headers, data=call.body or None).prepare()
+    prepared.url = f"{str(prepared.url).removesuffix('/')}{target}"
+    return prepared
 
 
 def _kept_headers(answer: requests.Response) -> dict[str, str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from traced_relay.localqueue.attempts import Dispatch
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_UP_TO_TARGET = re.compile(r"^[^/?]*//[^/?]*")
 _SAFE = "!#$%&'()*+,/:;=?@[]~"
 _EVERY_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
@@ -103,8 +104,7 @@ def _address(url: str) -> _Address:
         raise NoSuchTarget(f"not a URL: {url}") from exc
     if not parts.hostname:
         raise NoSuchTarget(f"no host in {url}")
-    path = quote(parts.path or "/", safe=_SAFE)
-    if parts.query:
-        path += "?" + quote(parts.query, safe=_SAFE)
+    target = quote(_UP_TO_TARGET.sub("", url.partition("#")[0]), safe=_SAFE)
     host_header = parts.netloc.rpartition("@")[2]
+    path = target if target.startswith("/") else f"/{target}"
     return _Address(Origin(is_tls, parts.hostname, port), host_header, path)
