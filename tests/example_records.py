@@ -79,7 +79,11 @@ EXAMPLES: list[tuple[str, dict[str, Any], str]] = [
     ("dispatch.rejected", {"reason": "unreadable", "detail": "not JSON", "queue": "relay", "task_name": "x"}, "ERROR"),
     ("enqueue.rejected", {"reason": "no_token", "detail": "no ID token"}, "WARNING"),
     ("enqueue.rejected", {"reason": "not_allowed", "detail": "no", "queue": "x", "principal": "a@b"}, "WARNING"),
-    ("downstream.denied", DISPATCH | {"downstream": "10.0.0.1", "reason": "denied"}, "WARNING"),
+    (
+        "downstream.denied",
+        DISPATCH | {"downstream": "10.0.0.1", "reason": "denied", "detail": "a private address"},
+        "WARNING",
+    ),
     ("dispatch.deferred", {"reason": "capacity", "queue": "relay", "task_name": f"{QUEUE}/tasks/x"}, "INFO"),
     ("dispatch.deferred", DISPATCH | {"reason": "held_by_another_worker"}, "INFO"),
     ("relay.started", {"address": "http://127.0.0.1:8080"}, "INFO"),

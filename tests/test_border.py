@@ -17,6 +17,8 @@ URL = "https://reports.example.com/build"
 DURATION = 'must be a duration such as "30s", "1.5s", "5m", "24h" or "7d"'
 NOT_A_HOST = "must have a host, by its name in DNS or its IP address, and a port from 1 to 65535 if any"
 NOT_ASCII = "must be printable ASCII; percent-encode everything else (RFC 3986)"
+NO_FRAGMENT = "must have no fragment, because HTTP never sends one; percent-encode # as %23"
+INTERNATIONAL = "must have a host in ASCII; write an international name in its xn-- form"
 NOT_UNICODE = "must be valid Unicode, without lone surrogates"
 PERCENT = "must have two hex digits behind every % (RFC 3986)"
 BASE64 = "must be base64 (RFC 4648, section 4) with its padding"
@@ -35,8 +37,26 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     *(
         ({"url": url}, [("url", NOT_A_HOST)])
         for url in (
-            *("http://", "http:/a", "http:a", "http:///a", "http://:80/", "http://a:/", "http://a:0/", "http://?a"),
-            *("http://*.run.app/", "http://.a/", "http://a..b/", "http://a%2fb/", "http://a,b/", "http://a;b/"),
+            *(
+                "http://",
+                "http:/a",
+                "http:a",
+                "http:///a",
+                "http://:80/",
+                "http://a:/",
+                "http://a:0/",
+                "http://?a",
+                "http://a:000080/",
+            ),
+            *(
+                "http://*.run.app/",
+                "http://.a/",
+                "http://a..b/",
+                "http://a%2fb/",
+                "http://a,b/",
+                "http://a;b/",
+                "http://a\\b/",
+            ),
             *("http://[fe80::1%25eth0]/", "http://[v1.x]/", f"http://{'a' * 64}.b/", f"http://{'a.' * 127}/"),
         )
     ),
@@ -46,9 +66,23 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ),
     *(
         ({"url": url}, [("url", NOT_ASCII)])
-        for url in ("http://a/ b", "http://a/é", "http://a/\n", "http://a/\0", "http://a\\@b/", 'http://a/"', "\ud800")
+        for url in (
+            "http://a/ b",
+            "http://a/é",
+            "http://a/\n",
+            "http://a/\0",
+            "http://a/\x7f",
+            "http://a/?\t",
+            "\ud800",
+        )
     ),
-    *(({"url": f"http://a/{end}"}, [("url", PERCENT)]) for end in ("%", "%4", "%g1", "a%%20", "?q=%", "#%x")),
+    *(
+        ({"url": url}, [("url", NO_FRAGMENT)])
+        for url in ("http://a/#", "http://a#b", "http://a/?b#c", "http://a/%23#/../")
+    ),
+    *(({"url": url}, [("url", INTERNATIONAL)]) for url in ("http://bücher.example/", "http://a\u3002b/", "http://é")),
+    ({"url": "http://a\\@b/"}, [("url", "must not carry a user name or password")]),
+    *(({"url": f"http://a/{end}"}, [("url", PERCENT)]) for end in ("%", "%4", "%g1", "a%%20", "?q=%", "%u002e")),
     ({"url": "http://a/" + "x" * 8184}, [("url", "must take at most 8192 characters, got 8193")]),
     ({"method": "get"}, [("method", "must be one of 'GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE' or 'OPTIONS'")]),
     (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from traced_relay.calls import EnqueueRequest, RetryPolicy, Url
+from traced_relay.calls import EnqueueRequest, RetryPolicy, Url, split_target
 
 URL = "https://reports.example.com/build"
 
@@ -76,18 +77,49 @@ def test_the_defaults_are_the_contracts() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        *("http://a", "http://a/", "https://a.example.com./b?c=d#e", "HTTPS://A.EXAMPLE/", "http://a_b.example:65535/"),
+        *("http://a", "http://a/", "https://a.example.com./b?c=d", "HTTPS://A.EXAMPLE/", "http://a_b.example:65535/"),
         *(
             "http://127.0.0.1:8080/",
             "http://[::1]/",
             "http://[2001:db8::ffff:1.2.3.4]:80/x",
             "https://a/%20;b=c//d/../e",
         ),
+        *(
+            'http://a/"<>[\\]^`{|}',
+            'http://a?"<>[\\]^`{|}',
+            "http://a/%61/./../..;x=1//%2C?",
+            "http://a:0080/",
+            "http://a?",
+        ),
         *("http://a/?q=[1]&next=http://b@c/", "http://xn--bcher-kva.example/", f"http://{'a' * 63}.b/"),
     ],
 )
 def test_an_absolute_url_is_taken_as_it_is(url: str) -> None:
     assert request(url=url).url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("http://a", "/"),
+        ("http://a?", "/?"),
+        ("http://a?x/y", "/?x/y"),
+        ("http://a/?", "/?"),
+        ("http://a/x?#y", "/x?"),
+        ("http://[::1]:8080//x//?//", "//x//?//"),
+        ("http://a/%61%2c/./../..;x=1?ids[]=1|2", "/%61%2c/./../..;x=1?ids[]=1|2"),
+    ],
+)
+def test_a_target_is_what_follows_the_origin_byte_for_byte(url: str, target: str) -> None:
+    assert split_target(url) == (re.match("http://[^/?#]*", url)[0], target)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http:a", "http:/a", "//a/", "http://", "http://a/ b", "http://a/é", "http://a/\n"]
+)
+def test_what_has_no_target_that_could_be_sent_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="must be an absolute URL in printable ASCII"):
+        split_target(url)
 
 
 @given(
@@ -99,9 +131,9 @@ def test_what_is_taken_for_a_url_can_be_asked_for(url: str) -> None:
         TypeAdapter(Url).validate_python(url)
     except ValidationError:
         return
-    prepared = requests.Request("GET", url).prepare()
-    assert requests.Session().get_adapter(str(prepared.url))
-    url.encode("ascii")
+    origin, target = split_target(url)
+    assert url in (f"{origin}{target}", f"{origin}{target[1:]}")
+    assert requests.Session().get_adapter(str(requests.Request("GET", f"{origin}/").prepare().url))
 
 
 def test_a_policy_is_stored_and_read_back_whole() -> None:

@@ -336,6 +336,14 @@ def test_without_an_app_yaml_the_own_environment_is_what_counts(tmp_path: Path) 
     assert found(tmp_path, app=None, GOOGLE_CLOUD_PROJECT="p", RELAY_LEDGER="memory", **here) == []
 
 
+def test_a_rule_for_an_address_needs_leave_for_it(tmp_path: Path) -> None:
+    inside = "{name: inside, url: 'http://10.0.0.7:8080/', auth: none}"
+    rules = RULES.replace("\ndownstreams: [", f"\ndownstreams: [{inside}, ")
+    assert found(tmp_path, rules.replace("auth: none", "auth: none, allow_private: true")) == []
+    leave = "`allow_private: true`, because http://10.0.0.7:8080/ is in 10.0.0.0/8 (private)"
+    assert found(tmp_path, rules) == [f"relay.yaml: downstreams.inside.url needs {leave}"]
+
+
 @pytest.mark.whole
 def test_the_command_prints_a_line_a_problem_and_ends_with_1(tmp_path: Path) -> None:
     def run() -> tuple[int, str]:

@@ -179,8 +179,9 @@ def test_a_clock_that_was_set_back_makes_no_time_negative(told: Told) -> None:
 
 def test_a_denied_call_has_all_that_an_attempt_has_and_its_host_alone(told: Told) -> None:
     private = call(url="https://user.internal:8443/hush?token=hush")
-    told.journal.denied(running(call=private, rule=None), DELIVERY)
-    assert told.fields == DISPATCHED | {"rule": None, "reason": "denied", "downstream": "user.internal"}
+    told.journal.denied(running(call=private, rule=None), DELIVERY, "no rule matches")
+    denied = {"rule": None, "reason": "denied", "detail": "no rule matches", "downstream": "user.internal"}
+    assert told.fields == DISPATCHED | denied
     assert (told.span_id, "hush" in str(told.records)) == (PROCESS, False)
 
 

@@ -10,12 +10,17 @@ from threading import Barrier
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 from werkzeug.wrappers import Response as Answer
 
 import traced_relay
 from example_rows import TASK_ID
+from hostile_urls import Names
 from raw_downstream import OK, RawDownstream, says, says_by_turns
-from sending import TOKEN, no_token, sent, sent_to
+from sending import PLAIN, PUBLIC, TOKEN, no_token, sent, sent_to
+from traced_relay.calls import Url
 from traced_relay.clock import ManualClock, SystemClock
 from traced_relay.errors import IdentityFailed
 from traced_relay.retry import Ending
@@ -27,7 +32,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from traced_relay.downstreams import Downstream as Rule
     from traced_relay.testing import Arrived
+
+
+# As they are given behind the port; what urllib3, requests or a browser would write otherwise.
+TARGETS = r"""
+    / ? /? ?x /x? /x?? /x?? /%61 /%2c /%2C /%7e /~ /a%2Fb /%00 /%c3%A9 /ids[]=1 /?ids[]=1&ids%5B%5D=2 /a|b /?a|b
+    /"<>^`{}\ /?"<>^`{}\ /. /.. /./a /../a /a/./b /a/../b /a/.. /%2e%2e/a //a //a//b// ///
+    /a;b /a;b=c/..;/d /?a=b+c%20d /?u=http://b@c/d?e /@ /:80 /a:b /*'()!$&, /?= /?& /-._~
+    /bucket/key?X-Amz-Credential=K%2f20261130%2Fus&X-Amz-Signature=0aF%3d
+"""
+
+
+def on_the_wire(sender: Sender, target: str) -> bytes:
+    with RawDownstream(says(OK, b"Content-Length: 0\r\n\r\n")) as downstream:
+        assert sent(sender, f"http://127.0.0.1:{downstream.port}{target}").ending == Ending(200, None)
+        return target_of(downstream.requests[0])
+
+
+def target_of(request: bytes) -> bytes:
+    method, target, version = request.partition(b"\r\n")[0].split(b" ")
+    assert (method, version) == (b"POST", b"HTTP/1.1")
+    return target
 
 
 @pytest.fixture
@@ -190,6 +217,53 @@ def test_a_retry_after_is_read_by_the_clock(value: str, seconds: float | None) -
     )
     assert exchange.ending == Ending(503, "http_503", retry_after=seconds)
     sender.close()
+
+
+@pytest.mark.parametrize("target", TARGETS.split())
+def test_the_target_on_the_wire_is_the_one_given(sender: Sender, target: str) -> None:
+    assert on_the_wire(sender, target) == (target if target.startswith("/") else f"/{target}").encode()
+
+
+def test_any_url_that_is_taken_is_sent_byte_for_byte(sender: Sender) -> None:
+    with RawDownstream(says(OK, b"Content-Length: 0\r\n\r\n")) as downstream:
+
+        @given(st.from_regex(r"[/?]([!-~]|%[0-9A-Fa-f]{2}|/\.{1,2}/|\?|//){0,20}", fullmatch=True))
+        @settings(max_examples=150, deadline=None)
+        def is_sent(end: str) -> None:
+            url = f"http://127.0.0.1:{downstream.port}{end}"
+            try:
+                TypeAdapter(Url).validate_python(url)
+            except ValidationError:
+                reject()
+            assert sent(sender, url).ending == Ending(200, None)
+            assert target_of(downstream.requests[-1]) == (end if end.startswith("/") else f"/{end}").encode()
+
+        is_sent()
+
+
+def test_the_host_header_is_the_normalised_authority() -> None:
+    sender = Sender(SystemClock(), no_token, resolve=Names())
+    with RawDownstream(says(OK, b"Content-Length: 0\r\n\r\n")) as downstream:
+        sent(sender, f"HTTP://LocalHost.:{downstream.port}/X")
+        sender.close()
+        assert f"\r\nHost: localhost:{downstream.port}\r\n".encode() in downstream.requests[0]
+        assert downstream.requests[0].startswith(b"POST /X HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "rule", "detail"),
+    [
+        ("http://10.1.2.3/", PUBLIC, "an address in 10.0.0.0/8 (private), and its rule has no allow_private: true"),
+        ("http://240.0.0.1/", PUBLIC, "an address in 240.0.0.0/4 (class E), and its rule has no allow_private: true"),
+        ("http://169.254.169.254/", PLAIN, "169.254.0.0/16 (link-local, metadata server), and no rule can allow that"),
+        ("http://[fd20:ce::254]/", PLAIN, "(Google Cloud's metadata server), and no rule can allow that"),
+    ],
+)
+def test_a_denied_address_is_told_by_its_range_alone(sender: Sender, url: str, rule: Rule, detail: str) -> None:
+    exchange = sent(sender, url, rule)
+    assert exchange.ending == Ending(None, "denied", was_sent=False)
+    assert str(exchange.detail).endswith(detail)
+    assert "10.1.2.3" not in str(exchange.detail)
 
 
 def test_without_a_rule_nothing_is_sent(sender: Sender) -> None:

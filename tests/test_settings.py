@@ -212,6 +212,41 @@ def test_on_the_flexible_environment_too_an_emulator_is_a_mistake(environ: dict[
 
 
 @pytest.mark.parametrize(
+    ("host", "found"),
+    [
+        ("169.254.169.254", "169.254.0.0/16 (link-local, metadata server)"),
+        ("2852039166", "169.254.0.0/16 (link-local, metadata server)"),
+        ("[fd20:ce::254]", "fd20:ce::254/128 (Google Cloud's metadata server)"),
+        ("224.0.0.1:*", "224.0.0.0/4 (multicast)"),
+        ("0.0.0.0", "0.0.0.0/8 (this network)"),
+        ("255.255.255.255", "255.255.255.255/32 (broadcast)"),
+        ("[fe80::1]", "fe80::/10 (link-local)"),
+    ],
+)
+def test_a_rule_for_an_address_out_of_reach_ends_the_start(environ: dict[str, str], host: str, found: str) -> None:
+    url = f"http://{host}/"
+    rule = f"{{name: a, url: '{url}', auth: none, allow_private: true}}"
+    rewrite(environ, f"{RULES}downstreams: [{rule}]\ncallbacks: [{{url: '{url}', allow_private: true}}]\n")
+    assert refusal(environ).split("; ") == [
+        f"the rules: {key} must not be in {found}, which no rule can allow, got {url}"
+        for key in ("downstreams.a.url", "callbacks.url")
+    ]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("240.0.0.1", "198.19.0.1", "192.0.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.1"),
+        *("100.64.0.1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "[fd00::1]", "[::ffff:10.0.0.1]"),
+    ],
+)
+def test_a_rule_for_an_address_of_a_vpc_starts(environ: dict[str, str], host: str) -> None:
+    rule = f"{{name: a, url: 'http://{host}/', auth: none, allow_private: true}}"
+    rewrite(environ, f"{RULES}downstreams: [{rule}]\n")
+    assert settings.from_environment(environ).rules.downstreams[0].allow_private
+
+
+@pytest.mark.parametrize(
     ("more", "why"),
     [
         ("max_timeout: 25h", "max_timeout must be at most 24h with this worker, got 25h"),

@@ -6,12 +6,13 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from traced_relay.addresses import PUBLIC, Reach, is_local_host, range_of
+from traced_relay.addresses import Reach, is_local_host, range_of
 from traced_relay.durations import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from traced_relay.addresses import Range
     from traced_relay.downstreams import Place
     from traced_relay.relay_file import RelayFile
 
@@ -40,7 +41,7 @@ def rule_problems(rules: RelayFile, *, is_local: bool) -> Iterator[str]:
         )
     if (rules.callers or rules.worker.url) and not rules.audience:
         yield "audience must be set: ID tokens have to name it"
-    yield from _unreachable_places(rules)
+    yield from _out_of_reach(rules)
     known_queues = {queue.name for queue in rules.queues if queue.use == "calls"}
     known_downstreams = {rule.name for rule in rules.downstreams}
     for caller in rules.callers:
@@ -53,21 +54,23 @@ def rule_problems(rules: RelayFile, *, is_local: bool) -> Iterator[str]:
                 yield f"callers.{key} of {caller.email} names {unknown}, which is not there{meant}"
 
 
-def _unreachable_places(rules: RelayFile) -> Iterator[str]:
-    """Rules for a bare address that no connection may be made to."""
-    named: list[tuple[str, Place]] = [(f"downstreams.{rule.name}.url", rule) for rule in rules.downstreams]
-    for key, place in [*named, *(("callbacks.url", receiver) for receiver in rules.callbacks)]:
-        address = _address_in(urlsplit(place.url).hostname or "")
-        found = range_of(address) if address else PUBLIC
-        if found.reach is Reach.NEVER:
+def _out_of_reach(rules: RelayFile) -> Iterator[str]:
+    for key, place in places(rules):
+        found = range_named_by(place)
+        if found is not None and found.reach is Reach.NEVER:
             yield f"{key} must not be in {found}, which no rule can allow, got {place.url}"
-        elif found.reach is Reach.PRIVATE and not place.allow_private:
-            yield f"{key} needs `allow_private: true`, because it is in {found}, got {place.url}"
 
 
-def _address_in(host: str) -> str | None:
-    """The address that *host* is, in any spelling that resolvers take (0x7f.1, 2130706433); None if it is a name."""
+def places(rules: RelayFile) -> Iterator[tuple[str, Place]]:
+    """Everywhere that requests may go, by key."""
+    yield from ((f"downstreams.{rule.name}.url", rule) for rule in rules.downstreams)
+    yield from (("callbacks.url", receiver) for receiver in rules.callbacks)
+
+
+def range_named_by(place: Place) -> Range | None:
+    """The range of the address that *place* is, in any spelling (0x7f.1, 2130706433); None where its host is a name."""
+    host = (urlsplit(place.url).hostname or "").rstrip(".")
     try:
-        return host if ":" in host else socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))
+        return range_of(host if ":" in host else socket.inet_ntoa(socket.inet_aton(host)))
     except OSError:
         return None

@@ -33,7 +33,7 @@ SCHEDULE_AHEAD = 30 * DAY
 MAX_URL = 8192
 MAX_HOST = 253
 # Labels of at most 63 characters (RFC 1035), or an IPv6 address without zone; what resolvers would choke on stays out.
-_HOST = re.compile(r"(([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
+_HOST = re.compile(r"(([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Jitter = Literal["full", "equal", "none"]
@@ -50,6 +50,8 @@ def _check_url(url: str) -> str:
     """An absolute http(s) URL, without userinfo and fragment, whose target can be sent as it is."""
     if len(url) > MAX_URL:
         raise ValueError(f"must take at most {MAX_URL} characters, got {len(url)}")
+    if re.match(r"[^/?#]*//[^/?#]*[^\x00-\x7f]", url):
+        raise ValueError("must have a host in ASCII; write an international name in its xn-- form")
     if not re.fullmatch("[!-~]*", url):
         raise ValueError("must be printable ASCII; percent-encode everything else (RFC 3986)")
     if re.search(r"%(?![0-9A-Fa-f]{2})", url):

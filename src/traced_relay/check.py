@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traced_relay import app_yaml, cron_yaml, relay_file, settings, tracing
-from traced_relay.agreement import longest_timeout, rule_problems
+from traced_relay.addresses import Reach
+from traced_relay.agreement import longest_timeout, places, range_named_by, rule_problems
 from traced_relay.cloud_plan import Finding
 from traced_relay.errors import InvalidSettings
 from traced_relay.placeholders import placeholders
@@ -147,6 +148,10 @@ def _rule_problems(rules: RelayFile, secret: str | None) -> Iterator[str]:
     """What is no error of the file, since it starts like this, but cannot be what somebody meant."""
     yield from _never_reached("downstreams", [(rule.name, rule) for rule in rules.downstreams])
     yield from _never_reached("callbacks", [(receiver.url, receiver) for receiver in rules.callbacks])
+    for key, place in places(rules):
+        found = range_named_by(place)
+        if found is not None and found.reach is Reach.PRIVATE and not place.allow_private:
+            yield f"{key} needs `allow_private: true`, because {place.url} is in {found}"
     if not secret:
         for receiver in rules.callbacks:
             if not receiver.secret:

@@ -37,9 +37,9 @@ def may_be_below(path: str, prefix: tuple[str, ...]) -> bool:
 
 
 def _names(path: str) -> tuple[str, ...]:
-    """The segments as the most lenient server has them: decoded, without case, parameters and empty ones."""
+    """The segments as the most lenient server has them: decoded, without case, parameters and what Windows drops."""
     decoded = (_decoded(path) or "").casefold().replace("\\", "/")
-    return segments("/".join(part.partition(";")[0] for part in decoded.split("/")))
+    return segments("/".join(part.partition(";")[0].rstrip(". ") for part in decoded.split("/")))
 
 
 def _decoded(path: str) -> str | None:

@@ -89,6 +89,9 @@ def test_an_app_engine_task_without_any_address_goes_nowhere() -> None:
         ("http://worker/a b/ü?q=ä b#part", Origin(False, "worker", 80), "worker", "/a%20b/%C3%BC?q=%C3%A4%20b"),
         ("http://worker/%2F?x=%41", Origin(False, "worker", 80), "worker", "/%2F?x=%41"),
         ("http://worker?a=b", Origin(False, "worker", 80), "worker", "/?a=b"),
+        ("http://worker/x?", Origin(False, "worker", 80), "worker", "/x?"),
+        ("http://worker?", Origin(False, "worker", 80), "worker", "/?"),
+        ("http://worker//a/./b/../%61;c?u=//x/?#", Origin(False, "worker", 80), "worker", "//a/./b/../%61;c?u=//x/?"),
     ],
 )
 def test_a_url_is_taken_apart_and_made_safe(url: str, origin: Origin, host: str, path: str) -> None:
