@@ -80,7 +80,8 @@ def split_target(url: str) -> tuple[str, str]:
     return parts[1], f"{parts[2] or '/'}{parts[3] or ''}"
 
 
-Url = Annotated[str, AfterValidator(_check_url)]
+_URL = "An absolute http or https URL in printable ASCII; its path and query are sent byte for byte."
+Url = Annotated[str, AfterValidator(_check_url), Field(description=_URL)]
 
 
 class Model(BaseModel):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT = 600.0
 MAX_URL_DIRECT = 2083
-_UNCLEAR = "; where that has a path, no server may find a . or .. segment in yours"
+_UNCLEAR = "; if its rule has a path, the path must start with that, and no server may read a . or .. segment in it"
 _logger = logging.getLogger(__name__)
 _SENT_AS_IT_IS = re.compile(r"(?!([^?]*/)(\.|%2e){1,2}(/|\?|$))[a-z0-9._~:/?@!$&'()*+,;=%-]*", re.IGNORECASE)
 _WITH_BODY = ("POST", "PUT", "PATCH")

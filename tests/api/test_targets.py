@@ -68,6 +68,7 @@ def test_wire_status_and_record_agree_on_the_target(relay: RunningRelay, target:
         relay.wait_for("task.finished", receipt["task_id"])
         status = get(receipt["links"]["status"]).document
         record = relay.wait_for("attempt.finished", receipt["task_id"])
+    validate(record)
     assert targets(downstream) == [target if target.startswith("/") else f"/{target}"]
     assert (status["url"], record["httpRequest"]["requestUrl"]) == (url, url.partition("?")[0])
 
