@@ -157,7 +157,7 @@ def test_the_first_match_wins_and_no_match_is_none() -> None:
 
 
 @pytest.mark.parametrize("path", ["/%61dmin", "/ADMIN", "//admin", "/;x/admin", "/x/../admin", "/x/..%2fadmin"])
-def test_a_path_that_may_lie_below_an_earlier_rule_gets_no_later_one(path: str) -> None:
+def test_a_path_that_may_mean_an_earlier_rule_gets_no_later(path: str) -> None:
     rules = [downstream("https://a.example/admin/", name="admin"), downstream("https://a.example/", name="all")]
     assert find(rules, f"https://a.example{path}/users") is None
     assert find(rules, "https://a.example/administration") is rules[1]

@@ -240,7 +240,7 @@ class Relay:
                 return Exchange(Ending(None, "auth_unavailable", was_sent=False), Timing())
             exchange = self._sender.send(row.call, rule, headers, guard)
         if exchange.ending.reason == "denied":
-            self._journal.denied(row, delivery, exchange.detail or "no rule of relay.yaml matches its URL")
+            self._journal.denied(row, delivery, exchange.detail or "no rule of relay.yaml allows its URL")
         return exchange
 
     def _headers(self, row: Row) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ from unicodedata import normalize
 
 MOST_DECODINGS = 8
 _ESCAPES = re.compile(r"%u[0-9a-f]{4}|(?:%[0-9a-f]{2})+", re.IGNORECASE)
-# Dots that touch no letter or digit may be all that a server leaves of their segment.
+# Dots that touch no letter, digit or _ may be all that a server leaves of their segment.
 _UNCLEAR = re.compile(r"[\x00-\x1f\x7f]|(?<![\w.])\.+(?![\w.])")
 
 

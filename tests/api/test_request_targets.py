@@ -114,7 +114,7 @@ def test_no_hostile_path_gets_past_a_rule_on_any_way(strict: RunningRelay) -> No
         for task_id in make_by_hand(strict, *(url for url in urls if "%u" not in url)):
             record = strict.wait_for("downstream.denied", task_id)
             validate(record)
-            assert (record["rule"], record["detail"]) == (None, "no rule of relay.yaml matches its URL")
+            assert (record["rule"], record["detail"]) == (None, "no rule of relay.yaml allows its URL")
             finished = strict.wait_for("task.finished", task_id)
             assert (finished["state"], finished["reason"]) == ("failed", "denied")
         assert downstream.connections == 0
