@@ -80,6 +80,7 @@ def test_the_environment_says_what_differs_by_deployment(
 
 DATABASES = "RELAY_LEDGER: a database of Firestore is (default), or 4 to 63 of a-z, 0-9 and -, from a letter to no -"
 COLLECTIONS = "RELAY_LEDGER: a collection is 1 to 100 of A-Z, a-z, 0-9, _ and -, and not between double underscores"
+WHY_NINE = "8 threads always stay free for health checks, cancels and new tasks"
 VARIABLES = ", ".join(settings.VARIABLES)
 LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
 
@@ -122,8 +123,7 @@ LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
         *(
             (
                 {"RELAY_THREADS": text},
-                f"RELAY_THREADS must be a number from 9 to 10000, got {text!r}:"
-                " 8 threads always stay free for health checks, cancels and new tasks",
+                f"RELAY_THREADS must be a number from 9 to 10000, got {text!r}: {WHY_NINE}",
             )
             for text in ("0", "1", "8", "-9", "+9", "9.0", "many", "10001", "9" * 30, " 9")
         ),

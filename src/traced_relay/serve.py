@@ -9,12 +9,11 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
-from gunicorn.glogging import Logger
 
 from traced_relay import logs
 from traced_relay.assembly import Assembly
 from traced_relay.listener import listen
-from traced_relay.reception import PATIENCE, SPARE_CONNECTIONS, Reception
+from traced_relay.reception import PATIENCE, SPARE_CONNECTIONS, Reception, options
 from traced_relay.telemetry import Telemetry, telemetry
 
 if TYPE_CHECKING:
@@ -26,14 +25,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 _LAST_SPANS = 0.2  # seconds in which calls that were cut end theirs; a worker is killed a second after the signal
-
-
-class _Lines(Logger):  # type: ignore[misc]
-    """gunicorn's own lines go where all lines of libraries go; it has no access log."""
-
-    def setup(self, cfg: Any) -> None:  # noqa: ARG002  (the signature is gunicorn's)
-        self.error_log.propagate = True
-        self.error_log.handlers.clear()
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -115,17 +106,8 @@ def serve(settings: Settings, *, patience: float = PATIENCE) -> None:
             "bind": f"fd://{listening.detach()}",
             "workers": 1,
             "worker_class": Reception,
-            "threads": settings.threads,
-            "worker_connections": 2 * (settings.threads + SPARE_CONNECTIONS),  # with those whose thread is to come
-            "timeout": 0,
-            "graceful_timeout": 1,
-            "keepalive": 620,  # longer than Google's front ends keep theirs, so that they close first
-            "logger_class": _Lines,
             "control_socket_disable": True,
-            # Whoever is on this machine is a client like any other, and says nothing about paths and schemes.
-            "forwarded_allow_ips": "",
-            "forwarder_headers": "",
-            "secure_scheme_headers": {},
+            **options(settings.threads),
         },
         patience,
     ).run()
