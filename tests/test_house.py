@@ -83,7 +83,7 @@ KNOWN_TO = {
     "grpc": {"cloud_tasks", "firestore_requests", "tracing.cloud_trace"},
     "gunicorn": {"front", "reception", "serve"},
     "opentelemetry.configuration": {"tracing.otel_file"},
-    "sqlite3": {"sqlite_ledger"},
+    "sqlite3": {"private_file", "sqlite_ledger"},
     "urllib3": {"egress", "sender", "whole_answer"},
     "yaml": {"yaml_file"},
 }

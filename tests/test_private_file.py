@@ -109,6 +109,15 @@ def test_what_is_no_regular_file_is_refused(use: Callable[[Path], None], tmp_pat
     assert refusal(use, missing) == f"{missing}: cannot be created: No such file or directory"
 
 
+@BOTH
+def test_a_file_that_is_no_database_keeps_its_mode(use: Callable[[Path], None], tmp_path: Path) -> None:
+    file = tmp_path / "what? 100%.txt"
+    file.write_text("notes of somebody, and long enough to be looked at " * 20)
+    file.chmod(0o644)
+    assert refusal(use, file).endswith("file is not a database")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
+
+
 @contextmanager
 def somebody_else() -> Iterator[None]:
     os.seteuid(65_534)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import stat
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _OWN = 0o600
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _BESIDE = ("-wal", "-shm", "-journal")  # SQLite gives these the mode of the database
 
 
@@ -29,6 +32,7 @@ def make_private(path: Path) -> None:
     try:
         _create(path)
     except FileExistsError:
+        _check_content(path)
         for file in (path, *(path.with_name(path.name + suffix) for suffix in _BESIDE)):
             _restrict(file)
         _check_access(path)
@@ -44,6 +48,14 @@ def _create(path: Path) -> None:
         os.close(created)
 
 
+def _check_content(path: Path) -> None:
+    """Raise sqlite3.DatabaseError for another file that was named by mistake: its mode must stay as it is."""
+    found = path.lstat()
+    if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) & _OTHERS and found.st_size:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+            database.execute("PRAGMA schema_version")
+
+
 def _restrict(file: Path) -> None:
     try:
         found = file.lstat()
@@ -56,7 +68,7 @@ def _restrict(file: Path) -> None:
     if found.st_uid != os.geteuid() != 0:
         raise UnusableFile(f"{file}: belongs to another user (uid {found.st_uid}), who could read it")
     mode = stat.S_IMODE(found.st_mode)
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if mode & _OTHERS:
         try:
             file.chmod(_OWN)
         except OSError as exc:
