@@ -30,8 +30,8 @@ LAYERS = {
     """,
     "edges": """
         answers carrier cloud_logging cloud_tasks dev_console egress firestore_ledger firestore_queries
-        firestore_requests firestore_workers gate google_apis identity journal sqlite_ledger listener logs private_file
-        reception rhythm sender signing tracing watch whole_answer
+        firestore_requests firestore_workers gate google_apis identity journal sqlite_ledger listener logs outlet
+        private_file reception rhythm sender signing tracing watch whole_answer
     """,
     "flows": "client enqueue evidence following pulse queues readiness relay running steering steps sweeper telemetry",
     "shells": """
@@ -58,6 +58,7 @@ THAT_MEET = {
     ("tracing", "carrier"),  # what of it clients need
     ("tracing.propagation", "carrier"),
     ("dev_console", "whole_answer"),  # how it asks
+    ("logs", "outlet"),  # where its lines go
     ("sqlite_ledger", "private_file"),  # what it is kept in
     ("sender", "egress"),  # its way out
     ("egress", "answers"),  # what comes back on it
