@@ -35,9 +35,9 @@ LAYERS = {
     """,
     "flows": "client enqueue evidence following pulse queues readiness relay running steering steps sweeper telemetry",
     "shells": """
-        __main__ agreement app app_yaml assembly check cli cloud_check cloud_looks cloud_plan commands console cron_yaml
-        demo deployment dev dev_rules differences doors explain flags front placeholders provision relay_file samples
-        serve settings tail testing uploads localqueue
+        __main__ agreement app app_yaml assembly captured check cli cloud_check cloud_looks cloud_plan commands console
+        cron_yaml demo deployment dev dev_rules differences doors explain flags front placeholders provision relay_file
+        samples serve settings tail testing uploads localqueue
     """,
 }
 ROOMS = {
