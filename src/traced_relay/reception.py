@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.glogging import Logger
 from gunicorn.http import get_parser
 from gunicorn.http.errors import InvalidHeader
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 
 from traced_relay import problems
 from traced_relay.agenda import Agenda
@@ -112,11 +112,17 @@ def _problem(status: int, detail: str) -> bytes:
     return head.encode() + document
 
 
+class _Wakes(PollableMethodQueue):  # type: ignore[misc]
+    def close(self) -> None:
+        """Stay open: a request that ends after the worker writes here, where by then another file might be."""
+
+
 class Reception(ThreadWorker):  # type: ignore[misc]
     """The worker. All but `handle_request` and `handle_error` runs in its main thread."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.method_queue = _Wakes()
         self._patience: float = self.app.patience
         self._arriving: Agenda[_Connection] = Agenda()
         self._closing: Agenda[socket.socket] = Agenda()
