@@ -106,7 +106,7 @@ def test_in_memory_a_line_is_there_at_once() -> None:
     assert stream.getvalue() == "one\ntwo\n"
 
 
-def test_a_forked_process_writes_its_own_lines_and_not_those_of_its_parent(pipe: Pipe) -> None:
+def test_a_forked_process_writes_its_own_lines_alone(pipe: Pipe) -> None:
     outlet = Outlet(pipe.stream, notice=notice)
     filled = pipe.fill()
     outlet.leave("parent")  # whose thread holds a lock when the process forks
