@@ -58,6 +58,7 @@ def test_no_bytes_make_it_raise(pieces: list[bytes]) -> None:
         (b"/v1/tasks", MAX_REQUEST + 1, "part"),
         (b"/dispatch", MAX_REQUEST + 1, "body"),
         (b"/dispatch", MAX_DISPATCH + 1, "part"),
+        (b"http://relay.example:80/dispatch", MAX_REQUEST + 1, "body"),
         (b"/dispatched", MAX_REQUEST + 1, "part"),
         (b"/v1/tasks", 10**17, "part"),
     ],

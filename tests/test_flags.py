@@ -35,3 +35,24 @@ def test_a_token_file_is_read_again_when_it_has_changed_and_holds_a_token(tmp_pa
         assert ran.exit_code == 0, ran.output
         said = ["first.token.a", "second.token.b", "second.token.b", "third.token.c", "third.token.c"]
         assert relay.tokens == [f"Bearer {token}" for token in said]
+
+
+def test_flags_decide_over_the_relay_and_token_of_the_environment(tmp_path: Path) -> None:
+    file, other = tmp_path / "token", tmp_path / "other"
+    file.write_text("first.token.a")
+    other.write_text("second.token.b")
+
+    @click.command()
+    @flags.asks_as_somebody
+    def look(**where: str) -> None:
+        flags.client(**where).status("0" * 32)
+
+    with RelayStandIn([document()]) as relay:
+        for arguments, url in (
+            ([], relay.url),
+            (["--relay", relay.url, "--token-file", str(other)], "http://127.0.0.1:9"),
+        ):
+            environ = {"RELAY_URL": url, "RELAY_TOKEN_FILE": str(file)}
+            ran = CliRunner().invoke(look, arguments, env=environ, catch_exceptions=False)
+            assert ran.exit_code == 0, ran.output
+        assert relay.tokens == ["Bearer first.token.a", "Bearer second.token.b"]

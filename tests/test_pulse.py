@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from example_rows import NOW, row
+from full_disk import full_disk
 from traced_relay.clock import ManualClock
 from traced_relay.dispatch import Delivery, Dispatch
 from traced_relay.journal import Journal
 from traced_relay.logs import Identity, Log
 from traced_relay.machine import Holder
 from traced_relay.pulse import BEAT, LEASE, Pulse
+from traced_relay.readiness import Readiness
+from traced_relay.rhythm import AGAIN_AFTER
 from traced_relay.running import RunningCalls
 from traced_relay.sqlite_ledger import SqliteLedger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 class WatchedClock(ManualClock):
@@ -122,6 +126,28 @@ def test_a_beat_that_cannot_be_written_is_told_of_and_does_not_end_the_pulse(
     assert len(caplog.messages) == 2
     assert set(caplog.messages) == {caplog.messages[0]}
     assert caplog.messages[0].startswith("the worker's sign of life: the ledger cannot be used")
+
+
+def test_a_worker_takes_no_work_while_its_ledger_takes_no_writes(clock: WatchedClock, tmp_path: Path) -> None:
+    ledger = SqliteLedger(clock, tmp_path / "ledger")
+    pulse = Pulse(ledger, "w1", clock, calls(ledger, clock))
+    readiness = Readiness(clock, ledger, lambda: None, pulse.refusal)
+    assert not readiness.is_ready()
+    pulse.start()
+    assert readiness.is_ready()
+    with full_disk(0):
+        clock.wait_for_waits(1)
+        clock.advance(BEAT)
+        clock.wait_for_waits(2)
+        assert ledger.get("") is None  # reading goes on
+        written = (tmp_path / "ledger-wal").read_bytes()
+        assert [readiness.is_ready() for _ in range(5)] == [False] * 5
+        assert (tmp_path / "ledger-wal").read_bytes() == written
+    clock.advance(AGAIN_AFTER)
+    clock.wait_for_waits(3)
+    assert readiness.is_ready()
+    pulse.stop()
+    ledger.close()
 
 
 def test_a_pulse_learns_what_was_cancelled_and_after_a_freeze_what_was_judged(

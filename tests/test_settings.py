@@ -62,7 +62,7 @@ def test_a_local_relay_is_read_whole(environ: dict[str, str]) -> None:
     [
         ({"PORT": "0"}, {"port": 0}),
         ({"PORT": ""}, {"port": 8080}),
-        ({"PORT": "9000", "RELAY_THREADS": "7"}, {"port": 9000, "threads": 7}),
+        ({"PORT": "9000", "RELAY_THREADS": "9"}, {"port": 9000, "threads": 9, "max_running": 1}),
         ({"RELAY_LEDGER": "sqlite:/data/ledger"}, {"ledger": "sqlite:/data/ledger"}),
         ({"CLOUD_TASKS_EMULATOR_HOST": "[::1]:1"}, {"emulator": "[::1]:1"}),
         ({"CLOUD_TASKS_EMULATOR_HOST": "localhost:1"}, {"emulator": "localhost:1"}),
@@ -80,6 +80,8 @@ def test_the_environment_says_what_differs_by_deployment(
 
 DATABASES = "RELAY_LEDGER: a database of Firestore is (default), or 4 to 63 of a-z, 0-9 and -, from a letter to no -"
 COLLECTIONS = "RELAY_LEDGER: a collection is 1 to 100 of A-Z, a-z, 0-9, _ and -, and not between double underscores"
+WHY_NINE = "8 threads always stay free for health checks, cancels and new tasks"
+VARIABLES = ", ".join(settings.VARIABLES)
 LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
 
 
@@ -90,8 +92,10 @@ LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
         ({"GOOGLE_CLOUD_PROJECT": "My Project"}, "GOOGLE_CLOUD_PROJECT must be a project id, got 'My Project'"),
         (
             {"RELAY_THREDS": "8"},
-            f"RELAY_THREDS is no variable of the relay; there are {', '.join(settings.VARIABLES)}",
+            f"RELAY_THREDS is no variable of the relay; the closest is RELAY_THREADS; there are {VARIABLES}",
         ),
+        ({"RELAY_X": "8"}, f"RELAY_X is no variable of the relay; there are {VARIABLES}"),
+        ({"PORT": "tcp://10.0.0.1:80"}, "PORT must be a number from 0 to 65535, got 'tcp://10.0.0.1:80'"),
         ({"GOOGLE_CLOUD_PROJECT": ""}, "GOOGLE_CLOUD_PROJECT must be set: the project whose queues are used"),
         ({"RELAY_LEDGER": ""}, f"RELAY_LEDGER must be set: where tasks are kept: {LEDGERS}"),
         *(
@@ -116,7 +120,13 @@ LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
             ({"PORT": text}, f"PORT must be a number from 0 to 65535, got {text!r}")
             for text in ("65536", "-1", "http", " 80", "8080x", "1e3", "٨٠")
         ),
-        ({"RELAY_THREADS": "0"}, "RELAY_THREADS must be a number from 1 to 10000, got '0'"),
+        *(
+            (
+                {"RELAY_THREADS": text},
+                f"RELAY_THREADS must be a number from 9 to 10000, got {text!r}: {WHY_NINE}",
+            )
+            for text in ("0", "1", "8", "-9", "+9", "9.0", "many", "10001", "9" * 30, " 9")
+        ),
         *(
             (
                 {"CLOUD_TASKS_EMULATOR_HOST": address},
@@ -367,3 +377,18 @@ def test_how_spans_leave_stands_beside_the_rules_or_where_the_environment_says(e
 @pytest.mark.parametrize(("value", "untraced"), [("true", True), ("TRUE", True), ("false", False), ("", False)])
 def test_spans_can_be_switched_off_in_the_standard_way(environ: dict[str, str], value: str, *, untraced: bool) -> None:
     assert settings.from_environment(environ | {"OTEL_SDK_DISABLED": value}).untraced is untraced
+
+
+@pytest.mark.parametrize("read", ["serve", "dev", "check"])
+def test_every_command_refuses_an_unknown_variable(environ: dict[str, str], read: str) -> None:
+    given = environ | {"RELAY_LEGER": "memory", "RELAY_PORTS": "80", "RELAY_PORT": "tcp://10.0.0.1:8080"}
+    if read == "check":
+        said = list(settings.variable_problems(given, None))
+    else:
+        with pytest.raises(InvalidSettings) as refused:
+            settings.from_environment(given) if read == "serve" else settings.for_dev(rules=None, environ=given)
+        said = list(refused.value.problems)
+    assert [line.split(";")[:2] for line in said] == [
+        ["RELAY_LEGER is no variable of the relay", " the closest is RELAY_LEDGER"],
+        ["RELAY_PORTS is no variable of the relay", " the closest is PORT"],
+    ]

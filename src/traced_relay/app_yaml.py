@@ -148,7 +148,7 @@ def _room_problems(app: dict[str, Any], rules: RelayFile, key: str, instances: A
     if not isinstance(instances, int) or isinstance(instances, bool) or instances < 1:
         yield f"{key} must be a number of instances, got {instances}"
     elif threads.isdecimal():
-        room = instances * max(1, int(threads) - SPARE_THREADS)
+        room = instances * max(0, int(threads) - SPARE_THREADS)
         wanted = sum(queue.max_concurrent_dispatches for queue in rules.queues)
         if wanted > room:
             yield (

@@ -10,6 +10,7 @@ MAX_DISPATCH = 1_200_000  # Cloud Tasks stores up to 1 MiB
 MOST_HEAD = 128 * 1024  # a task's own headers take up to 80 kB
 _MOST_LINE = 8 * 1024
 _BLANK = b"\r\n\r\n"
+_DISPATCH = re.compile(rb"POST (?:[Hh][Tt][Tt][Pp][Ss]?://[^/?# ]+)?/dispatch ")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n")  # of a head in small letters
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n")
 _EXPECTING = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n")
@@ -60,7 +61,7 @@ class Arriving:
         if end < 0:
             return "too_long_a_head" if len(self) > MOST_HEAD else "head"
         head, self._chunk = self._bytes[: end + 2].lower(), end + len(_BLANK)
-        if self._bytes.startswith(b"POST /dispatch "):
+        if _DISPATCH.match(self._bytes):
             self._most = MAX_DISPATCH
         self.expects_continue = _EXPECTING.search(head) is not None
         if b"\r\ntransfer-encoding:" in head:

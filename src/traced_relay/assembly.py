@@ -140,7 +140,7 @@ class Assembly:
             self._clock,
             self.ledger,
             lambda: self._cloud_tasks.see(settings.call_queues[0]),
-            self._running.refusal,
+            self._pulse.refusal,
         )
         return Api(
             enqueuer=self._make_enqueuer(policy),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import sys
+import traceback
 from io import TextIOWrapper
 from pathlib import Path
 from queue import SimpleQueue
@@ -17,6 +19,7 @@ from traced_relay.clock import SystemClock
 from traced_relay.durations import format_duration
 from traced_relay.errors import RelayError
 from traced_relay.record_text import printable
+from traced_relay.records import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,12 +66,31 @@ class _Commands(click.Group):
         except BrokenPipeError:
             sys.stdout = None  # whoever read it has gone; nothing is left to flush
             sys.exit(1)
+        except Exception as exc:  # even an import may fail, by what OTEL_* variables say
+            if not _is_on_google():
+                raise
+            text = f"traced-relay: ended with {type(exc).__name__}"
+            click.echo(_entry("CRITICAL", text, stack_trace=traceback.format_exc()), err=True)
+            sys.exit(1)
         sys.exit(status if isinstance(status, int) else 0)
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"traced-relay: {printable(message)}", err=True)
+    text = f"traced-relay: {printable(message)}"
+    click.echo(_entry("ERROR", text) if _is_on_google() else text, err=True)
     sys.exit(status)
+
+
+def _is_on_google() -> bool:
+    from traced_relay.settings import is_on_google, own_environment
+
+    return is_on_google(own_environment())
+
+
+def _entry(severity: str, text: str, **more: str) -> str:
+    """One line for Cloud Logging, where a line that is not JSON has no severity."""
+    entry = {"severity": severity, "time": rfc3339(SystemClock().now()), "message": text, "logger": "traced_relay"}
+    return json.dumps(entry | more)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -141,10 +163,10 @@ def serve() -> None:
     With CLOUD_TASKS_EMULATOR_HOST set to a running `traced-relay queue` it
     serves this machine alone.
     """
-    from traced_relay.serve import serve as run
-    from traced_relay.settings import from_environment
+    from traced_relay.serve import serve_as_told
+    from traced_relay.settings import own_environment
 
-    run(from_environment())
+    serve_as_told(own_environment())
 
 
 @main.command()

@@ -16,6 +16,7 @@ from traced_relay.clock import SystemClock
 from traced_relay.console import Nearby, console_app
 from traced_relay.durations import format_time
 from traced_relay.errors import InvalidCall, InvalidSettings, PortTaken
+from traced_relay.front import Front
 from traced_relay.listener import Listener
 from traced_relay.localqueue import LocalQueue
 from traced_relay.localqueue.errors import ApiError
@@ -57,9 +58,10 @@ class Dev:
             given = replace(given, ledger=f"sqlite:{data / 'ledger.db'}")
         self.records = logs.RecordStore(whole_since=format_time(SystemClock().now()))
         self.spans = tracing.SpanStore()
-        self._relay = Listener(port=port)
+        self._relay = Front(threads=given.threads, port=port)
         self._sample = _listener(sample_downstream(), sample_port)
-        self.url = f"http://localhost:{self._relay.port}"
+        self.port = self._relay.port
+        self.url = f"http://localhost:{self.port}"
         self.sample_url = self._sample.url
         self.queue = LocalQueue(
             port=tasks_port,
@@ -178,6 +180,6 @@ def _with_a_front_door(relay: WSGIApplication) -> WSGIApplication:
 
 def _make_directory(data: Path) -> None:
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         raise InvalidSettings(f"--data {data}: cannot be made: {exc.strerror}") from exc

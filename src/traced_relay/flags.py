@@ -86,7 +86,14 @@ def _token(_: click.Context, option: click.Parameter, file: Path | None) -> _Tok
 def asks_as_somebody(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give the *command* the options that say which relay, and as whom; `client` makes them into one."""
     options = (
-        click.option("--relay", metavar="URL", default=LOCAL_RELAY, help="The relay to ask."),
+        click.option(
+            "--relay",
+            metavar="URL",
+            default=LOCAL_RELAY,
+            envvar="RELAY_URL",
+            show_envvar=True,
+            help="The relay to ask.",
+        ),
         click.option("--audience", metavar="AUDIENCE", help="Of the ID token; default: the relay's URL."),
         click.option("--impersonate-service-account", "account", metavar="EMAIL", help="Ask as this account."),
         click.option(
@@ -95,6 +102,8 @@ def asks_as_somebody(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="FILE",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             callback=_token,
+            envvar="RELAY_TOKEN_FILE",
+            show_envvar=True,
             help="An ID token, instead of one from the environment's Google credentials.",
         ),
     )

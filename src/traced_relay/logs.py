@@ -20,6 +20,7 @@ from google.cloud.logging_v2.handlers import StructuredLogHandler
 from traced_relay import records
 from traced_relay.clock import Clock, SystemClock
 from traced_relay.json_values import as_text, cut
+from traced_relay.outlet import Outlet
 from traced_relay.record_text import one_line
 from traced_relay.records import Identity, rfc3339
 from traced_relay.trace_ref import TraceRef
@@ -37,6 +38,7 @@ _LEVELS = {
     "ERROR": logging.ERROR,
     "CRITICAL": logging.CRITICAL,
 }
+LAST_MOMENT = 0.3  # seconds for lines that wait for a reader when the process ends
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
 
 
@@ -182,7 +184,33 @@ class _Handler(StructuredLogHandler):
         self._text = text
         self._colour = stream.isatty() if colour is None else colour
         self._store = store
+        self._outlet = Outlet(stream, notice=self._dropped)
         google.cloud.logging_v2._instrumentation_emitted = True  # else its first line is a record about itself
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Emit without the handler's lock: a thread that waits for the stream's reader must not delay the others."""
+        if wanted := bool(self.filter(record)):
+            self.emit(record)
+        return wanted
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Wait for the stream only with a record of a commit: what the ledger has must not be missing in the log."""
+        try:
+            line = self.format(record)
+            if isinstance(record, _Said) and records.is_of_a_commit(str(record.msg)):
+                self._outlet.write(line)
+            else:
+                self._outlet.leave(line)
+        except Exception:  # noqa: BLE001  (as in logging: a record that cannot be written ends nothing)
+            self.handleError(record)
+
+    def flush(self) -> None:
+        self._outlet.flush(LAST_MOMENT)
+
+    def _dropped(self, count: int) -> str:
+        text = f"{count} lines of the log were dropped because nothing read them"
+        entry = _overheard(logging.LogRecord(__name__, logging.WARNING, "", 0, text, (), None))
+        return one_line(entry, colour=self._colour) if self._text else _encode(entry)
 
     def format(self, record: logging.LogRecord) -> str:
         try:

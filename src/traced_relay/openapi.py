@@ -131,8 +131,11 @@ def _service() -> dict[str, Any]:
         "/ready": {
             "get": _open(
                 "ready",
-                "Whether work can be taken",
-                {200: ("Ledger and queue were seen lately", "Health"), 503: ("One of them was not", "Health")},
+                "Readiness",
+                {
+                    200: ("The ledger takes writes and the queue answers", "Health"),
+                    503: ("One of them does not, or the process is stopping", "Health"),
+                },
             )
         },
         "/openapi.json": {

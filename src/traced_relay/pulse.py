@@ -35,6 +35,7 @@ class Pulse:
         self._running = running
         self._rhythm = Rhythm("the worker's sign of life", BEAT, self._beat, clock)
         self._looks_at = 0.0
+        self._is_written = False
 
     def start(self) -> None:
         """Begin with a first sign; a ledger that is away at this moment is waited for."""
@@ -50,9 +51,18 @@ class Pulse:
     def stop(self) -> None:
         self._rhythm.stop()
 
+    def refusal(self) -> str | None:
+        """Why no work should come here; of the ledger only what the last sign of life showed, so nothing is written."""
+        return self._running.refusal() if self._is_written else "unavailable"
+
     def _beat(self) -> None:
         now = self._clock.monotonic()
-        cut = self._ledger.keep_alive(self._worker, LEASE)
+        try:
+            cut = self._ledger.keep_alive(self._worker, LEASE)
+        except Unavailable:
+            self._is_written = False
+            raise
+        self._is_written = True
         was_frozen = now > self._running.lease_until  # so long that others may have judged what runs here
         self._running.lease_until = now + LEASE
         for attempt_name in cut:

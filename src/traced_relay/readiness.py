@@ -1,4 +1,4 @@
-"""Whether work can be taken: ledger and queue were both seen lately."""
+"""Readiness: the ledger can be read and written, and the queue answers."""
 
 from __future__ import annotations
 

@@ -18,12 +18,15 @@ from http import HTTPStatus
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from gunicorn.glogging import Logger
 from gunicorn.http import get_parser
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.http.errors import InvalidHeader
+from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 
 from traced_relay import problems
 from traced_relay.agenda import Agenda
 from traced_relay.arriving import Arriving
+from traced_relay.asked_host import asked_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +41,30 @@ MOST_HELD = 64 * 1024 * 1024  # bytes of all requests that are not there as a wh
 _PAUSE = 1.0
 _PIECE = 32 * 1024
 _OUT_OF_MEANS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+def options(threads: int) -> dict[str, Any]:
+    """The settings of gunicorn that the worker needs, by name."""
+    return {
+        "threads": threads,
+        "worker_connections": 2 * (threads + SPARE_CONNECTIONS),  # with those whose thread is to come
+        "timeout": 0,
+        "graceful_timeout": 1,
+        "keepalive": 620,  # longer than Google's front ends keep theirs, so that they close first
+        "logger_class": _Lines,
+        # Whoever is on this machine is a client like any other, and says nothing about paths and schemes.
+        "forwarded_allow_ips": "",
+        "forwarder_headers": "",
+        "secure_scheme_headers": {},
+    }
+
+
+class _Lines(Logger):  # type: ignore[misc]
+    """gunicorn's own lines go where all lines of libraries go; it has no access log."""
+
+    def setup(self, cfg: Any) -> None:  # noqa: ARG002  (the signature is gunicorn's)
+        self.error_log.propagate = True
+        self.error_log.handlers.clear()
 
 
 class _Connection(TConn):  # type: ignore[misc]
@@ -85,11 +112,17 @@ def _problem(status: int, detail: str) -> bytes:
     return head.encode() + document
 
 
+class _Wakes(PollableMethodQueue):  # type: ignore[misc]
+    def close(self) -> None:
+        """Stay open: a request that ends after the worker writes here, where by then another file might be."""
+
+
 class Reception(ThreadWorker):  # type: ignore[misc]
     """The worker. All but `handle_request` and `handle_error` runs in its main thread."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.method_queue = _Wakes()
         self._patience: float = self.app.patience
         self._arriving: Agenda[_Connection] = Agenda()
         self._closing: Agenda[socket.socket] = Agenda()
@@ -253,6 +286,7 @@ class Reception(ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, conn: _Connection) -> Any:
         """In a thread. An answer that is not taken in time is as good as one that nobody waits for."""
         req._expected_100_continue = False  # said already, or too late now
+        _settle_host(req, conn.sock.getsockname())
         if conn.arriving.stage == "part":
             req.force_close()
         conn.sock.settimeout(self._patience)
@@ -265,3 +299,15 @@ class Reception(ThreadWorker):  # type: ignore[misc]
         """In a thread."""
         client.settimeout(self._patience)
         super().handle_error(req, _Translating(client), addr, exc)
+
+
+def _settle_host(req: Any, address: tuple[Any, ...]) -> None:
+    """Let the application see one host, or refuse the request; HTTP/1.0 without Host means our own *address*."""
+    hosts = [value for name, value in req.headers if name == "HOST"]
+    own = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    try:
+        host = asked_host(req.uri, hosts, req.version) or own
+    except ValueError as exc:
+        raise InvalidHeader(str(exc), req=req) from None
+    req.headers = [("HOST", host), *((name, value) for name, value in req.headers if name != "HOST")]
+    req.path = req.path or "/"

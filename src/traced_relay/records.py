@@ -45,6 +45,7 @@ _SEVERITIES_BY_FIELD = {
     "dispatch.rejected": ("reason", {"unreadable": "ERROR", "unknown_task": "ERROR"}),
 }
 _REPEATABLE = {"task.enqueued", "attempt.finished", "task.finished"}
+_OF_COMMITS = ("task.", "attempt.started", "attempt.finished")
 _CLAIMS = {"dispatch.rejected", "enqueue.rejected"}  # their queue and names are what a stranger wrote
 _LABELLED = ("queue", "kind", "task_id")
 
@@ -56,6 +57,11 @@ class Identity:
     project: str
     version: str
     instance: str
+
+
+def is_of_a_commit(event: str) -> bool:
+    """Whether a change of a task's state that the ledger has is told in this record."""
+    return event.startswith(_OF_COMMITS)
 
 
 def severity(event: str, fields: Mapping[str, object]) -> str:

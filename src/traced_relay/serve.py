@@ -6,18 +6,21 @@ import logging
 import resource
 import signal
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from gunicorn.app.base import BaseApplication
-from gunicorn.glogging import Logger
 
+import traced_relay
 from traced_relay import logs
 from traced_relay.assembly import Assembly
+from traced_relay.captured import Captured, log_uncaught
 from traced_relay.listener import listen
-from traced_relay.reception import PATIENCE, SPARE_CONNECTIONS, Reception
+from traced_relay.reception import PATIENCE, SPARE_CONNECTIONS, Reception, options
+from traced_relay.settings import from_environment, is_on_google
 from traced_relay.telemetry import Telemetry, telemetry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import FrameType
 
     from _typeshed.wsgi import WSGIApplication
@@ -28,18 +31,11 @@ _logger = logging.getLogger(__name__)
 _LAST_SPANS = 0.2  # seconds in which calls that were cut end theirs; a worker is killed a second after the signal
 
 
-class _Lines(Logger):  # type: ignore[misc]
-    """gunicorn's own lines go where all lines of libraries go; it has no access log."""
-
-    def setup(self, cfg: Any) -> None:  # noqa: ARG002  (the signature is gunicorn's)
-        self.error_log.propagate = True
-        self.error_log.handlers.clear()
-
-
 class _Server(BaseApplication):  # type: ignore[misc]
-    def __init__(self, settings: Settings, options: dict[str, Any], patience: float) -> None:
+    def __init__(self, settings: Settings, options: dict[str, Any], patience: float, stream: TextIO | None) -> None:
         self.patience = patience  # the worker's, to which gunicorn hands nothing but the application
         self._settings = settings
+        self._stream = stream
         self._options = options
         self._assembly: Assembly | None = None
         self._telemetry: Telemetry | None = None
@@ -55,7 +51,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
     def load(self) -> WSGIApplication:
         # Called in the worker: gRPC channels and SQLite connections do not survive a fork.
         settings = self._settings
-        log = _configure_log(settings)
+        log = _configure_log(settings, self._stream)
         self._telemetry = telemetry(
             settings.otel_file,
             log,
@@ -97,13 +93,26 @@ class _Server(BaseApplication):  # type: ignore[misc]
             self._telemetry.close()
 
 
-def serve(settings: Settings, *, patience: float = PATIENCE) -> None:
+def serve_as_told(environ: Mapping[str, str]) -> None:
+    """Serve with the settings of *environ*; on Google Cloud all output of the process becomes entries of the log."""
+    log_uncaught()
+    if not is_on_google(environ):
+        serve(from_environment(environ))
+        return
+    with Captured() as captured:
+        identity = logs.Identity(environ.get("GOOGLE_CLOUD_PROJECT", ""), traced_relay.__version__, "")
+        logs.configure(identity, stream=captured.stream)
+        serve(from_environment(environ), stream=captured.stream)
+
+
+def serve(settings: Settings, *, patience: float = PATIENCE, stream: TextIO | None = None) -> None:
     """
     Serve until SIGTERM or SIGINT; PortTaken and Unavailable are raised before anything runs.
 
-    Whoever needs more than *patience* seconds to send a request, or to take its answer, is cut.
+    Whoever needs more than *patience* seconds to send a request, or to take its answer, is cut. Records go to
+    *stream*, by default stdout.
     """
-    _configure_log(settings)
+    _configure_log(settings, stream)
     # Two for a call that runs, in and out, one for a connection that waits for the next.
     _allow_files(3 * settings.threads + 2 * SPARE_CONNECTIONS)
     listening = listen(settings.host, settings.port)
@@ -115,19 +124,11 @@ def serve(settings: Settings, *, patience: float = PATIENCE) -> None:
             "bind": f"fd://{listening.detach()}",
             "workers": 1,
             "worker_class": Reception,
-            "threads": settings.threads,
-            "worker_connections": 2 * (settings.threads + SPARE_CONNECTIONS),  # with those whose thread is to come
-            "timeout": 0,
-            "graceful_timeout": 1,
-            "keepalive": 620,  # longer than Google's front ends keep theirs, so that they close first
-            "logger_class": _Lines,
             "control_socket_disable": True,
-            # Whoever is on this machine is a client like any other, and says nothing about paths and schemes.
-            "forwarded_allow_ips": "",
-            "forwarder_headers": "",
-            "secure_scheme_headers": {},
+            **options(settings.threads),
         },
         patience,
+        stream,
     ).run()
 
 
@@ -141,5 +142,6 @@ def _allow_files(wanted: int) -> None:
         _logger.warning("only %d files may be open at once, %d would serve all threads", allowed, wanted)
 
 
-def _configure_log(settings: Settings) -> logs.Log:
-    return logs.configure(logs.Identity(settings.project, settings.version, settings.instance))
+def _configure_log(settings: Settings, stream: TextIO | None) -> logs.Log:
+    identity = logs.Identity(settings.project, settings.version, settings.instance)
+    return logs.configure(identity, stream=stream)

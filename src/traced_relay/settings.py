@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import difflib
 import os
 import re
 import secrets
@@ -20,6 +21,7 @@ from traced_relay.agreement import longest_timeout, rule_problems
 from traced_relay.dev_rules import DEV_RULES
 from traced_relay.errors import InvalidSettings
 from traced_relay.ledger_place import firestore_place
+from traced_relay.service_links import is_service_link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,12 +34,15 @@ VARIABLES = (
     "RELAY_LEDGER",
     "RELAY_LOCATION",
     "RELAY_THREADS",
+    "RELAY_TOKEN_FILE",
     "RELAY_TRACE_ENDPOINT",
+    "RELAY_URL",
 )
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 DEFAULT_THREADS = 100
 SPARE_THREADS = 8
+LEAST_THREADS = SPARE_THREADS + 1
 _LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
 
 Platform = Literal["app_engine", "cloud_run", "local", "other"]
@@ -85,8 +90,8 @@ class Settings:
 
     @property
     def max_running(self) -> int:
-        """Calls this process runs at once; a few threads are left for whoever asks about them."""
-        return max(1, self.threads - SPARE_THREADS)
+        """Calls this process runs at once; the other threads serve health checks, cancels and new tasks meanwhile."""
+        return self.threads - SPARE_THREADS
 
     @property
     def max_timeout(self) -> float:
@@ -119,6 +124,11 @@ class Settings:
 
 def own_environment() -> Mapping[str, str]:
     return os.environ
+
+
+def is_on_google(environ: Mapping[str, str]) -> bool:
+    """Whether Cloud Logging reads what this process prints, as on App Engine and Cloud Run."""
+    return bool(environ.get("GAE_ENV") or environ.get("K_SERVICE"))
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -181,19 +191,30 @@ def _port(environ: Mapping[str, str]) -> int:
 
 
 def _threads(environ: Mapping[str, str]) -> int:
-    return _number(environ, "RELAY_THREADS", DEFAULT_THREADS, 1, 10_000)
+    try:
+        return _number(environ, "RELAY_THREADS", DEFAULT_THREADS, LEAST_THREADS, 10_000)
+    except InvalidSettings as exc:
+        why = f"{SPARE_THREADS} threads always stay free for health checks, cancels and new tasks"
+        raise InvalidSettings(f"{exc}: {why}") from None
 
 
 def _check_names(environ: Mapping[str, str]) -> None:
-    for name in environ:
-        if name.startswith("RELAY_") and name not in VARIABLES:
-            raise InvalidSettings(f"{name} is no variable of the relay; there are {', '.join(VARIABLES)}")
+    others = [name for name in environ if name.startswith("RELAY_") and name not in VARIABLES]
+    if unknown := [name for name in others if not is_service_link(name, environ)]:
+        raise InvalidSettings(*(_unknown(name) for name in sorted(unknown)))
     project = environ.get("GOOGLE_CLOUD_PROJECT", "")
     if not re.fullmatch(r"[a-z0-9.:-]{0,100}", project):
         raise InvalidSettings(f"GOOGLE_CLOUD_PROJECT must be a project id, got {project[:80]!r}")
     endpoint = environ.get("RELAY_TRACE_ENDPOINT", "")
     if endpoint and not is_local_host(endpoint):
         raise InvalidSettings(f"RELAY_TRACE_ENDPOINT is for tests and must be on loopback, got {endpoint[:80]!r}")
+
+
+def _unknown(name: str) -> str:
+    known = {variable.removeprefix("RELAY_"): variable for variable in (*VARIABLES, "PORT")}
+    closest = difflib.get_close_matches(name.removeprefix("RELAY_"), known, 1)
+    hint = f"the closest is {known[closest[0]]}; " if closest else ""
+    return f"{name} is no variable of the relay; {hint}there are {', '.join(VARIABLES)}"
 
 
 def _rules(environ: Mapping[str, str]) -> RelayFile:
@@ -289,6 +310,7 @@ def _check_rules(settings: Settings) -> None:
 
 def for_dev(*, rules: RelayFile | None, project: str = "local", environ: Mapping[str, str] = os.environ) -> Settings:
     """What `dev` and `demo` run with: everything on loopback; without *rules*, anybody there may call loopback."""
+    _check_names(environ)
     given = rules or relay_file.parse(DEV_RULES, "built-in rules")
     ledger = environ.get("RELAY_LEDGER") or "memory"
     given_secret = _callback_secret(environ)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from traced_relay.errors import Unavailable
 from traced_relay.ledger import FILTERS, KEYS_KEPT, WORKERS_KEPT, Tally
 from traced_relay.machine import Holder
+from traced_relay.private_file import make_private
 from traced_relay.stored_rows import columns_of, row_of
 
 if TYPE_CHECKING:
@@ -271,6 +272,8 @@ def _mapped_errors() -> Iterator[None]:
 
 def _open(file: Path | None) -> sqlite3.Connection:
     """The database, made or brought up to this version; Unavailable if a later one has changed it."""
+    if file:
+        make_private(file)
     db = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False, timeout=10)
     try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):

@@ -224,7 +224,7 @@ def test_a_file_that_is_no_queue_is_refused(path: Path) -> None:
 
 
 def test_a_path_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSettings, match="unable to open database file"):
+    with pytest.raises(InvalidSettings, match="cannot be created: No such file or directory"):
         Store(tmp_path / "missing" / "queue.db")
 
 

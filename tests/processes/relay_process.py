@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ SERVE = (sys.executable, "-m", "traced_relay", "serve")
 
 class RelayProcess:
     """
-    Runs until it is killed or told to end; its records are read as they are printed.
+    Runs until it is killed or told to end; its records are read as they are printed, while *is_read* is set.
 
     What a kill tore off in the middle of a line is in *torn*.
     """
@@ -49,6 +49,8 @@ class RelayProcess:
         self.port = port
         self.torn: list[str] = []
         self.records: list[dict[str, Any]] = []
+        self.is_read = Event()
+        self.is_read.set()
         self._changed = Condition()
         self._process = subprocess.Popen(
             command,
@@ -66,6 +68,7 @@ class RelayProcess:
         assert self._process.stdout
         with self._process.stdout as lines:
             for line in lines:
+                self.is_read.wait()
                 with self._changed:
                     self._keep(line)
                     self._changed.notify_all()
@@ -123,6 +126,7 @@ class RelayProcess:
         """The whole process group at once, as when a machine is lost."""
         os.killpg(self._process.pid, 9)
         self._process.wait(10)
+        self.is_read.set()
         self._reader.join(10)
 
     def cpu_seconds(self) -> float:
@@ -135,6 +139,7 @@ class RelayProcess:
     def end(self, signal: int) -> int:
         self._process.send_signal(signal)
         status = self._process.wait(10)
+        self.is_read.set()
         self._reader.join(10)
         return status
 

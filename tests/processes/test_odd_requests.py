@@ -105,6 +105,24 @@ def test_a_head_that_breaks_http_is_a_problem_and_nothing_behind_it_is_read(
         assert (b"application/problem+json" in head, json.loads(body)["status"]) == (True, expected)
 
 
+@pytest.mark.parametrize(
+    ("target", "hosts", "expected"),
+    [
+        (b"/v1/tasks", b"", 400),
+        (b"/v1/tasks", b"Host: localhost\r\nHost: localhost\r\n", 400),
+        (b"/v1/tasks", b"Host: a b\r\n", 400),
+        (b"http://localhost/v1/tasks", b"", 400),
+        (b"http://elsewhere.example/v1/tasks", b"Host: localhost\r\n", 403),
+        (b"http://localhost/v1/tasks", b"Host: elsewhere.example\r\n", 202),
+    ],
+)
+def test_the_host_is_one_and_an_absolute_target_decides(
+    place: Place, token: bytes, target: bytes, hosts: bytes, expected: int
+) -> None:
+    sent = posted(token, hosts + b"Content-Length: 30\r\nConnection: close\r\n", BODY, target)
+    assert [status for status, _, _ in said(place, sent.replace(b"Host: localhost\r\n", b"", 1))] == [expected]
+
+
 def test_nobody_says_under_which_path_or_scheme_the_relay_is_reached(place: Place, token: bytes) -> None:
     def status(headers: bytes, path: bytes = b"/v1/tasks") -> int:
         return said(place, posted(token, headers + b"Content-Length: 30\r\nConnection: close\r\n", BODY, path))[0][0]

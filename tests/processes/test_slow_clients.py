@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pytest
 
 from asking import get, post
+from traced_relay.settings import LEAST_THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,12 +121,14 @@ def is_alive(place: Place, seconds: float) -> bool:
 
 def test_answers_that_nobody_takes_give_their_threads_back(place: Place) -> None:
     wanted = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000
-    with place.relay(threads=1, patience=PATIENCE), socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect(("127.0.0.1", place.port))
-        client.sendall(wanted)
+    with place.relay(threads=LEAST_THREADS, patience=PATIENCE), ExitStack() as clients:
+        for _ in range(LEAST_THREADS):
+            client = clients.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", place.port))
+            client.sendall(wanted)
         deadline = time.monotonic() + 20
-        while is_alive(place, 1):  # until the one thread waits for its answer to be taken
+        while is_alive(place, 1):  # until every thread waits for its answer to be taken
             assert time.monotonic() < deadline
         assert is_alive(place, 3 * PATIENCE)
 

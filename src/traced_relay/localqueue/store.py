@@ -24,6 +24,7 @@ from traced_relay.localqueue.changes import (
     PutQueue,
     PutTask,
 )
+from traced_relay.private_file import UnusableFile, make_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,7 +171,10 @@ def _refused() -> Commit:
 
 def _open(path: Path) -> sqlite3.Connection:
     try:
+        make_private(path)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+    except UnusableFile as exc:
+        raise InvalidSettings(f"queue data {exc}") from exc
     except sqlite3.Error as exc:
         raise InvalidSettings(f"queue data {path}: {exc}") from exc
     try:
