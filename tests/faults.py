@@ -57,7 +57,7 @@ class Fault:
 
 
 _CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
-_EMPTY = b"Content-Length: 0\r\n\r\n"
+_EMPTY = b"Connection: close\r\nContent-Length: 0\r\n\r\n"
 _LONG = b"Content-Length: 1000000\r\n\r\n"
 _FIFTY = b"Content-Encoding: " + b", ".join([b"gzip"] * 50) + b"\r\nContent-Length: 4\r\n\r\nnone"
 _HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
@@ -127,6 +127,9 @@ FAULTS = [
     Fault("is a private address, without leave", "denied", "never", says(OK, _EMPTY), host="strict.example"),
     Fault("gets no ID token", "auth_unavailable", "always", says(), host="token.example", is_https=True),
 ]  # fmt: skip
+
+# On a connection that answered another call before: nothing of this one may have been read.
+STALE = ("closes a kept connection unread", "stale_connection", "if idempotent")
 
 GOOD = {
     "closes where the length was left open": (says(OK, b"\r\n", b"half"), b"half"),

@@ -6,6 +6,7 @@ import re
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 
@@ -102,6 +103,7 @@ class RawDownstream:
         self._over = Event()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._threads: list[Thread] = []
+        self._open: list[socket.socket] = []
         self.port: int = self._listening.getsockname()[1]
         self.requests: list[bytes] = []
         self.closed = Event()
@@ -118,6 +120,9 @@ class RawDownstream:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._listening.shutdown(socket.SHUT_RDWR)
+        for connection in self._open:
+            with suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # it may wait for a request
         for thread in (self._accepting, *self._threads):
             thread.join(5)
         self._listening.close()
@@ -128,6 +133,7 @@ class RawDownstream:
                 connection, _ = self._listening.accept()
             except OSError:
                 return
+            self._open.append(connection)
             behave = self._behaviours[min(self.connections, len(self._behaviours) - 1)]
             thread = Thread(target=self._serve, args=(connection, behave), daemon=True)
             self._threads.append(thread)
@@ -137,6 +143,7 @@ class RawDownstream:
         try:
             if self._tls is not None:
                 connection = self._tls.wrap_socket(connection, server_side=True)
+                self._open.append(connection)
             if self._reads:
                 self.requests.append(_request(connection))
             behave(connection, self._over)
@@ -151,9 +158,16 @@ def _request(connection: socket.socket) -> bytes:
     connection.settimeout(5)
     came = b""
     while b"\r\n\r\n" not in came:
-        came += connection.recv(65_536)
+        came += _more(connection)
     head, _, _ = came.partition(b"\r\n\r\n")
     length = re.search(rb"(?i)content-length: (\d+)", head)
     while len(came) < len(head) + 4 + int(length[1] if length else 0):
-        came += connection.recv(65_536)
+        came += _more(connection)
+    return came
+
+
+def _more(connection: socket.socket) -> bytes:
+    came = connection.recv(65_536)
+    if not came:
+        raise ConnectionError("the other side has closed")
     return came

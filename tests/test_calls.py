@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import requests
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from traced_relay.calls import EnqueueRequest, RetryPolicy, Url, split_target
+from traced_relay.calls import EnqueueRequest, Method, RetryPolicy, Url, is_idempotent, split_target
 
 URL = "https://reports.example.com/build"
 
@@ -70,8 +70,20 @@ def test_the_defaults_are_the_contracts() -> None:
         "schedule_time": None,
         "delay": None,
         "timeout": None,
-        "idempotent": False,
+        "idempotent": None,
     }
+
+
+def test_a_method_decides_whether_a_call_may_be_repeated() -> None:
+    assert {method for method in get_args(Method) if is_idempotent(method, None)} == {
+        *("GET", "HEAD", "PUT", "DELETE", "OPTIONS")
+    }
+
+
+@pytest.mark.parametrize("said", [True, False])
+@pytest.mark.parametrize("method", get_args(Method))
+def test_the_caller_decides_before_the_method(method: Method, said: bool) -> None:
+    assert is_idempotent(method, said) is said
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from traced_relay import reasons
 
 EVERY_REASON = {
     *("timeout", "connect_failed", "dns_failed", "tls_failed", "reset", "incomplete_response", "malformed_response"),
+    "stale_connection",
     *("redirect", "denied", "auth_unavailable", "interrupted", "worker_lost", "expired", "removed", "cancelled"),
 }
 
@@ -41,6 +42,7 @@ def test_every_reason_has_its_blame() -> None:
         "dns_failed": "downstream",
         "tls_failed": "downstream",
         "reset": "downstream",
+        "stale_connection": "platform",
         "incomplete_response": "downstream",
         "malformed_response": "downstream",
         "redirect": "caller",

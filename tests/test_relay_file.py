@@ -152,6 +152,10 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
         ),
         ({"callback_first_wait": "2h"}, ["callback_first_wait must be at most 1h, got 2h"]),
         ({"retry": {"max_attempts": 0}}, ["retry.max_attempts must be at least 1, got 0"]),
+        (
+            {"retry": {"min_backoff": "2m", "jitter": "none", "max_retry_duration": "1m"}},
+            ["retry.max_retry_duration must be 0s or at least the shortest first wait, 2m, got 1m"],
+        ),
         ({"heartbeat": 60}, ['heartbeat must be a duration such as "30s", "1.5s", "5m", "24h" or "7d"']),
         ({"heartbeat": "0.5s"}, ["heartbeat must be at least 1s, got 0.5s"]),
         (

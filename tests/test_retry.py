@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from example_rows import BUSY, MISSING, NOW, SUCCESS, policy
+from traced_relay.errors import FieldError
 from traced_relay.retry import (
     LONGEST_WAIT,
     Ending,
     History,
     Verdict,
+    broken_rule,
     curve,
     is_retryable,
     jittered,
@@ -91,7 +93,9 @@ ALWAYS, IF_IDEMPOTENT, NEVER = (True, True), (False, True), (False, False)
         *((f"http_{code}", IF_IDEMPOTENT) for code in (408, 425, 500, 502, 504)),
         *(
             (reason, IF_IDEMPOTENT)
-            for reason in ("timeout", "reset", "incomplete_response", "interrupted", "worker_lost")
+            for reason in (
+                *("timeout", "reset", "stale_connection", "incomplete_response", "interrupted", "worker_lost"),
+            )
         ),
         *((f"http_{code}", NEVER) for code in (400, 401, 403, 404, 409, 410, 422, 501, 505, 599)),
         *(
@@ -176,6 +180,8 @@ def busy_for(seconds: float) -> Ending:
         (11, {}, (11.0, "retry_after")),
         (86_400, {}, (86_400.0, "retry_after")),
         (86_401, {}, None),
+        (float("inf"), {}, None),
+        (float("inf"), {"max_retry_duration": "365d"}, None),
         (59, {"max_retry_duration": "60s"}, (59.0, "retry_after")),
         (60, {"max_retry_duration": "60s"}, None),
         (86_401, {"max_retry_duration": "7d"}, (86_401.0, "retry_after")),
@@ -193,11 +199,62 @@ def test_a_retry_after_is_a_floor_and_beyond_reason_the_end(
         assert made == Verdict("retry", "http_503", "downstream", *expected)
 
 
-def test_nothing_waits_longer_than_the_queue_keeps_a_task() -> None:
-    assert LONGEST_WAIT == 29 * 86_400 + 23 * 3600
-    longest = {"min_backoff": f"{LONGEST_WAIT:.0f}s", "max_backoff": "30d", "max_doublings": 0}
-    assert verdict(BUSY, **longest).retry_delay == LONGEST_WAIT
-    assert verdict(BUSY, History(2, 2, 0), **longest) == Verdict("gave_up", "http_503", "downstream")
+@pytest.mark.parametrize("failures", [1, 2, 4])
+def test_the_longest_wait_of_a_policy_is_made_to_the_second(failures: int) -> None:
+    longest = {"min_backoff": "30d", "max_backoff": "30d"}
+    assert verdict(BUSY, History(failures, failures, 0), **longest).retry_delay == LONGEST_WAIT == 30 * 86_400
+
+
+ANY_POLICY = st.builds(
+    lambda least, more, **rest: policy(
+        min_backoff=f"{least}s", max_backoff=f"{min(least + more, 30 * 86_400)}s", **rest
+    ),
+    st.integers(0, 30 * 86_400),
+    st.integers(0, 30 * 86_400),
+    max_doublings=st.integers(0, 1000),
+    max_attempts=st.integers(1, 40),
+    max_retry_duration=st.integers(0, 365 * 86_400).map("{}s".format),
+    jitter=st.sampled_from(["full", "equal", "none"]),
+)
+
+
+@given(ANY_POLICY, st.floats(0, 1, exclude_max=True))
+def test_a_policy_makes_its_waits_until_a_limit_it_names(wanted: RetryPolicy, dice: float) -> None:
+    since_first = 0.0
+    for failures in range(1, wanted.max_attempts + 1):
+        history = History(failures, failures, since_first)
+        made = judge(wanted, idempotent=False, ending=BUSY, history=history, random=lambda: dice)
+        wait = jittered(curve(wanted, failures), wanted.jitter, lambda: dice)
+        if made.verdict == "gave_up":
+            is_too_long = 0 < wanted.max_retry_duration < since_first + wait
+            assert failures == wanted.max_attempts or is_too_long
+            return
+        assert (made.verdict, made.retry_delay, made.delay_reason) == ("retry", wait, "backoff")
+        since_first += wait
+    raise AssertionError("the last attempt was followed by another")
+
+
+@given(ANY_POLICY)
+def test_a_policy_without_a_broken_rule_can_retry(wanted: RetryPolicy) -> None:
+    made = judge(wanted, idempotent=False, ending=BUSY, history=History(1, 1, 0.0), random=lambda: 0.0)
+    assert (made.verdict == "retry") == (broken_rule(wanted) is None and wanted.max_attempts > 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_retry_duration": "9s"}, "must be 0s or at least the shortest first wait, 10s, got 9s"),
+        ({"max_retry_duration": "4s", "jitter": "equal"}, "must be 0s or at least the shortest first wait, 5s, got 4s"),
+        ({"max_retry_duration": "10s"}, None),
+        ({"max_retry_duration": "5s", "jitter": "equal"}, None),
+        ({"max_retry_duration": "0.1s", "jitter": "full"}, None),
+        ({"max_retry_duration": "0s"}, None),
+        ({"max_retry_duration": "9s", "max_attempts": 1}, None),
+    ],
+)
+def test_a_duration_shorter_than_the_first_wait_breaks_a_rule(changes: dict[str, Any], message: str | None) -> None:
+    expected = None if message is None else FieldError("max_retry_duration", message)
+    assert broken_rule(policy(**changes)) == expected
 
 
 def test_a_retry_after_retries_nothing_that_is_not_retried() -> None:
@@ -241,10 +298,16 @@ def test_a_wait_is_never_shorter_than_asked_for_nor_longer_than_either(
         ("Tuesday, 22-Sep-26 15:41:40 GMT", 91_700.0),
         (formatdate(NOW - 90, usegmt=True), None),
         (formatdate(NOW, usegmt=True), None),
-        *(
-            (junk, None)
-            for junk in ("", "-1", "1.5", "1e3", "soon", "99999999999", "٣", "5, 6", "120 s", "\0", "Thu, 99 Foo")
-        ),
+        *((junk, None) for junk in ("", "-1", "1.5", "1e3", "soon", "٣", "5, 6", "120 s", "\0", "Thu, 99 Foo")),
+        *((junk, None) for junk in ("+5", "5.0", "5,", "5, 5", "\v5", "5\xa0", "0x5", "5;", "PT5S", "5 GMT")),
+        ("0000000000000005", 5.0),
+        ("9" * 30, 1e30),
+        ("9" * 5000, float("inf")),
+        ("Mon Sep 21 14:14:50 2026", 90.0),
+        ("Fri Oct  2 14:13:20 2026", 11 * 86_400.0),
+        ("Mon, 21 Sep 2026 14:14:60 GMT", 99.0),
+        (", ".join([formatdate(NOW + 90, usegmt=True)] * 2), None),
+        (f"{formatdate(NOW + 90, usegmt=True)}, 5", None),
         ("Thu, 01 Jan 0000 00:00:00 GMT", None),
     ],
 )

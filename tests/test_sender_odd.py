@@ -104,9 +104,17 @@ def test_no_bytes_of_a_downstream_make_the_sender_raise(lines: list[bytes]) -> N
     assert (ending.reason is None) == (ending.status_code in range(200, 300))
 
 
-@pytest.mark.parametrize("value", ["-1", "", "1.5", "soon", "1e3", "٣", "Mon, 32 Jan 2026 00:00:00 GMT", "9" * 400])
+@pytest.mark.parametrize(
+    "value", ["-1", "", "1.5", "soon", "1e3", "٣", "Mon, 32 Jan 2026 00:00:00 GMT", "+5", "5.0", "5, 5"]
+)
 def test_a_retry_after_that_cannot_be_read_is_ignored(sender: Sender, value: str) -> None:
     head = f"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: {value}\r\n\r\n".encode()
+    assert sent_to(sender, says(head)).ending.retry_after is None
+
+
+@pytest.mark.parametrize("line", [b"5", b"Mon, 01 Jan 2035 00:00:00 GMT"])
+def test_two_retry_after_lines_are_ignored(sender: Sender, line: bytes) -> None:
+    head = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n" + (b"Retry-After: " + line + b"\r\n") * 2 + b"\r\n"
     assert sent_to(sender, says(head)).ending.retry_after is None
 
 

@@ -1,14 +1,18 @@
 """
-How an answer begins: read more strictly than http.client does, so that no half answer passes for a whole one.
+How an answer begins and where it ends: read more strictly than http.client does, so that no half answer passes for a
+whole one.
 
-What is refused raises an HTTPException before anybody has looked at a header.
+A refused answer raises an HTTPException before anything reads its headers.
 """
 
 from __future__ import annotations
 
 import http.client
 import io
+import math
 import re
+import time
+from contextlib import suppress
 from email.errors import (
     FirstHeaderLineIsContinuationDefect,
     InvalidHeaderDefect,
@@ -16,7 +20,10 @@ from email.errors import (
     MissingHeaderBodySeparatorDefect,
 )
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import socket
 
 # A line without a colon, or a name with a space: the parser ends the headers there, and says no more than this.
 _FLAWS = (
@@ -25,6 +32,41 @@ _FLAWS = (
     MisplacedEnvelopeHeaderDefect,
     MissingHeaderBodySeparatorDefect,
 )
+_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+_LENGTH = re.compile(r"\s*([0-9]{1,18})\s*(,\s*\1\s*)*")
+_IDLE_LIMIT = re.compile(
+    r"(?:^|[,;\s])(?:timeout\s*=\s*\"?(?P<seconds>[0-9]+(?:\.[0-9]+)?)|max\s*=\s*\"?0+)\"?(?=\s*(?:[,;]|$))",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+class _Source(io.RawIOBase):
+    """The bytes that come over a socket, for as long as *until* by `time.monotonic`."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._socket = sock
+        self.until = math.inf
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        if self.until < math.inf:
+            left = self.until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+    def wait_no_more(self) -> None:
+        """Let a read that finds nothing return at once."""
+        self.until = math.inf
+        self._socket.settimeout(0)
 
 
 class _Lines(io.BufferedReader):
@@ -40,12 +82,21 @@ class _Lines(io.BufferedReader):
 
 
 class Answer(http.client.HTTPResponse):
-    """An answer that has a status line of HTTP/1, and headers that were not cut off; none that is interim."""
+    """
+    An answer that has a status line of HTTP/1, and headers that were not cut off; none that is interim.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fp = self._lines = _Lines(self.fp.detach())
+    Where *head_decides*, an answer ends with its head if its fields do not say where its body ends.
+    """
+
+    head_decides = False
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._source = _Source(self.fp.detach(), sock)
+        self.fp = self._lines = _Lines(self._source)
         self._is_awaited = False
+        self.has_begun = False  # a byte of it, or of an interim one, has come
+        self.is_followed = False  # by bytes that belong to no answer
 
     def begin(self) -> None:
         super().begin()
@@ -53,13 +104,64 @@ class Answer(http.client.HTTPResponse):
             raise http.client.IncompleteRead(b"")  # http.client takes the connection's end for that of the headers
         if any(isinstance(defect, _FLAWS) for defect in self.msg.defects):
             raise http.client.HTTPException("a header line that is none")
+        self._find_end()
+
+    def stop_after(self, seconds: float) -> None:
+        """Let what is read from here on raise TimeoutError after so many *seconds*."""
+        self._source.until = time.monotonic() + seconds
+
+    def _find_end(self) -> None:
+        """Find where the body ends; HTTPException where the fields do not say (RFC 9112, section 6.3)."""
+        length, coding = self.getheader("Content-Length"), self.getheader("Transfer-Encoding")
+        flaw = _flaw(length, coding)
+        if self._ends_with_head() or (flaw and self.head_decides):
+            self.chunked, self.length = False, 0
+            if flaw or coding is not None or (length or "0").strip("0"):
+                self.will_close = True  # a body that is sent all the same would be read as the next answer
+            if length is not None and not _LENGTH.fullmatch(length):
+                del self.msg["Content-Length"]  # urllib3 would refuse the answer for it
+        elif flaw:
+            raise http.client.HTTPException(flaw)
+
+    def _ends_with_head(self) -> bool:
+        is_head = self._method == "HEAD"  # type: ignore[attr-defined]
+        return is_head or self.status < HTTPStatus.OK or self.status in _WITHOUT_BODY
 
     def _read_status(self) -> tuple[str, int, str]:
         """The status line of the final answer; http.client passes over 100 alone (RFC 9110, section 15.2)."""
-        if self._is_awaited and not self._lines.peek(1):
+        if self._lines.peek(1):
+            self.has_begun = True
+        elif self._is_awaited:
             raise http.client.BadStatusLine("an interim answer, and no other")
         version, status, reason = super()._read_status()  # type: ignore[misc]
         if not re.match(rb"HTTP/1\.[0-9] [0-9]{3}(?![^ \r\n])", self._lines.last):  # it would take +200 and 2_00
             raise http.client.BadStatusLine(repr(self._lines.last[:100]))
         self._is_awaited = HTTPStatus.SWITCHING_PROTOCOLS < status < HTTPStatus.OK
         return version, HTTPStatus.CONTINUE if self._is_awaited else status, reason
+
+    def _close_conn(self) -> None:
+        """Check, without waiting, whether bytes follow the answer: they would be lost with its buffer."""
+        if not self.will_close:
+            with suppress(OSError):  # TLS raises where nothing has come
+                self._source.wait_no_more()
+                self.is_followed = bool(self._lines.peek(1))
+        super()._close_conn()  # type: ignore[misc]
+
+
+def _flaw(length: str | None, coding: str | None) -> str | None:
+    """Why this `Content-Length` and `Transfer-Encoding` do not say where the body ends; None if they do."""
+    if coding is not None and coding.strip().lower() != "chunked":
+        return "a transfer coding that was not asked for"
+    if coding is not None and length is not None:
+        return "a length that the transfer coding contradicts"
+    return None if length is None or _LENGTH.fullmatch(length) else "a content length that is none"
+
+
+def idle_limit(keep_alive: str | None) -> float:
+    """
+    Seconds after which the server closes an idle connection: the least that its `Keep-Alive` names.
+
+    Infinity without a readable value; 0 where the server takes no further request.
+    """
+    found = _IDLE_LIMIT.finditer(keep_alive or "")
+    return min((float(limit["seconds"] or 0) for limit in found), default=math.inf)

@@ -36,6 +36,7 @@ MAX_HOST = 253
 _HOST = re.compile(r"(([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+REPEATABLE: tuple[Method, ...] = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS")  # RFC 9110, section 9.2.2
 Jitter = Literal["full", "equal", "none"]
 Duration = Annotated[
     float,
@@ -172,6 +173,11 @@ def content_of(value: Any) -> bytes:
 JsonBody = Annotated[Any, AfterValidator(_check_body)]
 
 
+def is_idempotent(method: Method, said: bool | None) -> bool:
+    """Whether a call may be repeated: as its caller *said*, else as its method is."""
+    return method in REPEATABLE if said is None else said
+
+
 class EnqueueRequest(Model):
     """The body of `POST /v1/tasks`."""
 
@@ -186,7 +192,7 @@ class EnqueueRequest(Model):
     delay: Annotated[Duration, Field(ge=0, le=SCHEDULE_AHEAD)] | None = None
     timeout: Annotated[Duration, Field(gt=0)] | None = None
     retry: RetryRequest | None = None
-    idempotent: bool = False
+    idempotent: Annotated[bool | None, Field(description=f"null: true for {', '.join(REPEATABLE)}, else false.")] = None
     callback: Callback | None = None
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default={})
 

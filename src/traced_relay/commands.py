@@ -42,7 +42,11 @@ def _say(document: Any, text: Iterable[str], *, as_json: bool) -> None:
 @click.option("--queue", metavar="NAME", help="Default: the relay's first.")
 @click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, callback=flags.pairs, help="Repeatable.")
 @click.option("--max-attempts", metavar="N", type=int, help="How often it is tried at most.")
-@click.option("--idempotent", is_flag=True, default=None, help="It may be made twice: retry after timeouts, too.")
+@click.option(
+    "--idempotent/--not-idempotent",
+    default=None,
+    help="Whether the call may be repeated, after a timeout too. Default: by its method.",
+)
 @click.option("--callback", metavar="URL", help="Who is told of its end.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key gives the same task; default: a new one.")
 @click.option("--wait", is_flag=True, help="Follow it to its end.")

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from traced_relay import header_policy, strict_json
 from traced_relay.border import read
-from traced_relay.calls import DAY, Call, JsonBody, Method, Model, RetryPolicy, Url, content_of
+from traced_relay.calls import DAY, Call, JsonBody, Method, Model, RetryPolicy, Url, content_of, is_idempotent
 from traced_relay.durations import parse_duration
 from traced_relay.errors import InvalidCall
 
@@ -108,7 +108,13 @@ class Bare(Model):
         headers = self.headers if named else {"content-type": self.content_type, **self.headers}
         timeout = min(_timeout(self.timeout), max_timeout)
         return Call(
-            url=self.url, method=self.method, headers=headers, body=content_of(self.body), timeout=timeout, retry=retry
+            url=self.url,
+            method=self.method,
+            headers=headers,
+            body=content_of(self.body),
+            timeout=timeout,
+            retry=retry,
+            idempotent=is_idempotent(self.method, None),
         )
 
 

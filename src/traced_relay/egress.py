@@ -29,13 +29,15 @@ from traced_relay.addresses import NOWHERE, Range, Reach, range_of
 from traced_relay.errors import DownstreamDenied, Unavailable
 
 if TYPE_CHECKING:
-    import http.client
-
     from traced_relay.watch import Guard
 
 Resolve = Callable[..., list[tuple[Any, ...]]]  # as `socket.getaddrinfo`
 
 OPENING_TIMEOUT = 30.0
+KEPT_FOR = 1.0  # seconds for which a server keeps an idle connection, unless its `Keep-Alive` names less
+# The share of that time in which a kept connection is used. The server counts from before its answer arrives here to
+# after the next request has left, so the rest is for the way there and back.
+_SURE = 0.5
 _RESOLVERS = 64
 
 # A flow that says nothing for ten minutes is forgotten by Google's NAT and firewalls.
@@ -59,17 +61,23 @@ class Opening:
     *until* is when name, connection and TLS must be there, by `time.monotonic`;
     *target* goes into the request line as it is, where urllib3 would rewrite it.
     *connect* and *tls* are the seconds they took, None where a kept connection
-    was used, or TLS is not.
+    was used, or TLS is not. A request that *may_repeat* may use a connection
+    that has been idle for longer, by *now*. *head_decides* where the answer's
+    body is not needed.
     """
 
     guard: Guard
     allow_private: bool
     until: float
     target: str
+    may_repeat: bool
+    head_decides: bool
+    now: Callable[[], float]
     resolve: Resolve = socket.getaddrinfo
     connect: float | None = None
     tls: float | None = None
-    answer: http.client.HTTPResponse | None = None
+    is_kept: bool = False
+    answer: answers.Answer | None = None
     _twin: socket.socket | None = field(default=None, init=False)
 
     def left(self) -> float:
@@ -82,6 +90,16 @@ class Opening:
         """Says which range it is, and not the address."""
         leave = "its rule has no allow_private: true" if found.reach is Reach.PRIVATE else "no rule can allow that"
         return DownstreamDenied(f"the host has an address in {found}, and {leave}")
+
+    def may_use(self, connection: _Http | _Https) -> bool:
+        """Whether the server of a kept *connection* still keeps it when the request arrives."""
+        limit = connection.idle_limit if self.may_repeat else min(connection.idle_limit, KEPT_FOR)
+        return self.now() - connection.idle_since < limit * _SURE
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the connection was kept, and no byte of an answer has come over it."""
+        return self.is_kept and (self.answer is None or not self.answer.has_begun)
 
     def hold(self, opened: socket.socket) -> None:
         """Let the guard cut what is being opened; by a twin, because TLS takes the socket itself away."""
@@ -103,13 +121,16 @@ class _Answer(answers.Answer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        opening.get().answer = self
+        this = opening.get()
+        this.answer, self.head_decides = self, this.head_decides
 
 
 class _Http(HTTPConnection):
     response_class = _Answer
     guard: Guard | None = None
     found = NOWHERE
+    idle_since = 0.0
+    idle_limit = 0.0
 
     def _new_conn(self) -> socket.socket:
         return _open(self)
@@ -126,6 +147,8 @@ class _Https(HTTPSConnection):
     response_class = _Answer
     guard: Guard | None = None
     found = NOWHERE
+    idle_since = 0.0
+    idle_limit = 0.0
 
     def _new_conn(self) -> socket.socket:
         return _open(self)
@@ -238,10 +261,28 @@ def _blame_ourselves(exc: Exception) -> None:
 
 
 class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _Http
+    """Keeps connections; closes one that its server may have closed, or over which more than an answer came."""
+
+    ConnectionCls: type[_Http | _Https] = _Http
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        connection: Any = super()._get_conn(timeout)
+        this = opening.get()
+        if connection.sock is not None and not this.may_use(connection):
+            connection.close()
+        this.is_kept = connection.sock is not None
+        return connection
+
+    def _put_conn(self, conn: Any) -> None:
+        this = opening.get()
+        if conn is not None and this.answer is not None:
+            conn.idle_since, conn.idle_limit = this.now(), answers.idle_limit(this.answer.getheader("Keep-Alive"))
+            if this.answer.is_followed:
+                conn.close()
+        super()._put_conn(conn)
 
 
-class _HttpsPool(HTTPSConnectionPool):
+class _HttpsPool(_HttpPool, HTTPSConnectionPool):
     ConnectionCls = _Https
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import get_current_span
 
-from traced_relay import border, strict_json, tracing
-from traced_relay.calls import SCHEDULE_AHEAD, Call, EnqueueRequest, RetryPolicy, split_target
+from traced_relay import border, retry, strict_json, tracing
+from traced_relay.calls import SCHEDULE_AHEAD, Call, EnqueueRequest, RetryPolicy, is_idempotent, split_target
 from traced_relay.cloud_tasks import MAX_DEADLINE_HTTP, DirectCall
 from traced_relay.durations import format_duration
 from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, Unavailable
@@ -231,7 +231,7 @@ class Enqueuer:
             )
         at = self._at(request, errors)
         timeout = self._timeout(request, errors)
-        retry = self._retry(request, errors)
+        policy = self._retry(request, errors)
         if request.route == "direct":
             errors += _broken_by_direct(request)
         if key is not None and not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?(\n[0-9]+)?", key):
@@ -245,8 +245,8 @@ class Enqueuer:
             headers=request.headers_for(content_type),
             body=body,
             timeout=timeout,
-            retry=retry,
-            idempotent=request.idempotent,
+            retry=policy,
+            idempotent=is_idempotent(request.method, request.idempotent),
             labels=request.labels,
             callback=request.callback,
         )
@@ -280,10 +280,14 @@ class Enqueuer:
             return self._policy.retry
         given = request.retry.model_dump(include=request.retry.model_fields_set)
         try:
-            return border.read(RetryPolicy, self._policy.retry.model_dump() | given, "retry.")
+            wanted = border.read(RetryPolicy, self._policy.retry.model_dump() | given, "retry.")
         except InvalidCall as exc:
             errors.extend(exc.errors)
             return self._policy.retry
+        broken = retry.broken_rule(wanted)
+        if broken is not None:
+            errors.append(FieldError(f"retry.{broken.field}", broken.message))
+        return wanted
 
 
 def _broken_by_direct(request: EnqueueRequest) -> list[FieldError]:

@@ -12,6 +12,7 @@ BLAME: dict[str, Blame] = {
     "dns_failed": "downstream",
     "tls_failed": "downstream",
     "reset": "downstream",
+    "stale_connection": "platform",
     "incomplete_response": "downstream",
     "malformed_response": "downstream",
     "redirect": "caller",
@@ -29,7 +30,9 @@ IDEMPOTENT_STATUS_CODES = (408, 425, 429, 500, 502, 503, 504)
 
 # The request had not been sent, or was refused before anybody worked on it: repeating it repeats nothing.
 SAFE_REASONS = frozenset({"connect_failed", "dns_failed", "auth_unavailable"})
-IDEMPOTENT_REASONS = SAFE_REASONS | {"timeout", "reset", "incomplete_response", "interrupted", "worker_lost"}
+IDEMPOTENT_REASONS = SAFE_REASONS | {
+    *("timeout", "reset", "stale_connection", "incomplete_response", "interrupted", "worker_lost"),
+}
 
 
 def of_status(status_code: int) -> str | None:

@@ -238,7 +238,7 @@ class Relay:
                 headers = self._headers(row)
             except IdentityFailed:
                 return Exchange(Ending(None, "auth_unavailable", was_sent=False), Timing())
-            exchange = self._sender.send(row.call, rule, headers, guard)
+            exchange = self._sender.send(row.call, rule, headers, guard, head_decides=row.kind == "callback")
         if exchange.ending.reason == "denied":
             self._journal.denied(row, delivery, exchange.detail or "no rule of relay.yaml allows its URL")
         return exchange

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from traced_relay import retry as retries
 from traced_relay.addresses import is_local_host
 from traced_relay.border import read
 from traced_relay.calls import DAY, Duration, Model, RetryPolicy, Url
@@ -138,6 +139,8 @@ class RelayFile(Model):
             raise ValueError("queues: must not have two with `for: callbacks`, because only one is used")
         if self.callbacks and not for_callbacks:
             raise ValueError("queues: must have one with `for: callbacks`, because callbacks are listed")
+        if broken := retries.broken_rule(self.retry):
+            raise ValueError(f"retry.{broken.field}: {broken.message}")
         return self
 
 

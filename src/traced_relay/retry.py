@@ -9,17 +9,29 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Literal
 
 from traced_relay import reasons
+from traced_relay.calls import SCHEDULE_AHEAD
+from traced_relay.durations import format_duration
+from traced_relay.errors import FieldError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from traced_relay.calls import Jitter, RetryPolicy
 
-LONGEST_WAIT = 30 * 86_400.0 - 3600  # Cloud Tasks takes 30 days, by its own clock
+# Seconds; Cloud Tasks takes 30 days by its own clock. If that is behind ours it refuses the task, and the redelivery
+# that follows creates it a few seconds later.
+LONGEST_WAIT = SCHEDULE_AHEAD
 # After the first, which is a setting; seconds.
 CALLBACK_WAITS = (300.0, *(hours * 3600.0 for hours in (0.5, 2, 5, 10, 14, 20, 24)))
 CALLBACK_JITTER = 0.2
 RETRY_AFTER_WITHOUT_LIMIT = 86_400.0  # the longest Retry-After that is waited for where the policy sets no duration
+
+# The three forms of RFC 9110, section 5.6.7; a zone may have another name.
+_DATE = re.compile(
+    r"([a-z]{3,9}, ?)?\d{1,2}[ -][a-z]{3}[ -](\d{2}|\d{4}) \d\d:\d\d:\d\d ([a-z]{1,5}|[+-]\d{4})"
+    r"|[a-z]{3} [a-z]{3} [ \d]?\d \d\d:\d\d:\d\d \d{4}",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,15 @@ def _is_too_late(policy: RetryPolicy, since_first: float, delay: float, delay_re
     return delay_reason == "retry_after" and delay > RETRY_AFTER_WITHOUT_LIMIT
 
 
+def broken_rule(policy: RetryPolicy) -> FieldError | None:
+    """The rule that a policy breaks whose `max_retry_duration` ends every call before its first retry."""
+    least, longest = jittered(curve(policy, 1), policy.jitter, lambda: 0.0), policy.max_retry_duration
+    if policy.max_attempts == 1 or longest == 0 or least <= longest:
+        return None
+    wait = f"the shortest first wait, {format_duration(least)}"
+    return FieldError("max_retry_duration", f"must be 0s or at least {wait}, got {format_duration(longest)}")
+
+
 def is_retryable(policy: RetryPolicy, *, idempotent: bool, ending: Ending) -> bool:
     if ending.status_code is not None and ending.reason == f"http_{ending.status_code}":
         return ending.status_code in retryable_status_codes(policy, idempotent=idempotent)
@@ -140,15 +161,19 @@ def jittered(seconds: float, jitter: Jitter, random: Callable[[], float]) -> flo
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3); None if it cannot be read or is over."""
-    if value is None:
-        return None
-    value = value.strip()
-    if re.fullmatch(r"[0-9]{1,10}", value):
+    """
+    Seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3); None if it cannot be read or is over.
+
+    Several lines, joined by commas, cannot be read.
+    """
+    value = (value or "").strip(" \t")
+    if re.fullmatch("[0-9]+", value):
         return float(value)
+    if not _DATE.fullmatch(value):
+        return None
     try:
-        date = email.utils.parsedate_to_datetime(value)
+        date = email.utils.parsedate_to_datetime(value.replace(":60 ", ":59 "))  # a leap second
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
-    except (ValueError, TypeError, OverflowError, IndexError):
+    except (ValueError, OverflowError):
         return None
     return seconds if seconds > 0 else None

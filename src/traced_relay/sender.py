@@ -7,6 +7,7 @@ import re
 import socket
 import ssl
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from traced_relay.rows import Response
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from traced_relay import answers
     from traced_relay.calls import Call
     from traced_relay.clock import Clock
     from traced_relay.downstreams import Downstream
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 BODY_KEPT = 64 * 1024
 HEADERS_KEPT = 8 * 1024
 _CHUNK = 64 * 1024
+PATIENCE = 1.0  # seconds for a body that decides nothing; a connection whose answer ends in that time is kept
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,20 @@ class Sender:
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
-    def send(self, call: Call, rule: Downstream | None, added: Mapping[str, str], guard: Guard) -> Exchange:
-        """Make the *call*, with *added* headers, as its *rule* says; without one, deny it. The *guard* may cut it."""
+    def send(
+        self,
+        call: Call,
+        rule: Downstream | None,
+        added: Mapping[str, str],
+        guard: Guard,
+        *,
+        head_decides: bool = False,
+    ) -> Exchange:
+        """
+        Make the *call*, with *added* headers, as its *rule* says; without one, deny it. The *guard* may cut it.
+
+        Where the *head_decides*, an answer counts from its head on; its body need not be whole, nor end.
+        """
         if rule is None:
             return Exchange(Ending(None, "denied", was_sent=False), Timing())
         started, until = self._clock.monotonic(), time.monotonic() + call.timeout
@@ -98,7 +113,16 @@ class Sender:
             request = _prepared(call, origin, target, {**authorization, **added})
         except (requests.RequestException, ValueError):  # a URL that the border lets pass and the client does not
             return Exchange(Ending(None, "denied", was_sent=False), Timing(token_ms), detail="the URL cannot be sent")
-        opening = egress.Opening(guard, rule.allow_private, until, target, self._resolve)
+        opening = egress.Opening(
+            guard=guard,
+            allow_private=rule.allow_private,
+            until=until,
+            target=target,
+            may_repeat=call.idempotent,
+            head_decides=head_decides,
+            now=self._clock.monotonic,
+            resolve=self._resolve,
+        )
         egress.opening.set(opening)
         return self._exchange(request, opening, token_ms)
 
@@ -126,20 +150,22 @@ class Sender:
                 request, stream=True, allow_redirects=False, timeout=(egress.OPENING_TIMEOUT, None)
             ) as answer:
                 answered = self._clock.monotonic()
-                _check_length(answer.headers)
-                kept, size = _read(answer)
-                if not guard.release():
+                head = opening.answer if opening.head_decides else None
+                body = _read(answer) if head is None else _read_what_comes(answer, head)
+                if not guard.release() and head is None:
                     raise requests.Timeout
         except _FAILURES as exc:
             guard.release()
-            ending = Ending(None, _reason(exc, guard), was_sent=guard.was_sent)
             detail = str(exc) if isinstance(exc, DownstreamDenied) else None
+            ending = Ending(None, _reason(exc, opening), was_sent=guard.was_sent)
             opening.let_go()
             if opening.answer is not None:
                 opening.answer.close()
         else:
-            headers = _kept_headers(answer)
-            response = Response(status_code=answer.status_code, headers=headers, body=kept, truncated=size > len(kept))
+            headers, size = _kept_headers(answer), body.size
+            response = Response(
+                status_code=answer.status_code, headers=headers, body=body.kept, truncated=size != len(body.kept)
+            )
             retry_after = parse_retry_after(answer.headers.get("Retry-After"), self._clock.now())
             ending = Ending(answer.status_code, reasons.of_status(answer.status_code), retry_after)
         ended = self._clock.monotonic()
@@ -156,24 +182,34 @@ class Sender:
         return round((self._clock.monotonic() - started) * 1000)
 
 
-def _check_length(headers: Mapping[str, str]) -> None:
-    """InvalidHeader where nobody could tell where the body ends (RFC 9112, section 6.3)."""
-    coding, length = headers.get("Transfer-Encoding"), headers.get("Content-Length")
-    if coding is not None and coding.strip().lower() != "chunked":
-        raise urllib3.exceptions.InvalidHeader("a transfer coding that was not asked for")
-    if coding is not None and length is not None:
-        raise urllib3.exceptions.InvalidHeader("a length that the transfer coding contradicts")
-    if length is not None and not re.fullmatch(r"\s*([0-9]{1,18})\s*(,\s*\1\s*)*", length):
-        raise urllib3.exceptions.InvalidHeader("a content length that is none")
+@dataclass(frozen=True)
+class _Body:
+    """The first bytes of a body, and its size; None if its end did not come."""
+
+    kept: bytes
+    size: int | None
 
 
-def _read(answer: requests.Response) -> tuple[bytes, int]:
-    """The first bytes of the body as they came, and how many there were; never decoded, never parsed."""
+def _read(answer: requests.Response) -> _Body:
+    """The body as it came; never decoded, never parsed."""
     kept, size = bytearray(), 0
     while chunk := answer.raw.read1(_CHUNK, decode_content=False):
         kept += chunk[: max(0, BODY_KEPT - size)]
         size += len(chunk)
-    return bytes(kept), size
+    return _Body(bytes(kept), size)
+
+
+def _read_what_comes(answer: requests.Response, head: answers.Answer) -> _Body:
+    """What comes in a moment of a body that decides nothing."""
+    kept = bytearray()
+    head.stop_after(PATIENCE)
+    with suppress(*_FAILURES):
+        while len(kept) <= BODY_KEPT:
+            chunk = answer.raw.read1(_CHUNK, decode_content=False)
+            if not chunk:
+                return _Body(bytes(kept[:BODY_KEPT]), len(kept))
+            kept += chunk
+    return _Body(bytes(kept[:BODY_KEPT]), None)
 
 
 def _ms(seconds: float | None) -> int | None:
@@ -213,7 +249,6 @@ _FAILURES = (
     ValueError,
 )
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
-    (urllib3.exceptions.InvalidHeader, "malformed_response"),
     (urllib3.exceptions.NameResolutionError, "dns_failed"),
     (ssl.SSLCertVerificationError, "tls_failed"),
     (http.client.IncompleteRead, "incomplete_response"),
@@ -228,8 +263,9 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
 _BEFORE_SENDING = ("dns_failed", "tls_failed")
 
 
-def _reason(exc: BaseException, guard: Guard) -> str:
+def _reason(exc: BaseException, opening: egress.Opening) -> str:
     """The contract's word for what went wrong: our own doing first, then the innermost cause that has one."""
+    guard = opening.guard
     if isinstance(exc, (DownstreamDenied, requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
         return "denied"
     if guard.cut_for == "cancelled":
@@ -241,6 +277,8 @@ def _reason(exc: BaseException, guard: Guard) -> str:
     causes = list(_causes(exc))
     found = (reason for kind, reason in _REASONS if any(isinstance(cause, kind) for cause in causes))
     reason = next(found, "malformed_response")
+    if reason == "reset" and opening.is_stale:
+        return "stale_connection"
     return reason if guard.was_sent or reason in _BEFORE_SENDING else "connect_failed"
 
 

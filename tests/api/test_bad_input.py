@@ -62,6 +62,11 @@ WEEKS = "2036-01-01T00:00:00Z"
         ({"retry": {"tries": 1}}, "retry.tries"),
         ({"retry": {"retryable_status_codes": [200]}}, "retry.retryable_status_codes.0"),
         ({"idempotent": "yes"}, "idempotent"),
+        (
+            {"retry": {"min_backoff": "2h", "max_backoff": "2h", "jitter": "none", "max_retry_duration": "1h"}},
+            "retry.max_retry_duration",
+        ),
+        ({"retry": {"min_backoff": "31d", "max_backoff": "31d", "jitter": "none"}}, "retry.min_backoff"),
         ({"callback": {"url": "https://example.com/"}}, "callback.url"),
         ({"labels": {"": "x"}}, "labels."),
         ({"labels": {"a": "x" * 257}}, "labels.a"),

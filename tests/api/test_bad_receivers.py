@@ -10,6 +10,7 @@ import pytest
 from werkzeug.wrappers import Response
 
 from asking import ask, get, post
+from raw_downstream import OK, RawDownstream, says, says_and_resets, says_and_stays, says_by_turns, trickles
 from sending import no_token
 from traced_relay.callbacks import callback_id
 from traced_relay.calls import DAY
@@ -20,6 +21,8 @@ from traced_relay.testing import Arrived, Downstream, ManualClock, RunningRelay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from raw_downstream import Behaviour
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ATTEMPTS = 10
@@ -107,6 +110,97 @@ def test_of_a_huge_answer_to_a_callback_little_is_kept(relay: RunningRelay, down
     assert stored is not None
     assert stored.response is not None
     assert (stored.state, len(stored.response.body), stored.response.truncated) == ("succeeded", BODY_KEPT, True)
+
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+TEN = b"Content-Length: 10\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        says_and_stays(OK, TEN, b"ok"),
+        says_and_stays(OK, b"\r\n", b"ok"),
+        says_and_stays(OK, CHUNKED),
+        says_and_stays(OK, CHUNKED, b"5\r\nok"),
+        says_and_stays(b"HTTP/1.1 204 No Content\r\n", CHUNKED),
+        says_and_stays(b"HTTP/1.1 201 Created\r\n", TEN),
+        says(OK, TEN, b"ok"),
+        says(OK, CHUNKED, b"xyz\r\nok"),
+        says(OK, b"Content-Encoding: gzip\r\n", TEN, b"not gzip!!"),
+        says(OK, b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"),
+        says(OK, b"Content-Length: 3\r\n", CHUNKED, b"0\r\n\r\n"),
+        says(OK, b"Content-Length: -1\r\n\r\n"),
+        says(OK, b"Transfer-Encoding: gzip\r\n\r\n"),
+        says_and_resets(OK, TEN),
+        trickles(OK + TEN, b"", 0.01),
+        trickles(OK + b"\r\n", b"x", 0.01),
+        trickles(OK + CHUNKED, b"1\r\nx\r\n", 0.01),
+        trickles(OK + CHUNKED + b"0\r\n", b"X-A: b\r\n", 0.01),
+        trickles(OK + CHUNKED, b"1", 0.01),
+        trickles(OK + b"\r\n", b"x" * 65_536, 0),
+    ],
+    ids=range(20),
+)
+def test_a_2xx_head_is_a_delivery_whatever_follows(
+    relay: RunningRelay, downstream: Downstream, behaviour: Behaviour
+) -> None:
+    with RawDownstream(behaviour) as receiver:
+        task_id = enqueued(relay, downstream, f"http://127.0.0.1:{receiver.port}/")
+        relay.wait_for("task.finished", callback_id(task_id, 1))
+        assert receiver.connections == 1
+    callback = callback_of(relay, task_id)
+    assert (callback["state"], callback["attempt_count"]) == ("delivered", 1)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "state", "reason"),
+    [
+        (says_and_stays(b"HTTP/1.1 410 Gone\r\n", TEN, b"no"), "failed", "http_410"),
+        (says_and_resets(b"HTTP/1.1 410 Gone\r\n", TEN, b"no"), "failed", "http_410"),
+        (says_and_stays(b"HTTP/1.1 503 Busy\r\nRetry-After: 3600\r\n", TEN, b"no"), "pending", "http_503"),
+        (says_and_stays(b"HTTP/1.1 302 Found\r\nLocation: /\r\n", TEN), "pending", "redirect"),
+        (says(OK, b"X-A\r\n", TEN, b"0123456789"), "pending", "malformed_response"),
+        (says(OK), "pending", "incomplete_response"),
+        (says(b"HTTP/1.1 204"), "pending", "incomplete_response"),
+        (says(), "pending", "reset"),
+    ],
+    ids=range(8),
+)
+def test_the_head_of_an_answer_to_a_callback_decides(
+    relay: RunningRelay, clock: ManualClock, downstream: Downstream, behaviour: Behaviour, state: str, reason: str
+) -> None:
+    with RawDownstream(behaviour) as receiver:
+        task_id = enqueued(relay, downstream, f"http://127.0.0.1:{receiver.port}/")
+        callback = after_attempt(relay, task_id, 1)
+    assert (callback["state"], callback["reason"]) == (state, reason)
+    due = callback["next_attempt_at"]
+    assert (due is not None and parse_time(due) - clock.now() == 3600) == (reason == "http_503")
+
+
+def test_a_head_that_trickles_past_half_a_minute_is_no_delivery(
+    relay: RunningRelay, clock: ManualClock, downstream: Downstream
+) -> None:
+    came = Event()
+
+    def trickle(connection: socket.socket, over: Event) -> None:
+        came.set()
+        trickles(OK, b"X-A: b\r\n", 0.2)(connection, over)
+
+    with RawDownstream(trickle) as receiver:
+        task_id = enqueued(relay, downstream, f"http://127.0.0.1:{receiver.port}/")
+        assert came.wait(10)
+        clock.advance(30)
+        assert after_attempt(relay, task_id, 1)["reason"] == "timeout"
+
+
+def test_connections_to_a_receiver_are_kept(relay: RunningRelay, downstream: Downstream) -> None:
+    answer = OK + b"Content-Length: 2\r\n\r\nok"
+    with RawDownstream(says_by_turns(answer, answer)) as receiver:
+        for _ in range(2):
+            task_id = enqueued(relay, downstream, f"http://127.0.0.1:{receiver.port}/")
+            relay.wait_for("task.finished", callback_id(task_id, 1))
+        assert receiver.connections == 1
 
 
 def test_a_receiver_whose_name_leads_to_a_private_address_is_denied_and_not_tried_again(

@@ -167,6 +167,17 @@ def test_every_method_is_relayed(relay: RunningRelay, downstream: Downstream, me
     assert (document["state"], downstream.arrived[0].method) == ("succeeded", method)
 
 
+@pytest.mark.parametrize("said", [None, False, True])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "POST", "PATCH"])
+def test_a_method_or_the_caller_decides_what_is_retried(relay: RunningRelay, method: str, said: bool | None) -> None:
+    may_repeat = method not in ("POST", "PATCH") if said is None else said
+    fields = {} if said is None else {"idempotent": said}
+    with Downstream(500) as downstream:
+        document = ended(relay, enqueue(relay, downstream.url, method=method, retry=QUICKLY, **fields))
+    assert (document["state"], document["attempt"]) == (("succeeded", 2) if may_repeat else ("failed", 1))
+    assert (500 in document["retry"]["retryable_status_codes"]) is may_repeat
+
+
 def test_the_answer_is_kept_up_to_64_kib(relay: RunningRelay) -> None:
     def long(_: Arrived) -> Response:
         return Response(b"\xfe" + b"x" * 100_000, headers={"X-Made-By": "test", "Set-Cookie": "a=b"})
@@ -208,6 +219,23 @@ def test_a_call_waits_for_its_day(timeless: RunningRelay, downstream: Downstream
     clock.advance(1)
     document = ended(timeless, receipt)
     assert (document["state"], document["total_ms"]) == ("succeeded", round(30 * DAY * 1000))
+
+
+def test_a_wait_of_thirty_days_is_kept_to_the_second(timeless: RunningRelay, clock: ManualClock) -> None:
+    began, policy = clock.now(), {"min_backoff": "30d", "max_backoff": "30d", "jitter": "none", "max_attempts": 3}
+    with Downstream(503, 503) as downstream:
+        receipt = enqueue(timeless, downstream.url, retry=policy)
+        for number in (1, 2):
+            assert timeless.records.wait_for("attempt.finished", receipt["task_id"], 10, nth=number)
+            assert timeless.queue.wait_until_idle(10)
+            clock.advance(30 * DAY - 1)
+            assert timeless.queue.wait_until_idle(10)
+            assert len(downstream.arrived) == number
+            clock.advance(1)
+            downstream.wait_for(number + 1)
+        document = ended(timeless, receipt)
+    assert (document["state"], clock.now() - began) == ("succeeded", 60 * DAY)
+    assert [attempt["retry_delay_ms"] for attempt in document["attempts"]] == [30 * DAY * 1000, 30 * DAY * 1000, None]
 
 
 def test_a_duration_limit_ends_a_call_before_its_attempts_are_used_up(

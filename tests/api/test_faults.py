@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from asking import get, post
-from faults import FAULTS, GOOD
+from faults import FAULTS, GOOD, STALE
 from house import ROOT
 from local_ca import Authority
-from raw_downstream import RawDownstream
+from raw_downstream import OK, RawDownstream, says
 from schema import validate
-from traced_relay.clock import SystemClock
+from sending import no_token
+from traced_relay.clock import ManualClock, SystemClock
 from traced_relay.errors import IdentityFailed
 from traced_relay.sender import Sender
 from traced_relay.testing import RunningRelay
@@ -116,10 +117,37 @@ def test_a_whole_answer_is_a_success_and_its_bytes_are_left_alone(
     assert (document["state"], kept, response["truncated"]) == ("succeeded", body, False)
 
 
+def drops_unread(connection: socket.socket, _: Event) -> None:
+    """Answers one request, and closes when the next one arrives."""
+    connection.sendall(OK + b"Content-Length: 0\r\n\r\n")
+    connection.settimeout(10)
+    connection.recv(1, socket.MSG_PEEK)
+
+
+@pytest.mark.parametrize("idempotent", [False, True], ids=["once", "idempotent"])
+def test_a_kept_connection_closed_unread_is_named_and_retried_as_promised(*, idempotent: bool) -> None:
+    _, reason, _ = STALE
+    sender = Sender(ManualClock(), no_token)  # however slow the machine is, the connection does not age
+    with (
+        RunningRelay(sender=sender) as relay,
+        RawDownstream(drops_unread, says(OK, b"Content-Length: 0\r\n\r\n")) as downstream,
+    ):
+        fields = {"url": f"http://127.0.0.1:{downstream.port}/", "retry": AT_ONCE, "idempotent": idempotent}
+        for _ in range(2):
+            receipt = post(f"{relay.url}/v1/tasks", fields).document
+            relay.wait_for("task.finished", receipt["task_id"])
+        document = get(receipt["links"]["status"]).document
+        for record in relay.records.records(receipt["task_id"]):
+            validate(record)
+    attempts = [(attempt["reason"], attempt["blame"]) for attempt in document["attempts"]]
+    assert attempts == [(reason, "platform"), *([(None, None)] if idempotent else [])]
+    assert document["state"] == ("succeeded" if idempotent else "failed")
+
+
 def test_the_page_of_faults_tells_them_all_and_no_other() -> None:
     page = (ROOT / "docs" / "faults.md").read_text()
     told = [line.strip("|").split(" | ") for line in page.splitlines() if line.startswith("| ")][1:]
-    rows = [[fault.name, f"`{fault.reason}`", fault.retried] for fault in FAULTS] + [
-        [name, "success", "no need"] for name in GOOD
-    ]
+    rows = [[fault.name, f"`{fault.reason}`", fault.retried] for fault in FAULTS]
+    rows.append([STALE[0], f"`{STALE[1]}`", STALE[2]])
+    rows += [[name, "success", "no need"] for name in GOOD]
     assert [[cell.strip() for cell in row] for row in told] == rows
