@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from traced_relay import __version__, commands, explain, flags, tail, webhooks
+from traced_relay import __version__, commands, explain, flags, otel_environment, tail, webhooks
 from traced_relay.clock import SystemClock
 from traced_relay.durations import format_duration
 from traced_relay.errors import RelayError
@@ -75,6 +75,7 @@ def _fail(message: str, status: int) -> NoReturn:
 @click.version_option(__version__, prog_name="traced-relay")
 def main() -> None:
     """Hand slow HTTP calls to Cloud Tasks and keep sight of them."""
+    otel_environment.ignore_instrumentation_settings()
 
 
 for verb in (
@@ -89,6 +90,7 @@ for verb in (
 @main.command()
 def demo() -> None:
     """Relay three calls; print their waterfalls and records."""
+    otel_environment.refuse_other_instrumentation()
     from traced_relay.demo import run
 
     if not run(colour=sys.stdout.isatty()):
@@ -103,6 +105,7 @@ def demo() -> None:
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: text on a terminal, else json.")
 def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_format: str | None) -> None:
     """Run relay and queue on this machine until Ctrl-C."""
+    otel_environment.refuse_other_instrumentation()
     from traced_relay.dev import Dev
 
     told_to_end = _signalled()
@@ -141,6 +144,7 @@ def serve() -> None:
     With CLOUD_TASKS_EMULATOR_HOST set to a running `traced-relay queue` it
     serves this machine alone.
     """
+    otel_environment.refuse_other_instrumentation()
     from traced_relay.serve import serve as run
     from traced_relay.settings import from_environment
 
