@@ -48,5 +48,5 @@ def refuse_other_instrumentation() -> None:
     if active:
         raise InvalidSettings(
             f"OpenTelemetry auto-instrumentation is active for {', '.join(sorted(active))}: the relay creates its own"
-            " spans; start it without opentelemetry-instrument"
+            " spans; start it without opentelemetry-instrument, or set OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=*"
         )

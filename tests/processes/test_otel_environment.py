@@ -134,7 +134,7 @@ def test_auto_instrumentation_is_refused_in_one_sentence(verb: str) -> None:
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr == (
         "traced-relay: OpenTelemetry auto-instrumentation is active for flask, requests: the relay creates its own"
-        " spans; start it without opentelemetry-instrument\n"
+        " spans; start it without opentelemetry-instrument, or set OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=*\n"
     )
 
 
