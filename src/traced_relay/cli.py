@@ -44,6 +44,7 @@ class _Commands(click.Group):
         return name, command.load() if isinstance(command, _Queue) else command, rest
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
+        otel_environment.ignore_instrumentation_settings()
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every terminal has every letter
         try:
@@ -75,7 +76,6 @@ def _fail(message: str, status: int) -> NoReturn:
 @click.version_option(__version__, prog_name="traced-relay")
 def main() -> None:
     """Hand slow HTTP calls to Cloud Tasks and keep sight of them."""
-    otel_environment.ignore_instrumentation_settings()
 
 
 for verb in (

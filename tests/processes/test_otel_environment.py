@@ -112,6 +112,7 @@ def test_no_variable_changes_what_is_in_a_trace(tmp_path: Path, variables: dict[
     assert relay.torn == []
 
 
+QUIET = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
 SITECUSTOMIZE = {
     "requests": "from opentelemetry.instrumentation.requests import RequestsInstrumentor as Instrumentor",
     "flask": "from opentelemetry.instrumentation.flask import FlaskInstrumentor as Instrumentor",
@@ -120,11 +121,7 @@ SITECUSTOMIZE = {
 
 def environment(**variables: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
-    return (
-        kept
-        | {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
-        | variables
-    )
+    return kept | QUIET | variables
 
 
 @pytest.mark.parametrize("verb", ["serve", "dev", "demo"])
@@ -148,9 +145,22 @@ def test_an_instrumentation_from_elsewhere_is_refused(tmp_path: Path, name: str)
 
 
 def test_other_commands_may_be_instrumented() -> None:
-    command = [INSTRUMENT, sys.executable, "-m", "traced_relay", "--version"]
+    command = [INSTRUMENT, sys.executable, "-m", "traced_relay", "queue", "--help"]
     ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(0, ["queue", "--help"]), (0, ["demo"]), (1, ["status", "1234", "--relay=http://127.0.0.1:1"]), (1, ["check"])],
+)
+def test_no_command_trips_over_a_variable(tmp_path: Path, status: int, words: list[str]) -> None:
+    command = [sys.executable, "-m", "traced_relay", *words]
+    environ = environment(**ENVIRONMENTS["the rest"], OTEL_PYTHON_EXCLUDED_URLS="*[")
+    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=90, check=False)
+    assert ran.returncode == status, ran.stderr
+    assert "Traceback" not in ran.stdout + ran.stderr
+    assert "OTEL" not in ran.stdout + ran.stderr
 
 
 def test_another_global_provider_gets_no_span(tmp_path: Path) -> None:
