@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from relay_process import SERVE, RelayProcess
 from test_exports import Traced
 
 from asking import post
+from house import ROOT
 from trace_service import TraceService, attributes_of
 from traced_relay.testing import Downstream
 
@@ -110,6 +112,36 @@ def test_no_variable_changes_what_is_in_a_trace(tmp_path: Path, variables: dict[
     assert [name for name in arrived.headers if name.startswith(("x-b3", "b3", "uber-", "baggage"))] == []
     assert arrived.headers["traceparent"].split("-")[1] == TRACE_ID
     assert relay.torn == []
+
+
+def test_spans_over_otlp_are_fenced_alike(tmp_path: Path) -> None:
+    with Downstream() as collector, Downstream() as downstream:
+        place = Traced(tmp_path, downstream.url, "")
+        place.set(
+            **dict.fromkeys(CAPTURED, ".*"),
+            OTEL_CONFIG_FILE=str(ROOT / "otel-otlp.yaml"),
+            OTEL_EXPERIMENTAL_RESOURCE_DETECTORS="*",
+            OTEL_EXPORTER_OTLP_HEADERS="x-tenant=a",
+            OTEL_EXPORTER_OTLP_COMPRESSION="gzip",
+            OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces",
+            OTEL_RESOURCE_ATTRIBUTES="team=night",
+        )
+        with place.queue, relay_in(place) as relay:
+            given = place.bearer(REPORTS) | {"cookie": "k=secret-1", "traceparent": PARENT}
+            call = {"url": f"{downstream.url}/reports?t=secret-2", "headers": {"x-api-key": "secret-3"}}
+            receipt = place.enqueue(given, **call)
+            relay.wait_for("task.finished", task_id=receipt["task_id"])
+            assert relay.end(signal.SIGTERM) == 0
+    exported = [ExportTraceServiceRequest.FromString(arrived.body) for arrived in collector.arrived]
+    resources = [each for request in exported for each in request.resource_spans]
+    spans = [span for each in resources for scope in each.scope_spans for span in scope.spans]
+    own = {"service.name", "service.version", "service.instance.id", "team"}
+    sdk = {f"telemetry.sdk.{part}" for part in ("language", "name", "version")}
+    assert {attribute.key for attribute in resources[0].resource.attributes} == own | sdk
+    assert ({span.trace_id.hex() for span in spans}, len(spans)) == ({TRACE_ID}, 6)
+    assert "secret" not in str(exported)
+    assert given["Authorization"][7:27] not in str(exported)
+    assert {arrived.headers["x-tenant"] for arrived in collector.arrived} == {"a"}
 
 
 QUIET = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
