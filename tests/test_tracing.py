@@ -408,7 +408,7 @@ def test_headers_that_the_environment_asks_for_are_in_no_span(service: Service, 
     assert not [name for span in spans.spans() for name in span.attributes if "header" in name or "agent" in name]
 
 
-def test_a_pattern_that_is_none_does_not_fail_requests(service: Service) -> None:
+def test_an_invalid_header_pattern_does_not_fail_requests(service: Service) -> None:
     with surroundings(**dict.fromkeys(ASKED[:2], "*")):
         assert service.post("/dispatch").status_code == 200
 

@@ -1,7 +1,7 @@
 """
 OpenTelemetry settings that this process inherits, for example from a cluster that sets them for every pod.
 
-What the relay writes into spans is its contract. otel.yaml decides where spans go; these variables decide nothing.
+The relay's spans are a contract, and otel.yaml decides where they go; variables for instrumentations change neither.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 A fence around what the instrumentations write: known attributes only, and no span for a refused request.
 
-So no header, query string or exception text is in a span, whatever the environment asks the instrumentations for.
+No header, query string or exception text is in a span, even if the environment asks the instrumentations for it.
 They have no setting against it, but they use the tracer provider that is passed to them.
 """
 

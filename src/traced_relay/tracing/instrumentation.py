@@ -46,8 +46,8 @@ def instrument(app: Flask, provider: TracerProvider) -> None:
     """
     Make SERVER spans for what *app* relays and CLIENT spans for what `requests` sends, all from *provider*.
 
-    Patching `requests` holds for the process: the last provider gets its spans. Where *app* or `requests` is
-    instrumented already, that is undone: a second instrumentation would be ignored.
+    Patching `requests` holds for the process: the last provider gets its spans. An instrumentation that *app* or
+    `requests` already has is undone first, since a second one would be ignored.
     """
     _use_stable_names()
     if getattr(app, "_is_instrumented_by_opentelemetry", False):

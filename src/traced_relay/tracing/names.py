@@ -21,7 +21,7 @@ PENDING_SPAN_ID = "relay.pending_span_id"
 RESEND_COUNT = "http.request.resend_count"
 URL_FULL = "url.full"
 
-# All others are dropped: an instrumentation may add headers, queries or whatever its next release knows.
+# All others are dropped: an instrumentation may add headers and queries, and its next release more.
 OWN_PREFIXES = ("relay.", "messaging.")
 ATTRIBUTES = frozenset(
     {

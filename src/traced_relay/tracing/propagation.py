@@ -40,7 +40,7 @@ _KNOWN_FLAGS = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 _MEMBER = re.compile(
     r"([a-z0-9][a-z0-9_*/@-]{0,255})=([\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e])"
 )
-_MOST_MEMBERS = 32
+_MOST_MEMBERS, _LONGEST_MEMBER = 32, 513
 
 logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)  # it quotes the headers that it cannot read
 
@@ -80,7 +80,10 @@ class _Level2(TraceContextTextMapPropagator):
 
 def _members(lines: Sequence[str]) -> dict[str, str]:
     """The members of all *lines* in order, of a key the first; none if there are too many or one is malformed."""
-    listed = [member.strip(" \t") for member in ",".join(lines).split(",")]
+    text = ",".join(lines)
+    if len(text) > _MOST_MEMBERS * (_LONGEST_MEMBER + 1):
+        return {}
+    listed = [member.strip(" \t") for member in text.split(",")]
     read = [_MEMBER.fullmatch(member) for member in listed if member]
     members: dict[str, str] = {}
     for match in read[: _MOST_MEMBERS + 1]:
