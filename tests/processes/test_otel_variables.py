@@ -19,7 +19,7 @@ from test_exports import Traced
 from asking import post
 from house import ROOT
 from trace_service import TraceService, attributes_of
-from traced_relay.testing import Downstream
+from traced_relay.testing import Arrived, Downstream
 
 if TYPE_CHECKING:
     from place import Place
@@ -32,6 +32,7 @@ PARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
 CAPTURE = "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS"
 CAPTURED = [f"{CAPTURE}_{side}_{part}" for side in ("SERVER", "CLIENT") for part in ("REQUEST", "RESPONSE")]
 STABLE = {"http.request.method", "http.response.status_code", "server.address"}
+NAMES = ("POST /v1/tasks", "send relay", "POST /dispatch", "process relay started", "process relay", "POST")
 INSTRUMENT = str(Path(sys.executable).with_name("opentelemetry-instrument"))
 
 ENVIRONMENTS = {
@@ -93,8 +94,8 @@ def test_no_variable_changes_what_is_in_a_trace(tmp_path: Path, variables: dict[
             receipt = place.enqueue(given, **call)
             assert relay.wait_for("task.finished", task_id=receipt["task_id"])["state"] == "succeeded"
             assert post(f"{place.url}/v1/tasks?t=secret-5", {"url": "nothing"}, **given).status == 422
+            service.wait_for(*NAMES)
             assert relay.end(signal.SIGTERM) == 0
-        service.wait_for("POST /dispatch", "POST /v1/tasks")
         [[root, [send, *below]]] = service.tree(TRACE_ID)
         spans = {span.display_name.value: attributes_of(span) for span in service.spans}
         text = str(service.requests)
@@ -114,6 +115,15 @@ def test_no_variable_changes_what_is_in_a_trace(tmp_path: Path, variables: dict[
     assert relay.torn == []
 
 
+def resources_in(arrived: list[Arrived]) -> list[Any]:
+    requests = [ExportTraceServiceRequest.FromString(request.body) for request in arrived]
+    return [each for request in requests for each in request.resource_spans]
+
+
+def spans_in(arrived: list[Arrived]) -> list[Any]:
+    return [span for each in resources_in(arrived) for scope in each.scope_spans for span in scope.spans]
+
+
 def test_spans_over_otlp_are_fenced_alike(tmp_path: Path) -> None:
     with Downstream() as collector, Downstream() as downstream:
         place = Traced(tmp_path, downstream.url, "")
@@ -131,16 +141,17 @@ def test_spans_over_otlp_are_fenced_alike(tmp_path: Path) -> None:
             call = {"url": f"{downstream.url}/reports?t=secret-2", "headers": {"x-api-key": "secret-3"}}
             receipt = place.enqueue(given, **call)
             relay.wait_for("task.finished", task_id=receipt["task_id"])
+            batches = 1
+            while len(spans_in(collector.wait_for(batches))) < len(NAMES):
+                batches += 1
             assert relay.end(signal.SIGTERM) == 0
-    exported = [ExportTraceServiceRequest.FromString(arrived.body) for arrived in collector.arrived]
-    resources = [each for request in exported for each in request.resource_spans]
-    spans = [span for each in resources for scope in each.scope_spans for span in scope.spans]
+    resources, spans = resources_in(collector.arrived), spans_in(collector.arrived)
     own = {"service.name", "service.version", "service.instance.id", "team"}
     sdk = {f"telemetry.sdk.{part}" for part in ("language", "name", "version")}
     assert {attribute.key for attribute in resources[0].resource.attributes} == own | sdk
     assert ({span.trace_id.hex() for span in spans}, len(spans)) == ({TRACE_ID}, 6)
-    assert "secret" not in str(exported)
-    assert given["Authorization"][7:27] not in str(exported)
+    assert "secret" not in str(resources)
+    assert given["Authorization"][7:27] not in str(resources)
     assert {arrived.headers["x-tenant"] for arrived in collector.arrived} == {"a"}
 
 
@@ -210,8 +221,8 @@ def test_another_global_provider_gets_no_span(tmp_path: Path) -> None:
         with place.queue, relay_in(place, INSTRUMENT, *SERVE) as relay:
             receipt = place.enqueue(place.bearer(REPORTS), url=f"{downstream.url}/reports")
             relay.wait_for("task.finished", task_id=receipt["task_id"])
+            service.wait_for("POST /dispatch")
             assert relay.end(signal.SIGTERM) == 0
-        service.wait_for("POST /dispatch")
     assert [line for line in relay.torn if "trace_id" in line] == []
 
 
@@ -235,6 +246,8 @@ def test_context_in_several_lines_goes_by_the_standard(tmp_path: Path, disabled:
             )
             for receipt in (twice, once):
                 relay.wait_for("task.finished", task_id=receipt["task_id"])
+            if disabled == "false":
+                service.wait_for("POST /dispatch")
             assert relay.end(signal.SIGTERM) == 0
     seen = {arrived.headers["traceparent"].split("-")[1]: arrived.headers for arrived in downstream.arrived}
     assert "tracestate" not in seen[twice["trace_id"]]
