@@ -31,7 +31,7 @@ LAYERS = {
     "edges": """
         answers carrier cloud_logging cloud_tasks dev_console egress firestore_ledger firestore_queries
         firestore_requests firestore_workers gate google_apis identity journal sqlite_ledger listener logs outlet
-        private_file reception rhythm sender signing tracing watch whole_answer
+        otel_environment private_file reception rhythm sender signing tracing watch whole_answer
     """,
     "flows": "client enqueue evidence following pulse queues readiness relay running steering steps sweeper telemetry",
     "shells": """
@@ -185,7 +185,10 @@ def test_a_technology_is_known_in_few_places(technology: str) -> None:
     ("written", "where"),
     [
         (r"time\.(sleep|time|time_ns)", {"clock.py"}),
-        (r"os\.(environ|environb|getenv|putenv)", {"check.py", "settings.py", "tracing/instrumentation.py"}),
+        (
+            r"os\.(environ|environb|getenv|putenv)",
+            {"check.py", "otel_environment.py", "settings.py", "tracing/instrumentation.py"},
+        ),
     ],
     ids=["time", "environment"],
 )

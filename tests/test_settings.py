@@ -374,7 +374,9 @@ def test_how_spans_leave_stands_beside_the_rules_or_where_the_environment_says(e
     assert settings.from_environment(environ | {"OTEL_CONFIG_FILE": ""}).otel_file == beside
 
 
-@pytest.mark.parametrize(("value", "untraced"), [("true", True), ("TRUE", True), ("false", False), ("", False)])
+@pytest.mark.parametrize(
+    ("value", "untraced"), [("true", True), ("TRUE", True), (" true ", True), ("false", False), ("", False)]
+)
 def test_spans_can_be_switched_off_in_the_standard_way(environ: dict[str, str], value: str, *, untraced: bool) -> None:
     assert settings.from_environment(environ | {"OTEL_SDK_DISABLED": value}).untraced is untraced
 

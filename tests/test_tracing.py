@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import requests
 from flask import Flask, request
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -104,17 +106,6 @@ def test_the_copys_tracestate_comes_with_it() -> None:
     assert kept["tracestate"] == "vendor=1"
 
 
-def test_a_tracestate_is_as_long_as_everybody_passes_on_and_no_longer() -> None:
-    members = [f"k{number}={'v' * 60}" for number in range(32)]
-    headers = tracing.task_headers(tracing.parent_context({"traceparent": ORIGIN, "tracestate": ",".join(members)}))
-    assert headers["tracestate"] == headers["x-relay-tracestate"] == ",".join(members[:8])
-    short = ",".join(members[:8])
-    kept = tracing.task_headers(tracing.parent_context({"traceparent": ORIGIN, "tracestate": short}))
-    assert kept["tracestate"] == short
-    alone = {"traceparent": ORIGIN, "tracestate": f"{'k' * 256}={'v' * 256}"}
-    assert set(tracing.task_headers(tracing.parent_context(alone))) == {"traceparent", "x-relay-traceparent"}
-
-
 @pytest.mark.parametrize("name", ["tracestate", "x-relay-tracestate"])
 @pytest.mark.parametrize("state", ["vendor=1,my secret", "a=1," * 9000, ",".join(f"k{n}=1" for n in range(40))])
 def test_what_a_header_says_is_not_logged(name: str, state: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -155,6 +146,7 @@ class Service:
 
     url: str
     spans: tracing.SpanStore
+    provider: TracerProvider
     received: list[dict[str, str]] = field(default_factory=list)
 
     def post(self, path: str, **headers: str) -> requests.Response:
@@ -224,7 +216,7 @@ def running() -> Iterator[tuple[Service, TracerProvider]]:
         app = relay_app(tracing.tracer_of(provider), downstream.url)
         tracing.instrument(app, provider)
         with Listener(app) as relay:
-            yield Service(relay.url, tracing.SpanStore(), received), provider
+            yield Service(relay.url, tracing.SpanStore(), provider, received), provider
 
 
 @pytest.fixture
@@ -379,19 +371,69 @@ def test_the_last_provider_gets_the_spans_of_what_is_sent(
     assert caplog.records == []
 
 
-def test_everything_told_to_a_fenced_span_is_fenced(store: tracing.SpanStore) -> None:
+def test_a_fenced_span_keeps_known_attributes_only(store: tracing.SpanStore) -> None:
     bare = tracing.configure(version="v7", instance="i-1", processors=[store]).get_tracer("bare")
     with bare.start_as_current_span("inner") as inner:
-        span = GuardedSpan(inner, trace.SpanKind.CLIENT)
+        span = GuardedSpan(inner)
         span.update_name("outer")
         span.add_event("redirected", {"url.full": "http://x/?token=secret"})
-        span.set_attributes({"url.full": "http://x/a?token=secret#part", "url.query": "secret", "sizes": [1, 2]})
+        span.set_attributes({"url.full": "http://x/a?token=secret#part", "url.query": "secret", "relay.sizes": [1, 2]})
+        span.set_attributes({"http.request.header.cookie": ["secret"], "user_agent.original": "secret"})
+        span.set_attribute("http.url", "http://x/?token=secret")
         span.set_status(trace.StatusCode.ERROR, "secret")
     [finished] = store.spans()
     assert (finished.name, finished.status) == ("outer", "ERROR")
-    assert finished.attributes == {"url.full": "http://x/a", "sizes": (1, 2)}
+    assert finished.attributes == {"url.full": "http://x/a", "relay.sizes": (1, 2)}
     assert isinstance(inner, ReadableSpan)
     assert "secret" not in inner.to_json()
+
+
+CAPTURED = "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS"
+ASKED = [f"{CAPTURED}_{side}_{part}" for side in ("SERVER", "CLIENT") for part in ("REQUEST", "RESPONSE")]
+
+
+@pytest.mark.parametrize("pattern", [".*", "x-.*,authorization,user-agent"])
+def test_headers_that_the_environment_asks_for_are_in_no_span(service: Service, pattern: str) -> None:
+    with surroundings(**dict.fromkeys(ASKED, pattern)):
+        spans = tracing.SpanStore()
+        provider = tracing.configure(version="v7", instance="i-2", processors=[spans])
+        app = relay_app(tracing.tracer_of(provider), service.url)
+        tracing.instrument(app, provider)
+        headers = {"Authorization": "Bearer secret", "X-Api-Key": "secret", "User-Agent": "secret"}
+        answer = app.test_client().post("/dispatch?url=http://127.0.0.1:1/", headers=headers)
+    tracing.instrument(Flask("after"), service.provider)
+    assert answer.status_code == 500
+    assert [span.kind for span in spans.spans()] == ["CLIENT", "CONSUMER", "SERVER"]
+    assert "secret" not in repr(spans.spans())
+    assert not [name for span in spans.spans() for name in span.attributes if "header" in name or "agent" in name]
+
+
+def test_an_invalid_header_pattern_does_not_fail_requests(service: Service) -> None:
+    with surroundings(**dict.fromkeys(ASKED[:2], "*")):
+        assert service.post("/dispatch").status_code == 200
+
+
+def test_an_instrumented_app_gets_the_relays_spans_instead(service: Service) -> None:
+    others, spans = tracing.SpanStore(), tracing.SpanStore()
+    app = Flask("instrumented")
+    app.add_url_rule("/v1/tasks", view_func=lambda: "done", methods=["POST"])
+    FlaskInstrumentor.instrument_app(  # type: ignore[no-untyped-call]
+        app, tracer_provider=tracing.configure(version="v", instance="i", processors=[others])
+    )
+    tracing.instrument(app, tracing.configure(version="v", instance="i", processors=[spans]))
+    assert app.test_client().post("/v1/tasks?token=secret").status_code == 200
+    tracing.instrument(Flask("after"), service.provider)
+    assert ([span.name for span in spans.spans()], others.spans()) == (["POST /v1/tasks"], [])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(None, "http"), ("", "http"), ("database", "http,database"), ("http/dup, database", "http, database")],
+)
+def test_the_stable_names_are_chosen_beside_others(service: Service, given: str | None, expected: str) -> None:
+    with surroundings(OTEL_SEMCONV_STABILITY_OPT_IN=given):
+        tracing.instrument(Flask("named"), service.provider)
+        assert os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] == expected
 
 
 @pytest.fixture
@@ -516,6 +558,13 @@ def test_the_ratio_goes_by_trace_id_and_a_sampled_parent_is_followed(store: trac
 
 
 def test_spans_name_the_service_that_made_them() -> None:
-    provider = tracing.configure(version="v7", instance="i-1")
+    others = {
+        "OTEL_RESOURCE_ATTRIBUTES": "a=1",
+        "OTEL_SERVICE_NAME": "other",
+        "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "*",
+    }
+    with surroundings(**others):
+        provider = tracing.configure(version="v7", instance="i-1")
     made = provider.resource.attributes
+    assert {name.rpartition(".")[0] for name in made} == {"service", "service.instance", "telemetry.sdk"}
     assert (made["service.name"], made["service.version"], made["service.instance.id"]) == ("traced-relay", "v7", "i-1")

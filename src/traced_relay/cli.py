@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from traced_relay import __version__, commands, explain, flags, tail, webhooks
+from traced_relay import __version__, commands, explain, flags, otel_environment, tail, webhooks
 from traced_relay.clock import SystemClock
 from traced_relay.durations import format_duration
 from traced_relay.errors import RelayError
@@ -47,6 +47,7 @@ class _Commands(click.Group):
         return name, command.load() if isinstance(command, _Queue) else command, rest
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
+        otel_environment.ignore_instrumentation_settings()
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every terminal has every letter
         try:
@@ -111,6 +112,7 @@ for verb in (
 @main.command()
 def demo() -> None:
     """Relay three calls; print their waterfalls and records."""
+    otel_environment.refuse_other_instrumentation()
     from traced_relay.demo import run
 
     if not run(colour=sys.stdout.isatty()):
@@ -125,6 +127,7 @@ def demo() -> None:
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: text on a terminal, else json.")
 def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_format: str | None) -> None:
     """Run relay and queue on this machine until Ctrl-C."""
+    otel_environment.refuse_other_instrumentation()
     from traced_relay.dev import Dev
 
     told_to_end = _signalled()
@@ -163,6 +166,7 @@ def serve() -> None:
     With CLOUD_TASKS_EMULATOR_HOST set to a running `traced-relay queue` it
     serves this machine alone.
     """
+    otel_environment.refuse_other_instrumentation()
     from traced_relay.serve import serve_as_told
     from traced_relay.settings import own_environment
 

@@ -233,7 +233,7 @@ def otel_file(environ: Mapping[str, str], directory: Path = Path()) -> Path | No
 
 
 def is_untraced(environ: Mapping[str, str]) -> bool:
-    return environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def _platform(environ: Mapping[str, str]) -> Platform:

@@ -1,7 +1,7 @@
 """
 One trace from the caller to the downstream.
 
-Trace context is cargo: OpenTelemetry's propagators read and write it, nothing here takes a header apart.
+Trace context is cargo: `propagation` reads and writes it, with OpenTelemetry's propagators; all else passes it on.
 """
 
 from traced_relay.carrier import task_headers

@@ -1,7 +1,8 @@
 """
-A fence around what the instrumentations write: no query strings, no texts of exceptions, no span for a refused request.
+A fence around what the instrumentations write: known attributes only, and no span for a refused request.
 
-They offer no setting for any of it, but take whatever tracer provider they are given.
+No header, query string or exception text is in a span, even if the environment asks the instrumentations for it.
+They have no setting against it, but they use the tracer provider that is passed to them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode, Tracer, TracerProvider, use_span
+
+from traced_relay.tracing import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
     Start = Callable[[str, Mapping[str, AttributeValue]], Mapping[str, AttributeValue] | None]
 
 _LONGEST_VALUE = 256  # bytes; Cloud Trace's limit, the SDK counts characters
-URLS = frozenset({"url.full", "http.url", "http.target"})
-_DROPPED = {"url.query"}
 
 
 class GuardedProvider(TracerProvider):
@@ -65,7 +66,7 @@ class _GuardedTracer(Tracer):
         inner = self._inner.start_span(
             name, context, kind, fenced(wanted), links, start_time, False, set_status_on_exception
         )
-        return GuardedSpan(inner, kind)
+        return GuardedSpan(inner)
 
     @contextmanager
     def start_as_current_span(  # type: ignore[override]  # the original's decorator is private
@@ -80,10 +81,11 @@ class _GuardedTracer(Tracer):
 
 
 class GuardedSpan(Span):
-    def __init__(self, inner: Span, kind: SpanKind) -> None:
+    kind = SpanKind.INTERNAL  # the instrumentations read headers only for a span that says it is SERVER
+
+    def __init__(self, inner: Span) -> None:
         self._inner = inner
         self._refused = False
-        self.kind = kind
 
     def refuse(self) -> None:
         self._refused = True
@@ -100,11 +102,10 @@ class GuardedSpan(Span):
         self._inner.set_attributes(fenced(attributes))
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        if key not in _DROPPED:
-            self._inner.set_attribute(key, _value(key, value))
+        self.set_attributes({key: value})
 
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
-        self._inner.add_event(name, fenced(attributes or {}), timestamp)
+        """Nothing: the relay has no events, and an exception would be one."""
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         self._inner.add_link(context, fenced(attributes or {}))
@@ -130,13 +131,17 @@ class GuardedSpan(Span):
 
 
 def fenced(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
-    return {name: _value(name, value) for name, value in attributes.items() if name not in _DROPPED}
+    return {
+        name: _value(name, value)
+        for name, value in attributes.items()
+        if name in names.ATTRIBUTES or name.startswith(names.OWN_PREFIXES)
+    }
 
 
 def _value(name: str, value: AttributeValue) -> AttributeValue:
     if not isinstance(value, str):
         return value
-    shown = value.partition("?")[0].partition("#")[0] if name in URLS else value
+    shown = value.partition("?")[0].partition("#")[0] if name == names.URL_FULL else value
     if shown.isascii() and len(shown) <= _LONGEST_VALUE:
         return shown
     return shown.encode(errors="replace")[:_LONGEST_VALUE].decode(errors="ignore")

@@ -14,7 +14,7 @@ from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 
 from traced_relay.tracing import names
-from traced_relay.tracing.guard import URLS, GuardedProvider, GuardedSpan
+from traced_relay.tracing.guard import GuardedProvider, GuardedSpan
 from traced_relay.tracing.propagation import platform_span, rewritten
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _GOOGLE_CREDENTIALS = (
     r"^https?://(oauth2\.googleapis\.com|metadata\.google\.internal|169\.254\.169\.254|iamcredentials\.googleapis\.com"
     r"|secretmanager\.googleapis\.com|accounts\.google\.com/o/oauth2|www\.googleapis\.com/oauth2)(:\d+)?(/|$)"
 )
+_OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
 _CALLING = create_key("relay-calling")
 
 
@@ -45,13 +46,17 @@ def instrument(app: Flask, provider: TracerProvider) -> None:
     """
     Make SERVER spans for what *app* relays and CLIENT spans for what `requests` sends, all from *provider*.
 
-    Patching `requests` holds for the process: the last provider gets its spans.
+    Patching `requests` holds for the process: the last provider gets its spans. An instrumentation that *app* or
+    `requests` already has is undone first, since a second one would be ignored.
     """
     _use_stable_names()
+    if getattr(app, "_is_instrumented_by_opentelemetry", False):
+        FlaskInstrumentor.uninstrument_app(app)  # type: ignore[no-untyped-call]
     FlaskInstrumentor.instrument_app(  # type: ignore[no-untyped-call]
         app,
         request_hook=_arrived,
         tracer_provider=GuardedProvider(provider, start=_server_attributes),
+        excluded_urls="",  # none; without it the environment decides
         enable_commenter=False,
     )
     outgoing = RequestsInstrumentor()
@@ -94,7 +99,9 @@ def calling(*, attempt: int = 1, trace_leaves: bool = True, whole_url: bool = Tr
 
 def _use_stable_names() -> None:
     # The instrumentations read this from the environment and nowhere else, once, before the first span.
-    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
+    given = os.environ.get(_OPT_IN, "").split(",")
+    others = (name for name in given if name.strip() and not name.strip().startswith("http"))
+    os.environ[_OPT_IN] = ",".join(["http", *others])
 
 
 def _server_attributes(name: str, attributes: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue] | None:
@@ -106,8 +113,8 @@ def _client_attributes(_: str, attributes: Mapping[str, AttributeValue]) -> Mapp
     known = dict(attributes)
     if call.resend_count > 0:
         known[names.RESEND_COUNT] = call.resend_count
-    if not call.whole_url:
-        known |= {name: _origin(str(known[name])) for name in URLS if name in known}
+    if not call.whole_url and names.URL_FULL in known:
+        known[names.URL_FULL] = _origin(str(known[names.URL_FULL]))
     return known
 
 

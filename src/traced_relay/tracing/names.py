@@ -19,6 +19,18 @@ TRACE_REWRITTEN = "relay.trace.rewritten"
 ERROR_TYPE = "error.type"
 PENDING_SPAN_ID = "relay.pending_span_id"
 RESEND_COUNT = "http.request.resend_count"
+URL_FULL = "url.full"
+
+# All others are dropped: an instrumentation may add headers and queries, and its next release more.
+OWN_PREFIXES = ("relay.", "messaging.")
+ATTRIBUTES = frozenset(
+    {
+        *(ERROR_TYPE, RESEND_COUNT, URL_FULL, "url.path", "url.scheme"),
+        *("http.request.method", "http.response.status_code", "http.route"),
+        *("server.address", "server.port", "client.address", "client.port"),
+        *("network.peer.address", "network.peer.port", "network.protocol.version"),
+    }
+)
 
 DISPATCH = "POST /dispatch"
 ARRIVALS = frozenset({"POST /v1/tasks", "POST /v1/tasks:batch", DISPATCH})  # the only requests that make a span

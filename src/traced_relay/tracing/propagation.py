@@ -8,6 +8,7 @@ copy decides who the parent is.
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,19 +23,77 @@ from opentelemetry.propagators.textmap import (
     default_getter,
     default_setter,
 )
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from traced_relay.carrier import COPY, W3C
+from traced_relay.carrier import COPY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _REWRITTEN = create_key("relay-trace-rewritten")
 _PLATFORM_SPAN = create_key("relay-platform-span")
 _OWN_COPY = create_key("relay-own-copy")
 _PARENT = create_key("relay-parent")
 
+_KNOWN_FLAGS = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
+_MEMBER = re.compile(
+    r"([a-z0-9][a-z0-9_*/@-]{0,255})=([\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e])"
+)
+_MOST_MEMBERS, _LONGEST_MEMBER = 32, 513
+
 logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)  # it quotes the headers that it cannot read
+
+
+class _State(TraceState):
+    """OpenTelemetry's class knows the keys of Level 1 alone, and refuses all members for one key or one duplicate."""
+
+    def __init__(self, members: Mapping[str, str]) -> None:
+        super().__init__()
+        self._dict.update(members)
+
+
+class _Level2(TraceContextTextMapPropagator):
+    """
+    OpenTelemetry's propagator, with what W3C's Trace Context Level 2 says of flags and of `tracestate`.
+
+    Flags that have no meaning yet are cleared, with spans off too: what leaves is version 00.
+    """
+
+    def extract(
+        self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter
+    ) -> Context:
+        given = context if context is not None else Context()
+        read = super().extract({"traceparent": getter.get(carrier, "traceparent") or ""}, Context())
+        parent = trace.get_current_span(read).get_span_context()
+        if not parent.is_valid:
+            return given
+        known = SpanContext(
+            parent.trace_id,
+            parent.span_id,
+            is_remote=True,
+            trace_flags=TraceFlags(parent.trace_flags & _KNOWN_FLAGS),
+            trace_state=_State(_members(getter.get(carrier, "tracestate") or ())),
+        )
+        return trace.set_span_in_context(NonRecordingSpan(known), given)
+
+
+def _members(lines: Sequence[str]) -> dict[str, str]:
+    """The members of all *lines* in order, of a key the first; none if there are too many or one is malformed."""
+    text = ",".join(lines)
+    if len(text) > _MOST_MEMBERS * (_LONGEST_MEMBER + 1):
+        return {}
+    listed = [member.strip(" \t") for member in text.split(",")]
+    read = [_MEMBER.fullmatch(member) for member in listed if member]
+    members: dict[str, str] = {}
+    for match in read[: _MOST_MEMBERS + 1]:
+        if match is None or len(read) > _MOST_MEMBERS:
+            return {}
+        members.setdefault(match[1], match[2])
+    return members
+
+
+_W3C = _Level2()
 
 
 class RelayOrigin(TextMapPropagator):
@@ -50,7 +109,7 @@ class RelayOrigin(TextMapPropagator):
         given = context if context is not None else Context()
         names = ("traceparent", "tracestate")
         copy = {name: found for name in names if (found := getter.get(carrier, COPY + name))}
-        origin = trace.get_current_span(W3C.extract(copy, Context()))
+        origin = trace.get_current_span(_W3C.extract(copy, Context()))
         if not origin.get_span_context().is_valid:
             return set_value(_PARENT, trace.get_current_span(given).get_span_context(), given)
         seen = set_value(_OWN_COPY, True, set_value(_PARENT, origin.get_span_context(), given))
@@ -70,7 +129,7 @@ class RelayOrigin(TextMapPropagator):
         return set()
 
 
-PROPAGATOR = CompositePropagator([W3C, RelayOrigin()])  # no baggage, in or out
+PROPAGATOR = CompositePropagator([_W3C, RelayOrigin()])  # no baggage, in or out
 
 
 def rewritten(context: Context | None = None) -> bool:

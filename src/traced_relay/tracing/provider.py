@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import propagate
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.version import __version__ as sdk_version
 
 from traced_relay.tracing.guard import GuardedProvider
 from traced_relay.tracing.ids_only import IdsOnly
@@ -22,7 +24,18 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider as AnyProvider
 
 _SERVICE = "traced-relay"
+_SDK = {
+    "telemetry.sdk.language": "python",
+    "telemetry.sdk.name": "opentelemetry",
+    "telemetry.sdk.version": sdk_version,
+}
 _MOST_LINKS = 128  # OpenTelemetry's own default, of events too
+
+
+class _Ids(RandomIdGenerator):
+    def is_trace_id_random(self) -> bool:
+        """Leave that flag out of new traces: older parsers in Go and Rust drop a `traceparent` that ends in 03."""
+        return False
 
 
 def configure(
@@ -39,13 +52,15 @@ def configure(
     Make the provider, and how context is read and written the process's own.
 
     The provider is passed on by hand and shut down by whoever made it; the global one is left to the process's owner.
-    *attributes* are the resource's, beside what is known here; version and instance are those of the records.
+    *attributes* are the resource's, beside what is known here; version and instance are those of the records. Nothing
+    is read from the environment.
     """
     propagate.set_global_textmap(PROPAGATOR)
     own = {"service.version": version, "service.instance.id": instance}
     provider = TracerProvider(
         sampler=OnceByRatio(ratio),
-        resource=Resource.create({"service.name": _SERVICE} | dict(attributes or {}) | own),
+        resource=Resource({"service.name": _SERVICE} | dict(attributes or {}) | _SDK | own),
+        id_generator=_Ids(),
         span_limits=_limits(most_attributes, longest_value),
         shutdown_on_exit=False,
     )
