@@ -160,7 +160,13 @@ JsonBody = Annotated[Any, AfterValidator(_check_body)]
 
 
 class EnqueueRequest(Model):
-    """The body of `POST /v1/tasks`."""
+    """
+    The body of `POST /v1/tasks`.
+
+    null means "not given" for every field, `body` too: JSON's null is sent as
+    `"body": "null"` with its content type. With `route: direct` Cloud Tasks
+    calls the URL itself; such a call has no status.
+    """
 
     url: Url
     method: Method = "POST"
