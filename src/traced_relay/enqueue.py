@@ -17,7 +17,7 @@ from traced_relay.calls import SCHEDULE_AHEAD, Call, EnqueueRequest, RetryPolicy
 from traced_relay.cloud_tasks import MAX_DEADLINE_HTTP, DirectCall
 from traced_relay.durations import format_duration
 from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, Unavailable
-from traced_relay.rows import Row
+from traced_relay.rows import ATTEMPTS_KEPT, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ DEFAULT_TIMEOUT = 600.0
 MAX_URL_DIRECT = 2083
 _logger = logging.getLogger(__name__)
 _WITH_BODY = ("POST", "PUT", "PATCH")
-_REMEMBERED = {"fingerprint", "carrier", "trace_id", "span_id", "sampled", "created_at", "schedule_time"}
+_REMEMBERED = {"queue", "fingerprint", "carrier", "trace_id", "span_id", "sampled", "created_at", "schedule_time"}
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,11 @@ class Enqueuer:
         return renamed if self._ledger.replace(renamed) else row
 
     def _task_name(self, row: Row) -> str:
-        return self._cloud_tasks.task_name(row.queue, f"{row.task_id}-{row.awaited if row.attempt == 0 else 1}")
+        """The name of the first task: its number is that of the first attempt, 1 unless names were reserved."""
+        first = row.awaited if row.attempt == 0 else 1
+        if 0 < len(row.attempts) < ATTEMPTS_KEPT:
+            first = row.attempts[0].attempt
+        return self._cloud_tasks.task_name(row.queue, f"{row.task_id}-{first}")
 
     def _repeated(self, row: Row, plan: _Plan) -> Receipt:
         if row.fingerprint != plan.fingerprint:
@@ -226,7 +230,7 @@ class Enqueuer:
                 ),
             )
         if is_new or row is own:
-            self._journal.enqueued(row, task_name, route="direct")
+            self._journal.enqueued(row, self._task_name(row), route="direct")
         return replace(self._receipt(row), has_status=False)
 
     def _remembered(self, own: Row) -> Row:

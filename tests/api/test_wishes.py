@@ -9,6 +9,8 @@ from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asking import Answer, ask, get, post
 from schema import validate
@@ -204,6 +206,23 @@ def test_what_is_not_one_key_is_refused_whole(relay: RunningRelay, lines: list[s
         assert answered == status
         errors = [{"field": "Idempotency-Key", "message": NOT_A_KEY}]
         assert document.get("errors") == (errors if status == 422 else None)
+
+
+BODIES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**350), 10**350) | st.floats() | st.text() | st.just("direct"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.sampled_from([*NULLS]), inner),
+    max_leaves=10,
+)
+ODD = st.sampled_from(["", ',"body":1', ',"\\ud800":1', ',"body":"\\ud800"', ',"body":1e400', ',"url":1', ",", "\\"])
+
+
+@settings(max_examples=100)
+@given(st.dictionaries(st.sampled_from([*NULLS]), BODIES), ODD, st.sampled_from(["k", '"', "a,b", "\xff", '"k"']))
+def test_no_wish_is_an_error_of_the_relays_own(relay: RunningRelay, wish: Any, odd: str, key: str) -> None:
+    body = json.dumps({"url": URL, "delay": "1h"} | wish).removesuffix("}") + odd + "}"
+    headers = JSON | {"Idempotency-Key": key}
+    status = ask("POST", f"{relay.url}/v1/tasks", body=body.encode(), headers=headers).status
+    assert status in (202, 400, 422)
 
 
 def keyed(relay: RunningRelay, lines: list[str]) -> tuple[int, str]:
