@@ -216,6 +216,7 @@ BODIES = st.recursive(
 ODD = st.sampled_from(["", ',"body":1', ',"\\ud800":1', ',"body":"\\ud800"', ',"body":1e400', ',"url":1', ",", "\\"])
 
 
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # threads of the relay do, meanwhile
 @settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from([*NULLS]), BODIES), ODD, st.sampled_from(["k", '"', "a,b", "\xff", '"k"']))
 def test_no_wish_is_an_error_of_the_relays_own(relay: RunningRelay, wish: Any, odd: str, key: str) -> None:
