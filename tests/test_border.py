@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traced_relay import strict_json
-from traced_relay.border import enqueue_request, read
-from traced_relay.calls import RetryPolicy
+from traced_relay import border, strict_json
+from traced_relay.border import enqueue_request, idempotency_key, read
+from traced_relay.calls import EnqueueRequest, RetryPolicy
 from traced_relay.errors import FieldError, InvalidCall
 
 URL = "https://reports.example.com/build"
@@ -279,7 +279,34 @@ DOCUMENTS = st.recursive(
 @given(DOCUMENTS | st.dictionaries(FIELDS, DOCUMENTS).map(lambda document: {"url": URL} | document))
 def test_no_json_makes_it_raise_anything_but_invalid_call(document: Any) -> None:
     with suppress(InvalidCall):
-        request = enqueue_request(strict_json.loads(strict_json.canonical(document)))
+        parsed = strict_json.loads(strict_json.canonical(document))
+        request = enqueue_request(border.given(EnqueueRequest, parsed))
         body, content_type = request.content()
         assert isinstance(body, bytes)
         assert all(value.isascii() for value in request.headers_for(content_type).values())
+
+
+@given(DOCUMENTS | st.dictionaries(FIELDS, DOCUMENTS))
+def test_what_is_without_nulls_stays_as_it_is(document: Any) -> None:
+    once = border.given(EnqueueRequest, document)
+    assert border.given(EnqueueRequest, once) == once
+    if isinstance(once, dict):
+        assert not [name for name, value in once.items() if value is None and name in EnqueueRequest.model_fields]
+        assert once.get("body") == document.get("body")
+
+
+KEYS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=255)
+
+
+@given(KEYS, st.integers(1, 3))
+def test_every_printable_key_can_be_quoted(key: str, lines: int) -> None:
+    quoted = '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    assert idempotency_key(",".join([quoted] * lines)) == key
+
+
+@given(st.text(st.characters(max_codepoint=0xFF)) | st.text(st.sampled_from('k",\\ \t')))
+def test_no_key_makes_it_raise_anything_but_invalid_call(field: str) -> None:
+    with suppress(InvalidCall):
+        key = idempotency_key(field)
+        assert key is not None
+        assert 1 <= len(key) <= 255

@@ -148,7 +148,7 @@ PLAIN = Call(
         ({"method": "PATCH", "idempotent": True}, {"method": "PATCH"}),
         ({"body": {"a": "é"}}, {"body": '{"a":"é"}'.encode()}),
         ({"body": "text"}, {"body": b"text"}),
-        ({"body": None}, {"body": b"null"}),
+        ({"body": None}, {}),
         ({"content_type": "text/csv; charset=utf-8"}, {"headers": {"content-type": "text/csv; charset=utf-8"}}),
         ({"headers": {"Content-Type": "a/b", "x": "1"}}, {"headers": {"Content-Type": "a/b", "x": "1"}}),
         ({"headers": {"x": "1"}}, {"headers": {"content-type": "application/json", "x": "1"}}),

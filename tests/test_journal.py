@@ -95,7 +95,7 @@ def after(before: Row, ending: Ending) -> Row:
 
 def test_an_enqueued_task_is_told_of_as_of_when_its_row_was_made(told: Told) -> None:
     told.journal.enqueued(row(), NAME)
-    assert told.fields == TASK | {"task_name": NAME}
+    assert told.fields == TASK | {"task_name": NAME, "route": "relay"}
     assert (told.span_id, told.records[0]["time"]) == (SPAN_ID, "2026-09-21T14:13:20.000000Z")
 
 

@@ -86,12 +86,12 @@ def test_workers_that_are_long_gone_are_forgotten(ledger: Ledger, clock: ManualC
 def test_a_key_of_a_direct_call_is_remembered_as_long_as_its_task_may_be_kept(
     ledger: Ledger, clock: ManualClock
 ) -> None:
-    assert [ledger.remember_key("a", print_) for print_ in ("1", "1", "2", "1")] == [True, True, False, True]
-    assert ledger.remember_key("b", "2")
+    assert [ledger.remember_key("a", use) for use in ("1", "1", "2", "1")] == ["1"] * 4
+    assert ledger.remember_key("b", "2") == "2"
     clock.advance(KEYS_KEPT)
-    assert not ledger.remember_key("a", "2")
+    assert ledger.remember_key("a", "2") == "1"
     clock.advance(1)
-    assert ledger.remember_key("a", "2")
+    assert ledger.remember_key("a", "2") == "2"
 
 
 def test_one_process_sees_what_became_of_the_worker_of_another(store: Store) -> None:

@@ -70,7 +70,7 @@ def _response(value: Any) -> bool:
 
 _LINKS = {"status": _link, "trace": _link, "logs": _link}
 _RECEIPT = dict.fromkeys(("task_id", "task_name", "queue", "state", "trace_id"), _text)
-RECEIPT = _RECEIPT | {"schedule_time": _time, "links": _LINKS}
+RECEIPT = _RECEIPT | {"schedule_time": _time, "links": _LINKS | {"status": _or_null(_link)}}
 SUMMARY = {
     **dict.fromkeys(("task_id", "kind", "queue", "state", "url", "method", "trace_id"), _text),
     **dict.fromkeys(("rule", "reason", "blame"), _or_null(_text)),

@@ -78,7 +78,13 @@ _ANSWERS: dict[str, Schema] = {
         state=_STATE,
         trace_id=_TRACE_ID,
         schedule_time=_TIME,
-        links=ref("Links"),
+        links=ref("ReceiptLinks"),
+    ),
+    "ReceiptLinks": _object(
+        "Where to look at the task.",
+        status={**_TEXT_OR_NULL, "description": "null with `route: direct`, which has no status and no `Location`."},
+        trace=_TEXT,
+        logs=_TEXT,
     ),
     "Links": _object("Where to look at the task.", status=_TEXT, trace=_TEXT, logs=_TEXT),
     "Summary": _object("A task as the list shows it.", **_SUMMARY),
@@ -185,4 +191,23 @@ def schemas() -> dict[str, Schema]:
         ref_template="#/components/schemas/{model}",
     )
     parts: dict[str, Schema] = definitions["$defs"]
-    return parts | _ANSWERS
+    wishes = {name: _with_nulls(parts[name]) for name in ("EnqueueRequest", "RetryRequest", "Callback")}
+    return parts | wishes | _ANSWERS
+
+
+def _with_nulls(schema: Schema) -> Schema:
+    """A caller may give null for each field that is not required, each header and each label: it is not given then."""
+    fields = {
+        name: field if name in schema.get("required", ()) else _or_null(field)
+        for name, field in schema["properties"].items()
+    }
+    return schema | {"properties": fields}
+
+
+def _or_null(field: Schema) -> Schema:
+    if isinstance(field.get("additionalProperties"), dict):
+        field = field | {"additionalProperties": _or_null(field["additionalProperties"])}
+    if "type" not in field:
+        return field  # any value, or null among others already
+    taken = {"enum": [*field["enum"], None]} if "enum" in field else {}
+    return field | taken | {"type": [field["type"], "null"]}

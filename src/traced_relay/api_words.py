@@ -8,6 +8,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+class ReceiptLinks(TypedDict):
+    """Where to see the task; *status* is None for a call with `route: direct`, of which the relay keeps no status."""
+
+    status: str | None
+    trace: str
+    logs: str
+
+
 class Receipt(TypedDict):
     """What enqueueing returns."""
 
@@ -17,7 +25,7 @@ class Receipt(TypedDict):
     state: str
     trace_id: str
     schedule_time: str
-    links: dict[str, str]
+    links: ReceiptLinks
 
 
 class CallFields(TypedDict, total=False):

@@ -16,7 +16,16 @@ from traced_relay import border, documents, listing, openapi, problems, strict_j
 from traced_relay.arriving import MAX_DISPATCH, MAX_REQUEST
 from traced_relay.callbacks import callback_id
 from traced_relay.doors import DISPATCH, PRINCIPAL
-from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, NotAuthorized, NotFound, RelayError, Unavailable
+from traced_relay.errors import (
+    EnqueueFailed,
+    FieldError,
+    InvalidCall,
+    NotAuthorized,
+    NotFound,
+    RelayError,
+    Unavailable,
+    UnsupportedCoding,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -98,26 +107,25 @@ class Api:
         return app
 
     def enqueue(self) -> Response:
-        document = _json_body()
-        key = request.headers.get("Idempotency-Key")
+        document, key = _json_body(), _key()
         made = self._enqueuer.enqueue(document, _principal(), key)
         receipt = documents.receipt(made, self._links())
         response = _answer(receipt, 202)
-        response.headers["Location"] = receipt["links"]["status"]
+        if made.has_status:
+            response.headers["Location"] = receipt["links"]["status"]
         return response
 
     def enqueue_batch(self) -> Response:
-        document = _json_body()
+        document, key = _json_body(), _key()
         match document:
             case {"tasks": [*tasks], **others} if not others and len(tasks) <= MAX_BATCH:
-                key = request.headers.get("Idempotency-Key")
                 return _answer({"tasks": self._batch(tasks, key)}, 200)
             case dict() if unknown := sorted(document.keys() - {"tasks"}):
                 raise border.refusal([FieldError(name, "is not a known field") for name in unknown[:20]])
         raise border.refusal([FieldError("tasks", f"must be a list of at most {MAX_BATCH} tasks")])
 
     def _batch(self, tasks: Sequence[Any], key: str | None) -> list[dict[str, Any]]:
-        """A receipt or a problem each; once the queue is away, the rest is not kept waiting for it too."""
+        """A receipt or a problem each; once the ledger or the queue is away, the rest does not wait for it too."""
         items: list[dict[str, Any]] = []
         away: Unavailable | None = None
         for index, document in enumerate(tasks):
@@ -160,6 +168,8 @@ class Api:
 
     def _row(self, task_id: str) -> Row:
         """The row, for whoever may see it; to all others it is not there."""
+        if request.method == "POST":
+            _refuse_codings()
         if (request.content_length or 0) >= MAX_REQUEST:
             raise _too_large()
         row = self._ledger.get(task_id) if re.fullmatch(r"[0-9a-f]{32}", task_id) else None
@@ -225,7 +235,10 @@ class Api:
             self._say_rejected(error)
             if status < 500:
                 tracing.refuse()
-        return problems.problem(status, problems.detail_of(error), problems.fields_of(error))
+        answer = problems.problem(status, problems.detail_of(error), problems.fields_of(error))
+        if isinstance(error, UnsupportedCoding):
+            answer.headers["Accept-Encoding"] = "identity"
+        return answer
 
     def _say_rejected(self, error: RelayError) -> None:
         reason = "invalid" if isinstance(error, InvalidCall) else "unavailable"
@@ -276,7 +289,24 @@ def _may_see(row: Row) -> bool:
     return principal.is_operator or row.caller == principal.name
 
 
+def _refuse_codings() -> None:
+    """Refuse content that has a content coding (RFC 9110, section 8.4), or a transfer coding other than chunked."""
+    if _codings("Content-Encoding") - {"identity"}:
+        raise UnsupportedCoding("the content must be sent without a content coding", status=415)
+    if _codings("Transfer-Encoding") - {"chunked", "identity"}:
+        raise InvalidCall("the only transfer coding that the relay decodes is chunked", status=501)
+
+
+def _codings(name: str) -> set[str]:
+    return {coding.strip().lower() for coding in request.headers.get(name, "").split(",")} - {""}
+
+
+def _key() -> str | None:
+    return border.idempotency_key(request.headers.get("Idempotency-Key"))
+
+
 def _json_body() -> Any:
+    _refuse_codings()
     if request.mimetype != "application/json":
         raise InvalidCall("the content type must be application/json", status=415)
     try:

@@ -179,7 +179,13 @@ def is_idempotent(method: Method, said: bool | None) -> bool:
 
 
 class EnqueueRequest(Model):
-    """The body of `POST /v1/tasks`."""
+    """
+    The body of `POST /v1/tasks`.
+
+    null means "not given" for every field, `body` too: JSON's null is sent as
+    `"body": "null"` with its content type. With `route: direct` Cloud Tasks
+    calls the URL itself; such a call has no status.
+    """
 
     url: Url
     method: Method = "POST"

@@ -206,7 +206,8 @@ class Client:
         return document
 
     def _post_call(self, path: str, shape: Any, document: Document, key: str | None) -> Any:
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key or token_hex(16)}
+        key = token_hex(16) if key is None else _quoted_if_needed(key)
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
         return self._ask("POST", path, shape, document=document, headers=headers, tries=self._tries)
 
     def _ask(self, method: str, path: str, shape: Any, *, tries: int = 1, **parts: Any) -> Any:
@@ -282,6 +283,13 @@ def _checked(relay_url: str) -> tuple[str, bool]:
     if parts.scheme == "http" and not is_local:
         raise InvalidSettings(f"the relay's URL must start with https:// unless it is on loopback, got {relay_url}")
     return f"{parts.scheme}://{parts.netloc}", is_local
+
+
+def _quoted_if_needed(key: str) -> str:
+    """A bare comma would begin another key."""
+    if "," not in key or key.startswith('"'):
+        return key
+    return '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _path(task_id: str, verb: str = "") -> str:

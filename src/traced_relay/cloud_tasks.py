@@ -114,8 +114,8 @@ class CloudTasks:
             task["http_request"] = {"url": url, "oidc_token": token, **request}
         return self._create(row.queue, task, at)
 
-    def create_direct(self, *, queue: str, task_id: str, at: float | None, call: DirectCall) -> None:
-        """Create the HTTP task that is the call itself."""
+    def create_direct(self, *, queue: str, task_id: str, at: float | None, call: DirectCall) -> bool:
+        """Create the HTTP task that is the call itself; False if its name is taken."""
         request: dict[str, Any] = {
             "url": call.url,
             "http_method": call.method,
@@ -128,7 +128,7 @@ class CloudTasks:
         deadline = min(max(call.timeout, MIN_DEADLINE), MAX_DEADLINE_HTTP)
         name = self.task_name(queue, f"{task_id}-1")
         task = {"name": name, "dispatch_deadline": _duration(deadline), "http_request": request}
-        self._create(queue, task, at)
+        return self._create(queue, task, at)
 
     def _create(self, queue: str, fields: dict[str, Any], at: float | None) -> bool:
         """The name makes it safe to ask again: a task that exists counts as made."""

@@ -40,6 +40,11 @@ def _say(document: Any, text: Iterable[str], *, as_json: bool) -> None:
 @click.option("--delay", metavar="DURATION", help="Start after so long, such as 10m.")
 @click.option("--timeout", metavar="DURATION", help="Of one attempt.")
 @click.option("--queue", metavar="NAME", help="Default: the relay's first.")
+@click.option(
+    "--route",
+    type=click.Choice(["relay", "direct"]),
+    help="relay (default), or direct: Cloud Tasks calls URL itself, without status or --wait.",
+)
 @click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, callback=flags.pairs, help="Repeatable.")
 @click.option("--max-attempts", metavar="N", type=int, help="How often it is tried at most.")
 @click.option(
@@ -63,6 +68,8 @@ def enqueue(
     **given: Any,
 ) -> None:
     """Hand a call of URL to a relay; print its task_id and trace_id."""
+    if wait and given["route"] == "direct":
+        raise click.UsageError("--wait needs a status, and a call with --route direct has none")
     client = flags.client(relay, audience, account, id_token)
     receipt = client.enqueue(url, idempotency_key=idempotency_key, **_fields(**given))
     ids = (f"task_id   {receipt['task_id']}", f"trace_id  {receipt['trace_id']}")
@@ -80,6 +87,8 @@ def _fields(
     fields = rest | {"headers": headers}
     if data is not None:
         fields["body"] = data if "content-type" in headers else _json_or_text(data)
+        if fields["body"] is None:  # to the API null is no body
+            fields |= {"body": "null", "headers": {"content-type": "application/json", **headers}}
     if max_attempts is not None:
         fields["retry"] = {"max_attempts": max_attempts}
     if callback is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, Field
 
 from traced_relay import header_policy, strict_json
-from traced_relay.border import read
+from traced_relay.border import given, read
 from traced_relay.calls import DAY, Call, JsonBody, Method, Model, RetryPolicy, Url, content_of, is_idempotent
 from traced_relay.durations import parse_duration
 from traced_relay.errors import InvalidCall
@@ -139,7 +139,7 @@ def read_task(body: bytes) -> Ours | Bare:
             if _TASK_ID.fullmatch(task_id) and attempt >= 1:
                 return Ours(task_id, attempt)
         case {"url": _}:
-            return read(Bare, {key: value for key, value in document.items() if value is not None or key == "body"})
+            return read(Bare, given(Bare, document))
     raise InvalidCall("the body is neither the relay's own task nor a call with a url")
 
 

@@ -51,7 +51,7 @@ def receipt(made: Receipt, links: Links) -> dict[str, Any]:
         "state": made.state,
         "trace_id": made.trace_id,
         "schedule_time": format_time(made.schedule_time),
-        "links": links.of(made.task_id, made.trace_id),
+        "links": links.of(made.task_id, made.trace_id) | ({} if made.has_status else {"status": None}),
     }
 
 

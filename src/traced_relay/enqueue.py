@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-import re
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import get_current_span
@@ -17,7 +17,7 @@ from traced_relay.calls import SCHEDULE_AHEAD, Call, EnqueueRequest, RetryPolicy
 from traced_relay.cloud_tasks import MAX_DEADLINE_HTTP, DirectCall
 from traced_relay.durations import format_duration
 from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, Unavailable
-from traced_relay.rows import Row
+from traced_relay.rows import ATTEMPTS_KEPT, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,7 @@ _UNCLEAR = "; if its rule has a path, the path must start with that, and no serv
 _logger = logging.getLogger(__name__)
 _SENT_AS_IT_IS = re.compile(r"(?!([^?]*/)(\.|%2e){1,2}(/|\?|$))[a-z0-9._~:/?@!$&'()*+,;=%-]*", re.IGNORECASE)
 _WITH_BODY = ("POST", "PUT", "PATCH")
+_REMEMBERED = {"queue", "fingerprint", "carrier", "trace_id", "span_id", "sampled", "created_at", "schedule_time"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Receipt:
     state: str
     trace_id: str
     schedule_time: float
+    has_status: bool = True
 
 
 @dataclass(frozen=True)
@@ -98,18 +100,21 @@ class Enqueuer:
         ledger went away before it could be taken back; with a *key* a task may
         still come of it, the very one that asking again gives.
         """
+        document = border.given(EnqueueRequest, document)
         plan = self._plan(border.enqueue_request(document), document, principal, key)
         if plan.request.route == "direct":
-            return self._enqueue_direct(plan, key)
+            return self._enqueue_direct(plan, principal, key)
         if key is not None and (row := self._ledger.get(plan.task_id)) is not None:
             return self._repeated(row, plan)
         task_name = self._cloud_tasks.task_name(plan.queue, f"{plan.task_id}-1")
         with tracing.sending(self._tracer, plan.queue, plan.task_id, task_name=task_name):
             row = self._new_row(plan, principal)
-            if not self._insert(row, can_be_asked_again=key is not None):
-                tracing.refuse()
-                raise Unavailable("the same call is being enqueued at this moment")
-            row = self._create_task(row, can_be_asked_again=key is not None, is_fresh=True)
+            while not self._insert(row, can_be_asked_again=key is not None):
+                first = self._ledger.get(row.task_id)
+                if first is not None:  # None: that row expired in between
+                    tracing.refuse()
+                    return self._repeated(first, plan)
+            row = self._ensure_task(row, can_be_asked_again=key is not None)
         return self._receipt(row)
 
     def _insert(self, row: Row, *, can_be_asked_again: bool) -> bool:
@@ -142,77 +147,105 @@ class Enqueuer:
             next_attempt_at=plan.at or now,
         )
 
-    def _create_task(self, row: Row, *, can_be_asked_again: bool, is_fresh: bool) -> Row:
+    def _ensure_task(self, row: Row, *, can_be_asked_again: bool) -> Row:
         """
-        Create the first task and note it; the row as it is then.
+        Create the first task of *row*, unless a request with the same key did; return the row as it is then.
 
-        If that fails the row is taken back, so that nothing comes of it; with a
-        key it stays, for whoever asks again to find it and its task.
+        If that fails the row is removed, so that the caller's call is not made; with a
+        key it stays, for the next request with that key.
         """
         try:
-            is_new = self._create(row)
-            while is_fresh and not is_new and not self._cloud_tasks.exists(self._task_name(row)):
-                row, is_new = self._renamed(row)
+            while _lacks_task(row):
+                if self._create(row):
+                    return self._created(row)
+                current = self._ledger.get(row.task_id)
+                if current is None or not _lacks_task(current):
+                    return current or row  # another request created the task, and it may have ended already
+                if self._cloud_tasks.exists(self._task_name(current)):
+                    return self._created(current)
+                row = self._renamed(current)
         except (Unavailable, EnqueueFailed):
             if can_be_asked_again or self._ledger.remove(row):
                 raise
             # The task was made all the same, and is being worked on.
+        return row
+
+    def _created(self, row: Row) -> Row:
+        """Record the enqueueing first and note it then: a row that is noted needs no other record."""
+        self._journal.enqueued(row, self._task_name(row))
         try:
             self._ledger.note(row.task_id, row.awaited)
         except Unavailable as exc:
             _logger.warning("that the task of %s is made is left to the sweep to note: %s", row.task_id, exc)
-        self._journal.enqueued(row, self._task_name(row))
         return row
 
     def _create(self, row: Row) -> bool:
-        at = row.schedule_time if row.schedule_time > row.created_at else None
-        return self._cloud_tasks.create(row, at=at, headers=tracing.task_headers(tracing.parent_context(row.carrier)))
+        return self._cloud_tasks.create(row, at=_due(row), headers=_trace_headers(row))
 
-    def _renamed(self, row: Row) -> tuple[Row, bool]:
-        """Cloud Tasks holds the name of a gone task back for days: a key that outlived its row gets the next one."""
+    def _renamed(self, row: Row) -> Row:
+        """
+        Await the next task name: Cloud Tasks reserves the name of a deleted task for days; a key may outlive its row.
+
+        If another request changes the row first, the unchanged *row* is returned, and what it is now decides.
+        """
         renamed = row.model_copy(update={"awaited": row.awaited + 1, "revision": row.revision + 1})
-        if not self._ledger.replace(renamed):
-            raise Unavailable("the same call is being enqueued at this moment")
-        return renamed, self._create(renamed)
+        return renamed if self._ledger.replace(renamed) else row
 
     def _task_name(self, row: Row) -> str:
-        return self._cloud_tasks.task_name(row.queue, f"{row.task_id}-{row.awaited if row.attempt == 0 else 1}")
+        """The name of the first task: its number is that of the first attempt, 1 unless names were reserved."""
+        first = row.awaited if row.attempt == 0 else 1
+        if 0 < len(row.attempts) < ATTEMPTS_KEPT:
+            first = row.attempts[0].attempt
+        return self._cloud_tasks.task_name(row.queue, f"{row.task_id}-{first}")
 
     def _repeated(self, row: Row, plan: _Plan) -> Receipt:
         if row.fingerprint != plan.fingerprint:
             raise _key_used_before()
-        if row.noted_attempt < row.awaited and row.state == "queued":
-            self._create_task(row, can_be_asked_again=True, is_fresh=False)
-        return self._receipt(row)
+        return self._receipt(self._ensure_task(row, can_be_asked_again=True))
 
     def _receipt(self, row: Row) -> Receipt:
         return Receipt(row.task_id, self._task_name(row), row.queue, row.state, row.trace_id, row.schedule_time)
 
-    def _enqueue_direct(self, plan: _Plan, key: str | None) -> Receipt:
+    def _enqueue_direct(self, plan: _Plan, principal: Principal, key: str | None) -> Receipt:
         """Let Cloud Tasks make the call itself: its delivery, its retries, and no row; only a key is remembered."""
-        if key is not None and not self._ledger.remember_key(plan.task_id, plan.fingerprint):
-            raise _key_used_before()
         task_name = self._cloud_tasks.task_name(plan.queue, f"{plan.task_id}-1")
-        now = self._clock.now()
-        with tracing.sending(self._tracer, plan.queue, plan.task_id, task_name=task_name) as span:
-            context = tracing.task_headers() if plan.rule.trace == "w3c" else {}
-            call = plan.call
-            self._cloud_tasks.create_direct(
-                queue=plan.queue,
-                task_id=plan.task_id,
-                at=plan.at,
+        with tracing.sending(self._tracer, plan.queue, plan.task_id, task_name=task_name):
+            own = self._new_row(plan, principal)
+            row = own if key is None else self._remembered(own)
+            call = row.call
+            is_new = self._cloud_tasks.create_direct(
+                queue=row.queue,
+                task_id=row.task_id,
+                at=_due(row),
                 call=DirectCall(
                     url=call.url,
                     method=call.method,
-                    headers={**call.headers, **context, "idempotency-key": plan.task_id},
+                    headers={
+                        **call.headers,
+                        **(_trace_headers(row) if plan.rule.trace == "w3c" else {}),
+                        "idempotency-key": row.task_id,
+                    },
                     body=call.body,
                     timeout=call.timeout,
                     service_account=self._direct_account,
                     audience=plan.rule.audience_of(call.url) if plan.rule.auth == "id_token" else None,
                 ),
             )
-            trace_id = tracing.trace_ref(span).trace_id
-        return Receipt(plan.task_id, task_name, plan.queue, "queued", trace_id, plan.at or now)
+        if is_new or row is own:
+            self._journal.enqueued(row, self._task_name(row), route="direct")
+        return replace(self._receipt(row), has_status=False)
+
+    def _remembered(self, own: Row) -> Row:
+        """The row of the request that used the key first: *own*, or one with another trace and another time."""
+        text = own.model_dump_json(include=_REMEMBERED)
+        first = self._ledger.remember_key(own.task_id, text)
+        if first == text:
+            return own
+        tracing.refuse()
+        row = own.model_copy(update=json.loads(first))
+        if row.fingerprint != own.fingerprint:
+            raise _key_used_before()
+        return row
 
     def _plan(self, request: EnqueueRequest, document: Any, principal: Principal, key: str | None) -> _Plan:
         errors: list[FieldError] = []
@@ -234,8 +267,6 @@ class Enqueuer:
         policy = self._retry(request, errors)
         if request.route == "direct":
             errors += _broken_by_direct(request)
-        if key is not None and not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?(\n[0-9]+)?", key):
-            errors.append(FieldError("Idempotency-Key", "must be 1 to 255 printable ASCII characters"))
         if errors or rule is None:
             raise border.refusal(errors)
         body, content_type = request.content()
@@ -288,6 +319,20 @@ class Enqueuer:
         if broken is not None:
             errors.append(FieldError(f"retry.{broken.field}", broken.message))
         return wanted
+
+
+def _due(row: Row) -> float | None:
+    """When the first task is due; None is now."""
+    return row.schedule_time if row.schedule_time > row.created_at else None
+
+
+def _trace_headers(row: Row) -> dict[str, str]:
+    return tracing.task_headers(tracing.parent_context(row.carrier))
+
+
+def _lacks_task(row: Row) -> bool:
+    """Whether no request is known to have created the first task of *row*."""
+    return row.state == "queued" and row.attempt == 0 and row.noted_attempt < row.awaited
 
 
 def _broken_by_direct(request: EnqueueRequest) -> list[FieldError]:

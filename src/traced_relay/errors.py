@@ -2,7 +2,8 @@
 What can go wrong, as a tree; each error says who meets it and what to do.
 
     RelayError
-    |- InvalidCall        the caller's mistake; 400, 409, 413, 415 or 422; never retried
+    |- InvalidCall        the caller's mistake; 400, 409, 413, 415, 422 or 501; never retried
+    |  `- UnsupportedCoding  its content is compressed, say; 415
     |- InvalidSettings    at start; names file and key
     |- NotAuthorized      401 or 403
     |- NotFound           404
@@ -43,6 +44,10 @@ class InvalidCall(RelayError):
         self.detail = detail
         self.status = status
         self.errors = errors
+
+
+class UnsupportedCoding(InvalidCall):
+    """The content has a content coding; the same content without one is accepted."""
 
 
 class InvalidSettings(RelayError):

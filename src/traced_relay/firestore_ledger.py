@@ -174,22 +174,23 @@ class FirestoreLedger:
         if stored.to_dict().get("body_apart"):
             batch.delete(document(self._bodies, stored.id))
 
-    def remember_key(self, task_id: str, fingerprint: str) -> bool:
-        kept = document(self._keys, task_id)
+    def remember_key(self, task_id: str, use: str) -> str:
+        kept, written = document(self._keys, task_id), {"use": use, "seen_at": self._database.stamp()}
         with self._database.requests() as requests:
-            batch = self._batch()
-            batch.create(kept, self._key(fingerprint))
-            if requests.commit(batch, unless=AlreadyExists):
-                return True
-            found = requests.read([kept]).get(task_id)
-            if found is None or found.get("seen_at").timestamp() >= self._database.now(found) - KEYS_KEPT:
-                return found is None or found.get("fingerprint") == fingerprint
-            batch = self._batch()
-            batch.update(kept, self._key(fingerprint), LastUpdateOption(found.update_time))
-            return requests.commit(batch)
-
-    def _key(self, fingerprint: str) -> dict[str, Any]:
-        return {"fingerprint": fingerprint, "seen_at": self._database.stamp()}
+            while True:  # until it is the first use, or reads the first one
+                batch = self._batch()
+                batch.create(kept, written)
+                if requests.commit(batch, unless=AlreadyExists):
+                    return use
+                found = requests.read([kept]).get(task_id)
+                if found is None:
+                    continue
+                if found.get("seen_at").timestamp() >= self._database.now(found) - KEYS_KEPT:
+                    return str(found.get("use"))
+                batch = self._batch()
+                batch.update(kept, written, LastUpdateOption(found.update_time))
+                if requests.commit(batch):
+                    return use
 
     def select(self, selection: Selection, limit: int) -> list[Row]:
         return self._rows(queries.selected(self._tasks, selection), limit)

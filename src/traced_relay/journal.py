@@ -28,14 +28,15 @@ class Journal:
         self._log = log
         self._queues = queues
 
-    def enqueued(self, row: Row, task_name: str) -> None:
-        fields = {**_task(row), "task_name": task_name}
+    def enqueued(self, row: Row, task_name: str, *, route: str = "relay") -> None:
+        fields = {**_task(row), "task_name": task_name, "route": route}
         self._log.say(
             "task.enqueued",
             trace=_send_span(row),
             message=f"task {row.task_id} enqueued in {row.queue}",
             fields=fields,
             at=row.created_at,
+            labels=row.call.labels,
         )
 
     def enqueue_rejected(self, *, reason: str, detail: str, principal: str | None = None) -> None:

@@ -84,8 +84,8 @@ class Ledger(Protocol):
     def remove(self, row: Row) -> bool:
         """Forget a row that nobody was told of; False if it has changed since, or its task is known to be there."""
 
-    def remember_key(self, task_id: str, fingerprint: str) -> bool:
-        """Keep what a key was used for where there is no row to ask; False if it was something else."""
+    def remember_key(self, task_id: str, use: str) -> str:
+        """Keep what a key is used for where no row says it, unless it was used before; the first *use*."""
 
     def select(self, selection: Selection, limit: int) -> list[Row]:
         """Up to *limit* rows, newest first, without bodies."""

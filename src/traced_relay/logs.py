@@ -112,12 +112,13 @@ class Log:
         severity: str | None = None,
         insert_id: str | None = None,
         at: float | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         """
         Print one record of the contract.
 
         Cloud Logging keeps one of two records with the same *insert_id* and the same time: whoever may have to
-        say a thing twice gives *at*, the moment it tells of.
+        say a thing twice gives *at*, the moment it tells of. A caller's *labels* become log labels.
         """
         severity = severity or records.severity(event, fields)
         when = self._clock.now() if at is None else at
@@ -132,6 +133,7 @@ class Log:
                 identity=self.identity,
                 trace=trace,
                 insert_id=insert_id,
+                labels=labels,
             )
 
         self.handler.handle(_Said(event, _LEVELS.get(severity, logging.INFO), entry))

@@ -9,18 +9,23 @@ from traced_relay.api_schemas import Schema, ref, schemas
 from traced_relay.states import STATES
 
 _PROBLEMS = {
-    400: "Not JSON",
+    400: "Not JSON, or two different keys in `Idempotency-Key`",
     401: "No valid ID token",
     403: "Not a caller of this relay, or not one who may",
     404: "No such task, or not yours",
     409: "The task's state does not allow it",
     413: "Larger than 900 kB",
-    415: "Not application/json",
+    415: "Not application/json, or in a content coding: then `Accept-Encoding: identity` is in the answer",
     422: "A field breaks a rule; `errors` names it",
+    501: "In a transfer coding other than chunked",
     503: "Ledger or queue out of reach; try again",
 }
+_KEY = (
+    "Makes asking again harmless: the same caller, key and content give the same task. 1 to 255 printable ASCII "
+    'characters, bare or as a quoted string (RFC 9651): k and "k" are the same key. A key with a comma is quoted.'
+)
 _REFUSED = (401, 403, 503)
-_UNREADABLE = (400, 413, 415, 422)
+_UNREADABLE = (400, 413, 415, 422, 501)
 
 
 _VERBS = (
@@ -117,7 +122,7 @@ def _verbs() -> dict[str, Any]:
                 verb.replace("-", "_"),
                 summary,
                 answers,
-                problems=(404, 409, *_REFUSED),
+                problems=(404, 409, 415, 501, *_REFUSED),
                 parameters=[_parameter("task_id", "path", {"type": "string"}, required=True)],
             )
         }
@@ -184,7 +189,7 @@ def _parameter(name: str, where: str, schema: Schema, text: str = "", *, require
 
 def _enqueue_headers() -> list[dict[str, Any]]:
     return [
-        _parameter("Idempotency-Key", "header", {"type": "string", "maxLength": 255}, "Makes asking again harmless."),
+        _parameter("Idempotency-Key", "header", {"type": "string"}, _KEY),
         _parameter("traceparent", "header", {"type": "string"}, "The trace to continue (W3C Trace Context)."),
         _parameter("tracestate", "header", {"type": "string"}),
     ]

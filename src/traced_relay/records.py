@@ -79,6 +79,7 @@ def record(
     identity: Identity,
     trace: TraceRef | None,
     insert_id: str | None,
+    labels: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The fields first, what Cloud Logging reads last: no field can stand in for one of those."""
     entry: dict[str, Any] = {"event": event} | {name: as_json(value) for name, value in fields.items()}
@@ -92,7 +93,9 @@ def record(
         entry[_GOOGLE + "trace_sampled"] = trace.sampled
     if event not in _CLAIMS and "task_id" in entry:
         entry[_GOOGLE + "operation"] = _operation(event, entry["task_id"])
-    entry[_GOOGLE + "labels"] = _labels(event, entry)
+    entry[_GOOGLE + "labels"] = _labels(event, entry) | {
+        f"label.{name}": cut(value) for name, value in (labels or {}).items()
+    }
     if insert_id := insert_id or _insert_id(event, entry):
         entry[_GOOGLE + "insertId"] = insert_id
     return entry

@@ -43,8 +43,8 @@ CREATE TABLE IF NOT EXISTS labels (
     task_id TEXT NOT NULL REFERENCES tasks ON DELETE CASCADE, name TEXT NOT NULL, value TEXT NOT NULL,
     PRIMARY KEY (task_id, name)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS direct_keys (
-    task_id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, seen_at REAL NOT NULL
+CREATE TABLE IF NOT EXISTS key_uses (
+    task_id TEXT PRIMARY KEY, key_use TEXT NOT NULL, seen_at REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS workers (
     worker TEXT PRIMARY KEY, seen_at REAL NOT NULL, alive_until REAL NOT NULL, unsent TEXT
@@ -141,13 +141,12 @@ class SqliteLedger:
                 self._insert(db, callback)
             return True
 
-    def remember_key(self, task_id: str, fingerprint: str) -> bool:
+    def remember_key(self, task_id: str, use: str) -> str:
         now = self._clock.now()
         with self._transaction() as db:
-            db.execute("DELETE FROM direct_keys WHERE seen_at < ?", (now - KEYS_KEPT,))
-            db.execute("INSERT INTO direct_keys VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (task_id, fingerprint, now))
-            query = "SELECT fingerprint FROM direct_keys WHERE task_id = ?"
-            return bool(db.execute(query, (task_id,)).fetchone()[0] == fingerprint)
+            db.execute("DELETE FROM key_uses WHERE seen_at < ?", (now - KEYS_KEPT,))
+            db.execute("INSERT INTO key_uses VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (task_id, use, now))
+            return str(db.execute("SELECT key_use FROM key_uses WHERE task_id = ?", (task_id,)).fetchone()[0])
 
     def note(self, task_id: str, attempt: int) -> None:
         with self._transaction() as db:

@@ -28,6 +28,7 @@ from traced_relay.errors import (
     NotAuthorized,
     NotEnded,
     NotFound,
+    RelayError,
     Unavailable,
     UnexpectedAnswer,
 )
@@ -193,6 +194,20 @@ def test_what_cannot_be_sent_is_the_callers_mistake(client: Client) -> None:
 def test_a_key_that_no_header_may_hold_is_the_callers_mistake(client: Client, key: str) -> None:
     with pytest.raises(InvalidCall, match="a key or token"):
         client.enqueue("http://x.example/", idempotency_key=key)
+
+
+@pytest.mark.parametrize("key", ["a,b", 'a,"b\\', "plain", '"a,b"'])
+def test_a_key_may_have_a_comma(client: Client, key: str) -> None:
+    first, again = (client.enqueue("http://127.0.0.1:9/", delay="1h", idempotency_key=key) for _ in range(2))
+    assert first == again
+
+
+def test_a_direct_call_has_a_receipt_without_status(client: Client) -> None:
+    wish = {"url": "http://127.0.0.1:9/", "route": "direct", "delay": "1h"}
+    (many,) = client.enqueue_many([wish])
+    assert not isinstance(many, RelayError)
+    one = client.enqueue("http://127.0.0.1:9/", route="direct", delay="1h")
+    assert (one["links"]["status"], many["links"]["status"]) == (None, None)
 
 
 def test_a_relay_on_this_machine_is_asked_without_a_proxy() -> None:

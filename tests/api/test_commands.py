@@ -74,6 +74,27 @@ def test_data_is_json_or_else_text(shell: Shell, downstream: Downstream, options
     assert [arrived.body for arrived in downstream.wait_for(1)] == [sent]
 
 
+@pytest.mark.parametrize("options", [(), ("--header", "x-a: b"), ("--header", "content-type: application/json")])
+def test_data_of_null_is_sent_as_json(shell: Shell, downstream: Downstream, options: tuple[str, ...]) -> None:
+    assert shell.run("enqueue", downstream.url, "--data", "null", *options).exit_code == 0
+    (arrived,) = downstream.wait_for(1)
+    assert (arrived.body, arrived.headers["content-type"]) == (b"null", "application/json")
+    assert arrived.headers.get("x-a") == ("b" if "x-a: b" in options else None)
+
+
+def test_a_direct_call_is_enqueued_and_cannot_be_waited_for(shell: Shell, downstream: Downstream) -> None:
+    options = ("--route", "direct", "--data", "plain", "--label", "team=a")
+    assert shell.document("enqueue", downstream.url, *options)["links"]["status"] is None  # type: ignore[index]
+    (arrived,) = downstream.wait_for(1)
+    assert arrived.headers["user-agent"] == "Google-Cloud-Tasks"
+    ran = shell.run("enqueue", downstream.url, "--route", "direct", "--wait")
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("traced-relay: --wait needs a status, and a call with --route direct has none")
+    assert ran.stderr.count("\n") == 1
+    assert len(downstream.arrived) == 1
+    assert shell.run("enqueue", downstream.url, "--route", "sideways").exit_code == 2
+
+
 def test_waiting_for_what_fails_ends_with_1(shell: Shell) -> None:
     with Downstream(404) as failing:
         ran = shell.run("enqueue", failing.url, "--wait")

@@ -68,7 +68,7 @@ def test_a_task_made_by_hand_is_adopted(relay: RunningRelay, tasks: tasks_v2.Clo
     [
         ({}, b"{}", "application/json"),
         ({"body": "a=1", "content_type": "application/x-www-form-urlencoded"}, b"a=1", None),
-        ({"body": None, "timeout": "5m"}, b"null", "application/json"),
+        ({"body": None, "timeout": "5m"}, b"{}", "application/json"),
         ({"body": {}, "headers": {"Content-Type": "text/csv"}}, b"{}", "text/csv"),
         ({"timeout": 10**9}, b"{}", "application/json"),
     ],

@@ -31,7 +31,7 @@ QUICKLY = {"min_backoff": "0.05s", "jitter": "none"}
 def enqueue(relay: RunningRelay, url: str, *, sent: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
     answer = post(f"{relay.url}/v1/tasks", {"url": url} | fields, **(sent or {}))
     assert answer.status == 202, answer.document
-    assert answer.headers["location"] == answer.document["links"]["status"]
+    assert answer.headers.get("location") == answer.document["links"]["status"]
     receipt: dict[str, Any] = answer.document
     return receipt
 
@@ -143,7 +143,7 @@ def test_what_may_not_be_repeated_is_not(relay: RunningRelay, status: int) -> No
     ("fields", "body", "content_type"),
     [
         ({"body": {"a": [1, 2.5, None], "ä": "ü"}}, '{"a":[1,2.5,null],"ä":"ü"}'.encode(), "application/json"),
-        ({"body": None}, b"null", "application/json"),
+        ({"body": None}, b"", None),
         ({"body": "grüß"}, "grüß".encode(), "text/plain; charset=utf-8"),
         ({"body": ""}, b"", "text/plain; charset=utf-8"),
         ({"body_base64": base64.b64encode(b"\x00\xff\r\n").decode()}, b"\x00\xff\r\n", "application/octet-stream"),
@@ -297,7 +297,7 @@ def test_a_direct_call_is_made_by_the_queue_itself(relay: RunningRelay, downstre
     assert arrived.headers["x-cloudtasks-taskname"] == f"{receipt['task_id']}-1"
     assert arrived.headers["user-agent"] == "Google-Cloud-Tasks"
     assert arrived.headers["traceparent"].split("-")[1] == CALLER.split("-")[1]
-    assert get(receipt["links"]["status"]).status == 404
+    assert get(f"{relay.url}/v1/tasks/{receipt['task_id']}").status == 404
 
 
 def test_the_list_is_newest_first_filtered_and_paged(downstream: Downstream) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from traced_relay.testing import Downstream, RunningRelay
 
+RETRY_OF_NULLS = {"max_attempts": None, "jitter": None, "min_backoff": None, "retryable_status_codes": None}
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
 
@@ -99,6 +100,15 @@ def test_receipt_status_and_list_are_as_described(
     listed = get(f"{relay.url}/v1/tasks?label.team=billing").document
     fits(described, "TaskList", listed)
     fits(described, "Summary", listed["tasks"][0])
+
+
+def test_nulls_and_a_direct_receipt_are_as_described(described: dict[str, Any], relay: RunningRelay) -> None:
+    names = described["components"]["schemas"]["EnqueueRequest"]["properties"].keys() - {"url", "route"}
+    wish = dict.fromkeys(names) | {"url": "http://127.0.0.1:9/", "route": "direct", "delay": "1h"}
+    parts = {"retry": RETRY_OF_NULLS, "callback": {"url": "http://127.0.0.1:9/", "on": None}}
+    for wanted in (wish, wish | parts | {"headers": {"x-a": None}, "labels": {"a": None}}):
+        fits(described, "EnqueueRequest", wanted)
+    fits(described, "Receipt", post(f"{relay.url}/v1/tasks", wish).document)
 
 
 def test_a_batch_is_as_described(described: dict[str, Any], relay: RunningRelay, downstream: Downstream) -> None:

@@ -232,6 +232,8 @@ def test_a_key_that_outlived_its_row_gets_a_task_of_another_name(
     assert again["task_name"].endswith("-2")
     assert relay.records.wait_for("task.finished", first["task_id"], 10, nth=2)
     assert len(downstream.wait_for(2)) == 2
+    last = post(f"{relay.url}/v1/tasks", {"url": downstream.url}, Idempotency_Key="nightly").document
+    assert last == again | {"state": "succeeded"}
 
 
 def forget(relay: RunningRelay, task_id: str) -> None:

@@ -92,7 +92,7 @@ def test_a_call_whose_process_was_killed_is_made_again_once_nobody_can_be_alive(
         return Response("late")
 
     with Downstream(hang, 200) as downstream:
-        place = Place(tmp_path, downstream, firestore=firestore)
+        place = Place(tmp_path, downstream.url, firestore=firestore)
         with place.queue:
             who, call = place.bearer(REPORTS), {"url": f"{downstream.url}/reports", "idempotent": True}
             with place.relay() as relay:

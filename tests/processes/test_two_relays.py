@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
 from place import Place, free_port
 
 from asking import ask, get, post
+from traced_relay.testing import Downstream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.whole
 
 CUT_WITHIN = 10.0
+EAGER, ITEMS = 10, 20
 
 
 def test_a_call_that_another_process_runs_is_cut_within_ten_seconds(tmp_path: Path) -> None:
@@ -41,3 +45,27 @@ def test_a_call_that_another_process_runs_is_cut_within_ten_seconds(tmp_path: Pa
             asked.wait_for("task.finished", task_id=receipt["task_id"], state="cancelled")
             assert get(receipt["links"]["status"], **caller).document["state"] == "cancelled"
             assert working.said("attempt.finished") == []  # whoever cancelled it has said that already
+
+
+@pytest.mark.parametrize("kind", ["file", "firestore"])
+def test_equal_batches_at_two_relays_at_once_are_one(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    firestore = request.getfixturevalue("firestore") if kind == "firestore" else None
+    with Downstream() as downstream:
+        place, everybody_is_here = Place(tmp_path, downstream.url, firestore=firestore), Barrier(EAGER)
+        with place.queue, place.relay() as one, place.relay(port := free_port()) as other:
+            caller = place.bearer("other@p.iam.gserviceaccount.com") | {"Idempotency_Key": "at-once"}
+            wish = {"tasks": [{"url": f"{downstream.url}/{number}"} for number in range(ITEMS)]}
+
+            def enqueue(number: int) -> list[tuple[str, ...]]:
+                url = place.url if number % 2 else f"http://127.0.0.1:{port}"
+                everybody_is_here.wait(20)
+                answer = post(f"{url}/v1/tasks:batch", wish, **caller).document["tasks"]
+                return [tuple(str(item.get(name)) for name in ("task_id", "task_name", "trace_id")) for item in answer]
+
+            with ThreadPoolExecutor(EAGER) as pool:
+                answers = list(pool.map(enqueue, range(EAGER)))
+            assert all(answer == answers[0] for answer in answers)
+            assert len(set(answers[0])) == ITEMS
+            one.wait_for_all(ITEMS, "task.finished")
+            assert one.said("enqueue.rejected") + other.said("enqueue.rejected") == []
+    assert sorted(arrived.path for arrived in downstream.arrived) == sorted(f"/{number}" for number in range(ITEMS))
