@@ -226,6 +226,7 @@ class Assembly:
             believes_app_engine=settings.platform in ("app_engine", "local"),
             is_local=settings.is_local,
             open_on_loopback=settings.open_on_loopback,
+            clock=self._clock,
         )
 
     @staticmethod

@@ -39,13 +39,14 @@ class Journal:
         )
 
     def enqueue_rejected(self, *, reason: str, detail: str, principal: str | None = None) -> None:
-        """A caller's request that was turned away."""
+        """A caller's request that was refused; *principal* is whom a valid token names."""
         fields = {"reason": reason, "detail": detail} | ({"principal": principal} if principal else {})
         self._log.say("enqueue.rejected", message=f"enqueue rejected, {reason}: {detail}", fields=fields)
 
-    def dispatch_rejected(self, claimed: Dispatch, *, reason: str, detail: str) -> None:
-        """A delivery that was turned away; its queue and its task are what it says of itself."""
+    def dispatch_rejected(self, claimed: Dispatch, *, reason: str, detail: str, principal: str | None = None) -> None:
+        """A delivery that was refused; its queue and its task are what it says of itself."""
         fields = {"reason": reason, "detail": detail, **self._named(claimed)}
+        fields |= {"principal": principal} if principal else {}
         self._log.say("dispatch.rejected", message=f"dispatch rejected, {reason}: {detail}", fields=fields)
 
     def deferred(self, dispatch: Dispatch, *, reason: str, detail: str, row: Row | None = None) -> None:
