@@ -88,14 +88,20 @@ def asks_as_somebody(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option("--relay", metavar="URL", default=LOCAL_RELAY, help="The relay to ask."),
         click.option("--audience", metavar="AUDIENCE", help="Of the ID token; default: the relay's URL."),
-        click.option("--impersonate-service-account", "account", metavar="EMAIL", help="Ask as this account."),
+        click.option(
+            "--impersonate-service-account",
+            "account",
+            metavar="EMAIL",
+            help="Service account to ask as; a person's own credentials cannot name an audience.",
+        ),
         click.option(
             "--token-file",
             "id_token",
             metavar="FILE",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             callback=_token,
-            help="An ID token, instead of one from the environment's Google credentials.",
+            help="An ID token, instead of one from the environment's Google credentials: "
+            "`gcloud auth print-identity-token --impersonate-service-account=EMAIL --audiences=AUDIENCE --include-email`.",
         ),
     )
     for option in reversed(options):
