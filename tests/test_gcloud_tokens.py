@@ -37,7 +37,7 @@ STANDS_FOR = {"ACCOUNT": ACCOUNT, "EMAIL": ACCOUNT, "$(wanted audience)": AUDIEN
 def printed() -> Iterator[tuple[str, list[str]]]:
     """Each such command in the docs, the scripts and the help texts that names the account to ask as."""
     for page in PAGES:
-        text = re.sub(r'\\+\n\s*|"\n\s+"', " ", page.read_text())
+        text = re.sub(r'"\n\s+"', "", re.sub(r"\\+\n\s*", " ", page.read_text()))
         for found in re.findall(
             r"gcloud auth (print-identity-token (?:\s*--[a-z-]+(?:=(?:\$\([^)]*\)|[^\s)`]+))?)+)", text
         ):

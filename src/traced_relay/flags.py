@@ -100,8 +100,8 @@ def asks_as_somebody(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="FILE",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             callback=_token,
-            help="An ID token, instead of one from the environment's Google credentials: "
-            "`gcloud auth print-identity-token --impersonate-service-account=EMAIL --audiences=AUDIENCE --include-email`.",
+            help="An ID token, instead of one from the environment's Google credentials: `gcloud auth "
+            "print-identity-token --impersonate-service-account=EMAIL --audiences=AUDIENCE --include-email`.",
         ),
     )
     for option in reversed(options):

@@ -105,7 +105,6 @@ class Journal:
         )
 
     def _finished(self, row: Row) -> None:
-        ended = row.finished_at or row.created_at
         fields = {
             **_task(row),
             "state": row.state,
@@ -113,7 +112,7 @@ class Journal:
             "reason": row.reason,
             "blame": row.blame,
             "rule": row.rule,
-            "total_ms": max(0, round((ended - row.created_at) * 1000)),
+            "total_ms": row.total_ms or 0,
         }
         why = f", {row.reason}" if row.reason else ""
         message = f"task {row.task_id} {row.state} after {row.started} attempt{'s' * (row.started != 1)}{why}"

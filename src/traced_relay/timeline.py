@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
-from traced_relay import marks
+from traced_relay import marks, task_text
 from traced_relay.bars import Bar, Segment, key_of
 from traced_relay.durations import parse_time
 from traced_relay.gaps import dropped, gaps
@@ -39,6 +39,8 @@ class Timeline:
     call: str
     queue: str
     attempt_count: int
+    round: int
+    lasted: float | None  # seconds of the latest round; None if it has not been due
     start: float
     end: float
     bars: tuple[Bar, ...]
@@ -93,6 +95,8 @@ def build(
         call=f"{document['method']} {document['url'].partition('?')[0].partition('#')[0]}",
         queue=document["queue"],
         attempt_count=document["attempt"],
+        round=document["round"],
+        lasted=_lasted(document, latest),
         start=min(bar.start for bar in bars),
         end=max(bar.end for bar in bars),
         bars=bars,
@@ -102,6 +106,10 @@ def build(
             *dropped(records or (), document),
         ),
     )
+
+
+def _lasted(document: Document, latest: float) -> float | None:
+    return task_text.took(document) if document["finished_at"] else task_text.so_far(document, latest)
 
 
 def _moments(document: Document, records: Records, spans: Sequence[FinishedSpan]) -> Iterable[float]:
@@ -128,7 +136,7 @@ def _is_send(span: FinishedSpan, document: Document) -> bool:
 
 
 def _first_wait(document: Document, latest: float) -> list[list[Bar]]:
-    created, due = parse_time(document["created_at"]), parse_time(document["schedule_time"])
+    created, due = parse_time(document["created_at"]), _first_due(document)
     until = _first_start(document) or _finished_at(document)
     is_open = until is None
     end = latest if until is None else until
@@ -141,6 +149,16 @@ def _first_wait(document: Document, latest: float) -> list[list[Bar]]:
     if end > due or due <= created:
         bars.append(Bar("wait", label, max(created, due), max(created, due, end), note=lost, is_open=is_open))
     return [[bar] for bar in bars]
+
+
+def _first_due(document: Document) -> float:
+    """When its first round was due: of one that was redriven, what its first dispatch said."""
+    first = document["attempts"][0] if document["attempts"] else None
+    if first is None or first["round"] == document["round"]:
+        return parse_time(document["schedule_time"])
+    if first["attempt"] > 1 or first.get("queue_delay_ms") is None:
+        return parse_time(document["created_at"])
+    return parse_time(first["started_at"]) - float(first["queue_delay_ms"]) / 1000
 
 
 def _first_start(document: Document) -> float | None:
