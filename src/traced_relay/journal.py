@@ -93,7 +93,10 @@ class Journal:
         elif delivery is not None:
             fields = {**_dispatched(row, delivery), **said.fields}
         trace = _process_span(row) if said.event.startswith("attempt.") else _send_span(row)
-        self._log.say(said.event, trace=trace, message=_message(said, row), fields=fields, at=at)
+        message = _message(said, row)
+        if exchange and exchange.detail and said.event == "attempt.finished":
+            message, fields["detail"] = f"{message}: {exchange.detail}", exchange.detail
+        self._log.say(said.event, trace=trace, message=message, fields=fields, at=at)
 
     def denied(self, row: Row, delivery: Delivery) -> None:
         host = urlsplit(row.call.url).hostname

@@ -181,6 +181,7 @@ def _attempts(document: Document, records: Records, spans: Sequence[FinishedSpan
         heard = beats and attempt["reason"] == "worker_lost"
         note = bar.note + (f", last heartbeat at {readable(beats[-1] - bar.start)}" if heard else "")
         note += ", traceparent rewritten" if number in rewritten else ""
+        note += _why(record)
         bar = replace(bar, note=note, key=f"attempt {number}", beats=beats)
         groups.append([bar, *_downstream(bar, record, attempt["span_id"], spans)])
     return groups
@@ -212,6 +213,10 @@ def _how_it_ended(attempt: Mapping[str, Any]) -> str:
     told_by_status = reason is None or reason == f"http_{status}"
     words = " ".join(str(word) for word in (status, None if told_by_status else reason, attempt["verdict"]) if word)
     return f"{words}, {blame}" if blame else words
+
+
+def _why(record: Mapping[str, Any]) -> str:
+    return f": {record['detail']}" if record.get("detail") else ""
 
 
 def _downstream(attempt: Bar, record: Mapping[str, Any], span_id: str, spans: Sequence[FinishedSpan]) -> list[Bar]:
@@ -290,7 +295,8 @@ def _callbacks(records: Records, latest: float) -> list[list[Bar]]:
         if end is None:
             bar = replace(bar, end=max(start, latest), outcome="running", note="running", is_open=True)
         else:
-            bar = replace(bar, end=parse_time(end["time"]), outcome=end["verdict"], note=_how_it_ended(end))
+            note = _how_it_ended(end) + _why(end)
+            bar = replace(bar, end=parse_time(end["time"]), outcome=end["verdict"], note=note)
         groups.append([bar])
         if bar.outcome == "retry" and end is not None:
             following = started.get((record.get("task_id"), record["attempt"] + 1))
