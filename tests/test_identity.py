@@ -31,7 +31,7 @@ FLAVOR = {"Metadata-Flavor": "Google"}
 PERSON = {"type": "authorized_user", "client_id": "c", "client_secret": "hunter2", "refresh_token": "hunter2"}
 NOWHERE = (
     "there is no metadata server, and no service account's credentials in GOOGLE_APPLICATION_CREDENTIALS;"
-    " a person's credentials cannot name an audience"
+    " a person's credentials cannot name an audience: impersonate a service account"
 )
 UNKNOWN = "the metadata server knows no service account for this process (404)"
 

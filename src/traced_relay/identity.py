@@ -48,7 +48,9 @@ class IdTokens:
             return why
         if self._last_status not in (None, requests.codes.ok):  # google-auth takes that for no metadata server
             return without_metadata(str(self._last_status))
-        return f"{why}; a person's credentials cannot name an audience"
+        if self._impersonate is not None:
+            return f"{why}; run: gcloud auth application-default login"
+        return f"{why}; a person's credentials cannot name an audience: impersonate a service account"
 
     def _request(self, *arguments: Any, **options: Any) -> Any:
         answer = self._transport(*arguments, **{"timeout": TIMEOUT} | options)
