@@ -13,6 +13,7 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Mal
 # What google-auth raises: its own errors, and whatever reading a file or an answer that is none leads to.
 FAILURES = (GoogleAuthError, OSError, ValueError, LookupError, TypeError, AttributeError)
 
+NOTHING_FOUND = "there is no metadata server, and no service account's credentials in GOOGLE_APPLICATION_CREDENTIALS"
 _STATUS = re.compile(r"(?:['\"]code['\"]: |[Ss]tatus: ?)([45][0-9]{2})\b")
 _IMPERSONATED = ("Error getting ID token", "Unable to acquire impersonated credentials")
 
@@ -40,7 +41,7 @@ def _unfound(told: str) -> str:
         return "the file that GOOGLE_APPLICATION_CREDENTIALS names is not there"
     if "GOOGLE_APPLICATION_CREDENTIALS is not valid" in told:
         return "the file that GOOGLE_APPLICATION_CREDENTIALS names holds no service account's credentials"
-    return "there is no metadata server, and no service account's credentials in GOOGLE_APPLICATION_CREDENTIALS"
+    return NOTHING_FOUND
 
 
 def without_metadata(status: str) -> str:

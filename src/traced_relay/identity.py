@@ -9,11 +9,10 @@ from typing import Any
 import google.auth.transport.requests
 import requests
 from google.auth import impersonated_credentials
-from google.auth.exceptions import DefaultCredentialsError, MalformedError
 from google.oauth2 import id_token
 
 from traced_relay.errors import IdentityFailed
-from traced_relay.google_credentials import FAILURES, why_none, without_metadata
+from traced_relay.google_credentials import FAILURES, NOTHING_FOUND, why_none, without_metadata
 
 AUDIENCES_KEPT = 256
 TIMEOUT = 5.0  # seconds for one request to whoever mints tokens
@@ -44,7 +43,7 @@ class IdTokens:
 
     def _why(self, exc: Exception) -> str:
         why = why_none(exc)
-        if not isinstance(exc, DefaultCredentialsError) or isinstance(exc, MalformedError):
+        if why != NOTHING_FOUND:
             return why
         if self._last_status not in (None, requests.codes.ok):  # google-auth takes that for no metadata server
             return without_metadata(str(self._last_status))
