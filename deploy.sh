@@ -109,7 +109,8 @@ while read -ru3 other; do
     [[ -z $calls ]] || printf '    %s\n' "${calls//$'\n'/$'\n'    }"
   else
     echo "  $other: unknown what runs ($([[ -n $token ]] && tail -1 "$scratch/err" || echo "no ID token of an operator")); see it with"
-    echo "    traced-relay list --state running --version $other --relay $url --audience $(wanted audience)"
+    echo "    traced-relay list --state running --version $other --relay $url --audience $(wanted audience) \\"
+    echo "      --impersonate-service-account OPERATOR"
   fi
 done 3<<<"$others"
 echo "once nothing does: gcloud app versions stop VERSION --service $service --project $project"

@@ -107,8 +107,8 @@ def set_up() -> CloudAnswers:
             "stackdriverLoggingConfig": {"samplingRatio": 1},
         },
         SECRET: {"name": SECRET.partition("v1/")[2]},
-        f"{SECRET}/versions/1": {"state": "DISABLED"},
-        f"{SECRET}/versions/2": {"state": "ENABLED"},
+        f"{SECRET}/versions/1": {"name": f"{SECRET.partition('v1/')[2]}/versions/1", "state": "DISABLED"},
+        f"{SECRET}/versions/2": {"name": f"{SECRET.partition('v1/')[2]}/versions/2", "state": "ENABLED"},
         DATABASE: {"type": "FIRESTORE_NATIVE", "locationId": "us-central1"},
         JOB: {"state": "ENABLED", "schedule": "every 1 minutes", "appEngineHttpTarget": {"relativeUri": "/sweep"}},
     }

@@ -28,6 +28,7 @@ def attempt(number: int, start: float, end: float | None, ending: dict[str, Any]
 
 def document(state: str, *attempts: dict[str, Any], **more: Any) -> dict[str, Any]:
     ended = state in ("succeeded", "failed", "cancelled")
+    finished_at = attempts[-1]["ended_at"] if ended and attempts else None
     return {
         "task_id": TASK_ID,
         "trace_id": TRACE_ID,
@@ -38,7 +39,8 @@ def document(state: str, *attempts: dict[str, Any], **more: Any) -> dict[str, An
         "round": attempts[-1]["round"] if attempts else 1,
         "created_at": at(0),
         "schedule_time": at(0),
-        "finished_at": attempts[-1]["ended_at"] if ended and attempts else None,
+        "finished_at": finished_at,
+        "total_ms": None if finished_at is None else round((parse_time(finished_at) - BEGINNING) * 1000),
         "next_attempt_at": None,
         "heartbeat_at": None,
         "attempt": attempts[-1]["attempt"] if attempts else 0,

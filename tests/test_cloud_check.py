@@ -124,6 +124,10 @@ BROKEN: dict[str, tuple[Any, str]] = {
         lambda c: changed(c, f"{SECRET}/versions/2", state="DESTROYED"),
         f"secret {P}/secrets/traced-relay-callbacks must be of a version that is enabled, is without one; run",
     ),
+    "the latest version of the secret": (
+        lambda c: c.there.update({f"{SECRET}/versions/3": {"name": "s/versions/3", "state": "DISABLED"}}),
+        f"secret {P}/secrets/traced-relay-callbacks: version 3, its latest must be ENABLED, is DISABLED; run",
+    ),
     "a right to the secret": (
         lambda c: taken(c, SECRET, "roles/secretmanager.secretAccessor"),
         f"secret {P}/secrets/traced-relay-callbacks: {RELAY} must be with roles/secretmanager.secretAccessor, is",
@@ -321,6 +325,21 @@ def elsewhere(tmp_path: Path) -> Path:
     rules = (ROOT / "relay.yaml").read_text().replace("{app_engine: default}", worker)
     (tmp_path / "relay.yaml").write_text(re.sub(r"queues: .*\n  - .*", f"{queues}\n{receivers}", rules, count=1))
     return tmp_path
+
+
+@pytest.mark.parametrize(("version", "state"), [("1", "DISABLED"), ("2", None), ("9", "missing"), ("current", None)])
+def test_the_version_that_relay_yaml_names_must_be_enabled(
+    cloud: CloudAnswers, elsewhere: Path, version: str, state: str | None
+) -> None:
+    secret = f"{P}/secrets/traced-relay-callbacks"
+    rules = (elsewhere / "relay.yaml").read_text()
+    (elsewhere / "relay.yaml").write_text(
+        rules.replace("projects/other/secrets/theirs", f"{secret}/versions/{version}")
+    )
+    told = [line for line in found(cloud, elsewhere) if line.startswith(f"secret {secret}")]
+    enable = f"gcloud secrets versions enable {version} --secret traced-relay-callbacks --project {PROJECT}"
+    wrong = f"secret {secret}: version {version} must be ENABLED, is {state}; run: {enable}; or add a version"
+    assert told == ([wrong] if state else [])
 
 
 def test_a_worker_elsewhere_needs_its_caller_and_a_job_and_no_app_engine(cloud: CloudAnswers, elsewhere: Path) -> None:

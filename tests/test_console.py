@@ -261,6 +261,8 @@ def test_rows_say_how_long_things_take() -> None:
     assert lasted(running, NOW + 5.9) == "5 s …"
     ahead = row(document(state="queued", finished_at=None, attempt=0, schedule_time="2026-09-21T15:33:20Z"))
     assert lasted(ahead, NOW).startswith("in ")
+    never = document(state="cancelled", attempt=0, schedule_time="2026-09-21T15:33:20Z", total_ms=0)
+    assert lasted(row(never), NOW) == "not due"
 
 
 def test_a_drawing_has_every_bar_within_its_axis() -> None:

@@ -29,6 +29,17 @@ def test_the_facts_of_this_projects_files() -> None:
     ]
 
 
+def test_a_named_version_of_a_secret_is_a_fact_of_its_own(tmp_path: Path) -> None:
+    receivers = "callbacks: [{url: https://a.example.com/, secret: projects/o/secrets/s/versions/7}]"
+    queues = "queues: [{name: relay}, {name: told, for: callbacks}]"
+    (tmp_path / "relay.yaml").write_text(CLOUD_RUN.replace("queues: [{name: relay}]", f"{queues}\n{receivers}"))
+    assert list(wanted("p", tmp_path, {"RELAY_LEDGER": "firestore:tasks"}))[-3:] == [
+        "secret o s",
+        "secret p traced-relay-callbacks",
+        "secret_version o s 7",
+    ]
+
+
 def test_the_facts_where_the_worker_is_a_url_and_the_environment_says_the_rest(tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(CLOUD_RUN)
     environ = {"RELAY_LEDGER": "firestore:tasks", "RELAY_LOCATION": "europe-west1"}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ QUEUE_ACCOUNT = "queue@p.iam.gserviceaccount.com"
 HTTP_WORKER = {"url": "https://relay-x.a.run.app", "service_account": QUEUE_ACCOUNT}
 SIGNER, STRANGER = Signer.generate(), Signer.generate()
 RIGHT_KEY = crypt.RSASigner.from_string(SIGNER.pem, SIGNER.key_id)
+WRONG_KEY = crypt.RSASigner.from_string(STRANGER.pem, SIGNER.key_id)
 
 
 def gate(
@@ -40,6 +43,7 @@ def gate(
     believes_app_engine: bool = True,
     is_local: bool = False,
     open_on_loopback: bool = False,
+    clock: ManualClock | None = None,
 ) -> Gate:
     rules = relay_file.parse(
         {
@@ -60,6 +64,7 @@ def gate(
         believes_app_engine=believes_app_engine,
         is_local=is_local,
         open_on_loopback=open_on_loopback,
+        clock=clock,
     )
 
 
@@ -105,39 +110,159 @@ def test_a_token_may_be_half_a_minute_ahead_or_behind() -> None:
     assert gate().admit_caller(bearing(claims(iat=now - 600, exp=now - 25))).name == REPORTS
 
 
-@pytest.mark.parametrize(
-    ("authorization", "reason"),
-    [
-        *((value, "no_token") for value in (None, "", "Bearer", "Bearer ", "Basic dTpw", "token", "BearerX y")),
+def forged(header: dict[str, Any], **changes: Any) -> str:
+    """A token of the right key and good claims, under a *header* of the sender's choice."""
+    return signed({"alg": "RS256", "typ": "JWT", "kid": SIGNER.key_id} | header, json.loads(part(claims(**changes), 1)))
+
+
+def signed(header: Any, payload: Any, by: crypt.RSASigner = RIGHT_KEY) -> str:
+    texts = (part if isinstance(part, str) else json.dumps(part) for part in (header, payload))
+    content = ".".join(encoded(text.encode()) for text in texts)
+    return f"{content}.{encoded(by.sign(content.encode()))}"
+
+
+def encoded(octets: bytes) -> str:
+    return base64.urlsafe_b64encode(octets).decode().rstrip("=")
+
+
+def part(token: str, number: int) -> bytes:
+    text = token.split(".")[number]
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def with_secret_of_the_public_key() -> str:
+    """HS256, with the public key as the secret that both sides know (RFC 8725, section 2.1)."""
+    content = unsigned({"alg": "HS256", "kid": SIGNER.key_id}, json.loads(part(claims(), 1))).rpartition(".")[0]
+    key = SIGNER.certificates()[SIGNER.key_id].encode()
+    return f"{content}.{encoded(hmac.digest(key, content.encode(), hashlib.sha256))}"
+
+
+NOW = int(SystemClock().now())
+TEXT_OF_CLAIMS = json.dumps({"iss": ISSUER, "aud": AUDIENCE, "email": REPORTS, "email_verified": True, "iat": NOW})[:-1]
+REFUSED_TOKENS: dict[str, list[str | Callable[[], str]]] = {
+    "malformed_token": [
+        *("x", "x.y.z", "..", "a.b", "é", "\0", "x" * 8193, "x.y.z, Bearer a", "a.b.c.d"),
+        lambda: f"{minted()}=",
+        lambda: minted().replace("e", "e ", 1),
+        lambda: unsigned([], []),
+        lambda: signed({"alg": "RS256", "kid": SIGNER.key_id}, [1]),
+        lambda: forged({"kid": None}),
+        lambda: forged({"kid": ""}),
+        lambda: forged({"kid": [1]}),
+        lambda: forged({"kid": {"a": 1}}),
+        lambda: forged({"kid": 7}),
+        lambda: claims(exp=None),
+        lambda: claims(iat=None),
         *(
-            (f"Bearer {value}", "bad_token")
-            for value in ("x", "x.y.z", "..", "a.b", "é", "\0", "x" * 8193, "x.y.z, Bearer a")
+            (lambda name=name, value=value: claims(**{name: value}))
+            for name in ("exp", "iat", "nbf")
+            for value in (str(NOW + 600), [NOW], {}, True, -1, 10**300, 1e308, 253_402_300_800)
         ),
-        (lambda: f"Bearer {minted(by=STRANGER)}", "bad_token"),
-        (lambda: f"Bearer {minted(audience='https://elsewhere.example.com')}", "bad_token"),
-        (lambda: f"Bearer {minted(ago=3700)}", "bad_token"),
-        (lambda: f"Bearer {minted(ago=-120)}", "bad_token"),
-        (lambda: f"Bearer {minted()}x", "bad_token"),
-        (lambda: f"Bearer {minted().rpartition('.')[0]}.SIGNATURE_REMOVED_BY_GOOGLE", "bad_token"),
-        (lambda: f"Bearer {claims(exp=None)}", "bad_token"),
-        (lambda: f"Bearer {claims(aud=None)}", "bad_token"),
-        (lambda: f"Bearer {unsigned({'alg': 'none'}, {'email': REPORTS})}", "bad_token"),
-        (lambda: f"Bearer {unsigned({'alg': 'HS256', 'kid': SIGNER.key_id}, {})}", "bad_token"),
-        (lambda: f"Bearer {unsigned({'alg': 'RS256', 'kid': [1]}, {})}", "bad_token"),
-        (lambda: f"Bearer {unsigned([], [])}", "bad_token"),
-        (lambda: f"Bearer {claims(iss='https://accounts.evil.test')}", "bad_issuer"),
-        (lambda: f"Bearer {claims(iss=None)}", "bad_issuer"),
-        (lambda: f"Bearer {claims(email=None)}", "no_email"),
-        (lambda: f"Bearer {claims(email=[REPORTS])}", "no_email"),
         *(
-            (lambda value=value: f"Bearer {claims(email_verified=value)}", "no_email")
-            for value in (None, False, "true", 1)
+            (lambda text=text: signed({"alg": "RS256", "kid": SIGNER.key_id}, f"{TEXT_OF_CLAIMS}, {text}}}"))
+            for text in (
+                *('"exp": NaN', '"exp": Infinity', '"exp": 1e999', f'"exp": {"9" * 5000}', '"exp": null'),
+                *(f'"exp": {NOW + 600}, "exp": {NOW + 600}', f'"exp": {NOW + 600}, "email": "{ONCALL}"'),
+                f'"exp": {NOW + 600}, "x": {"[" * 300}{"]" * 300}',
+            )
         ),
     ],
+    "unsupported_token": [
+        lambda: unsigned({"alg": "none"}, {"email": REPORTS}),
+        lambda: unsigned({"kid": SIGNER.key_id}, {"email": REPORTS}),
+        with_secret_of_the_public_key,
+        *(
+            (lambda header=header: forged(header))
+            for header in (
+                *({"alg": alg} for alg in ("None", "rs256", "RS512", "PS256", "ES256", "", None, ["RS256"], 1)),
+                *({"crit": crit} for crit in (["exp"], ["b64"], ["alg"], [], "exp", None, {}, [1])),
+                *({"b64": False}, {"b64": True}, {"b64": False, "crit": ["b64"]}, {"zip": "DEF"}),
+                *({"cty": "JWT"}, {"typ": "at+jwt"}, {"typ": "logout+jwt"}, {"typ": ["JWT"]}, {"typ": None}),
+            )
+        ),
+    ],
+    "unknown_key": [
+        lambda: minted(by=STRANGER),
+        lambda: forged({"kid": "another"}),
+        lambda: forged({"kid": "another", "jku": "https://evil.test/keys", "jwk": {}, "x5u": "https://evil.test"}),
+    ],
+    "bad_signature": [
+        lambda: f"{minted()}x",
+        lambda: f"{minted().rpartition('.')[0]}.SIGNATURE_REMOVED_BY_GOOGLE",
+        lambda: f"{minted().rpartition('.')[0]}.",
+        lambda: f"{minted()[:-8]}AAAAAAAA",
+        lambda: signed({"alg": "RS256", "kid": SIGNER.key_id}, {"email": REPORTS}, by=WRONG_KEY),
+    ],
+    "unknown_issuer": [
+        lambda: minted(by=STRANGER, issuer="https://securetoken.google.com/p"),
+        *((lambda value=value: claims(iss=value)) for value in ("https://accounts.evil.test", None, [ISSUER], 1, "")),
+    ],
+    "wrong_audience": [
+        lambda: minted(audience="https://elsewhere.example.com"),
+        *(
+            (lambda value=value: claims(aud=value))
+            for value in (None, [AUDIENCE], [AUDIENCE, "x"], {}, f"{AUDIENCE}/", AUDIENCE.upper(), "")
+        ),
+        lambda: claims(aud="32555940559.apps.googleusercontent.com"),
+    ],
+    "expired": [lambda: minted(ago=3700), lambda: claims(exp=0), lambda: claims(exp=NOW - 3600.5)],
+    "not_yet_valid": [
+        lambda: minted(ago=-120),
+        lambda: claims(iat=NOW + 120.5),
+        lambda: claims(nbf=NOW + 120),
+    ],
+    "no_email": [*((lambda value=value: claims(email=value)) for value in (None, [REPORTS], "", 1, {"a": REPORTS}))],
+    "email_not_verified": [
+        *((lambda value=value: claims(email_verified=value)) for value in (None, False, "true", 1, [True]))
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"), [(token, reason) for reason, tokens in REFUSED_TOKENS.items() for token in tokens]
 )
-def test_without_a_valid_token_nobody_is_let_in(authorization: str | Callable[[], str] | None, reason: str) -> None:
-    value = authorization() if callable(authorization) else authorization
-    assert refusal(gate().admit_caller, Headers({} if value is None else {"Authorization": value})) == (401, reason)
+def test_a_refused_token_names_the_rule_it_breaks(token: str | Callable[[], str], reason: str) -> None:
+    headers = Headers({"Authorization": f"Bearer {token() if callable(token) else token}"})
+    for admit in (gate().admit_caller, gate().admit_sweep, gate(HTTP_WORKER).admit_queue):
+        assert refusal(admit, headers) == (401, reason)
+
+
+@pytest.mark.parametrize("value", [None, "", "Bearer", "Bearer ", "Bearer   ", "Basic dTpw", "token", "BearerX y"])
+def test_without_a_bearer_token_the_reason_is_no_token(value: str | None) -> None:
+    headers = Headers({} if value is None else {"Authorization": value})
+    assert refusal(gate().admit_caller, headers) == (401, "no_token")
+
+
+def test_a_token_with_every_harmless_header_is_valid() -> None:
+    for header in ({}, {"typ": "jwt"}, {"x5t": "a", "jku": "https://evil.test/keys", "jwk": {}, "url": 1}):
+        assert gate().admit_caller(bearing(forged(header))).name == REPORTS
+
+
+def test_times_of_a_token_may_be_fractions() -> None:
+    token = claims(iat=NOW - 0.5, exp=NOW + 600.25, nbf=NOW - 1.5)
+    assert gate().admit_caller(bearing(token)).name == REPORTS
+
+
+def test_the_gate_reads_the_time_from_its_clock() -> None:
+    at_noon = gate(clock=ManualClock(1_800_000_000.0))
+    assert at_noon.admit_caller(bearing(claims(iat=1_800_000_000, exp=1_800_000_600))).name == REPORTS
+    assert refusal(at_noon.admit_caller, bearing(minted())) == (401, "expired")
+
+
+def detail_of(token: str) -> str:
+    with pytest.raises(NotAuthorized) as refused:
+        gate().admit_caller(bearing(token))
+    return str(refused.value)
+
+
+def test_a_refusal_says_what_is_wanted() -> None:
+    assert detail_of(minted(audience="https://else.example.com")) == (
+        f"the token is for another audience; this relay requires {AUDIENCE}"
+    )
+    expired = claims(iat=1_700_000_000, exp=1_700_000_600)
+    assert detail_of(expired) == "the token expired at 2023-11-14T22:23:20.000000Z"
+    assert detail_of(claims(iss="https://accounts.evil.test")) == f"the token's issuer (iss) must be {ISSUER}"
+    assert detail_of(minted("other@example.com")) == "other@example.com is not among the callers in relay.yaml"
 
 
 def test_an_account_that_is_not_listed_is_refused() -> None:
@@ -146,19 +271,19 @@ def test_an_account_that_is_not_listed_is_refused() -> None:
 
 
 def test_without_an_audience_of_its_own_the_relay_believes_no_token() -> None:
-    assert refusal(gate(audience=None).admit_caller, bearing(minted())) == (401, "bad_token")
-    assert refusal(gate(audience=None).admit_caller, bearing(claims(aud=""))) == (401, "bad_token")
+    assert refusal(gate(audience=None).admit_caller, bearing(minted())) == (401, "no_audience")
+    assert refusal(gate(audience=None).admit_caller, bearing(claims(aud=""))) == (401, "no_audience")
 
 
 def test_a_deeply_nested_token_is_refused_before_it_is_read() -> None:
     deep = base64.urlsafe_b64encode(b"[" * 5000).decode()
-    assert refusal(gate().admit_caller, bearing(f"{deep}.e30.e30")) == (401, "bad_token")
+    assert refusal(gate().admit_caller, bearing(f"{deep}.e30.e30")) == (401, "malformed_token")
 
 
 def test_locally_the_queues_own_issuer_is_believed() -> None:
     token = minted(issuer="http://127.0.0.1:8124")
     assert gate(issuers=None).admit_caller(bearing(token)).name == REPORTS
-    assert refusal(gate().admit_caller, bearing(token)) == (401, "bad_issuer")
+    assert refusal(gate().admit_caller, bearing(token)) == (401, "unknown_issuer")
 
 
 APP_ENGINE = {"X-AppEngine-QueueName": "relay", "X-AppEngine-TaskName": "t"}
@@ -308,13 +433,22 @@ def test_without_certificates_nobody_can_say_whether_a_token_is_valid() -> None:
 
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=[]))
-HEADERS_OF_TOKENS = st.dictionaries(
-    st.sampled_from(["alg", "kid", "typ"]), st.sampled_from(["RS256", "ES256", "none", SIGNER.key_id]) | TEXTS
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=5,
 )
+HEADERS_OF_TOKENS = st.dictionaries(
+    st.sampled_from(["alg", "kid", "typ", "crit", "b64", "cty", "zip", "jwk"]),
+    st.sampled_from(["RS256", "ES256", "none", SIGNER.key_id, "JWT"]) | VALUES,
+)
+CLAIMS = st.dictionaries(st.sampled_from(["iss", "aud", "exp", "iat", "nbf", "email_verified", "sub"]), VALUES)
 TOKENS = (
     TEXTS
     | st.binary().map(lambda octets: octets.decode("latin-1"))
     | st.builds(unsigned, HEADERS_OF_TOKENS | st.lists(st.none()), st.dictionaries(TEXTS, TEXTS))
+    | HEADERS_OF_TOKENS.map(lambda header: forged(header, email="nobody@example.com"))
+    | CLAIMS.map(lambda changes: claims(**{"email": "nobody@example.com"} | changes))
     | st.tuples(TEXTS, st.integers(0, 500)).map(lambda edit: VALID[: edit[1]] + edit[0] + VALID[edit[1] :])
 )
 VALID = minted("nobody@example.com")

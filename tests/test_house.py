@@ -26,7 +26,7 @@ LAYERS = {
         header_policy border url_paths downstreams policy dispatch retry machine ledger callbacks documents problems
         records refusals record_text task_text queue_log log_entries log_filters bars marks gaps lengths listing
         timeline waterfall answer_shapes api_schemas openapi addresses arriving asked_host service_links stored_rows
-        webhooks
+        webhooks id_token google_credentials
     """,
     "edges": """
         answers carrier cloud_logging cloud_tasks dev_console egress firestore_ledger firestore_queries

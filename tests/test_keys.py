@@ -92,4 +92,4 @@ def test_all_who_wait_for_a_source_that_is_away_wait_for_one_fetch() -> None:
 
     with ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(ask, range(10)))
-    assert (len(asked), set(answers)) == (1, {"no key to verify ID tokens with could be had"})
+    assert (len(asked), set(answers)) == (1, {"no certificates available to verify ID tokens"})

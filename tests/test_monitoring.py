@@ -245,12 +245,22 @@ def test_alerts_and_charts_use_metrics_and_labels_that_there_are() -> None:
     assert used == metrics().keys() | OF_CLOUD_TASKS.keys()
 
 
+def reasons_of_the_gate() -> set[str]:
+    trees = [modules()[name].tree for name in ("gate", "id_token")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {k.value.value for c in calls for k in c.keywords if k.arg == "reason" and isinstance(k.value, ast.Constant)}
+
+
 def test_the_rejected_are_those_whom_the_gate_turns_away() -> None:
-    calls = [node for node in ast.walk(modules()["gate"].tree) if isinstance(node, ast.Call)]
-    said = {k.value.value for c in calls for k in c.keywords if k.arg == "reason" and isinstance(k.value, ast.Constant)}
+    said = reasons_of_the_gate()
     query = log_query.read(metrics()["traced_relay_rejected_identities"].message.filter)
     assert {text for text in query.texts if "." not in text} == said | {"gae_app", "cloud_run_revision"}
-    assert len(said) == 11
+    assert len(said) == 19
+
+
+def test_the_schema_lists_every_reason_of_the_gate() -> None:
+    listed = SCHEMA["$defs"]["refusal"]["examples"]
+    assert set(listed) == reasons_of_the_gate() | {"unreadable", "unknown_task", "invalid", "unavailable"}
 
 
 @pytest.mark.parametrize("alert", ALERTS)

@@ -157,7 +157,7 @@ def test_a_sweep_is_missed_after_five_minutes(number: int, quiet: int, is_told: 
 @pytest.mark.parametrize(
     ("number", "records", "is_told"),
     [
-        (0, refused("dispatch.rejected", ("not_from_the_queue", 1), ("bad_token", 1)), False),
+        (0, refused("dispatch.rejected", ("not_from_the_queue", 1), ("wrong_audience", 1)), False),
         (0, refused("dispatch.rejected", ("unknown_queue", 1)), True),
         (0, refused("dispatch.rejected", ("no_task_name", 1)), True),
         (1, refused("dispatch.rejected", ("not_from_the_queue", 5), ("no_token", 5)), False),
@@ -165,12 +165,12 @@ def test_a_sweep_is_missed_after_five_minutes(number: int, quiet: int, is_told: 
         (1, refused("dispatch.rejected", ("no_token", 1), minutes=BOTH), False),
         (1, refused("dispatch.rejected", ("no_token", 2), minutes=BOTH), True),
         (1, refused("enqueue.rejected", ("unknown_caller", 30)), False),
-        (2, refused("enqueue.rejected", ("unknown_caller", 20), ("bad_token", 20)), False),
+        (2, refused("enqueue.rejected", ("unknown_caller", 20), ("wrong_audience", 20)), False),
         (2, refused("enqueue.rejected", ("unknown_caller", 21)), True),
-        (2, refused("enqueue.rejected", ("bad_token", 4), minutes=BOTH), False),
-        (2, refused("enqueue.rejected", ("bad_token", 5), minutes=BOTH), True),
+        (2, refused("enqueue.rejected", ("wrong_audience", 4), minutes=BOTH), False),
+        (2, refused("enqueue.rejected", ("wrong_audience", 5), minutes=BOTH), True),
         (2, refused("enqueue.rejected", ("no_token", 500), minutes=2), False),
-        (2, refused("dispatch.rejected", ("bad_token", 30)), False),
+        (2, refused("dispatch.rejected", ("wrong_audience", 30)), False),
     ],
 )
 def test_one_stranger_is_let_pass_and_what_has_lost_its_identity_is_told_of(

@@ -50,7 +50,9 @@ FIRES = {
 OF_CLOUD_TASKS = {"queue-depth", "dispatches-failing"}
 IDENTITY = {
     *("not_from_the_queue", "no_task_name", "unknown_queue", "unknown_caller", "not_the_cron"),
-    *("foreign_host", "foreign_site", "no_token", "no_email", "bad_token", "bad_issuer"),
+    *("foreign_host", "foreign_site", "no_token", "no_audience", "malformed_token", "unsupported_token"),
+    *("unknown_key", "bad_signature", "unknown_issuer", "wrong_audience", "expired", "not_yet_valid"),
+    *("no_email", "email_not_verified"),
 }
 Record = dict[str, Any]
 

@@ -13,6 +13,7 @@ import pytest
 
 from house import ROOT, modules
 from monitoring_files import alerts
+from schema import SCHEMA
 from traced_relay import cli
 from traced_relay.localqueue.command import queue
 
@@ -129,3 +130,10 @@ def test_the_command_for_cloud_run_makes_the_service_that_is_meant(
     assert template["spec"]["serviceAccountName"] == "traced-relay@demo-proj.iam.gserviceaccount.com"
     (policy,) = (kept for path, kept in google.resources.policies.items() if path.startswith("run/"))
     assert policy["bindings"] == [{"role": "roles/run.invoker", "members": ["allUsers"]}]
+
+
+def test_the_page_says_what_to_do_about_every_refusal() -> None:
+    part = PAGE[PAGE.index("### identities are rejected") :].partition("\n### ")[0]
+    listed = {word for row in re.findall(r"^\| (`.*?) \|", part, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)}
+    of_tasks = {"unreadable", "unknown_task", "invalid", "unavailable"}
+    assert listed - {"reason"} == set(SCHEMA["$defs"]["refusal"]["examples"]) - of_tasks

@@ -106,3 +106,24 @@ def test_what_is_no_problem_of_ours_is_unexpected(document: object) -> None:
 def test_fields_that_cannot_be_read_are_left_out(given: object) -> None:
     error = refusals.error_of({"status": 422, "detail": "x", "errors": given})
     assert problems.fields_of(error) == ()
+
+
+def challenge(status: int, reason: str, detail: str = "x", email: str | None = None) -> str | None:
+    answer = problems.refusal(errors.NotAuthorized(detail, status=status, reason=reason, email=email))
+    return answer.headers.get("WWW-Authenticate")
+
+
+def test_a_challenge_says_why_a_token_was_refused() -> None:
+    assert challenge(401, "no_token") == "Bearer"
+    assert challenge(401, "expired", "the token expired") == (
+        'Bearer error="invalid_token", error_description="the token expired"'
+    )
+    assert challenge(403, "unknown_caller", "a@b is not among the callers", "a@b") == (
+        'Bearer error="insufficient_scope", error_description="a@b is not among the callers"'
+    )
+    assert challenge(403, "foreign_host") is None
+
+
+def test_a_challenge_cannot_break_out_of_its_header() -> None:
+    told = challenge(403, "unknown_caller", 'é"\\\r\nSet-Cookie: a=b\x7f\U0001f600', "a@b")
+    assert told == 'Bearer error="insufficient_scope", error_description="?????Set-Cookie: a=b??"'

@@ -31,6 +31,23 @@ def test_retries_are_the_attempts_of_the_round_before_the_last() -> None:
     assert [row(started=started).retry_count for started in (0, 1, 2, 7)] == [0, 0, 1, 6]
 
 
+@pytest.mark.parametrize(
+    ("times", "total_ms"),
+    [
+        ({}, 9000),
+        ({"schedule_time": NOW + 3}, 6000),
+        ({"schedule_time": NOW - 3}, 9000),
+        ({"schedule_time": NOW + 3, "first_started_at": NOW + 5}, 6000),
+        ({"schedule_time": NOW + 3600, "first_started_at": NOW + 8}, 1000),
+        ({"schedule_time": NOW + 3600}, 0),
+        ({"first_started_at": NOW - 1}, 9000),
+        ({"finished_at": None}, None),
+    ],
+)
+def test_a_round_lasts_from_when_it_was_due(times: dict[str, float | None], total_ms: int | None) -> None:
+    assert row(**{"state": "succeeded", "finished_at": NOW + 9} | times).total_ms == total_ms
+
+
 def test_a_row_expires_a_while_after_it_and_its_callback_have_ended() -> None:
     ended = {"state": "failed", "finished_at": NOW}
     told = call(callback=Callback(url="https://hooks.example.com/", on=("failed",)))

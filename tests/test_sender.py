@@ -300,6 +300,8 @@ def test_without_an_id_token_nothing_is_sent(sender: Sender) -> None:
         in_the_clear = sent(sender, f"http://127.0.0.1:{downstream.port}/", TOKEN)
         assert downstream.connections == 0
     anonymous.close()
+    assert exchange.detail == f"no ID token for https://localhost:{downstream.port}"
+    assert to_an_address.detail == in_the_clear.detail == "no ID token: it is sent over https to a host name only"
     unsent = Ending(None, "auth_unavailable", was_sent=False)
     assert exchange.ending == to_an_address.ending == in_the_clear.ending == unsent
 

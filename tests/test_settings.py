@@ -173,15 +173,22 @@ def test_a_secret_for_callbacks_is_text_or_a_name_and_is_not_shown(environ: dict
 
 
 @pytest.mark.parametrize(
-    "source",
-    ["hunter2", f"{SECRET},{OTHER_SECRET}", f"{SECRET} hunter2", "whsec_c2hvcnQ=", "projects/p/secrets/s/", SECRET[6:]],
+    ("source", "fault"),
+    [
+        ("hunter2", "it does not start with whsec_"),
+        (f"{SECRET},{OTHER_SECRET}", "it is not base64 with its padding after whsec_"),
+        (f"{SECRET} hunter2", "secret 2 does not start with whsec_"),
+        ("whsec_c2hvcnQ=", "it has 5 bytes"),
+        ("projects/p/secrets/s/", "it does not start with whsec_"),
+        (SECRET[6:], "it does not start with whsec_"),
+    ],
 )
 def test_what_is_no_secret_for_callbacks_ends_the_start_and_is_not_repeated(
-    environ: dict[str, str], source: str
+    environ: dict[str, str], source: str, fault: str
 ) -> None:
     assert refusal(environ | {"RELAY_CALLBACK_SECRET": source}) == (
         "RELAY_CALLBACK_SECRET must be whsec_ and the base64 of 24 to 64 bytes, or several of these with spaces"
-        " between, or the name of a secret in Secret Manager: projects/P/secrets/S"
+        f" between; {fault}; or give the name of a secret in Secret Manager, projects/P/secrets/S"
     )
 
 

@@ -131,6 +131,27 @@ def test_old_keys_serve_on_while_google_is_away_and_it_is_asked_now_and_then(
     assert there.secrets.of(NAME) == (NEW_KEY,)
 
 
+REFUSALS = {
+    400: "/versions/latest is disabled or destroyed (Secret Manager answers 400)",
+    403: "/versions/latest may not be read by the relay's account, which needs roles/secretmanager.secretAccessor on it"
+    " (Secret Manager answers 403)",
+    404: "/versions/latest does not exist (Secret Manager answers 404)",
+    429: "/versions/latest is out of reach, the project's quota is used up (Secret Manager answers 429)",
+    503: "/versions/latest is out of reach (Secret Manager answers 503)",
+}
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+def test_a_refusal_says_why_until_it_is_asked_again(
+    google: Callable[..., Google], clock: ManualClock, status: int
+) -> None:
+    there = google(status, holding(NEW_KEY))
+    assert str(there.refusal()) == str(there.refusal()) == f"no signing secret: {NAME}{REFUSALS[status]}"
+    assert len(there.asked) == 1
+    clock.advance(ASK_AGAIN_AFTER_NOTHING)
+    assert there.secrets.of(NAME) == (NEW_KEY,)
+
+
 @pytest.mark.parametrize("status", [400, 403, 404])
 def test_keys_that_were_withdrawn_sign_nothing_more(
     google: Callable[..., Google], clock: ManualClock, status: int
@@ -138,13 +159,44 @@ def test_keys_that_were_withdrawn_sign_nothing_more(
     there = google(holding(OLD_KEY), status)
     there.secrets.of(NAME)
     clock.advance(86_400)
-    assert str(there.refusal()) == f"no signing secret: Secret Manager answers {status} for {NAME}"
+    assert str(there.refusal()) == f"no signing secret: {NAME}{REFUSALS[status]}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        text_of(OLD_KEY).encode("utf-8-sig"),
+        text_of(OLD_KEY).encode("utf-16"),
+        f'"{text_of(OLD_KEY)}"\r\n'.encode(),
+        f"v1,{text_of(OLD_KEY)} \n".encode(),
+    ],
+    ids=["bom", "utf-16", "quotes", "v1"],
+)
+def test_a_secret_is_read_as_editors_and_dashboards_write_it(google: Callable[..., Google], content: bytes) -> None:
+    assert google(lambda _: payload(content)).secrets.of(NAME) == (OLD_KEY,)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "it is empty"),
+        (b"hunter2", "it does not start with whsec_"),
+        (text_of(OLD_KEY).encode() + b" hunter2", "secret 2 does not start with whsec_"),
+        (b"whsec_hunter2", "it is not base64 with its padding after whsec_"),
+        (b"whsec_aHVudGVyMg==", "it has 7 bytes"),
+        (OLD_KEY + b"\xff", "it is not text, in UTF-8 or UTF-16"),
+    ],
+    ids=range(6),
+)
+def test_a_wrong_content_is_named_by_its_fault(google: Callable[..., Google], content: bytes, fault: str) -> None:
+    rule = "must be whsec_ and the base64 of 24 to 64 bytes, or several of these with spaces between"
+    refused = google(lambda _: payload(content)).refusal()
+    assert str(refused) == f"no signing secret: the content of {NAME} {rule}; {fault}"
 
 
 def test_without_any_key_it_is_asked_again_soon(google: Callable[..., Google], clock: ManualClock) -> None:
     there = google(404, holding(NEW_KEY))
-    assert str(there.refusal()) == f"no signing secret: Secret Manager answers 404 for {NAME}"
-    assert str(there.refusal()) == f"no signing secret: {NAME} could not be read a moment ago"
+    assert str(there.refusal()) == str(there.refusal())
     assert len(there.asked) == 1
     clock.advance(ASK_AGAIN_AFTER_NOTHING)
     assert there.secrets.of(NAME) == (NEW_KEY,)
@@ -152,7 +204,9 @@ def test_without_any_key_it_is_asked_again_soon(google: Callable[..., Google], c
 
 def test_where_nobody_listens_there_is_no_secret(clock: ManualClock) -> None:
     secrets = SigningSecrets(clock, connect=connect, url="http://127.0.0.1:1")
-    with pytest.raises(IdentityFailed, match=f"^no signing secret: {NAME} is out of reach$"):
+    with pytest.raises(
+        IdentityFailed, match=f"^no signing secret: {NAME} is out of reach, Secret Manager gives no answer$"
+    ):
         secrets.of(NAME)
 
 
@@ -160,7 +214,7 @@ def test_without_an_identity_there_is_no_secret(clock: ManualClock) -> None:
     def nobody() -> requests.Session:
         raise DefaultCredentialsError("none here")
 
-    with pytest.raises(IdentityFailed, match=f"^no signing secret: {NAME} is out of reach$"):
+    with pytest.raises(IdentityFailed, match=f"^no signing secret: {NAME} needs Google credentials, there is no"):
         SigningSecrets(clock, connect=nobody).of(NAME)
 
 

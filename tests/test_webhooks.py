@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import re
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -19,6 +21,7 @@ from traced_relay.webhooks import (
     parse_secrets,
     read_headers,
     sign,
+    text_of,
     verify,
 )
 
@@ -142,6 +145,42 @@ def test_a_secret_is_the_base64_of_24_to_64_bytes(size: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        f"\ufeff{OLD}",
+        f'"{OLD}"',
+        f"'{OLD}'\r\n",
+        f"\u201c{OLD}\u201d",
+        f"v1,{OLD}",
+        f'"v1,{OLD}"\n',
+        f"\r\n{OLD} \t\xa0\n",
+    ],
+)
+def test_a_secret_is_read_without_what_others_wrap_around_it(text: str) -> None:
+    assert parse_secrets(text) == parse_secrets(OLD)
+    assert parse_secrets(f"{text} {NEW}") == parse_secrets(f"{OLD} {NEW}")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_secret_is_read_in_every_encoding_of_an_editor(encoding: str) -> None:
+    assert parse_secrets(text_of(f"{OLD}\r\n{NEW}\r\n".encode(encoding))) == parse_secrets(f"{OLD} {NEW}")
+    assert parse_secrets(text_of(b"\xfe\xff" + OLD.encode("utf-16-be"))) == parse_secrets(OLD)
+
+
+@pytest.mark.parametrize("content", [b"hunter2\xff", b"\xff\xfeh", bytes(range(128, 160)), b"\xff\xfe\x00\xd8"])
+def test_bytes_that_are_no_text_are_refused_without_repeating_them(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"it is not text, in UTF-8 or UTF-16$") as refused:
+        parse_secrets(text_of(content))
+    assert refused.value.__cause__ is None
+
+
+@given(st.binary())
+def test_any_content_is_read_or_refused_by_the_rule(content: bytes) -> None:
+    with suppress(ValueError):
+        parse_secrets(text_of(content))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "",
         " ",
         "whsec_",
@@ -159,9 +198,10 @@ def test_a_secret_is_the_base64_of_24_to_64_bytes(size: int) -> None:
 def test_what_is_no_secret_is_refused_without_repeating_it(text: str) -> None:
     with pytest.raises(ValueError, match="must be") as refused:
         parse_secrets(text)
-    assert str(refused.value) == (
-        "must be whsec_ and the base64 of 24 to 64 bytes, or several of these with spaces between"
-    )
+    rule, fault = str(refused.value).split("; ")
+    assert rule == "must be whsec_ and the base64 of 24 to 64 bytes, or several of these with spaces between"
+    faults = r"does not start with whsec_|is not base64 with its padding after whsec_|has \d+ bytes"
+    assert re.fullmatch(rf"it is empty|(it|secret 2) ({faults})", fault)
     assert refused.value.__cause__ is None
 
 

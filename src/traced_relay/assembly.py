@@ -24,6 +24,7 @@ from traced_relay.downstreams import Downstream
 from traced_relay.enqueue import Enqueuer
 from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.gate import GOOGLE_ISSUERS, Certificates, Gate, Keys
+from traced_relay.google_credentials import why_none
 from traced_relay.identity import IdTokens
 from traced_relay.journal import Journal
 from traced_relay.ledger_place import firestore_place
@@ -226,6 +227,7 @@ class Assembly:
             believes_app_engine=settings.platform in ("app_engine", "local"),
             is_local=settings.is_local,
             open_on_loopback=settings.open_on_loopback,
+            clock=self._clock,
         )
 
     @staticmethod
@@ -236,7 +238,7 @@ class Assembly:
             try:
                 google.auth.default()
             except GoogleAuthError as exc:
-                raise InvalidSettings(f"no Google credentials: {str(exc).splitlines()[0]}") from exc
+                raise InvalidSettings(f"no Google credentials: {why_none(exc)}") from exc
 
     def start(self) -> None:
         self._is_started = True

@@ -93,10 +93,24 @@ def secret(google: GoogleApis, plan: Plan, owner: str, name: str) -> Iterator[Fi
     if google.get("secretmanager", path) is None:
         yield Finding(where, "there", MISSING, mend)
         return
-    versions = google.listed("secretmanager", f"{path}/versions", filter="state:ENABLED")
-    if not any(version.get("state") == "ENABLED" for version in versions):
+    listed = google.listed("secretmanager", f"{path}/versions")
+    if not any(version.get("state") == "ENABLED" for version in listed):
         yield Finding(where, "of a version that is enabled", "without one", mend)
+    else:
+        numbers = {str(version.get("name")).rpartition("/")[2]: str(version.get("state")) for version in listed}
+        yield from _versions_read(plan, owner, name, {no: state for no, state in numbers.items() if no.isdigit()})
     yield from _roles(google, plan, where, ("secretmanager", path), SECRET_ROLE, mend=mend)
+
+
+def _versions_read(plan: Plan, owner: str, name: str, states: dict[str, str]) -> Iterator[Finding]:
+    """The versions that the relay reads; Secret Manager's `latest` is the newest, whatever its state."""
+    named = [version for project, secret, version in plan.secret_versions if (project, secret) == (owner, name)]
+    for version in named or sorted(states, key=int)[-1:]:
+        state = states.get(version, MISSING) if version.isdigit() else "ENABLED"  # an alias is not listed
+        if state != "ENABLED":
+            mend = f"run: gcloud secrets versions enable {version} --secret {name} --project {owner}; or add a version"
+            where = f"secret projects/{owner}/secrets/{name}: version {version}{'' if named else ', its latest'}"
+            yield Finding(where, "ENABLED", state, mend)
 
 
 def ledger(google: GoogleApis, plan: Plan) -> Iterator[Finding]:

@@ -76,6 +76,7 @@ class Plan:
     database: str
     collection: str
     secrets: Sequence[tuple[str, str]]
+    secret_versions: Sequence[tuple[str, str, str]]  # those that are named; of all others the latest is read
 
     @property
     def relay(self) -> str:
@@ -132,6 +133,7 @@ def plan(project: str, directory: Path, environ: Mapping[str, str]) -> Plan:
         database=facts["ledger"][0][0],
         collection=facts["ledger"][0][1],
         secrets=[(owner, secret) for owner, secret in facts["secret"]],
+        secret_versions=[(owner, secret, version) for owner, secret, version in facts.get("secret_version", [])],
     )
 
 

@@ -41,6 +41,8 @@ def wanted(project: str, directory: Path = Path(), environ: Mapping[str, str] | 
     names = [name.split("/") for name in named if name and name.startswith("projects/")]
     for owner, secret in sorted({(parts[1], parts[3]) for parts in names} | {(project, _DEFAULT_SECRET)}):
         yield f"secret {owner} {secret}"
+    for parts in sorted({tuple(name) for name in names if "versions" in name[4:]}):
+        yield f"secret_version {parts[1]} {parts[3]} {parts[5]}"
 
 
 if __name__ == "__main__":

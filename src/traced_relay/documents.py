@@ -108,7 +108,7 @@ def summary(
         "retry_count": row.retry_count,
         "reason": row.reason,
         "blame": row.blame,
-        "total_ms": None if row.finished_at is None else max(0, round((row.finished_at - row.created_at) * 1000)),
+        "total_ms": row.total_ms,
         "retry": policy,
         "callback": _callback(row, callback),
         "links": links.of(row.task_id, row.trace_id),

@@ -53,7 +53,7 @@ class Doors:
                 return problems.problem(404, "the relay has nothing at this path")(environ, start_response)
         except NotAuthorized as exc:
             self._say(request, exc, at_queue=at_queue)
-            return problems.problem(exc.status, str(exc))(environ, start_response)
+            return problems.refusal(exc)(environ, start_response)
         except Unavailable as exc:
             # A 503 at /dispatch would make App Engine's queue slow down as a whole.
             status = 500 if at_queue else 503
@@ -67,9 +67,11 @@ class Doors:
     def _say(self, request: Request, refusal: NotAuthorized, *, at_queue: bool) -> None:
         if not at_queue:
             detail = f"{request.method} {request.path[:200]}: {refusal}"
-            self._journal.enqueue_rejected(reason=refusal.reason, detail=detail)
+            self._journal.enqueue_rejected(reason=refusal.reason, detail=detail, principal=refusal.email)
             return
-        self._journal.dispatch_rejected(_claimed(request), reason=refusal.reason, detail=str(refusal))
+        self._journal.dispatch_rejected(
+            _claimed(request), reason=refusal.reason, detail=str(refusal), principal=refusal.email
+        )
 
 
 def _claimed(request: Request) -> Dispatch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace

@@ -59,12 +59,13 @@ class InvalidSettings(RelayError):
 
 
 class NotAuthorized(RelayError):
-    """The request did not show who it is (401), or may not do this (403)."""
+    """The request did not show who it is (401), or may not do this (403); *email* is what a valid token says."""
 
-    def __init__(self, detail: str, *, status: int, reason: str) -> None:
+    def __init__(self, detail: str, *, status: int, reason: str, email: str | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.reason = reason
+        self.email = email
 
 
 class NotFound(RelayError):

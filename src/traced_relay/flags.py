@@ -95,7 +95,12 @@ def asks_as_somebody(command: Callable[..., Any]) -> Callable[..., Any]:
             help="The relay to ask.",
         ),
         click.option("--audience", metavar="AUDIENCE", help="Of the ID token; default: the relay's URL."),
-        click.option("--impersonate-service-account", "account", metavar="EMAIL", help="Ask as this account."),
+        click.option(
+            "--impersonate-service-account",
+            "account",
+            metavar="EMAIL",
+            help="Service account to ask as; a person's own credentials cannot name an audience.",
+        ),
         click.option(
             "--token-file",
             "id_token",
@@ -104,7 +109,8 @@ def asks_as_somebody(command: Callable[..., Any]) -> Callable[..., Any]:
             callback=_token,
             envvar="RELAY_TOKEN_FILE",
             show_envvar=True,
-            help="An ID token, instead of one from the environment's Google credentials.",
+            help="An ID token, instead of one from the environment's Google credentials: `gcloud auth "
+            "print-identity-token --impersonate-service-account=EMAIL --audiences=AUDIENCE --include-email`.",
         ),
     )
     for option in reversed(options):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import partial
 from threading import Lock
 from typing import Any
 
 import google.auth.transport.requests
 import requests
 from google.auth import impersonated_credentials
-from google.auth.exceptions import GoogleAuthError
 from google.oauth2 import id_token
 
 from traced_relay.errors import IdentityFailed
+from traced_relay.google_credentials import FAILURES, NOTHING_FOUND, why_none, without_metadata
 
 AUDIENCES_KEPT = 256
 TIMEOUT = 5.0  # seconds for one request to whoever mints tokens
@@ -31,15 +30,31 @@ class IdTokens:
         self._impersonate = impersonate
         self._credentials: OrderedDict[str, Any] = OrderedDict()
         self._lock = Lock()
-        request: Any = google.auth.transport.requests.Request(session=requests.Session())
-        self._request = partial(request, timeout=TIMEOUT)
+        self._transport: Any = google.auth.transport.requests.Request(session=requests.Session())
+        self._last_status: int | None = None
 
     def token(self, audience: str) -> str:
         with self._lock:
+            self._last_status = None
             try:
                 return self._token(audience)
-            except (GoogleAuthError, OSError, ValueError, LookupError) as exc:  # google-auth lets a KeyError through
-                raise IdentityFailed(f"no ID token for {audience}") from exc
+            except FAILURES as exc:
+                raise IdentityFailed(f"no ID token for {audience}: {self._why(exc)}") from exc
+
+    def _why(self, exc: Exception) -> str:
+        why = why_none(exc)
+        if why != NOTHING_FOUND:
+            return why
+        if self._last_status not in (None, requests.codes.ok):  # google-auth takes that for no metadata server
+            return without_metadata(str(self._last_status))
+        if self._impersonate is not None:
+            return f"{why}; run: gcloud auth application-default login"
+        return f"{why}; a person's credentials cannot name an audience: impersonate a service account"
+
+    def _request(self, *arguments: Any, **options: Any) -> Any:
+        answer = self._transport(*arguments, **{"timeout": TIMEOUT} | options)
+        self._last_status = answer.status
+        return answer
 
     def _token(self, audience: str) -> str:
         credentials = self._credentials.get(audience)

@@ -40,13 +40,14 @@ class Journal:
         )
 
     def enqueue_rejected(self, *, reason: str, detail: str, principal: str | None = None) -> None:
-        """A caller's request that was turned away."""
+        """A caller's request that was refused; *principal* is whom a valid token names."""
         fields = {"reason": reason, "detail": detail} | ({"principal": principal} if principal else {})
         self._log.say("enqueue.rejected", message=f"enqueue rejected, {reason}: {detail}", fields=fields)
 
-    def dispatch_rejected(self, claimed: Dispatch, *, reason: str, detail: str) -> None:
-        """A delivery that was turned away; its queue and its task are what it says of itself."""
+    def dispatch_rejected(self, claimed: Dispatch, *, reason: str, detail: str, principal: str | None = None) -> None:
+        """A delivery that was refused; its queue and its task are what it says of itself."""
         fields = {"reason": reason, "detail": detail, **self._named(claimed)}
+        fields |= {"principal": principal} if principal else {}
         self._log.say("dispatch.rejected", message=f"dispatch rejected, {reason}: {detail}", fields=fields)
 
     def deferred(self, dispatch: Dispatch, *, reason: str, detail: str, row: Row | None = None) -> None:
@@ -93,7 +94,10 @@ class Journal:
         elif delivery is not None:
             fields = {**_dispatched(row, delivery), **said.fields}
         trace = _process_span(row) if said.event.startswith("attempt.") else _send_span(row)
-        self._log.say(said.event, trace=trace, message=_message(said, row), fields=fields, at=at)
+        message = _message(said, row)
+        if exchange and exchange.detail and said.event == "attempt.finished":
+            message, fields["detail"] = f"{message}: {exchange.detail}", exchange.detail
+        self._log.say(said.event, trace=trace, message=message, fields=fields, at=at)
 
     def denied(self, row: Row, delivery: Delivery, detail: str) -> None:
         """A call that policy does not let out; *detail* is for the operator, its caller only gets the reason."""
@@ -106,7 +110,6 @@ class Journal:
         )
 
     def _finished(self, row: Row) -> None:
-        ended = row.finished_at or row.created_at
         fields = {
             **_task(row),
             "state": row.state,
@@ -114,7 +117,7 @@ class Journal:
             "reason": row.reason,
             "blame": row.blame,
             "rule": row.rule,
-            "total_ms": max(0, round((ended - row.created_at) * 1000)),
+            "total_ms": row.total_ms or 0,
         }
         why = f", {row.reason}" if row.reason else ""
         message = f"task {row.task_id} {row.state} after {row.started} attempt{'s' * (row.started != 1)}{why}"

@@ -200,6 +200,7 @@ def _again(row: Row, actor: str, now: float) -> Step:
         awaited=row.awaited + 1,  # whatever was the name of the last task, it may not be used again for a day
         started=0,
         interruptions=0,
+        schedule_time=now,
         next_attempt_at=now,
         first_started_at=None,
         finished_at=None,

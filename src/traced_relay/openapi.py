@@ -10,7 +10,7 @@ from traced_relay.states import STATES
 
 _PROBLEMS = {
     400: "Not JSON, or two different keys in `Idempotency-Key`",
-    401: "No valid ID token",
+    401: "No valid ID token; `detail` and `WWW-Authenticate` name the rule that it breaks",
     403: "Not a caller of this relay, or not one who may",
     404: "No such task, or not yours",
     409: "The task's state does not allow it",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def problem(status: int, detail: str, errors: Sequence[FieldError] = ()) -> Response:
+def problem(status: int, detail: str, errors: Sequence[FieldError] = (), *, challenge: str | None = None) -> Response:
     document = document_of(status, detail, errors)
     headers = {"Cache-Control": "no-store"}
-    if status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"
+    if challenge or status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = challenge or "Bearer"
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "5"
     return Response(json.dumps(document), status, headers, content_type="application/problem+json")
@@ -38,6 +39,20 @@ def document_of(status: int, detail: str, errors: Sequence[FieldError] = ()) -> 
     if errors:
         document["errors"] = [{"field": error.field, "message": error.message} for error in errors]
     return document
+
+
+def refusal(error: NotAuthorized) -> Response:
+    """The answer to a request that the gate refused."""
+    return problem(error.status, str(error), challenge=_challenge(error))
+
+
+def _challenge(error: NotAuthorized) -> str | None:
+    """What `WWW-Authenticate` says of a token that came (RFC 6750, section 3); None where no token decided."""
+    if error.reason == "no_token" or (error.status == HTTPStatus.FORBIDDEN and error.email is None):
+        return None
+    code = "invalid_token" if error.status == HTTPStatus.UNAUTHORIZED else "insufficient_scope"
+    description = re.sub(r"[^ !#-[\]-~]", "?", str(error))
+    return f'Bearer error="{code}", error_description="{description}"'
 
 
 def status_of(error: RelayError) -> int:

@@ -236,8 +236,8 @@ class Relay:
         with tracing.calling(attempt=row.attempt, trace_leaves=trace_leaves, whole_url=row.kind == "call"):
             try:
                 headers = self._headers(row)
-            except IdentityFailed:
-                return Exchange(Ending(None, "auth_unavailable", was_sent=False), Timing())
+            except IdentityFailed as exc:
+                return Exchange(Ending(None, "auth_unavailable", was_sent=False), Timing(), detail=str(exc))
             exchange = self._sender.send(row.call, rule, headers, guard, head_decides=row.kind == "callback")
         if exchange.ending.reason == "denied":
             self._journal.denied(row, delivery, exchange.detail or "no rule of relay.yaml allows its URL")

@@ -56,7 +56,8 @@ class Row(Stored):
     next (or has started last); *started* is how many this round has had,
     *interruptions* how many of those count against no limit. *carrier* holds
     the W3C headers of the first `send`, *span_id* and *sampled* say the same in
-    parts; *origin* is what links start with. Of a callback, *callback_of* and
+    parts; *origin* is what links start with. *schedule_time* is when the round
+    was to start: a redrive moves it. Of a callback, *callback_of* and
     *callback_round* name the end it tells of, and *sent_at* is when that
     `send` was.
 
@@ -112,6 +113,17 @@ class Row(Stored):
     def retry_count(self) -> int:
         """How many attempts of this round failed before the last one started."""
         return max(0, self.started - 1)
+
+    @property
+    def due_at(self) -> float:
+        """When this round was due; an attempt that a person starts before makes it due then."""
+        times = (self.schedule_time, self.first_started_at)
+        return max(self.created_at, min(time for time in times if time is not None))
+
+    @property
+    def total_ms(self) -> int | None:
+        """How long this round took, from when it was due; None before its end."""
+        return None if self.finished_at is None else max(0, round((self.finished_at - self.due_at) * 1000))
 
     def trace_age(self, now: float) -> float:
         """Seconds since the `send` that everything about this task hangs under."""

@@ -55,7 +55,7 @@ class Exchange:
     timing: Timing
     response: Response | None = None
     response_size: int | None = None
-    detail: str | None = None  # why it was denied, for the record
+    detail: str | None = None  # why the call was denied, or no credentials could be had, in one sentence
 
 
 class _Session(requests.Session):
@@ -104,8 +104,9 @@ class Sender:
         started, until = self._clock.monotonic(), time.monotonic() + call.timeout
         try:
             authorization = self._authorization(call, rule)
-        except IdentityFailed:
-            return Exchange(Ending(None, "auth_unavailable", was_sent=False), Timing(self._since(started)))
+        except IdentityFailed as exc:
+            ending = Ending(None, "auth_unavailable", was_sent=False)
+            return Exchange(ending, Timing(self._since(started)), detail=str(exc))
         token_ms = self._since(started) if authorization else None
         until = min(until, time.monotonic() + egress.OPENING_TIMEOUT)
         try:
@@ -139,7 +140,7 @@ class Sender:
             return {}
         parts = urlsplit(call.url)
         if parts.scheme != "https" or re.fullmatch(r"[0-9.]*|.*:.*", parts.hostname or ""):
-            raise IdentityFailed("an ID token goes to a name, over https")
+            raise IdentityFailed("no ID token: it is sent over https to a host name only")
         return {"authorization": f"Bearer {self._id_token(rule.audience_of(call.url))}"}
 
     def _exchange(self, request: requests.PreparedRequest, opening: egress.Opening, token_ms: int | None) -> Exchange:

@@ -297,7 +297,7 @@ def _callback_secret(environ: Mapping[str, str]) -> str | None:
         webhooks.parse_secrets(source)
     except ValueError as exc:
         raise InvalidSettings(
-            f"RELAY_CALLBACK_SECRET {exc}, or the name of a secret in Secret Manager: projects/P/secrets/S"
+            f"RELAY_CALLBACK_SECRET {exc}; or give the name of a secret in Secret Manager, projects/P/secrets/S"
         ) from None
     return source
 

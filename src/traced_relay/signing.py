@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import google.auth
 import requests
-from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 
 from traced_relay import webhooks
 from traced_relay.errors import IdentityFailed
+from traced_relay.google_credentials import FAILURES, why_none
 
 if TYPE_CHECKING:
     from traced_relay.clock import Clock
@@ -29,7 +29,14 @@ Connect = Callable[[], requests.Session]
 GOOGLE = "https://secretmanager.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 TIMEOUT = 5.0  # seconds for one request
-_NOT_OURS = (400, 403, 404)  # 400: a version that was disabled or destroyed
+_NOT_OURS = (400, 403, 404)
+_REFUSALS = {
+    400: "is disabled or destroyed",
+    401: "is not shown to these Google credentials",
+    403: "may not be read by the relay's account, which needs roles/secretmanager.secretAccessor on it",
+    404: "does not exist",
+    429: "is out of reach, the project's quota is used up",
+}
 FRESH_FOR = 300.0
 ASK_AGAIN_AFTER = 30.0
 ASK_AGAIN_AFTER_NOTHING = 2.0  # so that all who wait for a source that is away do not wait one after another
@@ -50,10 +57,11 @@ class _Withdrawn(IdentityFailed):
 
 @dataclass
 class _Kept:
-    """What was last read of one secret; *asking* is held by whoever reads it anew."""
+    """What was last read of one secret, or *why* it could not be; who reads it again holds *asking*."""
 
     asking: Lock = field(default_factory=Lock)
     keys: Keys = ()
+    why: str = ""
     read_at: float = float("-inf")
     asked_at: float = float("-inf")
 
@@ -99,15 +107,15 @@ class SigningSecrets:
             return
         if now - kept.asked_at < pause:
             if not kept.keys:
-                raise IdentityFailed(f"no signing secret: {name} could not be read a moment ago")
+                raise IdentityFailed(kept.why)
             return
         try:
             kept.keys = self._read(name)
             kept.read_at = self._clock.monotonic()
-        except _Withdrawn:
-            kept.keys = ()
-            raise
-        except IdentityFailed:
+        except IdentityFailed as exc:
+            kept.why = str(exc)
+            if isinstance(exc, _Withdrawn):
+                kept.keys = ()
             if not kept.keys:
                 raise
         finally:
@@ -117,11 +125,16 @@ class SigningSecrets:
         version = name if "/versions/" in name else f"{name}/versions/latest"
         try:
             answer = self._connected().get(f"{self._url}/v1/{version}:access", timeout=TIMEOUT, allow_redirects=False)
-        except (GoogleAuthError, OSError, LookupError, ValueError) as exc:  # google-auth lets a KeyError through
-            raise IdentityFailed(f"no signing secret: {name} is out of reach") from exc
+        except requests.Timeout as exc:
+            raise IdentityFailed(f"no signing secret: {name} was not read within {TIMEOUT:g} s") from exc
+        except requests.RequestException as exc:
+            raise IdentityFailed(f"no signing secret: {name} is out of reach, Secret Manager gives no answer") from exc
+        except FAILURES as exc:
+            raise IdentityFailed(f"no signing secret: {name} needs Google credentials, {why_none(exc)}") from exc
         if answer.status_code != requests.codes.ok:
             kind = _Withdrawn if answer.status_code in _NOT_OURS else IdentityFailed
-            raise kind(f"no signing secret: Secret Manager answers {answer.status_code} for {name}")
+            why = _REFUSALS.get(answer.status_code, "is out of reach")
+            raise kind(f"no signing secret: {version} {why} (Secret Manager answers {answer.status_code})")
         return _keys_in(answer, name)
 
     def _connected(self) -> requests.Session:
@@ -132,8 +145,12 @@ class SigningSecrets:
 
 
 def _keys_in(answer: requests.Response, name: str) -> Keys:
+    # Not `from` the causes, which may hold the payload.
     try:
-        return webhooks.parse_secrets(base64.b64decode(answer.json()["payload"]["data"]).decode())
+        content = base64.b64decode(answer.json()["payload"]["data"], validate=True)
     except (ValueError, KeyError, TypeError):
-        # Not `from` the cause, which may hold the payload.
-        raise IdentityFailed(f"no signing secret: {name} holds none; whsec_… is expected") from None
+        raise IdentityFailed(f"no signing secret: Secret Manager's answer for {name} is unreadable") from None
+    try:
+        return webhooks.parse_secrets(webhooks.text_of(content))
+    except ValueError as exc:
+        raise IdentityFailed(f"no signing secret: the content of {name} {exc}") from None

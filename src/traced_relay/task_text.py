@@ -46,15 +46,41 @@ def lines(document: Document) -> Iterator[str]:
 def how_it_stands(document: Document) -> str:
     """For example `failed (http_503, downstream), 3 attempts in 1.2 s`."""
     why = f" ({document['reason']}, {document['blame']})" if document["reason"] else ""
-    count = document["attempt"]
-    lasted = "" if document["total_ms"] is None else f" in {readable(document['total_ms'] / 1000)}"
-    return f"{document['state']}{why}, {count} attempt{'' if count == 1 else 's'}{lasted}"
+    return f"{document['state']}{why}, {effort(document['attempt'], document['round'], took(document))}"
+
+
+def effort(attempts: int, number_of_round: int, seconds: float | None) -> str:
+    """For example `3 attempts in 1.2 s`, and of a later round `5 attempts, round 2 in 300 ms`."""
+    counted = f"{attempts} attempt{'' if attempts == 1 else 's'}"
+    if number_of_round > 1:
+        counted += f", round {number_of_round}"
+    return counted if seconds is None else f"{counted} in {readable(seconds)}"
+
+
+def took(document: Document) -> float | None:
+    """Seconds that its latest round took, as the relay counts them; None before its end, or if it was never due."""
+    total_ms, finished_at = document["total_ms"], document["finished_at"]
+    if total_ms is None or finished_at is None:
+        return None
+    was_due = document["attempt"] > 0 or parse_time(finished_at) >= due_at(document)
+    return float(total_ms) / 1000 if was_due else None
+
+
+def so_far(document: Document, now: float) -> float | None:
+    """Seconds since its latest round was due; None if that is still to come."""
+    passed = now - due_at(document)
+    return passed if passed >= 0 else None
+
+
+def due_at(document: Document) -> float:
+    return max(parse_time(document["created_at"]), parse_time(document["schedule_time"]))
 
 
 def progress(document: Document, now: float) -> str:
-    """For example `waiting, attempt 2, 12.3 s, next in 3.5 s`."""
-    elapsed = readable(max(0.0, now - parse_time(document["created_at"])))
+    """For example `waiting, attempt 2, 12.3 s, next in 3.5 s`; no length before it is due."""
+    passed = so_far(document, now)
+    elapsed = "" if passed is None else f", {readable(passed)}"
     due = document["next_attempt_at"]
     ahead = parse_time(due) - now if due else 0.0
     following = f", next in {readable(ahead)}" if ahead > 0 else ""
-    return f"{document['state']}, attempt {document['attempt']}, {elapsed}{following}"
+    return f"{document['state']}, attempt {document['attempt']}{elapsed}{following}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
-from traced_relay import marks
+from traced_relay import marks, task_text
 from traced_relay.bars import Bar, Segment, key_of
 from traced_relay.durations import parse_time
 from traced_relay.gaps import dropped, gaps
@@ -39,6 +39,8 @@ class Timeline:
     call: str
     queue: str
     attempt_count: int
+    round: int
+    lasted: float | None  # seconds of the latest round; None if it has not been due
     start: float
     end: float
     bars: tuple[Bar, ...]
@@ -93,6 +95,8 @@ def build(
         call=f"{document['method']} {document['url'].partition('?')[0].partition('#')[0]}",
         queue=document["queue"],
         attempt_count=document["attempt"],
+        round=document["round"],
+        lasted=_lasted(document, latest),
         start=min(bar.start for bar in bars),
         end=max(bar.end for bar in bars),
         bars=bars,
@@ -102,6 +106,10 @@ def build(
             *dropped(records or (), document),
         ),
     )
+
+
+def _lasted(document: Document, latest: float) -> float | None:
+    return task_text.took(document) if document["finished_at"] else task_text.so_far(document, latest)
 
 
 def _moments(document: Document, records: Records, spans: Sequence[FinishedSpan]) -> Iterable[float]:
@@ -128,7 +136,7 @@ def _is_send(span: FinishedSpan, document: Document) -> bool:
 
 
 def _first_wait(document: Document, latest: float) -> list[list[Bar]]:
-    created, due = parse_time(document["created_at"]), parse_time(document["schedule_time"])
+    created, due = parse_time(document["created_at"]), _first_due(document)
     until = _first_start(document) or _finished_at(document)
     is_open = until is None
     end = latest if until is None else until
@@ -141,6 +149,16 @@ def _first_wait(document: Document, latest: float) -> list[list[Bar]]:
     if end > due or due <= created:
         bars.append(Bar("wait", label, max(created, due), max(created, due, end), note=lost, is_open=is_open))
     return [[bar] for bar in bars]
+
+
+def _first_due(document: Document) -> float:
+    """When its first round was due: of one that was redriven, what its first dispatch said."""
+    first = document["attempts"][0] if document["attempts"] else None
+    if first is None or first["round"] == document["round"]:
+        return parse_time(document["schedule_time"])
+    if first["attempt"] > 1 or first.get("queue_delay_ms") is None:
+        return parse_time(document["created_at"])
+    return parse_time(first["started_at"]) - float(first["queue_delay_ms"]) / 1000
 
 
 def _first_start(document: Document) -> float | None:
@@ -163,6 +181,7 @@ def _attempts(document: Document, records: Records, spans: Sequence[FinishedSpan
         heard = beats and attempt["reason"] == "worker_lost"
         note = bar.note + (f", last heartbeat at {readable(beats[-1] - bar.start)}" if heard else "")
         note += ", traceparent rewritten" if number in rewritten else ""
+        note += _why(record)
         bar = replace(bar, note=note, key=f"attempt {number}", beats=beats)
         groups.append([bar, *_downstream(bar, record, attempt["span_id"], spans)])
     return groups
@@ -194,6 +213,10 @@ def _how_it_ended(attempt: Mapping[str, Any]) -> str:
     told_by_status = reason is None or reason == f"http_{status}"
     words = " ".join(str(word) for word in (status, None if told_by_status else reason, attempt["verdict"]) if word)
     return f"{words}, {blame}" if blame else words
+
+
+def _why(record: Mapping[str, Any]) -> str:
+    return f": {record['detail']}" if record.get("detail") else ""
 
 
 def _downstream(attempt: Bar, record: Mapping[str, Any], span_id: str, spans: Sequence[FinishedSpan]) -> list[Bar]:
@@ -272,7 +295,8 @@ def _callbacks(records: Records, latest: float) -> list[list[Bar]]:
         if end is None:
             bar = replace(bar, end=max(start, latest), outcome="running", note="running", is_open=True)
         else:
-            bar = replace(bar, end=parse_time(end["time"]), outcome=end["verdict"], note=_how_it_ended(end))
+            note = _how_it_ended(end) + _why(end)
+            bar = replace(bar, end=parse_time(end["time"]), outcome=end["verdict"], note=note)
         groups.append([bar])
         if bar.outcome == "retry" and end is not None:
             following = started.get((record.get("task_id"), record["attempt"] + 1))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from traced_relay.lengths import on_an_axis, readable, tick_step
 from traced_relay.record_text import printable
+from traced_relay.task_text import effort
 
 if TYPE_CHECKING:
     from traced_relay.bars import Bar
@@ -48,11 +49,11 @@ class _Drawing:
         timeline = self._timeline
         state = self._paint(printable(timeline.state), _STATES.get(timeline.state, _CYAN))
         why = printable(f" ({timeline.reason}, {timeline.blame})") if timeline.reason else ""
-        attempts = f"{timeline.attempt_count} attempt{'' if timeline.attempt_count == 1 else 's'}"
-        lasted = readable(timeline.seconds) + ("" if timeline.state in _STATES else " so far")
+        told = effort(timeline.attempt_count, timeline.round, timeline.lasted)
+        so_far = "" if timeline.state in _STATES or timeline.lasted is None else " so far"
         return [
             f"task   {self._paint(printable(timeline.task_id), _BOLD)}",
-            f"state  {state}{why}, {attempts} in {lasted}",
+            f"state  {state}{why}, {told}{so_far}",
             self._fit(f"call   {timeline.call}"),
             self._fit(f"trace  {timeline.trace_id}  queue {timeline.queue}"),
             "",

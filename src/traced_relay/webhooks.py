@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import hashlib
 import hmac
 import re
@@ -27,6 +28,8 @@ SECRET_NAME = re.compile(
 
 _PREFIX = "whsec_"
 _LEAST, _MOST = 24, 64  # bytes
+_RULE = f"must be {_PREFIX} and the base64 of {_LEAST} to {_MOST} bytes, or several of these with spaces between"
+_QUOTES = "\"'`\u2018\u2019\u201c\u201d"
 _ID = re.compile(r"[!-\-/-~]{1,256}")  # printable; a dot would let one signature fit two ids
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")
 _SIGNATURE = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
@@ -54,21 +57,39 @@ class NoMatchingSignature(NotVerified):
 
 
 def parse_secrets(text: str) -> tuple[bytes, ...]:
-    """The keys of one or more secrets with white space between; ValueError says the rule."""
-    keys = tuple(map(_key, text.split()))
-    if not keys or None in keys:
-        raise ValueError(
-            f"must be {_PREFIX} and the base64 of {_LEAST} to {_MOST} bytes, or several of these with spaces between"
-        )
-    return tuple(key for key in keys if key)
+    """
+    The keys of one or more secrets with white space between; ValueError says the rule and what breaks it.
+
+    Editors, shells and dashboards add a byte order mark, quotes or `v1,`: these cannot be part of a secret.
+    """
+    words = [word.strip(_QUOTES).removeprefix("v1,") for word in text.removeprefix("\ufeff").split()]
+    if not any(words):
+        raise ValueError(f"{_RULE}; it is empty")
+    several = len(words) > 1
+    return tuple(_key(word, f"secret {number}" if several else "it") for number, word in enumerate(words, 1))
 
 
-def _key(secret: str) -> bytes | None:
+def text_of(content: bytes) -> str:
+    """What a file or Secret Manager holds, as text: UTF-8, or the UTF-16 that PowerShell writes."""
+    is_utf_16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    odd = "utf-16-be" if content[:1] == b"\0" else "utf-16-le" if content[1:2] == b"\0" else "utf-8-sig"
+    try:
+        return content.decode("utf-16" if is_utf_16 else odd)
+    except UnicodeDecodeError:
+        # Not `from` the cause, which holds the content.
+        raise ValueError(f"{_RULE}; it is not text, in UTF-8 or UTF-16") from None
+
+
+def _key(secret: str, which: str) -> bytes:
+    if not secret.startswith(_PREFIX):
+        raise ValueError(f"{_RULE}; {which} does not start with {_PREFIX}")
     try:
         key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except (binascii.Error, ValueError):
-        return None
-    return key if secret.startswith(_PREFIX) and _LEAST <= len(key) <= _MOST else None
+        raise ValueError(f"{_RULE}; {which} is not base64 with its padding after {_PREFIX}") from None
+    if not _LEAST <= len(key) <= _MOST:
+        raise ValueError(f"{_RULE}; {which} has {len(key)} bytes")
+    return key
 
 
 def sign(secrets: Iterable[bytes], webhook_id: str, timestamp: float, body: bytes) -> dict[str, str]:

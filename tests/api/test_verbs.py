@@ -8,11 +8,14 @@ from werkzeug.wrappers import Response
 
 from asking import ask, get, post
 from storied import story
+from traced_relay import task_text, timeline
+from traced_relay.console.listed import row as console_row
+from traced_relay.lengths import readable
 from traced_relay.testing import Downstream, RunningRelay
 
 if TYPE_CHECKING:
     from asking import Answer
-    from traced_relay.testing import Arrived
+    from traced_relay.testing import Arrived, ManualClock
 
 QUEUE = "projects/test-project/locations/us-central1/queues/relay"
 
@@ -121,6 +124,44 @@ def test_a_failed_task_is_redriven_in_the_same_trace_with_attempts_numbered_on(r
     finished = relay.records.wait_for("task.finished", task_id, 1, nth=2) or {}
     assert (failed["round"], finished["round"], finished["attempt_count"]) == (1, 2, 1)
     assert said(relay, task_id)[-4:] == ["task.redriven", "attempt.started", "attempt.finished", "task.finished"]
+
+
+def lengths(relay: RunningRelay, task_id: str, nth: int) -> set[float]:
+    """The seconds of its latest round, as its record, its documents, the console and `explain` have them."""
+    record = relay.records.wait_for("task.finished", task_id, 10, nth=nth) or {}
+    document = get(f"{relay.url}/v1/tasks/{task_id}").document
+    (listed,) = get(f"{relay.url}/v1/tasks").document["tasks"]
+    built = timeline.build(document, relay.records.records(task_id))
+    assert f", {readable(built.lasted or 0)}" in task_text.how_it_stands(document).replace(" in ", ", ")
+    in_milliseconds = (record["total_ms"], document["total_ms"], listed["total_ms"])
+    return {*(each / 1000 for each in in_milliseconds), console_row(document)["total"], built.lasted}
+
+
+def test_every_view_has_the_same_length_of_a_round(timeless: RunningRelay, clock: ManualClock) -> None:
+    def slowly(_: Arrived) -> Response:
+        clock.advance(2)
+        return Response(status=404)
+
+    with Downstream(slowly, slowly, slowly) as downstream:
+        task_id = enqueued(timeless, downstream.url, delay="1h")
+        clock.advance(3600)
+        assert lengths(timeless, task_id, 1) == {2.0}
+        for nth in (2, 3):
+            clock.advance(86_400)
+            assert verb(timeless, task_id, "redrive").status == 202
+            assert lengths(timeless, task_id, nth) == {2.0}
+
+
+def test_a_task_that_is_run_early_is_due_then(timeless: RunningRelay, clock: ManualClock) -> None:
+    def slowly(_: Arrived) -> Response:
+        clock.advance(2)
+        return Response(status=404)
+
+    with Downstream(slowly) as downstream:
+        task_id = enqueued(timeless, downstream.url, delay="1h")
+        clock.advance(60)
+        assert post(f"{timeless.queue.rest_url}/v2/{QUEUE}/tasks/{task_id}-1:run", {}).status == 200
+        assert lengths(timeless, task_id, 1) == {2.0}
 
 
 def test_a_cancelled_task_runs_after_all(relay: RunningRelay, downstream: Downstream) -> None:

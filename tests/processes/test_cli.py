@@ -119,7 +119,8 @@ def test_a_relay_that_cannot_be_asked_is_one_line() -> None:
     nowhere = {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere"}
     for account in ((), ("--impersonate-service-account=a@p.iam.gserviceaccount.com",)):
         said = complaint(run("status", "x", "--relay=https://relay.example.com", *account, **nowhere))
-        assert said == "no ID token for https://relay.example.com"
+        why = "the file that GOOGLE_APPLICATION_CREDENTIALS names is not there"
+        assert said == f"no ID token for https://relay.example.com: {why}"
 
 
 def test_a_log_without_credentials_for_it_is_one_line() -> None:

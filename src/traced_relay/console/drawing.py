@@ -51,7 +51,7 @@ def draw(timeline: Timeline) -> Drawing:
     return Drawing(
         lanes=tuple(_lane(bar, timeline.start, span) for bar in timeline.bars),
         ticks=tuple((_percent(tick / span), on_an_axis(tick)) for tick in ticks if tick < span * 0.97 or tick == 0),
-        lasted=readable(timeline.seconds),
+        lasted="" if timeline.lasted is None else readable(timeline.lasted),
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from traced_relay.durations import parse_time
 from traced_relay.lengths import readable
+from traced_relay.task_text import took
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,22 +31,15 @@ def row(document: Document) -> dict[str, Any]:
         "reason": str(document["reason"] or ""),
         "created": parse_time(document["created_at"]),
         "due": parse_time(document["schedule_time"]),
-        "total": _total(document),
+        "ended": document["finished_at"] is not None,
+        "total": took(document),
     }
 
 
-def _total(document: Document) -> float | None:
-    """Counted as `lasted` counts what goes on; the document's own total is from enqueue on, however late it was due."""
-    if document["finished_at"] is None:
-        return None
-    could_start = max(parse_time(document["created_at"]), parse_time(document["schedule_time"]))
-    return max(0.0, parse_time(document["finished_at"]) - could_start)
-
-
 def lasted(row: Mapping[str, Any], now: float) -> str:
-    """How long it took, or takes so far, from when it could start; of one that may not start yet, when it may."""
-    if row["total"] is not None:
-        return readable(row["total"])
+    """How long it took, or takes so far, from when it was due; of one that is not due yet, when it is."""
+    if row["ended"]:
+        return "not due" if row["total"] is None else readable(row["total"])
     if row["due"] > now and row["attempt"] == 0:
         return f"in {_coarse(row['due'] - now)}"
     return f"{_coarse(now - max(row['created'], row['due']))} …"

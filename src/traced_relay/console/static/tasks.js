@@ -197,7 +197,7 @@ function fill(element, row, index) {
 }
 
 function lasted(row) {
-  if (row.total !== null) return readable(row.total);
+  if (row.ended) return row.total === null ? "not due" : readable(row.total);
   if (row.due > now() && row.attempt === 0) return `in ${coarse(row.due - now())}`;
   return `${coarse(now() - Math.max(row.created, row.due))} …`;
 }
