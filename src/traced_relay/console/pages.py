@@ -59,6 +59,7 @@ def first_page(client: Client, query: Mapping[str, str], now: float) -> dict[str
 
 def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dict[str, Any]:
     document = _shown(legible(client.status(task_id)))
+    task_id = document["task_id"]  # it may have been given in short
     records = (
         legible(nearby.records_of(task_id)) or None if nearby else None
     )  # none: said in an earlier process, or long ago
