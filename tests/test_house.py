@@ -24,8 +24,8 @@ LAYERS = {
     """,
     "rules": """
         header_policy border downstreams policy dispatch retry machine ledger callbacks documents problems
-        records refusals record_text task_text queue_log log_entries log_filters bars marks gaps lengths listing
-        timeline waterfall answer_shapes api_schemas openapi addresses arriving stored_rows webhooks
+        records refusals record_text task_text queue_log log_input log_entries log_filters bars marks gaps lengths
+        listing timeline waterfall answer_shapes api_schemas openapi addresses arriving stored_rows webhooks
     """,
     "edges": """
         answers carrier cloud_logging cloud_tasks dev_console egress firestore_ledger firestore_queries
