@@ -128,6 +128,14 @@ def test_entries_are_printed_as_the_records_that_they_were_made_of() -> None:
     assert shown("-", "--severity", "NOTICE", given=given) == []
 
 
+def test_a_filter_that_payloads_alone_cannot_pass_is_said() -> None:
+    given = json.dumps([{"jsonPayload": {"event": "task.finished", "message": "m"}}] * 2, indent=2)
+    ended = ran("-", "--severity", "INFO", given=given)
+    told = "stdin holds payloads without time and severity; --format=json prints whole entries"
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (0, "", f"traced-relay: {told}\n")
+    assert len(shown("-", "--event", "task.*", given=given)) == 2
+
+
 def test_an_id_that_is_given_for_a_file_is_said() -> None:
     ended = ran("4f0c1a2b")
     assert ended.exit_code == 2

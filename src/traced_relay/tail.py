@@ -143,7 +143,7 @@ def _of_project(project: str, earliest: float | None, channel: Any, **wanted: An
 def _show_input(source: IO[bytes], earliest: float | None, *, as_json: bool, **wanted: Any) -> None:
     read: Callable[[int], bytes] = getattr(source, "read1", source.read)  # what there is, without waiting for more
     sees_all = earliest is None and not any(wanted.values())
-    records, others, name = 0, 0, flags.name_of(source)
+    records, others, has_told, name = 0, 0, False, flags.name_of(source)
     for piece in LogInput(log_entries.records_of, LONGEST, _complain).pieces(decoded(iter(lambda: read(CHUNK), b""))):
         if isinstance(piece, str):
             others += 1
@@ -155,6 +155,9 @@ def _show_input(source: IO[bytes], earliest: float | None, *, as_json: bool, **w
                 _complain(f"no record among the first {others} lines of {name}; {log_entries.HOW_TO_READ}")
             continue
         records += 1
+        if piece.get("time") == "" and not has_told and (earliest is not None or wanted["severity"]):
+            _complain(f"{name} holds payloads without time and severity; --format=json prints whole entries")
+            has_told = True
         if sees_all or _passes(piece, earliest, **wanted):
             _show(json_of(piece) if as_json else piece)
     if others and not records:
