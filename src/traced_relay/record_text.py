@@ -1,7 +1,7 @@
 """
-A record as one line for a terminal, and what of a text from outside is shown there and in the console. Pure.
+A record as one line for a terminal, and the rule how text from outside is shown there and in the console. Pure.
 
-What a stranger wrote cannot move the cursor, turn the direction of writing around, or hide between other characters.
+Such a text cannot move the cursor, change the direction of writing, or hide characters between others.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def harmless(watched: Watched) -> None:
 
 
 def unseen_in(page: Page) -> str:
-    """Characters of its text, its title and its attributes that nobody can see or that turn the writing around."""
+    """Invisible characters, and those that change the direction of writing, in its text, title and attributes."""
     found = page.evaluate(
         """() => [document.title, document.documentElement.outerHTML].join("").match(
           /[\\p{Cf}\\p{Cs}\\p{Co}\\p{Cn}\\p{Zl}\\p{Zp}\\p{DI}\\u0000-\\u0008\\u007f-\\u009f]/gu)?.join("") ?? \"\"

@@ -1,4 +1,4 @@
-"""What a relay says as a page can show it, whatever is in it. Pure."""
+"""A relay's answers as a page can show them. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from traced_relay.record_text import printable
 
 
 def legible(value: Any) -> Any:
-    """The same with escapes for what nobody could see; ValueError for a number that JSON does not have."""
+    """The same with escapes for invisible characters; ValueError for a number that JSON does not have."""
     match value:
         case str():
             return printable(value)
