@@ -30,7 +30,7 @@ LOOK_BACK = 600.0  # and how far back is looked where nothing new comes
 
 
 def follow_dev(console: DevConsole, clock: Clock, trouble: Callable[[str], None]) -> Iterator[Record]:
-    """All that `dev` keeps, and what it says from then on, through its restarts; raises at once if `dev` is not there."""
+    """All that `dev` keeps, and what it says from then on, through its restarts; raises at once if it is away."""
     return _from_dev(console, clock, trouble, *console.records(0))
 
 
