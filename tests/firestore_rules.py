@@ -37,6 +37,8 @@ def asked(query: types.StructuredQuery) -> Asked:
         "an operator unknown here"
     )
     order = [(each.field.field_path, _Direction(each.direction).name) for each in query.order_by]
+    if order == [("__name__", "ASCENDING")]:  # every collection and every index of one field is kept in this order
+        order, ranges = [], ranges - {"__name__"}
     order = order or [(path, "ASCENDING") for path in ranges]
     last = order[-2:] if order and order[-1][0] == "__name__" else []
     assert not last or last[0][1] == last[-1][1], "__name__ has to follow the order before it"

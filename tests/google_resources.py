@@ -38,10 +38,11 @@ class Refused(Exception):
 
 @dataclass
 class Resources:
-    """*there* is each resource by its path, `api/version/name`; *policies* who may do what with it."""
+    """*there* is each resource by its path, `api/version/name`; *policies* who may do what, *entries* the log."""
 
     there: dict[str, dict[str, Any]] = field(default_factory=dict)
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    entries: list[dict[str, Any]] = field(default_factory=list)
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> dict[str, Any]:
         self._require_enabled(path.partition("/")[0])
@@ -51,6 +52,8 @@ class Resources:
             return self._knative(method, path, body)
         path, _, verb = path.partition(":")
         last = path.rpartition("/")[2]
+        if (path, verb) == ("logging/v2/entries", "list"):
+            return {"entries": self.entries}
         if verb in ("getIamPolicy", "setIamPolicy"):
             return self._policy(path, verb, body)
         if verb == "batchEnable" or verb == "enable":

@@ -50,6 +50,7 @@ def do_everything(ledger: FirestoreLedger, clock: ManualClock) -> None:
     ledger.remember_key("key", "")
     for selection in selections():
         ledger.select(selection, 1)
+    ledger.starting_with("a1b2", 10)
     ledger.overdue(NOW + 1, 1)
     ledger.overdue(NOW + 1, 1, after=(NOW, "a"))
     ledger.abandoned(10)

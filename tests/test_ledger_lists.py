@@ -64,6 +64,16 @@ def test_a_list_is_newest_first_and_filtered(filled: Ledger, selection: dict[str
     assert "".join(listed(filled, **selection)) == expected
 
 
+@pytest.mark.parametrize(
+    ("prefix", "limit", "expected"),
+    [("a1", 9, ["a1", "a1ff", "a1ff0"]), ("a1ff", 9, ["a1ff", "a1ff0"]), ("a1", 2, ["a1", "a1ff"]), ("a2", 9, [])],
+)
+def test_rows_are_found_by_how_their_ids_begin(ledger: Ledger, prefix: str, limit: int, expected: list[str]) -> None:
+    for task_id in ("b0", "a1ff", "a1ff0", "a1", "a0ff"):
+        ledger.insert(row(task_id=task_id))
+    assert [found.task_id for found in ledger.starting_with(prefix, limit)] == expected
+
+
 def test_a_list_follows_what_changed(filled: Ledger) -> None:
     filled.replace(row(task_id="a", created_at=NOW + 1, state="failed", reason="http_404", revision=2))
     assert listed(filled, state="failed") == ["b", "a"]

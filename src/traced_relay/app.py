@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from traced_relay.sweeper import Sweeper
 
 MAX_BATCH = 100
+LENGTH_OF_ID, SHORTEST_ID = 32, 4  # hexadecimal digits
+MOST_ALIKE = 50  # rows that are read to find the one with a short id
 
 _logger = logging.getLogger(__name__)
 
@@ -172,10 +174,24 @@ class Api:
             _refuse_codings()
         if (request.content_length or 0) >= MAX_REQUEST:
             raise _too_large()
-        row = self._ledger.get(task_id) if re.fullmatch(r"[0-9a-f]{32}", task_id) else None
+        row = self._ledger.get(self._whole_id(task_id)) if re.fullmatch(r"[0-9a-f]{1,32}", task_id) else None
         if row is None or not _may_see(row):
             raise NotFound(f"there is no task {task_id[:40]!a} that you may see")
         return row
+
+    def _whole_id(self, task_id: str) -> str:
+        """The one id that begins like this, among those that the caller may see; the same where none does."""
+        if len(task_id) == LENGTH_OF_ID:
+            return task_id
+        if len(task_id) < SHORTEST_ID:
+            raise border.refusal([FieldError("task_id", f"must have at least {SHORTEST_ID} digits, got {task_id!a}")])
+        found = self._ledger.starting_with(task_id, MOST_ALIKE)
+        fitting = [row.task_id for row in found if _may_see(row)]
+        if len(fitting) > 1 or len(found) == MOST_ALIKE:
+            named = ", ".join(fitting[:5]) + (", …" if len(fitting) > 5 else "")
+            listed = f": {named}" if named else ""
+            raise border.refusal([FieldError("task_id", f"{task_id!a} fits several tasks, give more digits{listed}")])
+        return fitting[0] if fitting else task_id
 
     def _document(self, row: Row, status: int) -> Response:
         seen, callback = self._seen([row]), self._callbacks([row])

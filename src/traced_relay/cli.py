@@ -205,7 +205,7 @@ def check(cloud: bool, project: str | None, as_json: bool) -> None:
         seen = f", nor in project {project}"
     count = 0
     for line, is_problem in shown(found, as_json=as_json):
-        click.echo(line)
+        click.echo(printable(line))
         count += is_problem
     if count and cloud and not seen:
         click.echo("the project was not looked at: mend this first", err=True)

@@ -14,6 +14,7 @@ from google.cloud.logging_v2.services.logging_service_v2.transports import Loggi
 from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 
 from traced_relay.errors import IdentityFailed, NotAuthorized, Unavailable, UnexpectedAnswer
+from traced_relay.log_entries import with_whole_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ class CloudLogging:
             for entry in (entry for page in islice(pages, MOST_PAGES) for entry in page.entries):
                 message = type(entry).pb(entry)
                 message.ClearField("proto_payload")  # of a type that only its writer may know
-                yield _with_whole_numbers(_as_json(message))
+                yield with_whole_numbers(_as_json(message))
 
     @contextmanager
     def _mapped_errors(self) -> Iterator[None]:
@@ -74,18 +75,6 @@ def _as_json(message: Any) -> dict[str, Any]:
     except SerializeToJsonError:  # an infinity or a NaN, which JSON does not have
         message.text_payload = "(a payload with a number that JSON does not have)"  # in place of the other
         return MessageToDict(message)
-
-
-def _with_whole_numbers(value: Any) -> Any:
-    """A payload comes back with floats alone; what was printed as 12 is to be read as 12."""
-    match value:
-        case float() if value.is_integer():
-            return int(value)
-        case dict():
-            return {name: _with_whole_numbers(part) for name, part in value.items()}
-        case list():
-            return [_with_whole_numbers(part) for part in value]
-    return value
 
 
 def _first_line(error: exceptions.GoogleAPIError) -> str:

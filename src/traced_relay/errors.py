@@ -15,6 +15,7 @@ What can go wrong, as a tree; each error says who meets it and what to do.
     |- PortTaken          at start; another process listens there
     |- UnexpectedAnswer   a client's: what it asked is no relay, or one that is broken
     |- NotLookedAt        of `check --cloud`: a resource that Google does not show to whoever asks
+    |- NoRecords          what was given to be read as records holds none
     |- NotEnded           a client's: the task goes on for longer than it waited
     `- DownstreamFailed   no response, with the contract's reason
 """
@@ -102,6 +103,10 @@ class UnexpectedAnswer(RelayError):
 
 class NotLookedAt(RelayError):
     """Google did not let whoever asks look at a resource, so nothing is known of it; ask as somebody who may."""
+
+
+class NoRecords(RelayError):
+    """What was given to be read as records holds none that can be read; choose another format where it is made."""
 
 
 class NotEnded(RelayError):

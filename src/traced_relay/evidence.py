@@ -14,10 +14,11 @@ from urllib.parse import parse_qs, urlsplit
 from traced_relay import log_entries, log_filters, queue_log
 from traced_relay.addresses import is_local_host
 from traced_relay.durations import parse_time
-from traced_relay.errors import RelayError
+from traced_relay.errors import NoRecords, RelayError
+from traced_relay.log_input import decoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from traced_relay.cloud_logging import CloudLogging
     from traced_relay.dev_console import DevConsole
@@ -52,9 +53,34 @@ class Place:
     known_from: str  # such as `--project says`
 
 
-def from_file(text: str, name: str) -> Evidence:
-    records = log_entries.records_in(text)
-    return Evidence(records, None, (f"records: {len(records)} in {name}",))
+def from_file(chunks: Iterable[bytes], name: str, ids: frozenset[str]) -> Evidence:
+    """Raises NoRecords where there is something, and nothing of it can be used."""
+    records: list[dict[str, Any]] = []
+    others = timeless = 0
+    for piece in log_entries.records_in(decoded(chunks)):
+        if isinstance(piece, str):
+            others += 1
+            if not records and log_entries.is_gclouds_yaml(piece):
+                raise NoRecords(f"{name} holds {log_entries.YAML_TOLD}")
+        elif _has_time(piece):
+            records.append(piece)
+        else:
+            timeless += 1
+    if timeless and not records:
+        raise NoRecords(f"{name} holds payloads without their times; --format=json prints whole entries")
+    if others and not records:
+        raise NoRecords(f"{name} holds no record; {log_entries.HOW_TO_READ}")
+    its = sum(not ids.isdisjoint((str(one.get("task_id")), str(one.get("callback_of")))) for one in records)
+    without = f", and {timeless} without their times" if timeless else ""
+    return Evidence(records, None, (f"records: {its} of this task among {len(records)} in {name}{without}",))
+
+
+def _has_time(record: Mapping[str, Any]) -> bool:
+    try:
+        parse_time(record.get("time"))
+    except ValueError:
+        return False
+    return True
 
 
 def from_dev(open_console: Callable[[], DevConsole], task_id: str) -> Evidence:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from traced_relay.client import Document
     from traced_relay.evidence import Evidence, Place
 
+CHUNK = 65_536  # bytes
 _NARROWEST, _WIDEST = 60, 140
 # What reading records raises that somebody else wrote: fields missing, or of other types.
 _ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -30,8 +31,8 @@ _ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 @click.argument("task_id", metavar="ID")
 @click.option(
     "--records",
-    type=click.File(errors="replace"),
-    help="Records as the relay prints them, or as `gcloud logging read --format json` does; `-`: from stdin.",
+    type=click.File("rb"),
+    help="Records as the relay prints them, or as gcloud logging does with --format=json; `-`: from stdin.",
 )
 @click.option(
     "--project",
@@ -45,7 +46,7 @@ def explain(
     channel: Any,
     /,
     task_id: str,
-    records: IO[str] | None,
+    records: IO[bytes] | None,
     project: str | None,
     relay: str,
     as_json: bool,
@@ -87,13 +88,14 @@ def explain(
 
 
 def _evidence(
-    documents: Sequence[Document], records: IO[str] | None, place: Place | None, relay: str, channel: Any, now: float
+    documents: Sequence[Document], records: IO[bytes] | None, place: Place | None, relay: str, channel: Any, now: float
 ) -> Evidence:
     """Of the task and its callbacks: from the file if there is one, else from where the relay's records are."""
     from traced_relay import evidence
 
     if records is not None:
-        return evidence.from_file(records.read(), records.name)
+        chunks = iter(lambda: records.read(CHUNK), b"")
+        return evidence.from_file(chunks, flags.name_of(records), frozenset(str(one["task_id"]) for one in documents))
     if place is None:
         from traced_relay.dev_console import DevConsole
 

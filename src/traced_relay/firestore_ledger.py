@@ -100,6 +100,9 @@ class FirestoreLedger:
                 body = apart.get("body")
             return _row(found, body, found.get("answer"))
 
+    def starting_with(self, prefix: str, limit: int) -> list[Row]:
+        return self._rows(queries.starting_with(self._tasks, prefix), limit)
+
     def get_many(self, task_ids: Sequence[str]) -> dict[str, Row]:
         if not task_ids:
             return {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.cloud.firestore import FieldFilter, Query
 
-from traced_relay.ledger import FILTERS
+from traced_relay.ledger import BEYOND_DIGITS, FILTERS
 
 if TYPE_CHECKING:
     from traced_relay.ledger import Selection
@@ -45,6 +45,12 @@ def selected(tasks: Any, selection: Selection) -> Any:
     if selection.since is not None:
         query = query.end_at([selection.since])  # no filter: indexes are merged for what is equal
     return query if selection.before is None else _after(query, tasks, "created_at", selection.before)
+
+
+def starting_with(tasks: Any, prefix: str) -> Any:
+    """Rows by their names alone: that index is always there, and one with the caller is not."""
+    query = _where(tasks.select(IN_LISTS), "__name__", ">=", document(tasks, prefix)).order_by("__name__")
+    return _where(query, "__name__", "<", document(tasks, prefix + BEYOND_DIGITS))
 
 
 def overdue(tasks: Any, before: float, after: tuple[float, str] | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -22,6 +22,12 @@ S = TypeVar("S")
 T = TypeVar("T")
 LOCAL_RELAY = "http://localhost:8080"
 STATUS = "Ends with 0 if it went well, with 1 if the relay said no or cannot be reached, with 2 for a mistake here."
+
+
+def name_of(file: IO[bytes]) -> str:
+    """As a person calls it; what stdin is called differs by where it comes from."""
+    name = getattr(file, "name", None)
+    return name if isinstance(name, str) and name not in ("-", "<stdin>") else "stdin"
 
 
 def seconds(_: click.Context, option: click.Parameter, duration: str) -> float:

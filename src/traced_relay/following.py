@@ -30,8 +30,13 @@ LOOK_BACK = 600.0  # and how far back is looked where nothing new comes
 
 
 def follow_dev(console: DevConsole, clock: Clock, trouble: Callable[[str], None]) -> Iterator[Record]:
-    """All that `dev` keeps, and what it says from then on, through its restarts; raises if it is not there at first."""
-    records, reached = console.records(0)
+    """All that `dev` keeps, and what it says from then on, through its restarts; raises at once if it is away."""
+    return _from_dev(console, clock, trouble, *console.records(0))
+
+
+def _from_dev(
+    console: DevConsole, clock: Clock, trouble: Callable[[str], None], records: list[Record], reached: int
+) -> Iterator[Record]:
     last, is_away = records[-1:], False
     while True:
         yield from records

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 KEYS_KEPT = 31 * 86_400.0  # as long as Cloud Tasks keeps a task
 WORKERS_KEPT = 7 * 86_400.0  # long after the last of a dead worker's calls has been judged
+BEYOND_DIGITS = "g"  # sorts after every hexadecimal digit
 FILTERS = ("kind", "state", "queue", "rule", "reason", "version", "caller")
 
 
@@ -65,6 +66,9 @@ class Ledger(Protocol):
 
     def get(self, task_id: str) -> Row | None:
         """The row with its bodies."""
+
+    def starting_with(self, prefix: str, limit: int) -> list[Row]:
+        """Up to *limit* rows whose ids begin with *prefix*, hexadecimal digits, in the ids' order; without bodies."""
 
     def get_many(self, task_ids: Sequence[str]) -> dict[str, Row]:
         """Those of the rows that there are, without bodies."""

@@ -98,8 +98,8 @@ def _paths() -> dict[str, Any]:
                 "status",
                 "One task with its attempts",
                 {200: ("The task", "Status")},
-                problems=(404, *_REFUSED),
-                parameters=[_parameter("task_id", "path", {"type": "string"}, required=True)],
+                problems=(404, 422, *_REFUSED),
+                parameters=[_task_id()],
             )
         },
         **_verbs(),
@@ -122,8 +122,8 @@ def _verbs() -> dict[str, Any]:
                 verb.replace("-", "_"),
                 summary,
                 answers,
-                problems=(404, 409, 415, 501, *_REFUSED),
-                parameters=[_parameter("task_id", "path", {"type": "string"}, required=True)],
+                problems=(404, 409, 415, 422, 501, *_REFUSED),
+                parameters=[_task_id()],
             )
         }
         for verb, summary, answers in _VERBS
@@ -185,6 +185,11 @@ def _json(schema: Schema) -> dict[str, Any]:
 def _parameter(name: str, where: str, schema: Schema, text: str = "", *, required: bool = False) -> dict[str, Any]:
     described = {"description": text} if text else {}
     return {"name": name, "in": where, "required": required, "schema": schema, **described}
+
+
+def _task_id() -> dict[str, Any]:
+    text = "The id, or its first digits, at least 4, if they fit no other task that you may see."
+    return _parameter("task_id", "path", {"type": "string"}, text, required=True)
 
 
 def _enqueue_headers() -> list[dict[str, Any]]:

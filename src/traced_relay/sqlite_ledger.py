@@ -9,7 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from traced_relay.errors import Unavailable
-from traced_relay.ledger import FILTERS, KEYS_KEPT, WORKERS_KEPT, Tally
+from traced_relay.ledger import BEYOND_DIGITS, FILTERS, KEYS_KEPT, WORKERS_KEPT, Tally
 from traced_relay.machine import Holder
 from traced_relay.private_file import make_private
 from traced_relay.stored_rows import columns_of, row_of
@@ -117,6 +117,10 @@ class SqliteLedger:
             stored = self._db.execute(query, (task_id,)).fetchone()
             bodies = dict(self._db.execute("SELECT part, content FROM bodies WHERE task_id = ?", (task_id,)))
         return None if stored is None else _row(stored, bodies)
+
+    def starting_with(self, prefix: str, limit: int) -> list[Row]:
+        where = "task_id >= ? AND task_id < ? ORDER BY task_id LIMIT ?"
+        return self._rows(where, (prefix, prefix + BEYOND_DIGITS, limit))
 
     def get_many(self, task_ids: Sequence[str]) -> dict[str, Row]:
         marks = ", ".join("?" * len(task_ids))

@@ -12,10 +12,13 @@ from relay_stand_in import RelayStandIn, document
 from traced_relay.client import Client
 from traced_relay.console import console_app
 from traced_relay.listener import Listener
+from traced_relay.record_text import printable
 from traced_relay.testing import Downstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Page
 
     from conftest import Watched
     from traced_relay.dev import Dev
@@ -31,12 +34,41 @@ EVIL = [
     "</script><script>window.harm=1</script>",
     "javascript:window.harm=1",
 ]
-TEXTS = [*EVIL, "<b>" + "x" * 20_000]
+UNSEEN = "".join(
+    chr(code)
+    for first, last in (
+        *(
+            (0x200B, 0x200F),
+            (0x202A, 0x202E),
+            (0x2060, 0x206F),
+            (0x2028, 0x2029),
+            (0x80, 0xA0),
+            (0x1, 0x8),
+            (0x7F, 0x7F),
+        ),
+        *((0x61C, 0x61C), (0xAD, 0xAD), (0xFEFF, 0xFEFF), (0x180B, 0x180F), (0x34F, 0x34F), (0x115F, 0x1160)),
+        *((0x3164, 0x3164), (0x2800, 0x2800), (0xFE00, 0xFE0F), (0xFFF9, 0xFFFB), (0xE000, 0xE000), (0x378, 0x378)),
+        *((0xE0001, 0xE0001), (0xE0020, 0xE007F), (0xE0100, 0xE0101)),
+    )
+    for code in range(first, last + 1)
+)
+TEXTS = [*EVIL, "<b>" + "x" * 20_000, f"a{UNSEEN}b"]
+SHOWN = [printable(text) for text in TEXTS]
 
 
 def harmless(watched: Watched) -> None:
     assert watched.page.evaluate("() => window.harm === undefined")
     assert watched.page.locator("main img, main script, main b, main iframe").count() == 0
+
+
+def unseen_in(page: Page) -> str:
+    """Invisible characters, and those that change the direction of writing, in its text, title and attributes."""
+    found = page.evaluate(
+        """() => [document.title, document.documentElement.outerHTML].join("").match(
+          /[\\p{Cf}\\p{Cs}\\p{Co}\\p{Cn}\\p{Zl}\\p{Zp}\\p{DI}\\u0000-\\u0008\\u007f-\\u009f]/gu)?.join("") ?? \"\"
+        """
+    )
+    return str(found)
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +103,20 @@ def console(lying: RelayStandIn) -> Iterator[str]:
 def test_whatever_a_relay_says_in_a_list_is_text(open_page: Open, console: str) -> None:
     watched = open_page(f"{console}/")
     rows = watched.page.locator("#tasks tbody")
-    assert rows.locator(".url").all_text_contents() == TEXTS[::-1]
-    assert rows.locator(".labels").all_text_contents() == [f"{text}={text}" for text in TEXTS[::-1]]
+    assert rows.locator(".url").all_text_contents() == SHOWN[::-1]
+    assert rows.locator(".labels").all_text_contents() == [f"{text}={text}" for text in SHOWN[::-1]]
+    assert unseen_in(watched.page) == ""
     harmless(watched)
 
 
 @pytest.mark.parametrize("number", range(len(TEXTS)))
 def test_whatever_a_relay_says_of_a_task_is_text(open_page: Open, console: str, number: int) -> None:
     watched = open_page(f"{console}/tasks/{number:032x}")
-    text = TEXTS[number]
+    text = SHOWN[number]
     page = watched.page
     assert page.locator("h1 .said").text_content() == text
     assert page.locator("pre.body").text_content() == text
+    assert unseen_in(page) == ""
     expect(page.locator("dl", has_text="max_attempts")).to_contain_text(text)
     links = page.locator(".verbs a").evaluate_all("all => all.map((link) => link.href)")
     assert [url for url in links if not url.startswith("https://x/")] == []
@@ -92,7 +126,8 @@ def test_whatever_a_relay_says_of_a_task_is_text(open_page: Open, console: str, 
 
 def test_whatever_a_relay_says_of_its_queues_is_text(open_page: Open, console: str) -> None:
     watched = open_page(f"{console}/queues")
-    assert watched.page.locator("tbody tr td:first-child bdi").all_text_contents() == EVIL
+    assert watched.page.locator("tbody tr td:first-child bdi").all_text_contents() == SHOWN[: len(EVIL)]
+    assert unseen_in(watched.page) == ""
     harmless(watched)
 
 
@@ -119,11 +154,12 @@ def test_what_a_caller_and_a_downstream_write_is_text_beside_its_records(open_pa
         assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
     watched = open_page(receipt["links"]["trace"])
     page = watched.page
-    assert page.locator("pre.body").text_content() == "".join(EVIL[:6])
+    assert page.locator("pre.body").text_content() == "".join(SHOWN[:6])
     assert page.locator("dl", has_text="x-evil").locator("dd").all_text_contents().count(EVIL[1]) == 1
     for summary in page.locator(".records summary").all():
         summary.click()
     expect(page.locator(".records pre").first).to_be_visible()
+    assert unseen_in(page) == ""
     harmless(watched)
     page.goto(f"{dev.url}/console/")
     expect(page.locator("#tasks .labels").first).to_contain_text(EVIL[0])

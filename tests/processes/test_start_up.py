@@ -34,7 +34,7 @@ def brought_along(*arguments: str) -> str:
     return ran.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("arguments", ["--help", "--version", "tail", "tail --help", "explain --help", "dev --help"])
+@pytest.mark.parametrize("arguments", ["--help", "--version", "tail -", "tail --help", "explain --help", "dev --help"])
 def test_what_asks_nobody_is_light(arguments: str) -> None:
     assert brought_along(*arguments.split()) == "[]"
 

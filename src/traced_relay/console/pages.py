@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from traced_relay.console.listed import LONGEST_STATE, age, lasted, row
 from traced_relay.durations import parse_time
 from traced_relay.errors import InvalidCall, NotAuthorized, NotFound
 from traced_relay.lengths import readable
+from traced_relay.record_text import as_json
 from traced_relay.states import ENDED, STATES
 
 if TYPE_CHECKING:
@@ -58,16 +58,15 @@ def first_page(client: Client, query: Mapping[str, str], now: float) -> dict[str
 
 
 def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dict[str, Any]:
-    document = _shown(legible(client.status(task_id)))
-    records = (
-        legible(nearby.records_of(task_id)) or None if nearby else None
-    )  # none: said in an earlier process, or long ago
+    told = client.status(task_id)
+    document, task_id = _shown(legible(told)), told["task_id"]  # it may have been given in short
+    records = nearby.records_of(task_id) or None if nearby else None  # none: said in an earlier process, or long ago
     spans = nearby.spans_of(task_id) if nearby and records else None
     callbacks = [] if records else legible(list(_callbacks(client, document)))
     is_live = document["state"] in _LIVE or document["callback"]["state"] == "pending"
     whole_since = nearby.whole_since if nearby else ""
     built = timeline.build(
-        document, records, spans, callbacks=callbacks, now=now if is_live else None, whole_since=whole_since
+        document, legible(records), spans, callbacks=callbacks, now=now if is_live else None, whole_since=whole_since
     )
     return {
         "task": document,
@@ -75,18 +74,18 @@ def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dic
         "is_live": is_live,
         "upcoming": _upcoming(document, now, is_paused=nearby is not None and _is_paused(client, document)),
         "drawing": draw(built),
-        "missing": built.missing,
+        "missing": legible([*built.missing]),
         "attempts": [_attempt(attempt) for attempt in document["attempts"]],
         "records": None if records is None else [_record(record) for record in records],
         "labels": dict(document["labels"].items()),
         "policy": dict(document["retry"].items()),
-        "response": _response(document["response"]),
+        "response": _response(told["response"]),
         "callback": _callback(document["callback"], now),
         "verbs": _verbs(document, nearby),
         "links": _links(document) if nearby is None else {},
         "curl": None
         if document["kind"] == "callback"
-        else curl(document, client.url, needs_token=not client.is_on_loopback),
+        else curl(told, client.url, needs_token=not client.is_on_loopback),
     }
 
 
@@ -145,13 +144,11 @@ def _milliseconds(milliseconds: float | None) -> str:
 
 
 def _record(record: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "key": key_of(record),
-        "time": str(record.get("time", ""))[11:23],
-        "severity": str(record.get("severity", "")),
-        "event": str(record.get("event", "")),
-        "message": str(record.get("message", "")),
-        "json": json.dumps(record, indent=2, ensure_ascii=False),
+    shown = {name: legible(str(record.get(name, ""))) for name in ("time", "severity", "event", "message")}
+    return shown | {
+        "key": legible(key_of(record)),
+        "time": shown["time"][11:23],
+        "json": as_json(record, indent=2),
     }
 
 
@@ -162,7 +159,7 @@ def _response(response: Mapping[str, Any] | None) -> dict[str, Any] | None:
     text = response["body"] if is_text else response["body_base64"]
     return {
         "status": int(response["status_code"]),
-        "headers": {name: visible(str(value)) for name, value in response["headers"].items()},
+        "headers": {legible(name): legible(str(value)) for name, value in response["headers"].items()},
         "body": visible(str(text)),
         "is_text": is_text,
         "truncated": bool(response["truncated"]),
