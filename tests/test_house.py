@@ -24,7 +24,8 @@ LAYERS = {
     """,
     "rules": """
         header_policy border url_paths downstreams policy dispatch retry machine ledger callbacks documents problems
-        records refusals record_text task_text queue_log log_input log_entries log_filters bars marks gaps lengths listing
+        records refusals record_text task_text queue_log log_input log_entries log_filters bars marks gaps lengths
+        listing
         timeline waterfall answer_shapes api_schemas openapi addresses arriving asked_host service_links stored_rows
         webhooks id_token google_credentials
     """,
