@@ -32,7 +32,7 @@ LAYERS = {
     "edges": """
         answers carrier cloud_logging cloud_tasks dev_console egress firestore_ledger firestore_queries
         firestore_requests firestore_workers gate google_apis identity journal sqlite_ledger listener logs outlet
-        otel_environment private_file reception rhythm sender signing tracing watch whole_answer
+        otel_environment private_file reception rhythm sender signing stop_signal tracing watch whole_answer
     """,
     "flows": "client enqueue evidence following pulse queues readiness relay running steering steps sweeper telemetry",
     "shells": """
@@ -69,7 +69,7 @@ THAT_MEET = {
     ("sweeper", "steps"),
     ("relay", "pulse"),  # for how long nobody else judges what it holds
 }
-QUEUE_MAY_IMPORT = {"agenda", "clock", "errors", "listener", "private_file", "watch"}
+QUEUE_MAY_IMPORT = {"agenda", "clock", "errors", "listener", "private_file", "stop_signal", "watch"}
 MAY_IMPORT_QUEUE = {"cli", "dev", "demo", "serve", "testing"}
 
 # Values and rules have no business with any of these; their world comes in as arguments.

@@ -225,7 +225,7 @@ def test_the_target_on_the_wire_is_the_one_given(sender: Sender, target: str) ->
 
 
 def test_any_url_that_is_taken_is_sent_byte_for_byte(sender: Sender) -> None:
-    with RawDownstream(says(OK, b"Content-Length: 0\r\n\r\n")) as downstream:
+    with RawDownstream(says(OK, b"Content-Length: 0\r\nConnection: close\r\n\r\n")) as downstream:
 
         @given(st.from_regex(r"[/?]([!-~]|%[0-9A-Fa-f]{2}|/\.{1,2}/|\?|//){0,20}", fullmatch=True))
         @settings(max_examples=150, deadline=None)

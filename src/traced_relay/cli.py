@@ -9,7 +9,6 @@ import sys
 import traceback
 from io import TextIOWrapper
 from pathlib import Path
-from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -20,9 +19,10 @@ from traced_relay.durations import format_duration
 from traced_relay.errors import RelayError
 from traced_relay.record_text import printable
 from traced_relay.records import rfc3339
+from traced_relay.stop_signal import stop_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from traced_relay.cloud_plan import Finding
 
@@ -130,12 +130,12 @@ def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_
     otel_environment.refuse_other_instrumentation()
     from traced_relay.dev import Dev
 
-    told_to_end = _signalled()
+    wait_for_signal = stop_signal()
     text = log_format == "text" or (log_format is None and sys.stdout.isatty())
     sample_port = SAMPLE_PORT if port == DEV_PORT else 0
     with Dev(port=port, tasks_port=tasks_port, sample_port=sample_port, data=data, config=config, text=text) as running:
         click.echo(running.greeting(), err=True)
-        running.interrupt(told_to_end())
+        running.interrupt(wait_for_signal())
 
 
 @main.command(epilog="Ends with 0 when it is told to, with 1 if it cannot start, with 2 for a mistake here.")
@@ -151,10 +151,10 @@ def console(port: int, **where: Any) -> None:
     from traced_relay.listener import Listener
 
     client = flags.client(**where, timeout=8.0, tries=1)
-    told_to_end = _signalled()
+    wait_for_signal = stop_signal()
     with Listener(console_app(client), port=port) as listener:
         click.echo(f"console  http://localhost:{listener.port}/  of {client.url}\n\nCtrl-C ends it.", err=True)
-        told_to_end()
+        wait_for_signal()
 
 
 @main.command()
@@ -271,11 +271,3 @@ def verify_callback(
     age = now - int(given["webhook-timestamp"])
     when = f"{format_duration(abs(age) // 1)} {'ago' if age >= 0 else 'ahead of this clock'}"
     click.echo(f"the signature is good: {given['webhook-id']}, signed {when}")
-
-
-def _signalled() -> Callable[[], str]:
-    """From now on SIGINT and SIGTERM end nothing by themselves; what is given back waits for one and names it."""
-    told: SimpleQueue[str] = SimpleQueue()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: told.put(signal.Signals(number).name))
-    return told.get

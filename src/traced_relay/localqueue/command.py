@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import signal
 from pathlib import Path
-from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +17,7 @@ from traced_relay.localqueue import LocalQueue
 from traced_relay.localqueue.errors import ApiError
 from traced_relay.localqueue.grpc_server import IDENTITY
 from traced_relay.localqueue.loopback import is_loopback
+from traced_relay.stop_signal import stop_signal
 
 
 @click.group(invoke_without_command=True)
@@ -39,15 +38,13 @@ def queue(ctx: click.Context, /, queues: tuple[str, ...], routes: tuple[str, ...
     """Run the embedded queue, a Cloud Tasks emulator."""
     if ctx.invoked_subcommand:
         return
-    told_to_end = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: told_to_end.set())
+    wait_for_signal = stop_signal()
     running = _start(app_engine=dict(map(_route, routes)), **where)
     try:
         for name in queues:
             _add(running, name)
         _announce(running, where["host"], where["data"])
-        told_to_end.wait()
+        wait_for_signal()
     finally:
         running.stop()
 
