@@ -63,7 +63,7 @@ if [[ -n $promote ]]; then
   curl -sS --fail-with-body -o "$scratch/jobs" -H @<(echo "Authorization: Bearer $access") \
     "$jobs?legacyAppEngineCron=true&pageSize=500" 2>"$scratch/err" ||
     die "the cron jobs that are there cannot be seen: $(tail -1 "$scratch/err")"
-  deleted=$("$python" -m traced_relay.cron_yaml <"$scratch/jobs") || die "mend this first"
+  deleted=$("$python" -m traced_relay.deploy.cron_yaml <"$scratch/jobs") || die "mend this first"
   [[ -z $deleted ]] || {
     printf 'cron jobs of this project that are not in cron.yaml:\n%s\n' "$deleted" >&2
     die "a deploy would delete them: put them into cron.yaml, or delete them yourself, or deploy with --no-promote"

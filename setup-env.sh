@@ -147,7 +147,7 @@ create_ledger() {
     die "Firestore's database $database is in $found, which the ledger cannot use; name another in RELAY_LEDGER"
   fi
   look gcloud firestore indexes composite list --database "$database" --format=json || true
-  "$python" -m traced_relay.differences indexes "$collection" <<<"$found" >"$scratch/indexes"
+  "$python" -m traced_relay.deploy.diff indexes "$collection" <<<"$found" >"$scratch/indexes"
   while read -ru3 group rest; do
     local fields=()
     for path in $rest; do fields+=(--field-config "$path"); done
@@ -155,7 +155,7 @@ create_ledger() {
       "${fields[@]}" --async
   done 3<"$scratch/indexes"
   look gcloud firestore indexes fields list --database "$database" --format=json || true
-  "$python" -m traced_relay.differences fields "$collection" <<<"$found" >"$scratch/fields"
+  "$python" -m traced_relay.deploy.diff fields "$collection" <<<"$found" >"$scratch/fields"
   while read -ru3 kind group path rest; do
     if [[ $kind == ttl ]]; then
       change gcloud firestore fields ttls update "$path" --database "$database" --collection-group "$group" \
@@ -172,7 +172,7 @@ create_ledger() {
 # each KIND DIRECTORY: create or update what differs; `create` and `update` are functions of that kind.
 each() {
   local kind=$1 folder=$2 what rest
-  "$python" -m traced_relay.differences files "$folder" <<<"$found" >"$scratch/stale"
+  "$python" -m traced_relay.deploy.diff files "$folder" <<<"$found" >"$scratch/stale"
   # A path may hold spaces, the name of what is there none.
   while read -ru3 what rest; do
     case $what in

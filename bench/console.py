@@ -22,12 +22,12 @@ from playwright.sync_api import sync_playwright
 from bench.figures import Table, sample
 from bench.http_load import one_client
 from bench.many_calls import answer, dispatches, relay_with, send, standing
-from traced_relay.calls import Call, RetryPolicy
-from traced_relay.client import Client
-from traced_relay.console import console_app
-from traced_relay.dev import Dev
-from traced_relay.listener import Listener
-from traced_relay.rows import Row
+from traced_relay.client.client import Client
+from traced_relay.console.app import console_app
+from traced_relay.dev.environment import Dev
+from traced_relay.runtime.listener import Listener
+from traced_relay.tasks.call import Call, RetryPolicy
+from traced_relay.tasks.row import Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from traced_relay import logs
-from traced_relay.serve import serve
-from traced_relay.settings import from_environment
+from traced_relay.config.settings import from_environment
+from traced_relay.logs import writer
+from traced_relay.server.production import serve
 
 
 def _say_nothing(*_: object, **__: object) -> None: ...
 
 
 if __name__ == "__main__":
-    logs.Log.say = _say_nothing  # type: ignore[method-assign]
+    writer.Log.say = _say_nothing  # type: ignore[method-assign]
     serve(from_environment())

@@ -16,8 +16,9 @@ from opentelemetry.context import Context
 
 from bench.footprint import memory
 from bench.processes import ROOT
-from traced_relay import logs, tracing
-from traced_relay.telemetry import telemetry
+from traced_relay.logs import writer
+from traced_relay.tracing import provider
+from traced_relay.tracing.pipeline import telemetry
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -26,9 +27,9 @@ WARMING = 3000  # more than the outbox holds
 
 
 def _flood(count: int) -> tuple[float, float]:
-    log = logs.Log(logs.Identity("bench", "v", "i"), stream=io.StringIO())
+    log = writer.Log(writer.Identity("bench", "v", "i"), stream=io.StringIO())
     sending = telemetry(ROOT / "otel.yaml", log, project="bench", is_local=True)
-    tracer = tracing.tracer_of(sending.provider)
+    tracer = provider.tracer_of(sending.provider)
     _make(tracer, WARMING)
     before = memory(os.getpid())
     _make(tracer, count)

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from example_rows import NOW
-from ledgers import Store
-from parts import Missing
-from traced_relay.clock import ManualClock
+from support.example_rows import NOW
+from support.ledgers import Store
+from support.parts import Missing
+from traced_relay.runtime.clock import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from firestore_emulator import FirestoreEmulator
-    from google_stand_in import GoogleStandIn
-    from traced_relay.ledger import Ledger
+    from support.firestore_emulator import FirestoreEmulator
+    from support.google_stand_in import GoogleStandIn
+    from traced_relay.ledger.protocol import Ledger
 
 hypothesis.settings.register_profile("quick", max_examples=10, deadline=None)  # for `make unit`
 
@@ -75,7 +75,7 @@ def _refuse_skip(
 @pytest.fixture(scope="session")
 def firestore() -> Iterator[FirestoreEmulator]:
     """One emulator for the whole run; each test has collections of its own."""
-    from firestore_emulator import FirestoreEmulator
+    from support.firestore_emulator import FirestoreEmulator
 
     with FirestoreEmulator() as running:
         yield running
@@ -84,7 +84,7 @@ def firestore() -> Iterator[FirestoreEmulator]:
 @pytest.fixture(scope="session")
 def gcloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The directory of a `gcloud` that starts at once."""
-    from google_stand_in import ForkedGcloud
+    from support.google_stand_in import ForkedGcloud
 
     running = ForkedGcloud(tmp_path_factory.mktemp("gcloud"))
     yield running.programs
@@ -94,7 +94,7 @@ def gcloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def google() -> Iterator[GoogleStandIn]:
     """Google's APIs, where nothing is there yet; nothing may be asked or answered that they do not describe."""
-    from google_stand_in import GoogleStandIn
+    from support.google_stand_in import GoogleStandIn
 
     running = GoogleStandIn()
     yield running

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from traced_relay.client import Client as Client
+    from traced_relay.client.client import Client as Client
 
 __version__ = "0.1.0"
 __all__ = ["Client", "__version__"]
@@ -15,5 +15,5 @@ __all__ = ["Client", "__version__"]
 def __getattr__(name: str) -> Any:
     """The client, imported when somebody wants it: everything imports this package, and it must stay light."""
     if name == "Client":
-        return import_module("traced_relay.client").Client
+        return import_module("traced_relay.client.client").Client
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

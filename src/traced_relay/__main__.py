@@ -1,5 +1,5 @@
 """`python -m traced_relay` is the `traced-relay` command."""
 
-from traced_relay.cli import main
+from traced_relay.cli.main import main
 
 main()

@@ -1,343 +1,309 @@
-"""The Flask application: paths to flows, errors to problems. No rule lives here."""
+"""Puts the parts together: settings in, a running relay out. The only place that knows them all."""
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+import random
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
-from werkzeug.exceptions import NotFound as NotFoundHere
+import google.auth
+import requests
+from flask import request
+from google.auth.exceptions import GoogleAuthError
 
-from traced_relay import border, documents, listing, openapi, problems, strict_json, tracing
-from traced_relay.arriving import MAX_DISPATCH, MAX_REQUEST
-from traced_relay.callbacks import callback_id
-from traced_relay.doors import DISPATCH, PRINCIPAL
-from traced_relay.errors import (
-    EnqueueFailed,
-    FieldError,
-    InvalidCall,
-    NotAuthorized,
-    NotFound,
-    RelayError,
-    Unavailable,
-    UnsupportedCoding,
-)
+from traced_relay.api.auth import GOOGLE_ISSUERS, Certificates, Gate, Keys
+from traced_relay.api.middleware import Doors
+from traced_relay.api.readiness import Readiness
+from traced_relay.api.routes import Api
+from traced_relay.cloud_tasks.client import CloudTasks
+from traced_relay.cloud_tasks.queue_status import Queues
+from traced_relay.downstream.rules import Downstream
+from traced_relay.downstream.sender import Sender
+from traced_relay.downstream.signing_secrets import SigningSecrets
+from traced_relay.errors import InvalidSettings, Unavailable
+from traced_relay.ledger.location import firestore_place
+from traced_relay.ledger.sqlite import SqliteLedger
+from traced_relay.relay.actions import Steering
+from traced_relay.relay.commit import Steps
+from traced_relay.relay.dispatch import Relay, Worker
+from traced_relay.relay.enqueue import Enqueuer
+from traced_relay.relay.lease import Pulse
+from traced_relay.relay.policy import Policy, Receiver
+from traced_relay.relay.running_calls import RunningCalls
+from traced_relay.relay.sweeper import Sweeper
+from traced_relay.relay.task_log import Journal
+from traced_relay.runtime.clock import Clock, SystemClock
+from traced_relay.runtime.credentials import IdTokens
+from traced_relay.runtime.google_credentials import why_none
+from traced_relay.runtime.periodic import Rhythm
+from traced_relay.tasks.callback import Teller
+from traced_relay.tasks.status_document import Links
+from traced_relay.tracing import instrumentation
+from traced_relay.tracing.provider import tracer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from _typeshed.wsgi import WSGIApplication
+    from opentelemetry.trace import TracerProvider
 
-    from traced_relay.clock import Clock
-    from traced_relay.dispatch import Dispatch
-    from traced_relay.documents import Links
-    from traced_relay.enqueue import Enqueuer
-    from traced_relay.gate import Principal
-    from traced_relay.journal import Journal
-    from traced_relay.ledger import Ledger
-    from traced_relay.queues import Queues
-    from traced_relay.relay import Relay
-    from traced_relay.rows import Row
-    from traced_relay.steering import Steering
-    from traced_relay.sweeper import Sweeper
-
-MAX_BATCH = 100
-LENGTH_OF_ID, SHORTEST_ID = 32, 4  # hexadecimal digits
-MOST_ALIKE = 50  # rows that are read to find the one with a short id
+    from traced_relay.config.settings import Settings
+    from traced_relay.ledger.protocol import Ledger
+    from traced_relay.logs.writer import Log
 
 _logger = logging.getLogger(__name__)
+_random = random.SystemRandom().random
+_GOOGLE_CERTIFICATES = "https://www.googleapis.com/oauth2/v1/certs"
 
 
-class Api:
-    """What the paths do. *links* are for whoever asks now, by the name that he knows this service by."""
+class Assembly:
+    """
+    One relay. *wsgi* is served by whatever server there is; `start` and `close` frame its life.
+
+    *has_console* makes links point to this process's own pages; *sender* makes
+    the calls in place of the usual one, and is closed with the rest.
+    """
 
     def __init__(
         self,
+        settings: Settings,
         *,
-        enqueuer: Enqueuer,
-        relay: Relay,
-        ledger: Ledger,
-        journal: Journal,
-        clock: Clock,
-        retention: float,
-        steering: Steering,
-        sweeper: Sweeper,
-        queues: Queues,
-        is_ready: Callable[[], bool],
-        links: Callable[[], Links],
+        log: Log,
+        provider: TracerProvider,
+        clock: Clock | None = None,
+        has_console: bool = False,
+        sender: Sender | None = None,
     ) -> None:
-        self._enqueuer = enqueuer
-        self._relay = relay
-        self._ledger = ledger
-        self._journal = journal
-        self._clock = clock
-        self._retention = retention
-        self._steering = steering
-        self._sweeper = sweeper
-        self._queues = queues
-        self._is_ready = is_ready
-        self._links = links
+        self._settings = settings
+        self._log = log
+        self._clock = clock or SystemClock()
+        self._tracer = tracer_of(provider)
+        self._worker = Worker(uuid.uuid4().hex, settings.version, settings.instance)
+        queues = f"projects/{settings.project}/locations/{settings.location}/queues"
+        self._journal = Journal(log, queues)
+        self.ledger = _open_ledger(settings, self._clock)
+        self._cloud_tasks = self._make_cloud_tasks()
+        self._sender = sender or Sender(self._clock, IdTokens().token, connections=settings.threads)
+        self._signing = SigningSecrets(self._clock)
+        self._running = RunningCalls(
+            self._clock,
+            self._journal,
+            self.ledger,
+            worker=self._worker.id,
+            capacity=settings.max_running,
+            heartbeat=settings.rules.heartbeat,
+        )
+        self._pulse = Pulse(self.ledger, self._worker.id, self._clock, self._running)
+        self._has_console = has_console
+        self._is_started = False
+        self._steps = self._make_steps()
+        self._sweeper = self._make_sweeper()
+        every = None if settings.has_cron else settings.rules.sweep_every
+        self._sweeps = Rhythm("the sweep", every, self._sweeper.sweep, self._clock, at_once=True)
+        self.app = self._make_api().flask_app()
+        instrumentation.instrument(self.app, provider)
+        self.wsgi: WSGIApplication = Doors(self.app.wsgi_app, self._make_gate(), self._journal)
 
-    def flask_app(self) -> Flask:
-        app = Flask("traced_relay")
-        app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST
-        for rule, methods, view in (
-            ("/v1/tasks", ["POST"], self.enqueue),
-            ("/v1/tasks:batch", ["POST"], self.enqueue_batch),
-            ("/v1/tasks", ["GET"], self.list),
-            ("/v1/tasks/<task_id>", ["GET"], self.status),
-            ("/v1/tasks/<task_id>:cancel", ["POST"], self.cancel),
-            ("/v1/tasks/<task_id>:redrive", ["POST"], self.redrive),
-            ("/v1/tasks/<task_id>:resend-callback", ["POST"], self.resend_callback),
-            ("/v1/queues", ["GET"], self.queues),
-            ("/sweep", ["GET"], self.sweep),
-            ("/dispatch", ["POST"], self.dispatch),
-            ("/health", ["GET"], _alive),
-            ("/ready", ["GET"], self.ready),
-            ("/openapi.json", ["GET"], _described),
-            ("/_ah/start", ["GET"], _alive),
-            ("/_ah/warmup", ["GET"], _alive),
-            ("/_ah/stop", ["GET"], _alive),
-        ):
-            endpoint = f"{methods[0]} {rule}"
-            app.add_url_rule(rule, endpoint, view, methods=methods, provide_automatic_options=False)
-        app.register_error_handler(RelayError, self._on_error)
-        app.register_error_handler(HTTPException, _on_http_error)
-        app.register_error_handler(Exception, _on_surprise)
-        return app
-
-    def enqueue(self) -> Response:
-        document, key = _json_body(), _key()
-        made = self._enqueuer.enqueue(document, _principal(), key)
-        receipt = documents.receipt(made, self._links())
-        response = _answer(receipt, 202)
-        if made.has_status:
-            response.headers["Location"] = receipt["links"]["status"]
-        return response
-
-    def enqueue_batch(self) -> Response:
-        document, key = _json_body(), _key()
-        match document:
-            case {"tasks": [*tasks], **others} if not others and len(tasks) <= MAX_BATCH:
-                return _answer({"tasks": self._batch(tasks, key)}, 200)
-            case dict() if unknown := sorted(document.keys() - {"tasks"}):
-                raise border.refusal([FieldError(name, "is not a known field") for name in unknown[:20]])
-        raise border.refusal([FieldError("tasks", f"must be a list of at most {MAX_BATCH} tasks")])
-
-    def _batch(self, tasks: Sequence[Any], key: str | None) -> list[dict[str, Any]]:
-        """A receipt or a problem each; once the ledger or the queue is away, the rest does not wait for it too."""
-        items: list[dict[str, Any]] = []
-        away: Unavailable | None = None
-        for index, document in enumerate(tasks):
-            try:
-                if away is not None:
-                    raise away
-                made = self._enqueuer.enqueue(document, _principal(), key and f"{key}\n{index}")
-                items.append(documents.receipt(made, self._links()))
-            except RelayError as exc:
-                away = exc if isinstance(exc, Unavailable) else None
-                self._say_rejected(exc)
-                status = problems.status_of(exc)
-                items.append(problems.document_of(status, problems.detail_of(exc), problems.fields_of(exc)))
-        return items
-
-    def status(self, task_id: str) -> Response:
-        return self._document(self._row(task_id), 200)
-
-    def cancel(self, task_id: str) -> Response:
-        row = self._row(task_id)
-        return self._document(self._steering.cancel(row, _principal().name), 200 if row.state == "cancelled" else 202)
-
-    def redrive(self, task_id: str) -> Response:
-        row, principal = self._row(task_id), _principal()
-        if not (principal.is_operator or (principal.may_use_queue(row.queue) and principal.may_call(row.rule or ""))):
-            raise NotAuthorized("you may not make this call any more", status=403, reason="not_allowed")
-        return self._document(self._steering.redrive(row, principal.name), 202)
-
-    def resend_callback(self, task_id: str) -> Response:
-        return self._document(self._steering.resend_callback(self._row(task_id), _principal().name), 202)
-
-    def queues(self) -> Response:
-        if not _principal().is_operator:
-            raise NotAuthorized("only operators may look at the queues", status=403, reason="not_an_operator")
-        return _answer({"queues": self._queues.seen()}, 200)
-
-    def sweep(self) -> Response:
-        self._sweeper.sweep()
-        return _answer({"status": "swept"}, 200)
-
-    def _row(self, task_id: str) -> Row:
-        """The row, for whoever may see it; to all others it is not there."""
-        if request.method == "POST":
-            _refuse_codings()
-        if (request.content_length or 0) >= MAX_REQUEST:
-            raise _too_large()
-        row = self._ledger.get(self._whole_id(task_id)) if re.fullmatch(r"[0-9a-f]{1,32}", task_id) else None
-        if row is None or not _may_see(row):
-            raise NotFound(f"there is no task {task_id[:40]!a} that you may see")
-        return row
-
-    def _whole_id(self, task_id: str) -> str:
-        """The one id that begins like this, among those that the caller may see; the same where none does."""
-        if len(task_id) == LENGTH_OF_ID:
-            return task_id
-        if len(task_id) < SHORTEST_ID:
-            raise border.refusal([FieldError("task_id", f"must have at least {SHORTEST_ID} digits, got {task_id!a}")])
-        found = self._ledger.starting_with(task_id, MOST_ALIKE)
-        fitting = [row.task_id for row in found if _may_see(row)]
-        if len(fitting) > 1 or len(found) == MOST_ALIKE:
-            named = ", ".join(fitting[:5]) + (", …" if len(fitting) > 5 else "")
-            listed = f": {named}" if named else ""
-            raise border.refusal([FieldError("task_id", f"{task_id!a} fits several tasks, give more digits{listed}")])
-        return fitting[0] if fitting else task_id
-
-    def _document(self, row: Row, status: int) -> Response:
-        seen, callback = self._seen([row]), self._callbacks([row])
-        document = documents.status(row, self._links(), **self._context(row, seen, callback))
-        return _answer(document, status)
-
-    def _seen(self, rows: Sequence[Row]) -> Mapping[str, float]:
-        """When those who run any of the rows were last seen."""
-        return self._ledger.heartbeats({row.worker for row in rows if row.worker is not None})
-
-    def _callbacks(self, rows: Sequence[Row]) -> Mapping[str, Row]:
-        """The callbacks of those of the rows that want one, by their ids."""
-        return self._ledger.get_many([callback_id(row.task_id, row.round) for row in rows if row.wants_callback])
-
-    def _context(self, row: Row, seen: Mapping[str, float], callbacks: Mapping[str, Row]) -> dict[str, Any]:
-        return {
-            "now": self._clock.now(),
-            "retention": self._retention,
-            "heartbeat_at": seen.get(row.worker or ""),
-            "callback": callbacks.get(callback_id(row.task_id, row.round)),
-        }
-
-    def list(self) -> Response:
-        principal = _principal()
-        caller = None if principal.is_operator else principal.name
-        selection, limit = listing.read(request.args.items(multi=True), caller=caller, now=self._clock.now())
-        rows = self._ledger.select(selection, limit + 1)
-        shown, links = rows[:limit], self._links()
-        seen, callbacks = self._seen(shown), self._callbacks(shown)
-        return _answer(
-            {
-                "tasks": [documents.summary(row, links, **self._context(row, seen, callbacks)) for row in shown],
-                "next_page_token": documents.page_token(shown[-1]) if len(rows) > limit else None,
-            },
-            200,
+    def _make_cloud_tasks(self) -> CloudTasks:
+        settings = self._settings
+        return CloudTasks(
+            project=settings.project,
+            location=settings.location,
+            worker=settings.rules.worker,
+            audience=settings.rules.audience,
+            emulator=settings.emulator,
         )
 
-    def dispatch(self) -> Response:
-        request.max_content_length = MAX_DISPATCH
-        dispatch: Dispatch = request.environ[DISPATCH]
+    def _make_steps(self) -> Steps:
+        settings = self._settings
+        return Steps(
+            ledger=self.ledger,
+            cloud_tasks=self._cloud_tasks,
+            journal=self._journal,
+            clock=self._clock,
+            teller=Teller(settings.callback_queue or "", settings.rules.callback_first_wait, self._links),
+        )
+
+    def _make_sweeper(self) -> Sweeper:
+        return Sweeper(
+            ledger=self.ledger,
+            cloud_tasks=self._cloud_tasks,
+            journal=self._journal,
+            clock=self._clock,
+            random=_random,
+            steps=self._steps,
+            holder_of=self._running.holder_of,
+            grace=self._settings.rules.sweep_every,
+        )
+
+    def _make_api(self) -> Api:
+        settings, policy = self._settings, self._make_policy()
+        readiness = Readiness(
+            self._clock,
+            self.ledger,
+            lambda: self._cloud_tasks.see(settings.call_queues[0]),
+            self._pulse.refusal,
+        )
+        return Api(
+            enqueuer=self._make_enqueuer(policy),
+            relay=self._make_relay(policy),
+            steering=Steering(ledger=self.ledger, steps=self._steps, clock=self._clock, cut=self._cut),
+            sweeper=self._sweeper,
+            queues=self._make_queues(),
+            ledger=self.ledger,
+            journal=self._journal,
+            clock=self._clock,
+            retention=settings.rules.retention,
+            is_ready=readiness.is_ready,
+            links=lambda: self._links(self._origin()),
+        )
+
+    def _make_queues(self) -> Queues:
+        listed = [(queue.name, queue.use) for queue in self._settings.rules.queues]
+        return Queues(listed, self._cloud_tasks.look, self._clock)
+
+    def _make_policy(self) -> Policy:
+        settings, rules = self._settings, self._settings.rules
+        return Policy(
+            queues=settings.call_queues,
+            downstreams=rules.downstreams,
+            retry=rules.retry,
+            max_timeout=settings.max_timeout,
+            own_hosts=settings.own_hosts,
+            receivers=[
+                Receiver(
+                    Downstream(name="callback", url=listed.url, auth="none", allow_private=listed.allow_private),
+                    listed.secret or settings.callback_secret,
+                )
+                for listed in rules.callbacks
+            ],
+        )
+
+    def _make_enqueuer(self, policy: Policy) -> Enqueuer:
+        worker = self._settings.rules.worker
+        return Enqueuer(
+            ledger=self.ledger,
+            cloud_tasks=self._cloud_tasks,
+            journal=self._journal,
+            tracer=self._tracer,
+            clock=self._clock,
+            policy=policy,
+            direct_account=worker.service_account or f"{self._settings.project}@appspot.gserviceaccount.com",
+            origin=self._origin,
+        )
+
+    def _make_relay(self, policy: Policy) -> Relay:
+        return Relay(
+            ledger=self.ledger,
+            cloud_tasks=self._cloud_tasks,
+            sender=self._sender,
+            journal=self._journal,
+            tracer=self._tracer,
+            clock=self._clock,
+            random=_random,
+            policy=policy,
+            worker=self._worker,
+            running=self._running,
+            steps=self._steps,
+            signing_keys=self._signing.of,
+            origin=self._origin,
+        )
+
+    def _cut(self, worker: str, attempt_name: str) -> None:
+        """End a call that is out, here at once, elsewhere with that worker's next sign of life."""
+        if worker == self._worker.id:
+            self._running.cut(attempt_name)
+        else:
+            self.ledger.cut(worker, attempt_name)
+
+    def _links(self, origin: str) -> Links:
+        return Links(origin, self._settings.project, f"{origin}/console" if self._has_console else None)
+
+    def _make_gate(self) -> Gate:
+        settings = self._settings
+        return Gate(
+            settings.rules,
+            keys=Keys(self._certificates, self._clock),
+            issuers=None if settings.is_local else GOOGLE_ISSUERS,
+            believes_app_engine=settings.platform in ("app_engine", "local"),
+            is_local=settings.is_local,
+            open_on_loopback=settings.open_on_loopback,
+            clock=self._clock,
+        )
+
+    @staticmethod
+    def check(settings: Settings) -> None:
+        """Raise now, in one line, what would else end a worker: no ledger that opens, no Google credentials."""
+        _open_ledger(settings, SystemClock()).close()
+        if settings.emulator is None:
+            try:
+                google.auth.default()
+            except GoogleAuthError as exc:
+                raise InvalidSettings(f"no Google credentials: {why_none(exc)}") from exc
+
+    def start(self) -> None:
+        self._is_started = True
+        self._pulse.start()
+        self._running.start()
+        self._sweeps.start()
+        settings = self._settings
+        self._log.say("relay.started", message=f"traced-relay {settings.version} on {settings.instance}", fields={})
+
+    def look_for_tasks(self) -> None:
+        """See at once what a purge has taken away, and not with the sweep after the tasks were due."""
+        self._sweeper.look_at_all()
+
+    def interrupt(self, signal: str) -> None:
+        """
+        Cut all running calls, and tell the ledger so; everything else is for the next delivery.
+
+        Meant for the moments between a signal and the end of the process; once is enough.
+        """
+        unsent = self._running.stop(signal)
+        if unsent is None:
+            return
         try:
-            answer = self._relay.dispatch(dispatch, _content())
-        except (Unavailable, EnqueueFailed) as exc:
-            self._journal.deferred(dispatch, reason="unavailable", detail=str(exc))
-            return _answer({"state": None, "reason": "deferred"}, 500)
-        row = answer.row
-        seen = {"task_id": row.task_id, "attempt": row.attempt, "state": row.state} if row else {}
-        return _answer(seen | {"reason": answer.reason or (row.reason if row else None)}, answer.status_code)
+            self.ledger.stop(self._worker.id, unsent)
+        except Unavailable as exc:
+            _logger.warning("the ledger was not told that this worker stops: %s", exc)
+        self._running.cut_all()
 
-    def ready(self) -> Response:
-        ready = self._is_ready()
-        return _answer({"status": "ready" if ready else "unavailable"}, 200 if ready else 503)
+    def close(self) -> None:
+        self._sweeper.stop()
+        if self._is_started:
+            self.interrupt("close")
+        self._sweeps.stop()
+        self._pulse.stop()
+        self._sender.close()
+        self._signing.close()
+        self._cloud_tasks.close()
+        self.ledger.close()
 
-    def _on_error(self, error: RelayError) -> Any:
-        status = problems.status_of(error)
-        if request.path in ("/v1/tasks", "/v1/tasks:batch") and request.method == "POST":
-            self._say_rejected(error)
-            if status < 500:
-                tracing.refuse()
-        answer = problems.problem(status, problems.detail_of(error), problems.fields_of(error))
-        if isinstance(error, UnsupportedCoding):
-            answer.headers["Accept-Encoding"] = "identity"
-        return answer
+    def _certificates(self) -> Certificates:
+        if self._settings.is_local:
+            return self._cloud_tasks.local_certificates()
+        try:
+            answer = requests.get(_GOOGLE_CERTIFICATES, timeout=5)
+            answer.raise_for_status()
+            certificates: Certificates = answer.json()
+        except (requests.RequestException, ValueError) as exc:
+            raise Unavailable("Google's certificates cannot be fetched") from exc
+        return certificates
 
-    def _say_rejected(self, error: RelayError) -> None:
-        reason = "invalid" if isinstance(error, InvalidCall) else "unavailable"
-        self._journal.enqueue_rejected(reason=reason, detail=str(error)[:1000], principal=_principal().name)
-
-
-def _on_http_error(error: HTTPException) -> Any:
-    if error.code == HTTPStatus.METHOD_NOT_ALLOWED and re.fullmatch(r"/v1/tasks/[^/]*:[^/]*", request.path):
-        error = NotFoundHere()  # a verb that there is not, which the router takes for an id
-    answer = problems.problem(error.code or 500, error.description or error.name)
-    answer.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
-    return answer
+    def _origin(self) -> str:
+        """App Engine and Cloud Run end TLS before us; everything else is what the caller says."""
+        scheme = "https" if self._settings.platform in ("app_engine", "cloud_run") else request.scheme
+        return f"{scheme}://{request.host}"
 
 
-def _on_surprise(error: Exception) -> Any:
-    _logger.error("a request could not be answered", exc_info=error)
-    return problems.problem(500, "the relay met an error of its own; it is in the log")
-
-
-def _too_large() -> InvalidCall:
-    return InvalidCall(f"the request must take less than {MAX_REQUEST} bytes", status=413)
-
-
-def _content() -> bytes:
+def _open_ledger(settings: Settings, clock: Clock) -> Ledger:
+    """Of Firestore nothing is asked yet, so this may happen before a fork; a file is opened, or made."""
+    kind, _, place = settings.ledger.partition(":")
+    retention = settings.rules.retention
+    if kind != "firestore":
+        return SqliteLedger(clock, Path(place) if place else None, retention=retention)
     try:
-        return request.get_data()
-    except RequestEntityTooLarge:
-        raise
-    except Exception as exc:  # each server has errors of its own for a body that breaks HTTP
-        raise InvalidCall("the body breaks the rules of HTTP and cannot be read", status=400) from exc
-
-
-def _alive() -> Response:
-    return _answer({"status": "ok"}, 200)
-
-
-def _described() -> Response:
-    return _answer(openapi.document(), 200)
-
-
-def _principal() -> Principal:
-    principal: Principal = request.environ[PRINCIPAL]
-    return principal
-
-
-def _may_see(row: Row) -> bool:
-    principal = _principal()
-    return principal.is_operator or row.caller == principal.name
-
-
-def _refuse_codings() -> None:
-    """Refuse content that has a content coding (RFC 9110, section 8.4), or a transfer coding other than chunked."""
-    if _codings("Content-Encoding") - {"identity"}:
-        raise UnsupportedCoding("the content must be sent without a content coding", status=415)
-    if _codings("Transfer-Encoding") - {"chunked", "identity"}:
-        raise InvalidCall("the only transfer coding that the relay decodes is chunked", status=501)
-
-
-def _codings(name: str) -> set[str]:
-    return {coding.strip().lower() for coding in request.headers.get(name, "").split(",")} - {""}
-
-
-def _key() -> str | None:
-    return border.idempotency_key(request.headers.get("Idempotency-Key"))
-
-
-def _json_body() -> Any:
-    _refuse_codings()
-    if request.mimetype != "application/json":
-        raise InvalidCall("the content type must be application/json", status=415)
-    try:
-        body = _content()
-    except RequestEntityTooLarge:
-        raise _too_large() from None
-    if len(body) >= MAX_REQUEST:
-        raise _too_large()  # where the length is not announced the body is cut there, without a word
-    try:
-        return strict_json.loads(body)
-    except strict_json.NotJson as exc:
-        raise InvalidCall(str(exc), status=400) from None
-
-
-def _answer(document: Any, status: int) -> Response:
-    response = Response(json.dumps(document), status, content_type="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    return response
+        from traced_relay.ledger.firestore.ledger import FirestoreLedger
+    except ImportError as exc:
+        raise InvalidSettings(f"RELAY_LEDGER {settings.ledger} needs: pip install 'traced-relay[firestore]'") from exc
+    return FirestoreLedger(settings.project, *firestore_place(place), retention=retention)

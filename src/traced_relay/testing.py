@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, Self
 from opentelemetry.sdk.trace import SpanProcessor
 from werkzeug.wrappers import Request, Response
 
-from traced_relay import logs, relay_file, settings, tracing
-from traced_relay.assembly import Assembly
-from traced_relay.clock import Clock, ManualClock, SystemClock
-from traced_relay.listener import Listener
-from traced_relay.localqueue import LocalQueue
-from traced_relay.provision import add_queues
+from traced_relay.app import Assembly
+from traced_relay.config import relay_yaml, settings
+from traced_relay.dev.provision import add_queues
+from traced_relay.emulator.emulator import LocalQueue
+from traced_relay.logs import writer
+from traced_relay.runtime.clock import Clock, ManualClock, SystemClock
+from traced_relay.runtime.listener import Listener
+from traced_relay.tracing import provider
+from traced_relay.tracing.span_store import SpanStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
-    from traced_relay.sender import Sender
+    from traced_relay.downstream.sender import Sender
 
 __all__ = ["Arrived", "Downstream", "ManualClock", "RunningRelay"]
 
@@ -49,12 +52,12 @@ class _ToAll(SpanProcessor):
             store.on_end(span)
 
 
-_stores: set[tracing.SpanStore] = set()
+_stores: set[SpanStore] = set()
 
 
 @cache
 def _provider() -> TracerProvider:
-    return tracing.configure(version="test", instance="test", processors=[_ToAll()])
+    return provider.configure(version="test", instance="test", processors=[_ToAll()])
 
 
 class Downstream:
@@ -122,7 +125,7 @@ class RunningRelay:
         **changes: Any,
     ) -> None:
         clock = clock or SystemClock()
-        parsed = relay_file.parse(dict(rules), "rules") if rules is not None else None
+        parsed = relay_yaml.parse(dict(rules), "rules") if rules is not None else None
         given = settings.for_dev(rules=parsed, project="test-project", environ={})
         self._listener = Listener()
         self.url = self._listener.url
@@ -131,9 +134,9 @@ class RunningRelay:
         add_queues(self.queue, given)
         decided = {"emulator": self.queue.address, "ledger": _ledger(ledger)}
         self.settings = replace(given, **(decided | changes))
-        self.records, self.spans = logs.RecordStore(), tracing.SpanStore()
-        identity = logs.Identity(given.project, given.version, given.instance)
-        self.log = logs.Log(identity, stream=io.StringIO(), store=self.records, clock=clock)
+        self.records, self.spans = writer.RecordStore(), SpanStore()
+        identity = writer.Identity(given.project, given.version, given.instance)
+        self.log = writer.Log(identity, stream=io.StringIO(), store=self.records, clock=clock)
         self.assembly = Assembly(self.settings, log=self.log, provider=_provider(), clock=clock, sender=sender)
 
     def wait_for(self, event: str, task_id: str, seconds: float = 10.0) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from packaging.markers import Marker, default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from house import ROOT
+from support.house import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

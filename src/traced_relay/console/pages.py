@@ -5,24 +5,25 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from traced_relay import task_text, timeline
-from traced_relay.bars import key_of
-from traced_relay.callbacks import MOST_ATTEMPTS, callback_id
+from traced_relay.client import task_text
 from traced_relay.console.again import curl
-from traced_relay.console.drawing import draw
-from traced_relay.console.legible import legible, visible
-from traced_relay.console.listed import LONGEST_STATE, age, lasted, row
-from traced_relay.durations import parse_time
+from traced_relay.console.chart import draw
+from traced_relay.console.sanitize import legible, visible
+from traced_relay.console.task_rows import LONGEST_STATE, age, lasted, row
 from traced_relay.errors import InvalidCall, NotAuthorized, NotFound
-from traced_relay.lengths import readable
-from traced_relay.record_text import as_json
-from traced_relay.states import ENDED, STATES
+from traced_relay.formats.durations import parse_time
+from traced_relay.formats.lengths import readable
+from traced_relay.logs.terminal import as_json
+from traced_relay.tasks.callback import MOST_ATTEMPTS, callback_id
+from traced_relay.tasks.states import ENDED, STATES
+from traced_relay.timeline import build
+from traced_relay.timeline.bars import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from traced_relay.client import Client, Document
-    from traced_relay.console.nearby import Nearby
+    from traced_relay.client.client import Client, Document
+    from traced_relay.console.dev_data import Nearby
 
 PAGE_SIZE, FEW = 200, 50  # few: what the server draws, and what is asked for again and again
 FILTERS = ("state", "queue", "rule", "label")
@@ -65,7 +66,7 @@ def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dic
     callbacks = [] if records else legible(list(_callbacks(client, document)))
     is_live = document["state"] in _LIVE or document["callback"]["state"] == "pending"
     whole_since = nearby.whole_since if nearby else ""
-    built = timeline.build(
+    built = build.build(
         document, legible(records), spans, callbacks=callbacks, now=now if is_live else None, whole_since=whole_since
     )
     return {

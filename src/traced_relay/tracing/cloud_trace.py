@@ -12,7 +12,7 @@ from google.cloud.trace_v2.services.trace_service.transports import TraceService
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from traced_relay.errors import InvalidSettings
-from traced_relay.tracing.cloud_trace_spans import Translator
+from traced_relay.tracing.cloud_trace_proto import Translator
 from traced_relay.tracing.exporter_options import TIMEOUT
 
 if TYPE_CHECKING:

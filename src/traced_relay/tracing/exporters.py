@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    from traced_relay.tracing.otel_file import Batch
+    from traced_relay.tracing.otel_yaml import Batch
 
 _logger = logging.getLogger(__name__)
 # A line or more for every batch that fails; those are counted where they come from.

@@ -13,9 +13,9 @@ from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 
-from traced_relay.tracing import names
-from traced_relay.tracing.guard import GuardedProvider, GuardedSpan
+from traced_relay.tracing.attributes import ARRIVALS, RESEND_COUNT, TRACE_REWRITTEN, URL_FULL
 from traced_relay.tracing.propagation import platform_span, rewritten
+from traced_relay.tracing.redaction import GuardedProvider, GuardedSpan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -105,16 +105,16 @@ def _use_stable_names() -> None:
 
 
 def _server_attributes(name: str, attributes: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue] | None:
-    return attributes if name in names.ARRIVALS else None
+    return attributes if name in ARRIVALS else None
 
 
 def _client_attributes(_: str, attributes: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue]:
     call = _call()
     known = dict(attributes)
     if call.resend_count > 0:
-        known[names.RESEND_COUNT] = call.resend_count
-    if not call.whole_url and names.URL_FULL in known:
-        known[names.URL_FULL] = _origin(str(known[names.URL_FULL]))
+        known[RESEND_COUNT] = call.resend_count
+    if not call.whole_url and URL_FULL in known:
+        known[URL_FULL] = _origin(str(known[URL_FULL]))
     return known
 
 
@@ -132,6 +132,6 @@ def _call() -> _Calling:
 
 
 def _arrived(span: Span, _: Mapping[str, Any]) -> None:
-    span.set_attribute(names.TRACE_REWRITTEN, rewritten())
+    span.set_attribute(TRACE_REWRITTEN, rewritten())
     if (platform := platform_span()) is not None:
         span.add_link(platform)

@@ -26,7 +26,7 @@ from opentelemetry.propagators.textmap import (
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from traced_relay.carrier import COPY
+from traced_relay.tracing.carrier import COPY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

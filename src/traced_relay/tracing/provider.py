@@ -10,10 +10,10 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.version import __version__ as sdk_version
 
-from traced_relay.tracing.guard import GuardedProvider
 from traced_relay.tracing.ids_only import IdsOnly
-from traced_relay.tracing.otel_file import LONGEST_VALUE, MOST_ATTRIBUTES
+from traced_relay.tracing.otel_yaml import LONGEST_VALUE, MOST_ATTRIBUTES
 from traced_relay.tracing.propagation import PROPAGATOR
+from traced_relay.tracing.redaction import GuardedProvider
 from traced_relay.tracing.sampling import OnceByRatio
 
 if TYPE_CHECKING:

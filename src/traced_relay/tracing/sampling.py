@@ -8,7 +8,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, get_current_span, set_span_in_context
 
-from traced_relay.tracing import names
+from traced_relay.tracing.attributes import ARRIVALS, DISPATCH
 from traced_relay.tracing.propagation import has_own_copy
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class OnceByRatio(Sampler):
         if links and not get_current_span(parent_context).get_span_context().is_valid:
             # The trace goes on from another one, with what was decided for that.
             parent_context = set_span_in_context(NonRecordingSpan(links[0].context), Context())
-        is_decided = name not in names.ARRIVALS or (name == names.DISPATCH and has_own_copy(parent_context))
+        is_decided = name not in ARRIVALS or (name == DISPATCH and has_own_copy(parent_context))
         sampler = self._kept if is_decided else self._at_arrival
         return sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, format_span_id, format_trace_id, get_current_span
 
-from traced_relay.trace_ref import TraceRef
-from traced_relay.tracing import names
+from traced_relay.logs.trace_ref import TraceRef
+from traced_relay.tracing import attributes as names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

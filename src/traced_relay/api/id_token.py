@@ -1,0 +1,150 @@
+"""
+Verification of a caller's ID token: its claims, or a refusal that names the one rule it breaks.
+
+Nothing here reads a clock. A refusal repeats nothing that a stranger wrote: only what is wanted, and times of a
+token that is correctly signed.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from google.auth import crypt
+
+from traced_relay.errors import NotAuthorized, Unavailable
+from traced_relay.formats import strict_json
+from traced_relay.formats.durations import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+MAX_TOKEN = 8192
+SKEW = 30
+_LATEST = 253_402_300_799  # the end of year 9999
+_SEGMENT = re.compile(r"[A-Za-z0-9_-]*")  # base64url without padding (RFC 7515, section 2)
+_crypt: Any = crypt  # untyped
+
+
+def verified(
+    token: str,
+    keys: Callable[[str], Mapping[str, str]],
+    *,
+    audience: str | None,
+    issuers: tuple[str, ...] | None,
+    now: float,
+) -> Mapping[str, Any]:
+    """
+    The claims of a valid *token*; NotAuthorized (401) for any other text.
+
+    *keys* gives the public keys for a key id; its Unavailable passes through. Without *issuers* the keys alone decide.
+    """
+    if not audience:
+        _refuse("relay.yaml sets no audience, so the relay accepts no ID token", reason="no_audience")
+    header, claims, signed, signature = _decoded(token)
+    key_id = _key_id(header)
+    key = keys(key_id).get(key_id)
+    if key is None:
+        _check_issuer(claims, issuers)  # unsigned, but the likeliest cause: each issuer has keys of its own
+        _refuse("the token's key id (kid) is not among the issuer's current keys", reason="unknown_key")
+    if not _is_signed(signed, signature, key):
+        _refuse("the token's signature does not match its content", reason="bad_signature")
+    _check_issuer(claims, issuers)
+    if claims.get("aud") != audience:
+        _refuse(f"the token is for another audience; this relay requires {audience}", reason="wrong_audience")
+    _check_times(claims, now)
+    return claims
+
+
+def email_of(claims: Mapping[str, Any]) -> str:
+    """The verified address that a valid token speaks for."""
+    email = claims.get("email")
+    if not isinstance(email, str) or not email:
+        _refuse("the token has no email claim; gcloud adds it with --include-email", reason="no_email")
+    if claims.get("email_verified") is not True:
+        _refuse("the token's email is not verified by its issuer", reason="email_not_verified")
+    return email
+
+
+def _refuse(detail: str, *, reason: str) -> NoReturn:
+    raise NotAuthorized(detail, status=401, reason=reason)
+
+
+def _decoded(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
+    """Header, claims, the bytes that were signed, and the signature."""
+    if len(token) > MAX_TOKEN:
+        _refuse(f"the token is longer than {MAX_TOKEN} characters", reason="malformed_token")
+    parts = token.split(".")
+    if len(parts) != 3 or not all(_SEGMENT.fullmatch(part) and len(part) % 4 != 1 for part in parts):
+        _refuse("the token is not a JWT: three parts in base64url with dots between", reason="malformed_token")
+    header, claims, signature = (base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in parts)
+    return _object(header), _object(claims), token.rpartition(".")[0].encode(), signature
+
+
+def _object(segment: bytes) -> dict[str, Any]:
+    try:
+        value = strict_json.loads(segment)
+    except strict_json.NotJson:
+        value = None
+    if not isinstance(value, dict):
+        _refuse(
+            "the token's header and claims must each be one JSON object without repeated names",
+            reason="malformed_token",
+        )
+    return value
+
+
+def _key_id(header: Mapping[str, Any]) -> str:
+    """The id of the key that the *header* names, if all else in it is what an issuer of ID tokens writes."""
+    if header.get("alg") != "RS256":
+        _refuse("the token must be signed with RS256", reason="unsupported_token")
+    if "crit" in header:  # RFC 7515, section 4.1.11
+        _refuse(
+            "the token's header has critical extensions (crit); the relay supports none", reason="unsupported_token"
+        )
+    if "b64" in header or "zip" in header or "cty" in header:
+        _refuse(
+            "the token's content must be plain claims: b64, zip and cty are not supported", reason="unsupported_token"
+        )
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str) or kind.upper() != "JWT":
+        _refuse("the token's type (typ) must be JWT", reason="unsupported_token")
+    key_id = header.get("kid")
+    if not isinstance(key_id, str) or not key_id:
+        _refuse("the token's header must have a key id (kid), a string", reason="malformed_token")
+    return key_id
+
+
+def _is_signed(signed: bytes, signature: bytes, key: str) -> bool:
+    try:
+        verifier = _crypt.RSAVerifier.from_string(key)
+    except ValueError as exc:
+        raise Unavailable("a certificate to verify ID tokens with is unreadable") from exc
+    return bool(verifier.verify(signed, signature))
+
+
+def _check_issuer(claims: Mapping[str, Any], issuers: tuple[str, ...] | None) -> None:
+    if issuers is not None and claims.get("iss") not in issuers:
+        _refuse(f"the token's issuer (iss) must be {issuers[0]}", reason="unknown_issuer")
+
+
+def _check_times(claims: Mapping[str, Any], now: float) -> None:
+    issued, expires, valid_from = (_moment(claims, name) for name in ("iat", "exp", "nbf"))
+    if issued is None or expires is None:
+        _refuse("the token must say when it was issued (iat) and when it expires (exp)", reason="malformed_token")
+    begins = max(issued, issued if valid_from is None else valid_from)
+    if now < begins - SKEW:
+        _refuse(f"the token is not valid before {format_time(begins)}; compare the clocks", reason="not_yet_valid")
+    if now > expires + SKEW:
+        _refuse(f"the token expired at {format_time(expires)}", reason="expired")
+
+
+def _moment(claims: Mapping[str, Any], name: str) -> float | None:
+    """A time in seconds (RFC 7519, section 2); None where the token does not give it."""
+    value = claims.get(name)
+    if value is None and name not in claims:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
+        _refuse(f"the token's {name} must be a number of seconds since 1970", reason="malformed_token")
+    return value

@@ -1,0 +1,86 @@
+"""A task's document as a few words for people. Pure; whoever shows them on a terminal makes them printable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from traced_relay.formats.durations import parse_time
+from traced_relay.formats.lengths import readable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    Document = Mapping[str, Any]
+
+
+def one_line(document: Document) -> str:
+    """For a list; the id comes first and whole, so that the line can be given to the next command."""
+    columns = (
+        document["task_id"],
+        f"{document['state']:<9}",
+        document["created_at"][:19] + "Z",
+        f"attempt {document['attempt']:<3}",
+        f"{document['reason'] or '':<14}",
+        f"{document['method']} {document['url'].partition('?')[0].partition('#')[0]}",
+    )
+    return "  ".join(columns)
+
+
+def lines(document: Document) -> Iterator[str]:
+    """What a person asks first: how it stands and why, then where to look further."""
+    yield f"task_id   {document['task_id']}"
+    yield f"state     {how_it_stands(document)}"
+    yield f"call      {document['method']} {document['url']}"
+    yield f"queue     {document['queue']}"
+    if document["labels"]:
+        yield "labels    " + " ".join(f"{name}={value}" for name, value in document["labels"].items())
+    yield f"created   {document['created_at']}"
+    if document["next_attempt_at"]:
+        yield f"next      {document['next_attempt_at']}"
+    if document["callback"]["state"] != "none":
+        yield f"callback  {document['callback']['state']}, attempts: {document['callback']['attempt_count']}"
+    yield f"trace_id  {document['trace_id']}"
+    yield f"look at   {document['links']['trace']}"
+
+
+def how_it_stands(document: Document) -> str:
+    """For example `failed (http_503, downstream), 3 attempts in 1.2 s`."""
+    why = f" ({document['reason']}, {document['blame']})" if document["reason"] else ""
+    return f"{document['state']}{why}, {effort(document['attempt'], document['round'], took(document))}"
+
+
+def effort(attempts: int, number_of_round: int, seconds: float | None) -> str:
+    """For example `3 attempts in 1.2 s`, and of a later round `5 attempts, round 2 in 300 ms`."""
+    counted = f"{attempts} attempt{'' if attempts == 1 else 's'}"
+    if number_of_round > 1:
+        counted += f", round {number_of_round}"
+    return counted if seconds is None else f"{counted} in {readable(seconds)}"
+
+
+def took(document: Document) -> float | None:
+    """Seconds that its latest round took, as the relay counts them; None before its end, or if it was never due."""
+    total_ms, finished_at = document["total_ms"], document["finished_at"]
+    if total_ms is None or finished_at is None:
+        return None
+    was_due = document["attempt"] > 0 or parse_time(finished_at) >= due_at(document)
+    return float(total_ms) / 1000 if was_due else None
+
+
+def so_far(document: Document, now: float) -> float | None:
+    """Seconds since its latest round was due; None if that is still to come."""
+    passed = now - due_at(document)
+    return passed if passed >= 0 else None
+
+
+def due_at(document: Document) -> float:
+    return max(parse_time(document["created_at"]), parse_time(document["schedule_time"]))
+
+
+def progress(document: Document, now: float) -> str:
+    """For example `waiting, attempt 2, 12.3 s, next in 3.5 s`; no length before it is due."""
+    passed = so_far(document, now)
+    elapsed = "" if passed is None else f", {readable(passed)}"
+    due = document["next_attempt_at"]
+    ahead = parse_time(due) - now if due else 0.0
+    following = f", next in {readable(ahead)}" if ahead > 0 else ""
+    return f"{document['state']}, attempt {document['attempt']}{elapsed}{following}"

@@ -1,0 +1,1 @@
+"""The Cloud Tasks API: creates tasks, reads deliveries and queue statistics."""

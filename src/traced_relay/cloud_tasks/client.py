@@ -1,0 +1,222 @@
+"""Cloud Tasks, through Google's own client. gRPC is known here and nowhere else; its errors become ours."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.api_core import exceptions, retry
+from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, RetryError
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import tasks_v2, tasks_v2beta3
+from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
+from google.cloud.tasks_v2beta3.services.cloud_tasks.transports import CloudTasksGrpcTransport as BetaTransport
+from google.protobuf import empty_pb2, wrappers_pb2
+
+from traced_relay.errors import EnqueueFailed, Unavailable
+from traced_relay.formats.durations import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from traced_relay.config.relay_yaml import Worker
+    from traced_relay.tasks.row import Row
+
+SLACK = 15.0  # seconds that the queue waits beyond the attempt's own timeout, so that the worker answers first
+MIN_DEADLINE = 15.0
+MAX_DEADLINE_HTTP = 1800.0
+ONE_TRY = 5.0
+ALL_TRIES = 10.0
+
+_PASSING = (
+    exceptions.ServiceUnavailable,
+    exceptions.DeadlineExceeded,
+    exceptions.Aborted,
+    exceptions.ResourceExhausted,
+)
+# Only these say that there is no task, and will say so again; after any other error there may be one.
+_FINAL = (
+    exceptions.NotFound,
+    exceptions.Forbidden,
+    exceptions.Unauthorized,
+    exceptions.BadRequest,  # FailedPrecondition and OutOfRange too
+    exceptions.MethodNotImplemented,
+)
+
+
+@dataclass(frozen=True)
+class DirectCall:
+    """A call that Cloud Tasks makes by itself (`route: direct`)."""
+
+    url: str
+    method: str
+    headers: Mapping[str, str]
+    body: bytes
+    timeout: float
+    service_account: str
+    audience: str | None
+
+
+@dataclass(frozen=True)
+class QueueLook:
+    """What Cloud Tasks says of a queue, in its own words; None where it says nothing."""
+
+    state: str | None = None
+    max_dispatches_per_second: float | None = None
+    max_concurrent_dispatches: int | None = None
+    tasks_count: int | None = None
+    oldest_estimated_arrival_time: str | None = None
+    executed_last_minute_count: int | None = None
+    concurrent_dispatches_count: int | None = None
+
+
+_LOOKED_AT = {"paths": ["state", "rate_limits", "stats"]}  # statistics are given to those alone who name them
+_STATES = {int(state): name for name, state in tasks_v2beta3.Queue.State.__members__.items() if state}
+
+
+class CloudTasks:
+    """Makes tasks in the queues of one project and location, for one worker."""
+
+    def __init__(
+        self, *, project: str, location: str, worker: Worker, audience: str | None, emulator: str | None
+    ) -> None:
+        self._parent = f"projects/{project}/locations/{location}/queues"
+        self._worker = worker
+        self._audience = audience
+        # A waiting caller or dispatch cannot use a channel that backs off for minutes after the server was away.
+        options = [("grpc.max_reconnect_backoff_ms", 1000), ("grpc.initial_reconnect_backoff_ms", 100)]
+        options.append(("grpc.enable_http_proxy", 0))
+        self._channel = grpc.insecure_channel(emulator, options) if emulator else None
+        transport = CloudTasksGrpcTransport(channel=self._channel) if self._channel else None
+        with _mapped_errors():
+            self._client = tasks_v2.CloudTasksClient(transport=transport)
+        opened: Any = self._client.transport
+        self._beta = tasks_v2beta3.CloudTasksClient(transport=BetaTransport(channel=opened.grpc_channel))
+
+    def task_name(self, queue: str, task: str) -> str:
+        return f"{self._parent}/{queue}/tasks/{task}"
+
+    def create(self, row: Row, *, at: float | None, headers: Mapping[str, str]) -> bool:
+        """Create the task that *row* awaits, due *at* (epoch seconds; None: now); False if its name is taken."""
+        content = json.dumps({"task_id": row.task_id, "attempt": row.awaited}, separators=(",", ":")).encode()
+        request = {"headers": {"content-type": "application/json", **headers}, "body": content}
+        task: dict[str, Any] = {"name": self.task_name(row.queue, f"{row.task_id}-{row.awaited}")}
+        task["dispatch_deadline"] = _duration(max(row.call.timeout + SLACK, MIN_DEADLINE))
+        if self._worker.app_engine is not None:
+            routing = {"service": self._worker.app_engine} if self._worker.app_engine != "default" else {}
+            task["app_engine_http_request"] = {"relative_uri": "/dispatch", "app_engine_routing": routing, **request}
+        else:
+            token = {"service_account_email": self._worker.service_account, "audience": self._audience}
+            url = f"{str(self._worker.url).rstrip('/')}/dispatch"
+            task["http_request"] = {"url": url, "oidc_token": token, **request}
+        return self._create(row.queue, task, at)
+
+    def create_direct(self, *, queue: str, task_id: str, at: float | None, call: DirectCall) -> bool:
+        """Create the HTTP task that is the call itself; False if its name is taken."""
+        request: dict[str, Any] = {
+            "url": call.url,
+            "http_method": call.method,
+            "headers": dict(call.headers),
+        }
+        if call.body:
+            request["body"] = call.body
+        if call.audience is not None:
+            request["oidc_token"] = {"service_account_email": call.service_account, "audience": call.audience}
+        deadline = min(max(call.timeout, MIN_DEADLINE), MAX_DEADLINE_HTTP)
+        name = self.task_name(queue, f"{task_id}-1")
+        task = {"name": name, "dispatch_deadline": _duration(deadline), "http_request": request}
+        return self._create(queue, task, at)
+
+    def _create(self, queue: str, fields: dict[str, Any], at: float | None) -> bool:
+        """The name makes it safe to ask again: a task that exists counts as made."""
+        task = tasks_v2.Task(fields)
+        if at is not None:
+            seconds, nanos = divmod(round(at * 1e9), 10**9)
+            task._pb.schedule_time.seconds, task._pb.schedule_time.nanos = seconds, nanos
+        patience = retry.Retry(
+            retry.if_exception_type(*_PASSING), initial=0.1, maximum=2.0, multiplier=2.0, timeout=ALL_TRIES
+        )
+        with _mapped_errors():
+            try:
+                self._client.create_task(parent=f"{self._parent}/{queue}", task=task, retry=patience, timeout=ONE_TRY)
+            except AlreadyExists:
+                return False
+        return True
+
+    def delete(self, task_name: str) -> None:
+        """Take a task out of its queue, if it is still there."""
+        with _mapped_errors(), suppress(exceptions.NotFound):
+            self._client.delete_task(name=task_name, retry=None, timeout=ONE_TRY)
+
+    def exists(self, task_name: str) -> bool:
+        """Whether the task is in its queue, waiting or being dispatched; what was worked off or purged is not."""
+        with _mapped_errors():
+            try:
+                self._client.get_task(name=task_name, retry=None, timeout=ONE_TRY)
+            except exceptions.NotFound:
+                return False
+        return True
+
+    def see(self, queue: str) -> None:
+        """Returns if the queue is there and answers."""
+        with _mapped_errors():
+            self._client.get_queue(name=f"{self._parent}/{queue}", retry=None, timeout=ONE_TRY)
+
+    def look(self, queue: str, seconds: float) -> QueueLook:
+        """How the queue is, if it says so in time. Only the beta has statistics; it is the same service."""
+        request = {"name": f"{self._parent}/{queue}", "read_mask": _LOOKED_AT}
+        with _mapped_errors():
+            seen = tasks_v2beta3.Queue.pb(self._beta.get_queue(request, retry=None, timeout=seconds))
+        look = QueueLook(
+            state=_STATES.get(seen.state),
+            max_dispatches_per_second=seen.rate_limits.max_dispatches_per_second or None,
+            max_concurrent_dispatches=seen.rate_limits.max_concurrent_dispatches or None,
+        )
+        return replace(look, **_numbers(seen.stats)) if seen.HasField("stats") else look
+
+    def local_certificates(self) -> Mapping[str, str]:
+        """Key id to public key (PEM) of the embedded queue that this client talks to."""
+        if self._channel is None:
+            raise Unavailable("only an embedded queue tells its keys here")
+        ask = self._channel.unary_unary(
+            "/traced_relay.LocalIdentity/Certificates",
+            request_serializer=empty_pb2.Empty.SerializeToString,
+            response_deserializer=wrappers_pb2.StringValue.FromString,
+        )
+        try:
+            certificates: dict[str, str] = json.loads(ask(empty_pb2.Empty(), timeout=ONE_TRY).value)
+        except (grpc.RpcError, ValueError) as exc:
+            raise Unavailable("the embedded queue did not tell its keys") from exc
+        return certificates
+
+    def close(self) -> None:
+        transport: Any = self._client.transport
+        transport.close()
+
+
+def _numbers(stats: Any) -> dict[str, Any]:
+    oldest = stats.oldest_estimated_arrival_time if stats.HasField("oldest_estimated_arrival_time") else None
+    return {
+        "tasks_count": stats.tasks_count,
+        "oldest_estimated_arrival_time": oldest and format_time(oldest.ToMicroseconds() / 1e6),
+        "executed_last_minute_count": stats.executed_last_minute_count,
+        "concurrent_dispatches_count": stats.concurrent_dispatches_count,
+    }
+
+
+def _duration(seconds: float) -> dict[str, int]:
+    whole, nanos = divmod(round(seconds * 1e9), 10**9)
+    return {"seconds": whole, "nanos": nanos}
+
+
+@contextmanager
+def _mapped_errors() -> Iterator[None]:
+    try:
+        yield
+    except _FINAL as exc:
+        raise EnqueueFailed(f"Cloud Tasks refused: {exc.message}") from exc
+    except (RetryError, GoogleAPICallError, GoogleAuthError) as exc:
+        raise Unavailable(f"Cloud Tasks gave no clear answer: {type(exc).__name__}") from exc

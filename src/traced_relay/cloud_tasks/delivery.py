@@ -1,0 +1,149 @@
+"""What the queue said about one delivery, in either family of headers, and which form of task it carries."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, Field
+
+from traced_relay.errors import InvalidCall
+from traced_relay.formats import strict_json
+from traced_relay.formats.durations import parse_duration
+from traced_relay.formats.validation import given, read
+from traced_relay.tasks import header_policy
+from traced_relay.tasks.call import DAY, Call, JsonBody, Method, Model, RetryPolicy, Url, content_of, is_idempotent
+
+if TYPE_CHECKING:
+    from werkzeug.datastructures import Headers
+
+APP_ENGINE, HTTP_TARGET = "X-AppEngine-", "X-CloudTasks-"
+BARE_TIMEOUT = DAY / 2
+_TASK_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """
+    One delivery; None where the queue said nothing.
+
+    *queue* and *task* are short ids. Times are seconds since the epoch. The
+    counts and the reason are the queue's own words for its own redeliveries,
+    which in this service happen only when a worker could not answer.
+    """
+
+    queue: str
+    task: str
+    task_retry_count: int | None = None
+    task_execution_count: int | None = None
+    task_eta: float | None = None
+    task_previous_response: int | None = None
+    task_retry_reason: str | None = None
+
+    @classmethod
+    def from_headers(cls, headers: Headers, family: str) -> Dispatch:
+        """Reads one *family* of headers; what is absent or no number is None."""
+        return cls(
+            queue=headers.get(f"{family}QueueName", ""),
+            task=headers.get(f"{family}TaskName", ""),
+            task_retry_count=_whole(headers.get(f"{family}TaskRetryCount")),
+            task_execution_count=_whole(headers.get(f"{family}TaskExecutionCount")),
+            task_eta=_seconds(headers.get(f"{family}TaskETA")),
+            task_previous_response=_whole(headers.get(f"{family}TaskPreviousResponse")),
+            task_retry_reason=(headers.get(f"{family}TaskRetryReason") or "")[:100] or None,
+        )
+
+    def queue_delay_ms(self, now: float) -> int | None:
+        """How long the task waited in the queue after it was due."""
+        return None if self.task_eta is None else max(0, round((now - self.task_eta) * 1000))
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A dispatch together with what was found out about it: *number* is the attempt that its task is for."""
+
+    dispatch: Dispatch
+    task_name: str
+    number: int
+    queue_delay_ms: int | None
+    trace_rewritten: bool
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text and re.fullmatch(r"\d{1,9}", text) else None
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text and re.fullmatch(r"\d{1,10}(\.\d{1,9})?", text) else None
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A task that the relay made: attempt *attempt* of the call in the ledger."""
+
+    task_id: str
+    attempt: int
+
+
+class Bare(Model):
+    """A task that somebody made by hand, with the whole call in its body; unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    url: Url
+    method: Method = "POST"
+    headers: dict[str, str] = Field(default={})
+    body: JsonBody = Field(default={})
+    content_type: str = "application/json"
+    timeout: Any = BARE_TIMEOUT
+
+    def call(self, *, retry: RetryPolicy, max_timeout: float) -> Call:
+        broken = list(header_policy.broken_rules(self.headers))
+        if broken:
+            raise InvalidCall(f"{broken[0].field} {broken[0].message}", errors=tuple(broken))
+        if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,198}[\x21-\x7e])?", self.content_type):
+            raise InvalidCall("content_type must be printable ASCII")
+        named = any(name.lower() == "content-type" for name in self.headers)
+        headers = self.headers if named else {"content-type": self.content_type, **self.headers}
+        timeout = min(_timeout(self.timeout), max_timeout)
+        return Call(
+            url=self.url,
+            method=self.method,
+            headers=headers,
+            body=content_of(self.body),
+            timeout=timeout,
+            retry=retry,
+            idempotent=is_idempotent(self.method, None),
+        )
+
+
+def _timeout(value: Any) -> float:
+    try:
+        seconds = float(value) if isinstance(value, (int, float)) else parse_duration(value)
+    except (ValueError, OverflowError) as exc:
+        raise InvalidCall(f"timeout {exc}") from None
+    if isinstance(value, bool) or seconds <= 0:
+        raise InvalidCall("timeout must be more than 0")
+    return seconds
+
+
+def read_task(body: bytes) -> Ours | Bare:
+    """The task that the *body* of a dispatch holds; InvalidCall if it is neither form."""
+    try:
+        document = strict_json.loads(body)
+    except strict_json.NotJson as exc:
+        raise InvalidCall(str(exc)) from None
+    match document:
+        case {"task_id": str(task_id), "attempt": int(attempt), **others} if not others and attempt is not True:
+            if _TASK_ID.fullmatch(task_id) and attempt >= 1:
+                return Ours(task_id, attempt)
+        case {"url": _}:
+            return read(Bare, given(Bare, document))
+    raise InvalidCall("the body is neither the relay's own task nor a call with a url")
+
+
+def adopted_task_id(task_name: str) -> str:
+    """The id of a bare task's row: always the same for the same full name."""
+    return hashlib.sha256(b"adopted\0" + task_name.encode()).hexdigest()[:32]

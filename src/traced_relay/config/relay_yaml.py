@@ -1,0 +1,157 @@
+"""relay.yaml: who may do what. Read once, strictly: an unknown key is an error that names file and key."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from traced_relay.downstream.addresses import is_local_host
+from traced_relay.downstream.rules import Downstream, Place
+from traced_relay.downstream.webhook_signature import SECRET_NAME
+from traced_relay.errors import InvalidCall, InvalidSettings
+from traced_relay.formats.validation import read
+from traced_relay.formats.yaml_file import document_of
+from traced_relay.tasks import retry as retries
+from traced_relay.tasks.call import DAY, Duration, Model, RetryPolicy, Url
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUEUE_ID = r"^[A-Za-z0-9-]{1,100}$"
+REGION = re.compile(r"[a-z]+-[a-z]+[0-9]{1,2}")
+AUDIENCE = r"^[A-Za-z0-9:/._~@%?=-]{1,500}$"
+SERVICE_ID = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+def _check_region(location: str) -> str:
+    if not REGION.fullmatch(location):
+        raise ValueError("must be one region such as us-central1: queues are nowhere else")
+    return location
+
+
+def _check_account(email: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*@[a-z0-9.-]+\.gserviceaccount\.com", email):
+        raise ValueError("must be a service account, NAME@PROJECT.iam.gserviceaccount.com")
+    return email
+
+
+def _check_email(email: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", email) or email != email.lower():
+        raise ValueError("must be an address as Google's tokens have it, with @ and in lower case")
+    return email
+
+
+class Queue(Model):
+    name: Annotated[str, Field(pattern=QUEUE_ID)]
+    max_dispatches_per_second: Annotated[float, Field(gt=0, le=500)] = 100.0
+    max_concurrent_dispatches: Annotated[int, Field(ge=1, le=5000)] = 80
+    use: Annotated[Literal["calls", "callbacks"], Field(alias="for")] = "calls"
+
+
+class Worker(Model):
+    """Where tasks go: an App Engine service of this project, or a URL with the account whose ID token they carry."""
+
+    app_engine: Annotated[str, Field(pattern=SERVICE_ID)] | None = None
+    url: Url | None = None
+    service_account: Annotated[str, AfterValidator(_check_account)] | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_origin(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "https:")
+        if parts.scheme != "https" and not is_local_host(parts.netloc):
+            raise ValueError("must start with https://: tasks bring an ID token")
+        if parts.path.strip("/") or parts.query:
+            raise ValueError("must have no path: /dispatch and the others follow it")
+        return url
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Worker:
+        if (self.app_engine is None) == (self.url is None):
+            raise ValueError("must have either app_engine or url")
+        if (self.url is None) != (self.service_account is None):
+            raise ValueError("must have service_account together with url")
+        return self
+
+
+class Caller(Model):
+    """Somebody who may enqueue, and see its own tasks; an operator sees all. `"*"` means all."""
+
+    email: Annotated[str, AfterValidator(_check_email)]
+    role: Literal["caller", "operator"] = "caller"
+    queues: Literal["*"] | list[str] = Field(default=[])
+    downstreams: Literal["*"] | list[str] = Field(default=[])
+
+    @model_validator(mode="after")
+    def _has_its_lists(self) -> Caller:
+        if self.role == "caller" and not {"queues", "downstreams"} <= self.model_fields_set:
+            raise ValueError('must have queues and downstreams, each a list of names or "*"')
+        return self
+
+
+def _check_secret(name: str) -> str:
+    """The file is for everybody to read, so it only says where the secret is."""
+    if not SECRET_NAME.fullmatch(name):
+        raise ValueError(
+            "must be the name of a secret in Secret Manager, projects/P/secrets/S with or without /versions/V;"
+            " a secret itself must not stand in this file"
+        )
+    return name
+
+
+class CallbackReceiver(Place):
+    """Where callbacks may go; without a *secret* of its own they are signed with RELAY_CALLBACK_SECRET."""
+
+    secret: Annotated[str, AfterValidator(_check_secret)] | None = None
+
+
+class RelayFile(Model):
+    location: Annotated[str, AfterValidator(_check_region)] | None = None
+    queues: Annotated[list[Queue], Field(min_length=1)]
+    worker: Worker
+    audience: Annotated[str, Field(pattern=AUDIENCE)] | None = None
+    callers: list[Caller] = Field(default=[])
+    downstreams: list[Downstream] = Field(default=[])
+    callbacks: list[CallbackReceiver] = Field(default=[])
+    callback_first_wait: Annotated[Duration, Field(ge=0, le=3600)] = 5.0
+    retry: RetryPolicy = RetryPolicy()
+    heartbeat: Annotated[Duration, Field(ge=1, le=3600)] = 60.0
+    max_timeout: Annotated[Duration, Field(ge=1)] | None = None
+    retention: Annotated[Duration, Field(ge=60, le=3650 * DAY)] = 7 * DAY
+    sweep_every: Annotated[Duration, Field(ge=1, le=3600)] = 60.0
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> RelayFile:
+        for key, names in (
+            ("queues", [queue.name for queue in self.queues]),
+            ("downstreams", [downstream.name for downstream in self.downstreams]),
+            ("callers", [caller.email for caller in self.callers]),
+        ):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key}: must not name {max(names, key=names.count)} twice")
+        for_callbacks = [queue for queue in self.queues if queue.use == "callbacks"]
+        if len(for_callbacks) == len(self.queues):
+            raise ValueError("queues: must have one that is not for callbacks")
+        if len(for_callbacks) > 1:
+            raise ValueError("queues: must not have two with `for: callbacks`, because only one is used")
+        if self.callbacks and not for_callbacks:
+            raise ValueError("queues: must have one with `for: callbacks`, because callbacks are listed")
+        if broken := retries.broken_rule(self.retry):
+            raise ValueError(f"retry.{broken.field}: {broken.message}")
+        return self
+
+
+def load(path: Path) -> RelayFile:
+    document = document_of(path)
+    return parse({} if document is None else document, str(path))
+
+
+def parse(document: Any, where: str) -> RelayFile:
+    try:
+        return read(RelayFile, document)
+    except InvalidCall as exc:
+        lines = [f"{where}: {error.field} {error.message}" for error in exc.errors if error.field != "request"]
+        raise InvalidSettings(*(lines or [f"{where}: must be a mapping of keys to values"])) from None

@@ -1,0 +1,1 @@
+"""The project's files compared with a Google Cloud project."""

@@ -1,0 +1,56 @@
+"""Downstreams to try the relay on: one that answers, one that takes its time, one that is flaky, one that is broken."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from threading import Condition, Lock
+from typing import TYPE_CHECKING
+
+from flask import Flask, Response, request
+
+from traced_relay.runtime.clock import SystemClock
+
+if TYPE_CHECKING:
+    from traced_relay.runtime.clock import Clock
+
+LONGEST = 3600.0
+
+
+def sample_downstream(clock: Clock | None = None) -> Flask:
+    """`/ok`, `/slow?seconds=2`, `/flaky?failures=2` (counted for each Idempotency-Key) and `/broken`."""
+    app = Flask("sample")
+    waiting, lock, seen = Condition(), Lock(), Counter[str]()
+    clock = clock or SystemClock()
+
+    @app.route("/ok", methods=["GET", "POST"])
+    def ok() -> Response:
+        return Response(request.get_data() or b"ok", content_type=request.content_type or "text/plain")
+
+    @app.route("/slow", methods=["GET", "POST"])
+    def slow() -> Response:
+        until = clock.monotonic() + _number("seconds", 2.0)
+        with waiting:
+            while (left := until - clock.monotonic()) > 0:
+                clock.wait(waiting, left)
+        return Response("done", content_type="text/plain")
+
+    @app.route("/flaky", methods=["GET", "POST"])
+    def flaky() -> Response:
+        with lock:
+            seen[request.headers.get("Idempotency-Key", "")] += 1
+            tries = seen[request.headers.get("Idempotency-Key", "")]
+        if tries <= _number("failures", 2.0):
+            return Response("not yet", 503, content_type="text/plain")
+        return Response(f"done at attempt {tries}", content_type="text/plain")
+
+    @app.route("/broken", methods=["GET", "POST"])
+    def broken() -> Response:
+        return Response("out of order", 503, content_type="text/plain")
+
+    return app
+
+
+def _number(name: str, default: float) -> float:
+    text = request.args.get(name, "")
+    return min(float(text), LONGEST) if re.fullmatch(r"\d{1,6}(\.\d{1,3})?", text) else default

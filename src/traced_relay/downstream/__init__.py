@@ -1,0 +1,1 @@
+"""Calls to downstreams: rules, checked addresses, connections, strict responses, signatures."""

@@ -1,0 +1,297 @@
+"""One exchange with one downstream. An answer is data, whatever its status; its absence is a reason."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import ssl
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import requests
+import urllib3.exceptions
+
+import traced_relay
+from traced_relay.downstream import connections as egress
+from traced_relay.errors import DownstreamDenied, IdentityFailed, Unavailable
+from traced_relay.tasks import reasons
+from traced_relay.tasks.call import split_target
+from traced_relay.tasks.retry import Ending, parse_retry_after
+from traced_relay.tasks.row import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from traced_relay.downstream import strict_response
+    from traced_relay.downstream.rules import Downstream
+    from traced_relay.runtime.clock import Clock
+    from traced_relay.runtime.watchdog import Guard
+    from traced_relay.tasks.call import Call
+
+BODY_KEPT = 64 * 1024
+HEADERS_KEPT = 8 * 1024
+_CHUNK = 64 * 1024
+PATIENCE = 1.0  # seconds for a body that decides nothing; a connection whose answer ends in that time is kept
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where an attempt's time went, in milliseconds; None for a part it did not have."""
+
+    token_ms: int | None = None
+    connect_ms: int | None = None
+    tls_ms: int | None = None
+    first_byte_ms: int | None = None
+    body_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class Exchange:
+    ending: Ending
+    timing: Timing
+    response: Response | None = None
+    response_size: int | None = None
+    detail: str | None = None  # why the call was denied, or no credentials could be had, in one sentence
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Nowhere: a redirect is an answer. requests would read its whole body to prepare the next request."""
+
+
+class Sender:
+    """Makes calls over kept connections; no cookies, no redirects, no proxies or passwords from the environment."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        id_token: Callable[[str], str],
+        *,
+        connections: int = 100,
+        tls: ssl.SSLContext | None = None,
+        resolve: egress.Resolve = socket.getaddrinfo,
+    ) -> None:
+        self._clock = clock
+        self._id_token = id_token
+        self._resolve = resolve
+        self._session = _Session()
+        self._session.trust_env = False
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = egress.Adapter(connections, tls)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def send(
+        self,
+        call: Call,
+        rule: Downstream | None,
+        added: Mapping[str, str],
+        guard: Guard,
+        *,
+        head_decides: bool = False,
+    ) -> Exchange:
+        """
+        Make the *call*, with *added* headers, as its *rule* says; without one, deny it. The *guard* may cut it.
+
+        Where the *head_decides*, an answer counts from its head on; its body need not be whole, nor end.
+        """
+        if rule is None:
+            return Exchange(Ending(None, "denied", was_sent=False), Timing())
+        started, until = self._clock.monotonic(), time.monotonic() + call.timeout
+        try:
+            authorization = self._authorization(call, rule)
+        except IdentityFailed as exc:
+            ending = Ending(None, "auth_unavailable", was_sent=False)
+            return Exchange(ending, Timing(self._since(started)), detail=str(exc))
+        token_ms = self._since(started) if authorization else None
+        until = min(until, time.monotonic() + egress.OPENING_TIMEOUT)
+        try:
+            origin, target = split_target(call.url)
+            request = _prepared(call, origin, target, {**authorization, **added})
+        except (requests.RequestException, ValueError):  # a URL that the border lets pass and the client does not
+            return Exchange(Ending(None, "denied", was_sent=False), Timing(token_ms), detail="the URL cannot be sent")
+        opening = egress.Opening(
+            guard=guard,
+            allow_private=rule.allow_private,
+            until=until,
+            target=target,
+            may_repeat=call.idempotent,
+            head_decides=head_decides,
+            now=self._clock.monotonic,
+            resolve=self._resolve,
+        )
+        egress.opening.set(opening)
+        return self._exchange(request, opening, token_ms)
+
+    def has_room(self) -> bool:
+        """Whether this process could open one more connection."""
+        return egress.has_room()
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _authorization(self, call: Call, rule: Downstream) -> dict[str, str]:
+        """The ID token that the rule asks for; never over http, and never to a bare address."""
+        if rule.auth == "none":
+            return {}
+        parts = urlsplit(call.url)
+        if parts.scheme != "https" or re.fullmatch(r"[0-9.]*|.*:.*", parts.hostname or ""):
+            raise IdentityFailed("no ID token: it is sent over https to a host name only")
+        return {"authorization": f"Bearer {self._id_token(rule.audience_of(call.url))}"}
+
+    def _exchange(self, request: requests.PreparedRequest, opening: egress.Opening, token_ms: int | None) -> Exchange:
+        guard, sent = opening.guard, self._clock.monotonic()
+        answered, response, size, retry_after, detail = None, None, None, None, None
+        try:
+            with self._session.send(
+                request, stream=True, allow_redirects=False, timeout=(egress.OPENING_TIMEOUT, None)
+            ) as answer:
+                answered = self._clock.monotonic()
+                head = opening.answer if opening.head_decides else None
+                body = _read(answer) if head is None else _read_what_comes(answer, head)
+                if not guard.release() and head is None:
+                    raise requests.Timeout
+        except _FAILURES as exc:
+            guard.release()
+            detail = str(exc) if isinstance(exc, DownstreamDenied) else None
+            ending = Ending(None, _reason(exc, opening), was_sent=guard.was_sent)
+            opening.let_go()
+            if opening.answer is not None:
+                opening.answer.close()
+        else:
+            headers, size = _kept_headers(answer), body.size
+            response = Response(
+                status_code=answer.status_code, headers=headers, body=body.kept, truncated=size != len(body.kept)
+            )
+            retry_after = parse_retry_after(answer.headers.get("Retry-After"), self._clock.now())
+            ending = Ending(answer.status_code, reasons.of_status(answer.status_code), retry_after)
+        ended = self._clock.monotonic()
+        timing = Timing(
+            token_ms=token_ms,
+            connect_ms=_ms(opening.connect),
+            tls_ms=_ms(opening.tls),
+            first_byte_ms=_ms(max(0.0, (answered or ended) - sent - (opening.connect or 0) - (opening.tls or 0))),
+            body_ms=None if answered is None else _ms(ended - answered),
+        )
+        return Exchange(ending, timing, response, size if response else None, detail)
+
+    def _since(self, started: float) -> int:
+        return round((self._clock.monotonic() - started) * 1000)
+
+
+@dataclass(frozen=True)
+class _Body:
+    """The first bytes of a body, and its size; None if its end did not come."""
+
+    kept: bytes
+    size: int | None
+
+
+def _read(answer: requests.Response) -> _Body:
+    """The body as it came; never decoded, never parsed."""
+    kept, size = bytearray(), 0
+    while chunk := answer.raw.read1(_CHUNK, decode_content=False):
+        kept += chunk[: max(0, BODY_KEPT - size)]
+        size += len(chunk)
+    return _Body(bytes(kept), size)
+
+
+def _read_what_comes(answer: requests.Response, head: strict_response.Answer) -> _Body:
+    """What comes in a moment of a body that decides nothing."""
+    kept = bytearray()
+    head.stop_after(PATIENCE)
+    with suppress(*_FAILURES):
+        while len(kept) <= BODY_KEPT:
+            chunk = answer.raw.read1(_CHUNK, decode_content=False)
+            if not chunk:
+                return _Body(bytes(kept[:BODY_KEPT]), len(kept))
+            kept += chunk
+    return _Body(bytes(kept[:BODY_KEPT]), None)
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
+
+
+def _prepared(call: Call, origin: str, target: str, added: Mapping[str, str]) -> requests.PreparedRequest:
+    """The request as spans show it; requests would rewrite its target, so that it only gets the origin to read."""
+    headers = {
+        "accept": "*/*",
+        "user-agent": f"traced-relay/{traced_relay.__version__}",
+        **{name.lower(): value for name, value in call.headers.items()},
+        **added,
+        "accept-encoding": "identity",
+    }
+    prepared = requests.Request(call.method, f"{origin}/", headers=headers, data=call.body or None).prepare()
+    prepared.url = f"{str(prepared.url).removesuffix('/')}{target}"
+    return prepared
+
+
+def _kept_headers(answer: requests.Response) -> dict[str, str]:
+    """The answer's headers while they fit; cookies are the relay's own and stay here."""
+    kept, size = {}, 0
+    for name, value in answer.headers.items():
+        size += len(name) + len(value)
+        if size <= HEADERS_KEPT and name.lower() not in ("set-cookie", "set-cookie2"):
+            kept[name.lower()] = value
+    return kept
+
+
+_FAILURES = (
+    DownstreamDenied,
+    Unavailable,
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ValueError,
+)
+_REASONS: tuple[tuple[type[BaseException], str], ...] = (
+    (urllib3.exceptions.NameResolutionError, "dns_failed"),
+    (ssl.SSLCertVerificationError, "tls_failed"),
+    (http.client.IncompleteRead, "incomplete_response"),
+    (urllib3.exceptions.InvalidChunkLength, "incomplete_response"),
+    (http.client.RemoteDisconnected, "reset"),
+    (ConnectionError, "reset"),
+    (http.client.HTTPException, "malformed_response"),
+    (OSError, "reset"),
+    (urllib3.exceptions.ProtocolError, "incomplete_response"),
+    (urllib3.exceptions.HTTPError, "reset"),
+)
+_BEFORE_SENDING = ("dns_failed", "tls_failed")
+
+
+def _reason(exc: BaseException, opening: egress.Opening) -> str:
+    """The contract's word for what went wrong: our own doing first, then the innermost cause that has one."""
+    guard = opening.guard
+    if isinstance(exc, (DownstreamDenied, requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
+        return "denied"
+    if guard.cut_for == "cancelled":
+        return "cancelled"
+    if guard.cut_for == "interrupted" or isinstance(exc, Unavailable):
+        return "interrupted"
+    if guard.cut_for == "deadline" and guard.was_sent:
+        return "timeout"
+    causes = list(_causes(exc))
+    found = (reason for kind, reason in _REASONS if any(isinstance(cause, kind) for cause in causes))
+    reason = next(found, "malformed_response")
+    if reason == "reset" and opening.is_stale:
+        return "stale_connection"
+    return reason if guard.was_sent or reason in _BEFORE_SENDING else "connect_failed"
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    """The error, what it wraps and what it came from, each once; not those of requests, which only wrap."""
+    seen: set[int] = set()
+    left: list[object] = [exc]
+    while left:
+        cause = left.pop(0)
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            if not isinstance(cause, requests.RequestException):
+                yield cause
+            left += [*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__]

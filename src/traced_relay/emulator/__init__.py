@@ -1,0 +1,1 @@
+"""An embedded Cloud Tasks. Imports `errors` and `runtime` only."""

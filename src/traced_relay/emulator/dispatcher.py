@@ -1,0 +1,156 @@
+"""Threads that push dispatches over HTTP: one per attempt in flight, made when they are needed."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Lock, Thread, current_thread
+from typing import TYPE_CHECKING
+
+from traced_relay.emulator.attempts import Answer, Dispatch, End
+from traced_relay.emulator.exchange import BrokenExchange, Reply, exchange
+from traced_relay.emulator.http_client import Connections
+from traced_relay.emulator.http_request import NoSuchTarget, request_for
+from traced_relay.runtime.clock import SystemClock
+from traced_relay.runtime.watchdog import Guard, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
+    from traced_relay.emulator.service import Service
+    from traced_relay.runtime.clock import Clock
+
+_log = logging.getLogger(__name__)
+_IDLE_THREADS = 32
+_STOP_SECONDS = 2.0
+
+
+class Dispatcher:
+    """
+    Delivers what falls due in *service* until it is stopped.
+
+    *mint* makes the ID token for an email and an audience; *app_engine* says at which address each
+    App Engine service is, `default` standing for the rest, and may change at any time.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        clock: Clock,
+        *,
+        mint: Callable[[str, str], str],
+        app_engine: MutableMapping[str, str],
+        idle_threads: int = _IDLE_THREADS,
+    ) -> None:
+        self._service = service
+        self._mint = mint
+        self._app_engine = app_engine
+        self._most_idle = idle_threads
+        self._watch = Watch(clock)
+        self._connections = Connections(clock)
+        self._work: SimpleQueue[Dispatch | None] = SimpleQueue()
+        self._lock = Lock()
+        self._threads: set[Thread] = set()
+        self._idle = 0
+        self._timer = Thread(target=service.keep_time, name="queue-timer", daemon=True)
+
+    def start(self) -> None:
+        self._watch.start()
+        self._add_thread()
+        self._service.start_delivering(self._accept)
+        self._timer.start()
+
+    def stop(self) -> None:
+        """
+        Cut what is in flight and end.
+
+        Nothing is said to the service about attempts that were cut: to it they are still in flight,
+        and are sent again by whoever starts from its store.
+        """
+        self._service.stop_delivering()
+        self._timer.join()
+        self._watch.stop()
+        with self._lock:
+            threads = tuple(self._threads)
+        self._work.put(None)
+        timer = SystemClock()
+        deadline = timer.monotonic() + _STOP_SECONDS
+        for thread in threads:
+            # One that is still connecting cannot be cut; it ends by itself and says nothing.
+            thread.join(max(0.0, deadline - timer.monotonic()))
+        self._connections.close()
+
+    def _accept(self, dispatches: list[Dispatch]) -> None:
+        for dispatch in dispatches:
+            self._work.put(dispatch)
+
+    def _add_thread(self) -> None:
+        thread = Thread(target=self._push_on, name="queue-pusher", daemon=True)
+        with self._lock:
+            self._threads.add(thread)
+            self._idle += 1
+        # A machine that has no more threads delivers with those it has.
+        with suppress(RuntimeError):
+            thread.start()
+            return
+        with self._lock:
+            self._threads.discard(thread)
+            self._idle -= 1
+
+    def _push_on(self) -> None:
+        while (dispatch := self._work.get()) is not None:
+            # Somebody must always be waiting for the next dispatch, however long this one takes.
+            if self._leave_idle():
+                self._add_thread()
+            answer = self._push(dispatch)
+            if answer is not None:
+                self._service.finish(dispatch, answer)
+            if not self._return_to_idle():
+                return
+        self._work.put(None)  # for the next thread
+
+    def _leave_idle(self) -> bool:
+        """Whether nobody is idle any more."""
+        with self._lock:
+            self._idle -= 1
+            return self._idle == 0
+
+    def _return_to_idle(self) -> bool:
+        """Whether this thread is still needed."""
+        with self._lock:
+            if self._idle >= self._most_idle and not self._watch.is_over:
+                self._threads.discard(current_thread())
+                return False
+            self._idle += 1
+            return True
+
+    def _push(self, dispatch: Dispatch) -> Answer | None:
+        """How the attempt ended; None if it was cut because the dispatcher stops."""
+        with self._watch.over(dispatch.deadline) as guard:
+            try:
+                reply = self._send(dispatch, guard)
+            except NoSuchTarget:
+                return Answer(End.UNREACHABLE)
+            except (OSError, BrokenExchange, UnicodeError):
+                if self._watch.is_over:
+                    return None
+                return Answer(End.DEADLINE if guard.is_cut else End.UNREACHABLE)
+            except Exception:  # noqa: BLE001  (whatever went wrong, the task must not stay in flight for ever)
+                _log.exception("a dispatch of %s could not be sent", dispatch.task.name)
+                return Answer(End.UNREACHABLE)
+        return Answer(End.ANSWERED, reply.status, reply.retry_after)
+
+    def _send(self, dispatch: Dispatch, guard: Guard) -> Reply:
+        request = request_for(dispatch, self._app_engine, self._mint)
+        connection = self._connections.get(request.origin, dispatch.deadline, guard.hold)
+        is_reusable = False
+        try:
+            reply = exchange(connection, request.message, request.method)
+            is_reusable = reply.is_reusable
+        finally:
+            if guard.release() and is_reusable:
+                self._connections.put(request.origin, connection)
+            else:
+                connection.close()
+        return reply

@@ -1,0 +1,144 @@
+"""
+An embedded Cloud Tasks: the v2 API over gRPC and REST, durable if wanted, pushing over real HTTP.
+
+Time and chance come in as arguments; nothing outside this process is needed.
+"""
+
+from __future__ import annotations
+
+import random as randomness
+from contextlib import ExitStack, closing
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+
+from traced_relay.emulator import messages as m
+from traced_relay.emulator.dispatcher import Dispatcher
+from traced_relay.emulator.errors import ApiError
+from traced_relay.emulator.grpc_server import GrpcServer
+from traced_relay.emulator.id_tokens import Signer
+from traced_relay.emulator.resource_names import check_queue
+from traced_relay.emulator.rest_server import RestApp
+from traced_relay.emulator.service import Service
+from traced_relay.emulator.store import Store
+from traced_relay.runtime.clock import Clock, SystemClock
+from traced_relay.runtime.listener import Listener
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+_SYSTEM_CLOCK = SystemClock()
+_KEY = "signing-key"
+
+
+class LocalQueue:
+    """
+    The whole embedded queue in one object.
+
+    *app_engine* says where App Engine tasks go, by service; `default` takes the rest. With *data*
+    what was acknowledged, and the key that signs ID tokens, outlive the process.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        rest_port: int = 0,
+        data: Path | None = None,
+        app_engine: Mapping[str, str] = MappingProxyType({}),
+        clock: Clock = _SYSTEM_CLOCK,
+        random: Callable[[], float] = randomness.random,
+    ) -> None:
+        self._host, self._port, self._rest_port = host, port, rest_port
+        self._clock = clock
+        self._app_engine = dict(app_engine)
+        self._running = ExitStack()
+        store = self._running.enter_context(closing(Store(data))) if data else None
+        self._signer = _signer(store)
+        self.service = Service(clock, store, random)
+
+    def start(self) -> Self:
+        with self._running as running:
+            self._rest = Listener(host=self._host, port=self._rest_port)
+            running.callback(self._rest.stop)
+            self._grpc = running.enter_context(
+                GrpcServer(
+                    self.service,
+                    mint=self.token,
+                    certificates=self._signer.certificates,
+                    host=self._host,
+                    port=self._port,
+                )
+            )
+            self._rest.start(RestApp(self.service, self._signer, self.rest_url))
+            dispatcher = Dispatcher(self.service, self._clock, mint=self.token, app_engine=self._app_engine)
+            dispatcher.start()
+            running.callback(dispatcher.stop)
+            self._running = running.pop_all()
+        return self
+
+    def stop(self) -> None:
+        self._running.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> str:
+        """Where gRPC is served, as `CLOUD_TASKS_EMULATOR_HOST` wants it."""
+        return f"[{self._host}]:{self._grpc.port}" if ":" in self._host else f"{self._host}:{self._grpc.port}"
+
+    @property
+    def rest_url(self) -> str:
+        return self._rest.url
+
+    def add_queue(self, name: str, **fields: Any) -> None:
+        """Make the queue with this full *name* unless it exists; *fields* are those of the Queue message."""
+        check_queue(name)
+        location = name.rpartition("/queues/")[0]
+        request = m.CreateQueueRequest(parent=location, queue=m.Queue(name=name, **fields))
+        try:
+            self.service.call("CreateQueue", request)
+        except ApiError as exc:
+            if exc.code is not grpc.StatusCode.ALREADY_EXISTS:
+                raise
+
+    def tell(self, method: str, name: str) -> None:
+        """Call the *method* of Cloud Tasks that takes nothing but this full *name*: `PauseQueue`, `RunTask`, …"""
+        request_type, _ = self.service.methods[method]
+        self.service.call(method, request_type(name=name))
+
+    def route_app_engine(self, service: str, url: str) -> None:
+        """From now on App Engine tasks for *service* go to *url*."""
+        self._app_engine[service] = url
+
+    def token(self, email: str, audience: str) -> str:
+        """An ID token for the account *email*, signed by this queue's key."""
+        return self._signer.mint(email, audience, issuer=self.rest_url, now=self._clock.now())
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Whether within so many *seconds* no task is in flight and none is due."""
+        return self.service.wait_until_idle(seconds)
+
+
+@cache
+def _passing_signer() -> Signer:
+    """One key for all queues of this process that keep nothing; making it takes longer than the rest of a start."""
+    return Signer.generate()
+
+
+def _signer(store: Store | None) -> Signer:
+    if store is None:
+        return _passing_signer()
+    if pem := store.secret(_KEY):
+        return Signer.from_pem(pem)
+    signer = Signer.generate()
+    store.keep_secret(_KEY, signer.pem)
+    return signer

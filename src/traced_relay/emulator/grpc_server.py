@@ -1,0 +1,145 @@
+"""Cloud Tasks over gRPC, and beside it, for our own commands, the door to the key that signs ID tokens."""
+
+from __future__ import annotations
+
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.wrappers_pb2 import StringValue
+
+from traced_relay.emulator.errors import ApiError, invalid, unimplemented
+from traced_relay.emulator.status import status_of
+from traced_relay.errors import PortTaken
+from traced_relay.runtime.listener import listen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from google.protobuf.message import Message
+
+    from traced_relay.emulator.service import Service
+
+logger = logging.getLogger(__name__)
+
+IDENTITY = "traced_relay.LocalIdentity"
+GRACE = 0.2  # seconds for calls in flight
+THREADS = 16  # they wait for the disk; more would batch more changes a commit, and cost more in switching
+
+
+class GrpcServer:
+    """Serves on *host* and *port* (0: any free one) until it is stopped."""
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        mint: Callable[[str, str], str],
+        certificates: Callable[[], Mapping[str, str]],
+        host: str,
+        port: int,
+    ) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc")
+        self._server = grpc.server(self._threads, options=[("grpc.so_reuseport", 0)])
+        self._server.add_generic_rpc_handlers((
+            _CloudTasks(service),
+            _identity(mint, certificates),
+            _Unimplemented(),
+        ))  # fmt: skip
+        self.port: int = _bind(self._server, host, port)
+
+    def start(self) -> Self:
+        self._server.start()
+        return self
+
+    def stop(self) -> None:
+        # Without grace even connections at rest are broken off as if by a fault, which clients log.
+        self._server.stop(GRACE).wait()
+        self._threads.shutdown(wait=False)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class _CloudTasks(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """The methods by their paths: `/google.cloud.tasks.v2.CloudTasks/GetQueue`."""
+
+    def __init__(self, service: Service) -> None:
+        self._handlers = {_path(method): _served(service, method) for method in service.methods}
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return self._handlers.get(call.method)
+
+
+def _path(method: str) -> str:
+    version, _, name = method.rpartition(".")
+    return f"/google.cloud.tasks.{version or 'v2'}.CloudTasks/{name}"
+
+
+def _served(service: Service, method: str) -> grpc.RpcMethodHandler:
+    return _unary(method, *service.methods[method], lambda request: service.call(method, request))
+
+
+def _identity(mint: Callable[[str, str], str], certificates: Callable[[], Mapping[str, str]]) -> grpc.GenericRpcHandler:
+    def publish(_: Empty) -> StringValue:
+        return StringValue(value=json.dumps(dict(certificates())))
+
+    def token(request: Struct) -> StringValue:
+        email, audience = (request.fields[name].string_value for name in ("email", "audience"))
+        if not (email and audience):
+            raise invalid("email and audience must be texts that are not empty.")
+        return StringValue(value=mint(email, audience))
+
+    handlers = {
+        "Certificates": _unary("Certificates", Empty, StringValue, publish),
+        "Mint": _unary("Mint", Struct, StringValue, token),
+    }
+    return grpc.method_handlers_generic_handler(IDENTITY, handlers)
+
+
+class _Unimplemented(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Takes what nobody else took, so that the caller reads more than `Method not found!`."""
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        refusal = unimplemented(call.method.rpartition("/")[2])
+        return grpc.unary_unary_rpc_method_handler(lambda _, context: _abort(context, refusal))
+
+
+def _unary(
+    name: str, request_type: type[Message], response_type: type[Message], method: Callable[[Any], Message]
+) -> grpc.RpcMethodHandler:
+    def answer(request: Message, context: grpc.ServicerContext) -> Any:
+        try:
+            return method(request)
+        except ApiError as exc:
+            refusal = exc
+        except Exception:  # the caller gets an answer and the log the reason, whatever went wrong
+            logger.exception("%s failed", name)
+            refusal = ApiError(grpc.StatusCode.INTERNAL, "Internal error encountered.")
+        return _abort(context, refusal)
+
+    return grpc.unary_unary_rpc_method_handler(
+        answer, request_deserializer=request_type.FromString, response_serializer=response_type.SerializeToString
+    )
+
+
+def _abort(context: grpc.ServicerContext, refusal: ApiError) -> Any:
+    if refusal.help_links:
+        context.set_trailing_metadata((("grpc-status-details-bin", status_of(refusal).SerializeToString()),))
+    return context.abort(refusal.code, refusal.message)
+
+
+def _bind(server: grpc.Server, host: str, port: int) -> int:
+    # Of a port that it cannot have gRPC says no reason, and logs besides; a socket of our own gets the reason.
+    listen(host, port).close()
+    try:
+        return int(server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
+    except RuntimeError as exc:
+        raise PortTaken(f"port {port} on {host} cannot be had: {exc}") from exc

@@ -1,0 +1,90 @@
+"""The headers of a dispatch, for both families of targets, as recorded from production."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from traced_relay.emulator.errors import invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from traced_relay.emulator.attempts import Dispatch
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+# Google names a part of them; the rest would break the framing of the request that carries them.
+_IGNORED = frozenset(
+    (
+        *("host", "content-length", "transfer-encoding", "te", "trailer", "expect"),
+        *("connection", "keep-alive", "proxy-connection", "upgrade"),
+    )
+)
+_OWN_PREFIXES = ("x-google-", "x-appengine-", "x-cloudtasks-")
+
+
+class Family(NamedTuple):
+    """What differs between HTTP and App Engine targets in the headers."""
+
+    prefix: str
+    user_agent: str
+    refused: str  # TaskRetryReason after an answer that was no success
+    unanswered: str  # TaskRetryReason after no answer
+
+
+HTTP = Family("X-CloudTasks-", "Google-Cloud-Tasks", "", "")
+APP_ENGINE = Family(
+    "X-AppEngine-", "AppEngine-Google; (+http://code.google.com/appengine)", "App Error", "Instance Unavailable"
+)
+
+
+def check(headers: Mapping[str, str], field: str) -> None:
+    """Refuse what HTTP forbids: a line break in a value would let a task write its own headers."""
+    for name, value in headers.items():
+        if not _NAME.fullmatch(name):
+            raise invalid(f'{field} has an invalid header name: "{name}".')
+        if _CONTROL.search(value):
+            raise invalid(f'{field} has an invalid value for header "{name}".')
+
+
+def for_http(headers: Mapping[str, str]) -> dict[str, str]:
+    """An HTTP task's headers as it is stored with them: names as they were sent."""
+    kept = {name: value for name, value in _settable(headers) if name.lower() != "user-agent"}
+    return kept | {"User-Agent": HTTP.user_agent}
+
+
+def for_app_engine(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+    """An App Engine task's headers as it is stored with them; its own User-Agent is kept in front of ours."""
+    kept = dict(_settable(headers))
+    own = [kept.pop(name) for name in tuple(kept) if name.lower() == "user-agent"]
+    kept["User-Agent"] = " ".join([*own, APP_ENGINE.user_agent])
+    if body:
+        if not any(name.lower() == "content-type" for name in kept):
+            kept["Content-Type"] = "application/octet-stream"
+        kept["Content-Length"] = str(len(body))
+    return kept
+
+
+def of_attempt(dispatch: Dispatch) -> dict[str, str]:
+    """What is added to the task's own headers for this one attempt."""
+    prefix = dispatch.family.prefix
+    added = {
+        f"{prefix}QueueName": dispatch.queue_id,
+        f"{prefix}TaskName": dispatch.task_id,
+        f"{prefix}TaskRetryCount": str(dispatch.retry_count),
+        f"{prefix}TaskExecutionCount": str(dispatch.execution_count),
+        f"{prefix}TaskETA": f"{dispatch.eta:.6f}",
+    }
+    if dispatch.previous_response is not None:
+        added[f"{prefix}TaskPreviousResponse"] = str(dispatch.previous_response)
+        added[f"{prefix}TaskRetryReason"] = dispatch.retry_reason
+    return added
+
+
+def _settable(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, value in headers.items():
+        lower = name.lower()
+        if lower not in _IGNORED and not lower.startswith(_OWN_PREFIXES):
+            yield name, value

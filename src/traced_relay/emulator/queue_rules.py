@@ -1,0 +1,143 @@
+"""How a queue is configured: production's defaults, ranges and masks. Each function gives back a new message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from traced_relay.emulator import messages as m
+from traced_relay.emulator import resource_names
+from traced_relay.emulator.backoff import seconds
+from traced_relay.emulator.errors import invalid, unimplemented
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FASTEST, MOST_CONCURRENT = 500, 5000
+_DEFAULT_RATES = m.RateLimits(max_dispatches_per_second=500, max_concurrent_dispatches=1000)
+_DEFAULT_RETRIES = m.RetryConfig(
+    max_attempts=100,
+    max_retry_duration=m.Duration(),
+    min_backoff=m.Duration(nanos=100_000_000),
+    max_backoff=m.Duration(seconds=3600),
+    max_doublings=16,
+)
+
+_WHOLE = frozenset(("app_engine_routing_override", "rate_limits", "retry_config", "stackdriver_logging_config"))
+_OUTPUT_ONLY = frozenset(("name", "state", "purge_time", "rate_limits.max_burst_size"))
+
+
+def new_queue(requested: m.Queue) -> m.Queue:
+    """The queue as it is created: running, with a default for all that *requested* leaves open."""
+    queue = m.Queue(name=requested.name, state=m.RUNNING)
+    _replace(queue, requested, sorted(_WHOLE))
+    return _checked(queue, requested)
+
+
+def updated_queue(current: m.Queue, requested: m.Queue, mask: Iterable[str]) -> m.Queue:
+    """*current* with the fields of the *mask* as *requested* has them; an empty mask means all fields."""
+    queue = changed(current)
+    paths = sorted(set(mask) or _WHOLE)
+    _replace(queue, requested, [path for path in paths if path in _WHOLE])
+    for path in paths:
+        if path not in _WHOLE and path not in _OUTPUT_ONLY:
+            _replace_one(queue, requested, path)
+    return _checked(queue, requested)
+
+
+def changed(current: m.Queue, *, state: int | None = None) -> m.Queue:
+    """A copy of *current*, in another state if one is given."""
+    queue = m.Queue()
+    queue.CopyFrom(current)
+    queue.state = current.state if state is None else state
+    return queue
+
+
+def check_retry_config(config: m.RetryConfig) -> None:
+    if config.max_attempts < -1:
+        raise invalid("RetryConfig.maxAttempts must be greater or equal to -1.")
+    if config.max_doublings < 0:
+        raise invalid("RetryConfig.maxDoublings cannot be negative.")
+    for field, shown in _DURATIONS.items():
+        if seconds(getattr(config, field)) < 0:
+            raise invalid(f"RetryConfig.{shown} cannot be negative.")
+    if config.HasField("max_backoff") and seconds(config.min_backoff) > seconds(config.max_backoff):
+        raise invalid("RetryConfig.minBackoff must be less than or equal to RetryConfig.maxBackoff.")
+
+
+_DURATIONS = {"max_retry_duration": "maxRetryDuration", "min_backoff": "minBackoff", "max_backoff": "maxBackoff"}
+
+
+def completed(config: m.RetryConfig, defaults: m.RetryConfig) -> m.RetryConfig:
+    """
+    *config* with *defaults* where it is open.
+
+    A number of 0 cannot be told from one that was left out, so it means the default too.
+    """
+    whole = m.RetryConfig()
+    whole.CopyFrom(config)
+    whole.max_attempts = config.max_attempts or defaults.max_attempts
+    whole.max_doublings = config.max_doublings or defaults.max_doublings
+    for field in _DURATIONS:
+        if not config.HasField(field):
+            getattr(whole, field).CopyFrom(getattr(defaults, field))
+    whole.max_retry_duration.nanos = 0
+    return whole
+
+
+def burst(per_second: float) -> int:
+    """The bucket's size: 100 at 500 a second and 10 at 1, as production shows them; the line between is ours."""
+    return max(10, round(per_second / 5))
+
+
+def _replace(queue: m.Queue, requested: m.Queue, fields: list[str]) -> None:
+    for field in fields:
+        queue.ClearField(field)
+        if requested.HasField(field):
+            getattr(queue, field).CopyFrom(getattr(requested, field))
+    if "retry_config" in fields:
+        queue.retry_config.CopyFrom(completed(queue.retry_config, _DEFAULT_RETRIES))
+
+
+def _replace_one(queue: m.Queue, requested: m.Queue, path: str) -> None:
+    whole, _, field = path.partition(".")
+    if whole == "http_target":
+        raise unimplemented("Queue.http_target")
+    if whole not in _WHOLE or field not in getattr(queue, whole).DESCRIPTOR.fields_by_name:
+        raise invalid(f'Invalid update mask: "{path}" is not a field of Queue that can be updated.')
+    target, source = getattr(queue, whole), getattr(requested, whole)
+    if field in _DURATIONS and not source.HasField(field):
+        source = _DEFAULT_RETRIES
+    if field in _DURATIONS:
+        getattr(target, field).CopyFrom(getattr(source, field))
+    else:
+        setattr(target, field, getattr(source, field))
+    queue.retry_config.max_attempts = queue.retry_config.max_attempts or _DEFAULT_RETRIES.max_attempts
+    queue.retry_config.max_retry_duration.nanos = 0
+
+
+def _checked(queue: m.Queue, requested: m.Queue) -> m.Queue:
+    if requested.HasField("http_target"):
+        raise unimplemented("Queue.http_target")
+    _complete_rates(queue.rate_limits)
+    check_retry_config(queue.retry_config)
+    ratio = queue.stackdriver_logging_config.sampling_ratio
+    if not 0 <= ratio <= 1:
+        raise invalid("StackdriverLoggingConfig.samplingRatio must be between 0.0 and 1.0.")
+    if queue.HasField("app_engine_routing_override"):
+        routing = queue.app_engine_routing_override
+        routing.host = resource_names.app_engine_host(routing, queue.name)
+    return queue
+
+
+def _complete_rates(rates: m.RateLimits) -> None:
+    rates.max_dispatches_per_second = rates.max_dispatches_per_second or _DEFAULT_RATES.max_dispatches_per_second
+    rates.max_concurrent_dispatches = rates.max_concurrent_dispatches or _DEFAULT_RATES.max_concurrent_dispatches
+    if rates.max_dispatches_per_second < 0:
+        raise invalid("RateLimits.maxDispatchesPerSecond cannot be negative.")
+    if not rates.max_dispatches_per_second <= FASTEST:
+        raise invalid(f"RateLimits.maxDispatchesPerSecond must be less than or equal to {FASTEST}.")
+    if rates.max_concurrent_dispatches < 0:
+        raise invalid("RateLimits.maxConcurrentDispatches cannot be negative.")
+    if rates.max_concurrent_dispatches > MOST_CONCURRENT:
+        raise invalid(f"RateLimits.maxConcurrentDispatches must be less than or equal to {MOST_CONCURRENT}.")
+    rates.max_burst_size = burst(rates.max_dispatches_per_second)

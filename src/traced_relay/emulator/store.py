@@ -1,0 +1,221 @@
+"""
+The queue on disk: one SQLite file, one thread that writes, many changes a commit.
+
+Changes are written in the order in which they were decided; a commit that is done is on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from threading import Condition, Event, Thread
+from typing import TYPE_CHECKING
+
+from traced_relay.emulator import messages as m
+from traced_relay.emulator.changes import (
+    BuryName,
+    Change,
+    DropQueue,
+    DropTask,
+    FreeNames,
+    KeepProgress,
+    Kept,
+    PutQueue,
+    PutTask,
+)
+from traced_relay.errors import InvalidSettings
+from traced_relay.runtime.private_file import UnusableFile, make_private
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+WRITE_AGAIN_AFTER = 0.5
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY, message BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tasks (
+  serial INTEGER PRIMARY KEY, is_named INTEGER NOT NULL, message BLOB NOT NULL, progress TEXT
+);
+CREATE TABLE IF NOT EXISTS used_task_names (name TEXT NOT NULL, until REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS used_task_names_by_end ON used_task_names (until);
+CREATE TABLE IF NOT EXISTS used_queue_names (name TEXT NOT NULL, until REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Commit:
+    """The changes that reach the disk together; whoever waits for one of them waits for all."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self._done = Event()
+        self._error: sqlite3.Error | None = None
+
+    def finish(self, error: sqlite3.Error | None = None) -> None:
+        self._error = error
+        self._done.set()
+
+    def wait(self) -> None:
+        """Return when it is on disk; raises what kept it from getting there."""
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+
+
+class Store:
+    """
+    Opens *path*, or makes it; the file belongs to this process alone until `close`.
+
+    `secret` and `keep_secret` hold a few small values besides the queue's own, such as the
+    PEM of the key that signs ID tokens: `store.secret("signing-key")`, None if never kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._connection = _open(path)
+        self._changed = Condition()
+        self._open = Commit()
+        self._writing: Commit | None = None
+        self._closed = False
+        self._writer = Thread(target=self._write_on, name="queue-store", daemon=True)
+        self._writer.start()
+
+    def load(self) -> Kept:
+        """All that was kept; to be called before the first `write`."""
+        rows = self._connection.execute
+        return Kept(
+            queues=[m.Queue.FromString(blob) for (blob,) in rows("SELECT message FROM queues ORDER BY name")],
+            tasks=[
+                (serial, m.Task.FromString(blob), bool(is_named), tuple(json.loads(progress)) if progress else None)
+                for serial, is_named, blob, progress in rows(
+                    "SELECT serial, is_named, message, progress FROM tasks ORDER BY serial"
+                )
+            ],
+            task_names=list(rows("SELECT name, until FROM used_task_names ORDER BY until")),
+            queue_names=list(rows("SELECT name, until FROM used_queue_names ORDER BY until")),
+        )
+
+    def write(self, changes: Sequence[Change]) -> Commit | None:
+        """
+        Have *changes* written with the next commit, which is given back.
+
+        Without changes: the commit after which all earlier ones are on disk, or None if they are.
+        """
+        with self._changed:
+            if self._closed:
+                return _refused()
+            if changes:
+                self._open.changes.extend(changes)
+                self._changed.notify()
+            return self._open if self._open.changes else self._writing
+
+    def secret(self, name: str) -> bytes | None:
+        row = self._connection.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def keep_secret(self, name: str, value: bytes) -> None:
+        """Keep *value*; it is on disk when this returns. To be called before the first `write`."""
+        self._connection.execute("INSERT OR REPLACE INTO secrets VALUES (?, ?)", (name, value))
+
+    def close(self) -> None:
+        """Write what is left, and let go of the file."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._writer.join()
+        self._connection.close()
+
+    def _write_on(self) -> None:
+        while self._take_up():
+            assert self._writing  # noqa: S101  (as taking up left it)
+            try:
+                _write(self._connection, self._writing.changes)
+            except sqlite3.Error as exc:
+                self._put_back(self._writing, exc)
+            else:
+                self._writing.finish()
+
+    def _take_up(self) -> bool:
+        """Whether there is something to write; waits until there is, or the store is closed."""
+        with self._changed:
+            self._writing = None
+            while not self._open.changes:
+                if self._closed:
+                    return False
+                self._changed.wait()
+            self._writing, self._open = self._open, Commit()
+            return True
+
+    def _put_back(self, failed: Commit, error: sqlite3.Error) -> None:
+        """
+        Keep what could not be written in front of what comes next.
+
+        Nothing of it was acknowledged, but the queue goes on from it: nothing
+        later may be acknowledged before it is on disk.
+        """
+        with self._changed:
+            self._open.changes[:0] = failed.changes
+            failed.finish(error)
+            if self._closed:
+                self._open.finish(error)
+                self._open = Commit()
+            else:
+                self._changed.wait(WRITE_AGAIN_AFTER)
+
+
+def _refused() -> Commit:
+    commit = Commit()
+    commit.finish(sqlite3.ProgrammingError("the store is closed"))
+    return commit
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        make_private(path)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+    except UnusableFile as exc:
+        raise InvalidSettings(f"queue data {exc}") from exc
+    except sqlite3.Error as exc:
+        raise InvalidSettings(f"queue data {path}: {exc}") from exc
+    try:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.executescript(_SCHEMA)
+    except sqlite3.Error as exc:
+        connection.close()
+        hint = "; is another process using it?" if isinstance(exc, sqlite3.OperationalError) else ""
+        raise InvalidSettings(f"queue data {path}: {exc}{hint}") from exc
+    return connection
+
+
+def _write(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
+    connection.execute("BEGIN")
+    try:
+        for change in changes:
+            _apply(connection, change)
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        connection.rollback()
+        raise
+
+
+def _apply(connection: sqlite3.Connection, change: Change) -> None:
+    execute = connection.execute
+    match change:
+        case PutTask(serial, message, is_named):
+            execute("INSERT INTO tasks VALUES (?, ?, ?, NULL)", (serial, is_named, message.SerializeToString()))
+        case DropTask(serial):
+            execute("DELETE FROM tasks WHERE serial = ?", (serial,))
+        case KeepProgress(serial, progress):
+            execute("UPDATE tasks SET progress = ? WHERE serial = ?", (json.dumps(progress), serial))
+        case BuryName(name, until):
+            execute("INSERT INTO used_task_names VALUES (?, ?)", (name, until))
+        case FreeNames(until):
+            execute("DELETE FROM used_task_names WHERE until <= ?", (until,))
+            execute("DELETE FROM used_queue_names WHERE until <= ?", (until,))
+        case PutQueue(message):
+            execute("INSERT OR REPLACE INTO queues VALUES (?, ?)", (message.name, message.SerializeToString()))
+        case DropQueue(name, until):
+            execute("DELETE FROM queues WHERE name = ?", (name,))
+            execute("INSERT INTO used_queue_names VALUES (?, ?)", (name, until))

@@ -1,0 +1,1 @@
+"""Text formats: strict JSON, YAML, durations, validation errors, terminal text."""

@@ -1,0 +1,1 @@
+"""Where rows are stored: one protocol, in SQLite or in Firestore."""

@@ -1,0 +1,277 @@
+"""
+The ledger in Google Cloud Firestore: a document a task, which changes only as it was when it was read.
+
+Who is alive is for Firestore's own clock to say; no query needs an index that firestore.indexes.json does not name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.api_core.exceptions import AlreadyExists
+from google.cloud.firestore import (
+    LastUpdateOption,
+    Maximum,
+)
+
+from traced_relay.errors import Unavailable
+from traced_relay.ledger.firestore import queries
+from traced_relay.ledger.firestore.queries import IN_LISTS, document, label, moment
+from traced_relay.ledger.firestore.requests import Database
+from traced_relay.ledger.firestore.workers import Workers
+from traced_relay.ledger.protocol import KEYS_KEPT, WORKERS_KEPT, Tally
+from traced_relay.ledger.row_codec import columns_of, row_of
+from traced_relay.tasks.states import ENDED
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from traced_relay.ledger.firestore.requests import Requests
+    from traced_relay.ledger.protocol import Selection
+    from traced_relay.runtime.clock import Clock
+    from traced_relay.tasks.row import Row
+    from traced_relay.tasks.state_machine import Holder
+
+# Bytes of a call's body. A document holds 1 MiB, and the answer and a hundred attempts are in it, too.
+LARGEST_WITH_ROW = 400_000
+BODY_OUTLIVES = 7 * 86_400.0  # Firestore deletes what has expired in no certain order, and a day late
+
+_A_WHILE = 10.0  # so that nothing is forgotten while somebody still goes by it
+_COMPARED = ("revision", "round", "state", "noted_attempt", "callback_ended_at", "expires_at", "body_apart")
+
+
+class FirestoreLedger:
+    """
+    Rows in *collection* of one database, and beside it `-bodies`, `-workers` and `-keys`.
+
+    *clock* stands in for Firestore's own, where a test has to let time pass.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        database: str,
+        collection: str,
+        *,
+        retention: float = 7 * 86_400.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self._retention = retention
+        self._database = Database(project, database, clock)
+        client = self._database.client
+        self._tasks = client.collection(collection)
+        self._bodies = client.collection(f"{collection}-bodies")
+        self._workers = Workers(self._database, client.collection(f"{collection}-workers"))
+        self._keys = client.collection(f"{collection}-keys")
+
+    def close(self) -> None:
+        self._database.close()
+
+    def insert(self, row: Row) -> bool:
+        with self._database.requests() as requests:
+            batch = self._batch()
+            self._create(batch, row)
+            return requests.commit(batch, unless=AlreadyExists)
+
+    def _create(self, batch: Any, row: Row) -> None:
+        body, apart = row.call.body, len(row.call.body) > LARGEST_WITH_ROW
+        new = self._columns(row) | {
+            "created_at": row.created_at,
+            "labels": [label(*given) for given in row.call.labels.items()],
+            "noted_attempt": row.noted_attempt,
+            "body": b"" if apart else body,
+            "body_apart": apart,
+            "answer": b"",
+        }
+        batch.create(document(self._tasks, row.task_id), new)
+        if apart:
+            batch.create(document(self._bodies, row.task_id), {"body": body})
+
+    def get(self, task_id: str) -> Row | None:
+        with self._database.requests() as requests:
+            found = requests.read([document(self._tasks, task_id)]).get(task_id)
+            if found is None:
+                return None
+            body = found.get("body")
+            if found.get("body_apart"):
+                apart = requests.read([document(self._bodies, task_id)]).get(task_id)
+                if apart is None:
+                    raise Unavailable("the ledger has a row without its call's body")
+                body = apart.get("body")
+            return _row(found, body, found.get("answer"))
+
+    def starting_with(self, prefix: str, limit: int) -> list[Row]:
+        return self._rows(queries.starting_with(self._tasks, prefix), limit)
+
+    def get_many(self, task_ids: Sequence[str]) -> dict[str, Row]:
+        if not task_ids:
+            return {}
+        with self._database.requests() as requests:
+            found = requests.read([document(self._tasks, task_id) for task_id in task_ids], IN_LISTS)
+            return {task_id: _row(found[task_id]) for task_id in task_ids if task_id in found}
+
+    def replace(self, row: Row, *, callback: Row | None = None) -> bool:
+        concerned = [row.task_id, row.callback_of, callback.task_id if callback else None]
+        documents = [document(self._tasks, task_id) for task_id in concerned if task_id is not None]
+        with self._database.requests() as requests:
+            while True:  # for as long as one method has: what changes beside the row is in nobody's way
+                found = requests.read(documents, _COMPARED)
+                own = found.get(row.task_id)
+                if own is None or own.get("revision") != row.revision - 1:
+                    return False
+                batch = self._batch()
+                self._change(batch, row, own)
+                if row.callback_of in found:
+                    self._tell_call(batch, row, found[row.callback_of])
+                if callback is not None and callback.task_id not in found:
+                    self._create(batch, callback)
+                if requests.commit(batch):
+                    return True
+
+    def _change(self, batch: Any, row: Row, stored: Any) -> None:
+        changes = self._columns(row)
+        if row.response:
+            changes["answer"] = row.response.body
+        batch.update(stored.reference, changes, LastUpdateOption(stored.update_time))
+        self._date_body(batch, stored, row.expires_at(self._retention))
+
+    def _tell_call(self, batch: Any, row: Row, call: Any) -> None:
+        """The call's row learns when its callback was over, or that it is not; it may have begun a new round since."""
+        is_its_end = call.get("round") == row.callback_round and call.get("state") in ENDED
+        if not is_its_end or call.get("callback_ended_at") == row.finished_at:
+            return
+        expires_at = None if row.finished_at is None else row.finished_at + self._retention
+        changes = {"callback_ended_at": row.finished_at, "expires_at": moment(expires_at)}
+        batch.update(call.reference, changes, LastUpdateOption(call.update_time))
+        self._date_body(batch, call, expires_at)
+
+    def _date_body(self, batch: Any, stored: Any, expires_at: float | None) -> None:
+        if stored.get("body_apart") and stored.get("expires_at") != moment(expires_at):
+            later = None if expires_at is None else expires_at + BODY_OUTLIVES
+            batch.update(document(self._bodies, stored.id), {"expires_at": moment(later)})
+
+    def _columns(self, row: Row) -> dict[str, Any]:
+        awaits_delivery = row.kind == "callback" and not row.has_ended
+        return columns_of(row) | {
+            "expires_at": moment(row.expires_at(self._retention)),
+            "callback_due_since": row.created_at if awaits_delivery else None,
+        }
+
+    def note(self, task_id: str, attempt: int) -> None:
+        with self._database.requests() as requests:
+            batch = self._batch()
+            batch.update(document(self._tasks, task_id), {"noted_attempt": Maximum(attempt)})
+            requests.commit(batch)
+
+    def remove(self, row: Row) -> bool:
+        with self._database.requests() as requests:
+            found = requests.read([document(self._tasks, row.task_id)], _COMPARED).get(row.task_id)
+            if found is None or found.get("revision") != row.revision or found.get("noted_attempt"):
+                return False
+            batch = self._batch()
+            self._delete(batch, found)
+            return requests.commit(batch)
+
+    def _delete(self, batch: Any, stored: Any) -> None:
+        batch.delete(stored.reference, LastUpdateOption(stored.update_time))
+        if stored.to_dict().get("body_apart"):
+            batch.delete(document(self._bodies, stored.id))
+
+    def remember_key(self, task_id: str, use: str) -> str:
+        kept, written = document(self._keys, task_id), {"use": use, "seen_at": self._database.stamp()}
+        with self._database.requests() as requests:
+            while True:  # until it is the first use, or reads the first one
+                batch = self._batch()
+                batch.create(kept, written)
+                if requests.commit(batch, unless=AlreadyExists):
+                    return use
+                found = requests.read([kept]).get(task_id)
+                if found is None:
+                    continue
+                if found.get("seen_at").timestamp() >= self._database.now(found) - KEYS_KEPT:
+                    return str(found.get("use"))
+                batch = self._batch()
+                batch.update(kept, written, LastUpdateOption(found.update_time))
+                if requests.commit(batch):
+                    return use
+
+    def select(self, selection: Selection, limit: int) -> list[Row]:
+        return self._rows(queries.selected(self._tasks, selection), limit)
+
+    def overdue(self, before: float, limit: int, *, after: tuple[float, str] | None = None) -> list[Row]:
+        return self._rows(queries.overdue(self._tasks, before, after), limit)
+
+    def _rows(self, query: Any, limit: int) -> list[Row]:
+        with self._database.requests() as requests:
+            return [_row(found) for found in requests.find(query.limit(limit))]
+
+    def abandoned(self, limit: int) -> list[Row]:
+        """
+        Looks between the names of workers that live: what they run themselves is not even read.
+
+        A worker that comes in just then may be taken for a dead one; `holder_of` knows better.
+        """
+        with self._database.requests() as requests:
+            rows: list[Row] = []
+            alive = self._workers.alive(requests)
+            for low, high in zip(["", *alive], [*alive, None], strict=True):
+                query = queries.run_between(self._tasks, low, high)
+                rows += [_row(found) for found in requests.find(query.limit(limit - len(rows)))]
+                if len(rows) >= limit:
+                    break
+            return rows
+
+    def tally(self, overdue_before: float) -> Tally:
+        with self._database.requests() as requests:
+            overdue = _counted(requests, queries.late(self._tasks, overdue_before), "next_attempt_at")
+            running = requests.count(queries.running(self._tasks))
+            return Tally(*overdue, running, *_counted(requests, queries.undelivered(self._tasks), "callback_due_since"))
+
+    def keep_alive(self, worker: str, seconds: float) -> list[str]:
+        return self._workers.keep_alive(worker, seconds)
+
+    def cut(self, worker: str, attempt_name: str) -> None:
+        self._workers.cut(worker, attempt_name)
+
+    def stop(self, worker: str, unsent: Sequence[str]) -> None:
+        self._workers.stop(worker, unsent)
+
+    def holder_of(self, row: Row) -> Holder:
+        return self._workers.holder_of(row)
+
+    def heartbeats(self, workers: Collection[str]) -> dict[str, float]:
+        return self._workers.heartbeats(workers)
+
+    def expire(self, limit: int) -> int:
+        """Keys and workers whose time is over are forgotten with the rows."""
+        with self._database.requests() as requests:
+            self._forget(requests, self._workers.documents, "seen_at", WORKERS_KEPT + _A_WHILE, limit)
+            self._forget(requests, self._keys, "seen_at", KEYS_KEPT + _A_WHILE, limit)
+            return self._forget(requests, self._tasks, "expires_at", 0.0, limit)
+
+    def _forget(self, requests: Requests, collection: Any, field: str, kept: float, limit: int) -> int:
+        """The oldest is looked at first, because it says what time it is."""
+        for oldest in requests.find(queries.oldest(collection, field).limit(1)):
+            until = self._database.now(oldest) - kept
+            if oldest.get(field).timestamp() <= until:
+                over = requests.find(queries.oldest(collection, field, until).limit(limit))
+                batch = self._batch()
+                for found in over:
+                    self._delete(batch, found)
+                return len(over) if requests.commit(batch) else 0
+        return 0
+
+    def _batch(self) -> Any:
+        return self._database.client.batch()
+
+
+def _row(found: Any, body: bytes = b"", answer: bytes = b"") -> Row:
+    text, noted_attempt, callback_ended_at = (found.get(name) for name in IN_LISTS)
+    return row_of(text, noted_attempt=noted_attempt, callback_ended_at=callback_ended_at, body=body, answer=answer)
+
+
+def _counted(requests: Requests, query: Any, field: str) -> tuple[int, float | None]:
+    """How many there are, and the first of them; where there is none, the count is not asked for."""
+    for first in requests.find(query.select([field]).order_by(field).limit(1)):
+        return requests.count(query), first.get(field)
+    return 0, None

@@ -1,0 +1,95 @@
+"""Every query that the ledger sends to Firestore; each has its index, by itself or in firestore.indexes.json."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from google.cloud.firestore import FieldFilter, Query
+
+from traced_relay.ledger.protocol import BEYOND_DIGITS, FILTERS
+
+if TYPE_CHECKING:
+    from traced_relay.ledger.protocol import Selection
+
+IN_LISTS = ("document", "noted_attempt", "callback_ended_at")
+
+_NOBODY = "-"  # stands where a name is asked for that no document can have
+_BEGINNING = 0.0
+
+
+def document(collection: Any, name: str) -> Any:
+    """The document of that name; whoever asks may have got the name from outside."""
+    return collection.document(name if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,499}", name) else _NOBODY)
+
+
+def label(name: str, value: str) -> str:
+    """A label as one value; neither part of it may have control characters."""
+    return f"{name}\n{value}"
+
+
+def moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def selected(tasks: Any, selection: Selection) -> Any:
+    query = tasks.select(IN_LISTS)
+    for name in FILTERS:
+        value = getattr(selection, name)
+        query = query if value is None else _where(query, name, "==", value)
+    if selection.label:
+        query = _where(query, "labels", "array_contains", label(*selection.label))
+    for field in ("created_at", "__name__"):
+        query = query.order_by(field, direction=Query.DESCENDING)
+    if selection.since is not None:
+        query = query.end_at([selection.since])  # no filter: indexes are merged for what is equal
+    return query if selection.before is None else _after(query, tasks, "created_at", selection.before)
+
+
+def starting_with(tasks: Any, prefix: str) -> Any:
+    """Rows by their names alone: that index is always there, and one with the caller is not."""
+    query = _where(tasks.select(IN_LISTS), "__name__", ">=", document(tasks, prefix)).order_by("__name__")
+    return _where(query, "__name__", "<", document(tasks, prefix + BEYOND_DIGITS))
+
+
+def overdue(tasks: Any, before: float, after: tuple[float, str] | None) -> Any:
+    query = late(tasks, before).select(IN_LISTS).order_by("next_attempt_at").order_by("__name__")
+    return query if after is None else _after(query, tasks, "next_attempt_at", after)
+
+
+def late(tasks: Any, before: float) -> Any:
+    return _where(tasks, "next_attempt_at", "<", before)
+
+
+def undelivered(tasks: Any) -> Any:
+    """Callbacks that have not ended: no other row has this moment."""
+    return _where(tasks, "callback_due_since", ">=", _BEGINNING)
+
+
+def running(tasks: Any) -> Any:
+    return _where(tasks, "worker", ">", "")
+
+
+def run_between(tasks: Any, low: str, high: str | None) -> Any:
+    """Rows whose worker's name lies between these two."""
+    query = _where(tasks.select(IN_LISTS), "worker", ">", low).order_by("worker")
+    return query if high is None else _where(query, "worker", "<", high)
+
+
+def unstopped(workers: Any) -> Any:
+    return _where(workers, "stopped", "==", value=False)
+
+
+def oldest(collection: Any, field: str, until: float | None = None) -> Any:
+    """Documents that have a moment in *field*, the oldest first."""
+    query = _where(collection.select([field, "body_apart"]), field, ">", moment(_BEGINNING)).order_by(field)
+    return query if until is None else _where(query, field, "<=", moment(until))
+
+
+def _where(query: Any, field: str, operator: str, value: Any) -> Any:
+    return query.where(filter=FieldFilter(field, operator, value))
+
+
+def _after(query: Any, tasks: Any, field: str, place: tuple[float, str]) -> Any:
+    return query.start_after({field: place[0], "__name__": document(tasks, place[1])})

@@ -1,0 +1,144 @@
+"""Requests to Firestore through Google's own client: bounded in time, one try each, its errors become ours."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.api_core import retry
+from google.api_core.exceptions import Aborted, AlreadyExists, FailedPrecondition, GoogleAPICallError, NotFound
+from google.api_core.exceptions import RetryError as OutOfTime
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.firestore import SERVER_TIMESTAMP, Client
+from google.cloud.firestore_v1.services.firestore import FirestoreClient
+from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcTransport
+
+from traced_relay.errors import Unavailable
+from traced_relay.runtime.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ONE_REQUEST = 5.0
+ALL_REQUESTS = 10.0
+
+# A waiting caller or dispatch cannot use a channel that backs off for minutes after the store was away.
+_OPTIONS = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 30_000),
+]
+_ONE_TRY = retry.Retry(retry.if_exception_type())  # None would end in an AttributeError of the client's own
+_CHANGED = (AlreadyExists, FailedPrecondition, NotFound)
+
+
+class Database:
+    """
+    One database of a project.
+
+    Its own clock says what time it is, unless a *clock* stands in for it.
+    """
+
+    def __init__(self, project: str, database: str, clock: Clock | None = None) -> None:
+        with _mapped_errors():
+            self.client: Any = Client(project=project, database=database)
+        self._clock = clock
+        self._watch = SystemClock()
+        self._opening = Lock()
+        self._channel: grpc.Channel | None = None
+        self._is_closed = False
+
+    def stamp(self) -> Any:
+        """What to write for the moment of writing."""
+        return SERVER_TIMESTAMP if self._clock is None else datetime.fromtimestamp(self._clock.now(), UTC)
+
+    def now(self, snapshot: Any) -> float:
+        """The moment at which the document was read."""
+        read_at: float = snapshot.read_time.timestamp() if self._clock is None else self._clock.now()
+        return read_at
+
+    @contextmanager
+    def requests(self) -> Iterator[Requests]:
+        """What one method of the ledger asks for; Unavailable where an answer is missing."""
+        try:
+            with _mapped_errors():
+                self._open()
+                yield Requests(self.client, self._watch)
+        except ValueError as exc:  # what gRPC says of a channel that was closed in the meantime
+            if not self._is_closed:
+                raise
+            raise Unavailable("the ledger cannot be used: it was closed") from exc
+
+    def _open(self) -> None:
+        """Connect at the first request and not before: a channel does not survive a fork."""
+        with self._opening:
+            if self._is_closed:
+                raise Unavailable("the ledger cannot be used: it is closed")
+            if self._channel is None:
+                self._channel = _channel(self.client)
+                # The client would make a channel of its own here, and take no options for it.
+                self.client._firestore_api_internal = FirestoreClient(
+                    transport=FirestoreGrpcTransport(channel=self._channel)
+                )
+
+    def close(self) -> None:
+        with self._opening:
+            self._is_closed = True
+            if self._channel is not None:
+                self._channel.close()
+
+
+def _channel(client: Any) -> grpc.Channel:
+    if client._emulator_host is not None:
+        return grpc.insecure_channel(client._emulator_host, _OPTIONS)
+    return FirestoreGrpcTransport.create_channel(credentials=client._credentials, options=_OPTIONS)
+
+
+class Requests:
+    """Requests that belong together, and have one span of time between them."""
+
+    def __init__(self, client: Any, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._end = clock.monotonic() + ALL_REQUESTS
+
+    def read(self, references: Sequence[Any], fields: Sequence[str] | None = None) -> dict[str, Any]:
+        """Those of the documents that there are, by id, with these *fields* or all."""
+        found = self._client.get_all(references, fields, retry=_ONE_TRY, timeout=self._left())
+        return {snapshot.id: snapshot for snapshot in found if snapshot.exists}
+
+    def find(self, query: Any) -> list[Any]:
+        return list(query.stream(retry=_ONE_TRY, timeout=self._left()))
+
+    def count(self, query: Any) -> int:
+        [[counted]] = query.count().get(retry=_ONE_TRY, timeout=self._left())
+        return int(counted.value)
+
+    def commit(self, batch: Any, *, unless: Any = _CHANGED) -> bool:
+        """Write all of the batch, or nothing; False if a document is not as the batch expects it."""
+        left = self._left()
+        # ABORTED says that nothing was written, because others write there too.
+        patience = retry.Retry(retry.if_exception_type(Aborted), initial=0.05, maximum=1.0, timeout=left)
+        try:
+            batch.commit(retry=patience, timeout=left)
+        except unless:
+            return False
+        return True
+
+    def _left(self) -> float:
+        left = self._end - self._clock.monotonic()
+        if left <= 0:
+            raise Unavailable("the ledger cannot be used: its answers take too long")
+        return min(left, ONE_REQUEST)
+
+
+@contextmanager
+def _mapped_errors() -> Iterator[None]:
+    try:
+        yield
+    except (GoogleAPICallError, OutOfTime, GoogleAuthError) as exc:
+        reason = str(exc).partition("\n")[0]
+        raise Unavailable(f"the ledger cannot be used: {type(exc).__name__}: {reason}") from exc

@@ -1,0 +1,99 @@
+"""The workers' part of the ledger in Firestore: one document a worker, dated by Firestore's own clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.cloud.firestore import ArrayRemove, ArrayUnion
+
+from traced_relay.errors import Unavailable
+from traced_relay.ledger.firestore import queries
+from traced_relay.ledger.firestore.queries import document
+from traced_relay.tasks.state_machine import Holder
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from traced_relay.ledger.firestore.requests import Database, Requests
+    from traced_relay.tasks.row import Row
+
+
+class Workers:
+    """Signs of life in one collection's *documents*; a worker alone writes its own, but for what it is asked to cut."""
+
+    def __init__(self, database: Database, documents: Any) -> None:
+        self._database = database
+        self.documents = documents
+
+    def keep_alive(self, worker: str, seconds: float) -> list[str]:
+        own = document(self.documents, worker)
+        with self._database.requests() as requests:
+            found = requests.read([own]).get(worker)
+            batch = self._database.client.batch()
+            if found is None:
+                sign = {
+                    "seen_at": self._database.stamp(),
+                    "seconds": seconds,
+                    "stopped": False,
+                    "unsent": [],
+                    "cuts": [],
+                }
+                batch.create(own, sign)
+                _must(requests.commit(batch))
+                return []
+            cuts: list[str] = found.get("cuts")
+            changes = {} if found.get("stopped") else {"seen_at": self._database.stamp(), "seconds": seconds}
+            changes |= {"cuts": ArrayRemove(cuts)} if cuts else {}
+            if changes:
+                batch.update(own, changes)
+                _must(requests.commit(batch))
+            return cuts
+
+    def cut(self, worker: str, attempt_name: str) -> None:
+        with self._database.requests() as requests:
+            batch = self._database.client.batch()
+            batch.update(document(self.documents, worker), {"cuts": ArrayUnion([attempt_name])})
+            requests.commit(batch)
+
+    def stop(self, worker: str, unsent: Sequence[str]) -> None:
+        with self._database.requests() as requests:
+            batch = self._database.client.batch()
+            end = {
+                "seen_at": self._database.stamp(),
+                "seconds": 0.0,
+                "stopped": True,
+                "unsent": list(unsent),
+                "cuts": [],
+            }
+            batch.set(document(self.documents, worker), end)
+            requests.commit(batch)
+
+    def holder_of(self, row: Row) -> Holder:
+        with self._database.requests() as requests:
+            worker = row.worker or ""
+            found = requests.read([document(self.documents, worker)]).get(worker)
+        if found is None:
+            return Holder.LOST
+        if found.get("stopped"):
+            return Holder.STOPPED_UNSENT if row.attempt_name in found.get("unsent") else Holder.STOPPED
+        return Holder.ALIVE if self._is_alive(found) else Holder.LOST
+
+    def alive(self, requests: Requests) -> list[str]:
+        """The names of those that live, in order."""
+        unstopped = requests.find(queries.unstopped(self.documents))
+        return sorted(worker.id for worker in unstopped if self._is_alive(worker))
+
+    def _is_alive(self, worker: Any) -> bool:
+        return bool(worker.get("seen_at").timestamp() + worker.get("seconds") > self._database.now(worker))
+
+    def heartbeats(self, workers: Collection[str]) -> dict[str, float]:
+        if not workers:
+            return {}
+        with self._database.requests() as requests:
+            found = requests.read([document(self.documents, worker) for worker in workers], ("seen_at",))
+            return {name: worker.get("seen_at").timestamp() for name, worker in found.items()}
+
+
+def _must(is_written: bool) -> None:
+    if not is_written:
+        raise Unavailable("the worker's document was changed at the same moment")

@@ -1,0 +1,303 @@
+"""The ledger in SQLite: a file, or the memory of one process."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import contextmanager
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+from traced_relay.errors import Unavailable
+from traced_relay.ledger.protocol import BEYOND_DIGITS, FILTERS, KEYS_KEPT, WORKERS_KEPT, Tally
+from traced_relay.ledger.row_codec import columns_of, row_of
+from traced_relay.runtime.private_file import make_private
+from traced_relay.tasks.state_machine import Holder
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from traced_relay.ledger.protocol import Selection
+    from traced_relay.runtime.clock import Clock
+    from traced_relay.tasks.row import Row
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tasks (
+    task_id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL, state TEXT NOT NULL, queue TEXT NOT NULL, caller TEXT NOT NULL,
+    rule TEXT, reason TEXT, version TEXT, created_at REAL NOT NULL,
+    next_attempt_at REAL, worker TEXT, round INTEGER NOT NULL, expires_at REAL,
+    revision INTEGER NOT NULL, noted_attempt INTEGER NOT NULL DEFAULT 0, callback_ended_at REAL, document TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS tasks_by_time ON tasks (next_attempt_at, task_id) WHERE next_attempt_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS tasks_by_worker ON tasks (worker) WHERE worker IS NOT NULL;
+CREATE INDEX IF NOT EXISTS tasks_by_end ON tasks (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS tasks_by_age ON tasks (kind, created_at DESC, task_id DESC);
+CREATE INDEX IF NOT EXISTS tasks_by_state ON tasks (kind, state, created_at DESC, task_id DESC);
+CREATE TABLE IF NOT EXISTS bodies (
+    task_id TEXT NOT NULL REFERENCES tasks ON DELETE CASCADE, part TEXT NOT NULL, content BLOB NOT NULL,
+    PRIMARY KEY (task_id, part)
+);
+CREATE TABLE IF NOT EXISTS labels (
+    task_id TEXT NOT NULL REFERENCES tasks ON DELETE CASCADE, name TEXT NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (task_id, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS key_uses (
+    task_id TEXT PRIMARY KEY, key_use TEXT NOT NULL, seen_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS workers (
+    worker TEXT PRIMARY KEY, seen_at REAL NOT NULL, alive_until REAL NOT NULL, unsent TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cuts (
+    worker TEXT NOT NULL REFERENCES workers ON DELETE CASCADE, attempt_name TEXT NOT NULL,
+    PRIMARY KEY (worker, attempt_name)
+) WITHOUT ROWID;
+"""
+_STORED = "document, noted_attempt, callback_ended_at"
+_REMOVE = "DELETE FROM tasks WHERE task_id = ? AND revision = ? AND noted_attempt = 0"
+# An empty answer has its place too: it follows one that was not. The same one again is not written again.
+_ANSWERED = (
+    "INSERT INTO bodies VALUES (?, 'response', ?)"
+    " ON CONFLICT DO UPDATE SET content = excluded.content WHERE content != excluded.content"
+)
+_TELL_CALL = (
+    "UPDATE tasks SET callback_ended_at = ?, expires_at = ?"
+    " WHERE task_id = ? AND round = ? AND state IN ('succeeded', 'failed', 'cancelled')"
+)
+_PENDING_CALLBACKS = (
+    "SELECT COUNT(*), MIN(created_at) FROM tasks"
+    " WHERE kind = 'callback' AND state NOT IN ('succeeded', 'failed', 'cancelled')"
+)
+_VERSION = 2
+
+
+class SqliteLedger:
+    """
+    Rows in a SQLite file (WAL, every commit synced), or in memory without one.
+
+    One connection under one lock: a commit takes a tenth of a millisecond, and
+    a second process on the same file waits its turn.
+    """
+
+    def __init__(self, clock: Clock, file: Path | None = None, *, retention: float = 7 * 86_400.0) -> None:
+        self._clock = clock
+        self._retention = retention
+        self._lock = RLock()
+        with _mapped_errors():
+            self._db = _open(file)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def insert(self, row: Row) -> bool:
+        with self._transaction() as db:
+            return self._insert(db, row)
+
+    def _insert(self, db: sqlite3.Connection, row: Row) -> bool:
+        columns, values = self._columns(row)
+        names = ("task_id", "created_at", *columns)
+        marks = ", ".join("?" * len(names))
+        inserted = db.execute(
+            f"INSERT INTO tasks ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING",  # noqa: S608
+            (row.task_id, row.created_at, *values),
+        )
+        if not inserted.rowcount:
+            return False
+        labels = [(row.task_id, name, value) for name, value in row.call.labels.items()]
+        db.executemany("INSERT INTO labels VALUES (?, ?, ?)", labels)
+        if row.call.body:
+            db.execute("INSERT INTO bodies VALUES (?, 'call', ?)", (row.task_id, row.call.body))
+        return True
+
+    def get(self, task_id: str) -> Row | None:
+        with self._lock, _mapped_errors():
+            query = f"SELECT {_STORED} FROM tasks WHERE task_id = ?"  # noqa: S608
+            stored = self._db.execute(query, (task_id,)).fetchone()
+            bodies = dict(self._db.execute("SELECT part, content FROM bodies WHERE task_id = ?", (task_id,)))
+        return None if stored is None else _row(stored, bodies)
+
+    def starting_with(self, prefix: str, limit: int) -> list[Row]:
+        where = "task_id >= ? AND task_id < ? ORDER BY task_id LIMIT ?"
+        return self._rows(where, (prefix, prefix + BEYOND_DIGITS, limit))
+
+    def get_many(self, task_ids: Sequence[str]) -> dict[str, Row]:
+        marks = ", ".join("?" * len(task_ids))
+        return {row.task_id: row for row in self._rows(f"task_id IN ({marks})", task_ids)}
+
+    def replace(self, row: Row, *, callback: Row | None = None) -> bool:
+        with self._transaction() as db:
+            columns, values = self._columns(row)
+            changes = ", ".join(f"{column} = ?" for column in columns)
+            done = db.execute(
+                f"UPDATE tasks SET {changes} WHERE task_id = ? AND revision = ?",  # noqa: S608
+                (*values, row.task_id, row.revision - 1),
+            )
+            if not done.rowcount:
+                return False
+            if row.response:
+                db.execute(_ANSWERED, (row.task_id, row.response.body))
+            if row.callback_of is not None:
+                ended = row.finished_at, None if row.finished_at is None else row.finished_at + self._retention
+                db.execute(_TELL_CALL, (*ended, row.callback_of, row.callback_round))
+            if callback is not None:
+                self._insert(db, callback)
+            return True
+
+    def remember_key(self, task_id: str, use: str) -> str:
+        now = self._clock.now()
+        with self._transaction() as db:
+            db.execute("DELETE FROM key_uses WHERE seen_at < ?", (now - KEYS_KEPT,))
+            db.execute("INSERT INTO key_uses VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (task_id, use, now))
+            return str(db.execute("SELECT key_use FROM key_uses WHERE task_id = ?", (task_id,)).fetchone()[0])
+
+    def note(self, task_id: str, attempt: int) -> None:
+        with self._transaction() as db:
+            db.execute("UPDATE tasks SET noted_attempt = MAX(noted_attempt, ?) WHERE task_id = ?", (attempt, task_id))
+
+    def remove(self, row: Row) -> bool:
+        with self._transaction() as db:
+            done = db.execute(_REMOVE, (row.task_id, row.revision))
+            return done.rowcount == 1
+
+    def select(self, selection: Selection, limit: int) -> list[Row]:
+        wheres = [(f"{name} = ?", getattr(selection, name)) for name in FILTERS]
+        wheres.append(("created_at >= ?", selection.since))
+        asked: list[tuple[str, tuple[Any, ...]]] = [(where, (value,)) for where, value in wheres if value is not None]
+        if selection.label:
+            found = "task_id IN (SELECT task_id FROM labels WHERE name = ? AND value = ?)"
+            asked.append((found, selection.label))
+        if selection.before:
+            asked.append(("(created_at, task_id) < (?, ?)", selection.before))
+        where = " AND ".join(where for where, _ in asked)
+        values = [value for _, values in asked for value in values]
+        return self._rows(f"{where} ORDER BY created_at DESC, task_id DESC LIMIT ?", (*values, limit))
+
+    def overdue(self, before: float, limit: int, *, after: tuple[float, str] | None = None) -> list[Row]:
+        place = after or (float("-inf"), "")
+        where = "next_attempt_at < ? AND (next_attempt_at, task_id) > (?, ?) ORDER BY next_attempt_at, task_id LIMIT ?"
+        return self._rows(where, (before, *place, limit))
+
+    def abandoned(self, limit: int) -> list[Row]:
+        alive = "SELECT worker FROM workers WHERE unsent IS NULL AND alive_until > ?"
+        where = f"worker IS NOT NULL AND worker NOT IN ({alive}) LIMIT ?"
+        return self._rows(where, (self._clock.now(), limit))
+
+    def tally(self, overdue_before: float) -> Tally:
+        late = "SELECT COUNT(*), MIN(next_attempt_at) FROM tasks WHERE next_attempt_at < ?"
+        running = "SELECT COUNT(*) FROM tasks WHERE worker IS NOT NULL"
+        with self._lock, _mapped_errors():
+            overdue, oldest_overdue_at = self._db.execute(late, (overdue_before,)).fetchone()
+            (count,) = self._db.execute(running).fetchone()
+            callbacks, oldest_callback_at = self._db.execute(_PENDING_CALLBACKS).fetchone()
+        return Tally(overdue, oldest_overdue_at, count, callbacks, oldest_callback_at)
+
+    def _rows(self, where: str, values: Sequence[Any]) -> list[Row]:
+        with self._lock, _mapped_errors():
+            query = f"SELECT {_STORED} FROM tasks WHERE {where}"  # noqa: S608
+            return [_row(stored, {}) for stored in self._db.execute(query, values).fetchall()]
+
+    def keep_alive(self, worker: str, seconds: float) -> list[str]:
+        now = self._clock.now()
+        with self._transaction() as db:
+            db.execute("DELETE FROM workers WHERE alive_until < ?", (now - WORKERS_KEPT,))
+            db.execute(
+                "INSERT INTO workers VALUES (?, ?, ?, NULL) ON CONFLICT DO UPDATE"
+                " SET seen_at = excluded.seen_at, alive_until = excluded.alive_until WHERE unsent IS NULL",
+                (worker, now, now + seconds),
+            )
+            asked = db.execute("SELECT attempt_name FROM cuts WHERE worker = ?", (worker,)).fetchall()
+            db.execute("DELETE FROM cuts WHERE worker = ?", (worker,))
+            return [attempt_name for (attempt_name,) in asked]
+
+    def cut(self, worker: str, attempt_name: str) -> None:
+        with self._transaction() as db:
+            asked = "INSERT INTO cuts SELECT worker, ? FROM workers WHERE worker = ? ON CONFLICT DO NOTHING"
+            db.execute(asked, (attempt_name, worker))
+
+    def stop(self, worker: str, unsent: Sequence[str]) -> None:
+        now = self._clock.now()
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO workers VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+                " SET seen_at = excluded.seen_at, alive_until = excluded.alive_until, unsent = excluded.unsent",
+                (worker, now, now, json.dumps(list(unsent))),
+            )
+
+    def holder_of(self, row: Row) -> Holder:
+        with self._lock, _mapped_errors():
+            query = "SELECT alive_until, unsent FROM workers WHERE worker = ?"
+            found = self._db.execute(query, (row.worker,)).fetchone()
+        if found is None:
+            return Holder.LOST
+        alive_until, unsent = found
+        if unsent is not None:
+            return Holder.STOPPED_UNSENT if row.attempt_name in json.loads(unsent) else Holder.STOPPED
+        return Holder.ALIVE if alive_until > self._clock.now() else Holder.LOST
+
+    def heartbeats(self, workers: Collection[str]) -> dict[str, float]:
+        marks = ", ".join("?" * len(workers))
+        with self._lock, _mapped_errors():
+            query = f"SELECT worker, seen_at FROM workers WHERE worker IN ({marks})"  # noqa: S608
+            return dict(self._db.execute(query, tuple(workers)).fetchall())
+
+    def expire(self, limit: int) -> int:
+        over = "SELECT task_id FROM tasks WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
+        with self._transaction() as db:
+            gone = db.execute(f"DELETE FROM tasks WHERE task_id IN ({over})", (self._clock.now(), limit))  # noqa: S608
+            return gone.rowcount
+
+    def _columns(self, row: Row) -> tuple[list[str], list[Any]]:
+        values = columns_of(row) | {"expires_at": row.expires_at(self._retention)}
+        return list(values), list(values.values())
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, _mapped_errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # SQLite itself rolls back after some errors
+                    self._db.execute("ROLLBACK")
+                raise
+
+
+@contextmanager
+def _mapped_errors() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        raise Unavailable(f"the ledger cannot be used: {exc}") from exc
+
+
+def _open(file: Path | None) -> sqlite3.Connection:
+    """The database, made or brought up to this version; Unavailable if a later one has changed it."""
+    if file:
+        make_private(file)
+    db = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False, timeout=10)
+    try:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            db.execute(f"PRAGMA {pragma}")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, _VERSION):
+            raise Unavailable(f"the ledger is of version {version}, this relay knows {_VERSION}")
+        db.executescript(_SCHEMA)
+        db.execute(f"PRAGMA user_version={_VERSION}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _row(stored: tuple[str, int, float | None], bodies: Mapping[str, bytes]) -> Row:
+    document, noted_attempt, callback_ended_at = stored
+    return row_of(
+        document,
+        noted_attempt=noted_attempt,
+        callback_ended_at=callback_ended_at,
+        body=bodies.get("call", b""),
+        answer=bodies.get("response", b""),
+    )

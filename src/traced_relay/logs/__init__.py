@@ -1,0 +1,1 @@
+"""Log records: written for Cloud Logging, and read back."""

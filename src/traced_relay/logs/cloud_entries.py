@@ -1,0 +1,149 @@
+"""Cloud Logging's entries as the records that were printed, and what Cloud Tasks writes there as records too. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from traced_relay.logs import queue_log
+from traced_relay.logs.log_input import LogInput
+from traced_relay.logs.record import EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+LARGEST = 8_000_000  # characters in an object of a file; Cloud Logging takes entries of 256 KB
+HOW_TO_READ = "records are JSON, as the relay prints them or as gcloud logging does with --format=json"
+YAML_TOLD = "entries as YAML, which gcloud prints by itself; add --format=json to its command"
+SEVERITIES = {
+    0: "DEFAULT",
+    100: "DEBUG",
+    200: "INFO",
+    300: "NOTICE",
+    400: "WARNING",
+    500: "ERROR",
+    600: "CRITICAL",
+    700: "ALERT",
+    800: "EMERGENCY",
+}
+
+_GOOGLE = "logging.googleapis.com/"
+_YAML = re.compile(
+    r"(error_?groups|insert_?id|json_?payload|text_?payload|log_?name|receive_?timestamp):( |$)", re.IGNORECASE
+)
+_KEYS = {
+    "trace": "trace",
+    "spanId": "spanId",
+    "traceSampled": "trace_sampled",
+    "operation": "operation",
+    "labels": "labels",
+    "insertId": "insertId",
+}
+
+
+def as_record(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The record that an *entry*, as the API and `gcloud logging read --format json` have it, was made of."""
+    said = entry.get("jsonPayload") or {"message": entry.get("textPayload", "")}
+    payload = said if isinstance(said, dict) else {"message": json.dumps(said)}
+    record = {"message": "", **payload, "severity": entry.get("severity", "DEFAULT"), "time": time_of(entry)}
+    if queue_log.is_from(payload):
+        record |= {"logger": queue_log.LOGGER, "message": queue_log.summary(payload)}
+    if "httpRequest" in entry:
+        record["httpRequest"] = entry["httpRequest"]
+    return record | {_GOOGLE + key: entry[field] for field, key in _KEYS.items() if field in entry}
+
+
+def time_of(entry: Mapping[str, Any]) -> str:
+    """When it was written, or else when it came; empty where nobody knows."""
+    return str(entry.get("timestamp") or entry.get("receiveTimestamp") or "")
+
+
+def records_of(text: str) -> list[dict[str, Any]]:
+    """
+    The records that a JSON object holds; none if it is of another kind.
+
+    It may be one as it was printed, or an entry as the API or gcloud has it, or its payload alone; or a list of
+    entries as the API answers, or a line as Docker or journald keeps it.
+    """
+    try:
+        document = _loads(text)
+    except (ValueError, RecursionError):
+        return []
+    match document:
+        case {"entries": [*entries]}:
+            return [record for entry in entries for record in _read(entry)]
+        case {"log": str(line), "stream": _} | {"MESSAGE": str(line)}:
+            return records_of(line) if len(line) < len(text) else []
+    return _read(document)
+
+
+def records_in(chunks: Iterable[str]) -> Iterator[dict[str, Any] | str]:
+    """All records of a text, and its lines that are none."""
+    return LogInput(records_of, LARGEST).pieces(chunks)
+
+
+def is_gclouds_yaml(line: str) -> bool:
+    return _YAML.match(line) is not None
+
+
+def _loads(text: str) -> Any:
+    """Numbers that JSON does not have are none: nothing can be drawn or reckoned with them."""
+    return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
+
+
+def _finite(digits: str) -> float | None:
+    return number if isfinite(number := float(digits)) else None
+
+
+def _read(document: Any) -> list[dict[str, Any]]:
+    match document:
+        case {"message": _, "severity": _}:
+            return [dict(document)]
+        case {"event": str(event), "message": _} if event in EVENTS:  # a payload: the rest stayed in its entry
+            return [as_record({"jsonPayload": document})]
+        case {"jsonPayload": dict()} | {"textPayload": str()} | {"timestamp": str(), "insertId": _}:
+            return [as_record(document)]
+        case {"timestamp": str(), "logName": _}:
+            return [as_record(document)]
+        case {"json_payload": dict()} | {"text_payload": str()} | {"timestamp": str(), "insert_id": _}:
+            return [as_record(_as_the_api_has_it(document))]
+    return []
+
+
+def _as_the_api_has_it(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    An entry of `gcloud logging tail`: its names in the API's way, and without the fields that nobody has set.
+
+    There every name has underscores, a severity is a number, and a number of the payload has a fraction.
+    """
+    named = {_camel(name): value for name, value in entry.items() if value not in ("", None, [])}
+    severity = named.get("severity")
+    if isinstance(severity, int):
+        named["severity"] = SEVERITIES.get(severity, "DEFAULT")
+    if "trace" not in named:
+        named.pop("traceSampled", None)
+    for name in ("httpRequest", "operation"):
+        if isinstance(named.get(name), dict):
+            named[name] = {_camel(key): value for key, value in named[name].items() if value not in ("", "0", 0)}
+    return {name: value for name, value in named.items() if value != {}} | {
+        name: with_whole_numbers(named[name]) for name in ("jsonPayload",) if name in named
+    }
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def with_whole_numbers(value: Any) -> Any:
+    """A payload comes back from Google's clients with floats alone; what was printed as 12 is to be read as 12."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: with_whole_numbers(part) for name, part in value.items()}
+        case list():
+            return [with_whole_numbers(part) for part in value]
+    return value

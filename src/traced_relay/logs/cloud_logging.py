@@ -1,0 +1,82 @@
+"""Cloud Logging's entries, read through Google's own client with the operator's credentials; its errors become ours."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from google.api_core import exceptions
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
+from google.cloud.logging_v2.services.logging_service_v2.transports import LoggingServiceV2GrpcTransport
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
+
+from traced_relay.errors import IdentityFailed, NotAuthorized, Unavailable, UnexpectedAnswer
+from traced_relay.logs.cloud_entries import with_whole_numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import grpc
+
+PAGE = 1000
+MOST_PAGES = 1000  # for one question; a log whose pages never end is no log
+ONE_TRY = 20.0  # seconds for one page
+
+
+class CloudLogging:
+    """The log of one project; *channel* is another way to it than Google's."""
+
+    def __init__(self, project: str, *, channel: grpc.Channel | None = None) -> None:
+        self.project = project
+        transport = None if channel is None else LoggingServiceV2GrpcTransport(channel=channel)
+        with self._mapped_errors(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a person's credentials are just what is wanted here
+            self._client = LoggingServiceV2Client(transport=transport)
+
+    def entries(self, wanted: str) -> Iterator[dict[str, Any]]:
+        """What the filter *wanted* finds, oldest first, fetched page by page; in the API's JSON."""
+        asked = {
+            "resource_names": [f"projects/{self.project}"],
+            "filter": wanted,
+            "order_by": "timestamp asc",
+            "page_size": PAGE,
+        }
+        with self._mapped_errors():
+            pages = self._client.list_log_entries(request=asked, retry=None, timeout=ONE_TRY).pages
+            for entry in (entry for page in islice(pages, MOST_PAGES) for entry in page.entries):
+                message = type(entry).pb(entry)
+                message.ClearField("proto_payload")  # of a type that only its writer may know
+                yield with_whole_numbers(_as_json(message))
+
+    @contextmanager
+    def _mapped_errors(self) -> Iterator[None]:
+        where = f"the log of project {self.project} cannot be read: "
+        try:
+            yield
+        except GoogleAuthError as exc:
+            raise IdentityFailed(where + "no Google credentials; `gcloud auth application-default login`") from exc
+        except (exceptions.Forbidden, exceptions.Unauthorized) as exc:
+            why = _first_line(exc)
+            raise NotAuthorized(f"{where}roles/logging.viewer is needed ({why})", status=403, reason="refused") from exc
+        except exceptions.ResourceExhausted as exc:
+            raise Unavailable(where + "its quota of reads is used up for this minute") from exc
+        except (exceptions.ServerError, exceptions.RetryError) as exc:
+            raise Unavailable(where + f"Cloud Logging does not answer ({_first_line(exc)})") from exc
+        except exceptions.GoogleAPICallError as exc:
+            raise UnexpectedAnswer(where + _first_line(exc)) from exc
+
+
+def _as_json(message: Any) -> dict[str, Any]:
+    try:
+        return MessageToDict(message)
+    except SerializeToJsonError:  # an infinity or a NaN, which JSON does not have
+        message.text_payload = "(a payload with a number that JSON does not have)"  # in place of the other
+        return MessageToDict(message)
+
+
+def _first_line(error: exceptions.GoogleAPIError) -> str:
+    text = str(getattr(error, "message", "")) or type(error).__name__
+    return text.splitlines()[0][:200]

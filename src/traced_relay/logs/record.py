@@ -1,0 +1,128 @@
+"""
+The records of the contract: which events there are, how severe each is, and the form Cloud Logging reads.
+
+Pure: a record is made of what it is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from traced_relay.logs.json_values import as_json, cut
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from traced_relay.logs.trace_ref import TraceRef
+
+PRODUCER = "traced-relay"
+_GOOGLE = "logging.googleapis.com/"
+
+_SEVERITIES = {
+    "task.enqueued": "INFO",
+    "attempt.started": "INFO",
+    "attempt.heartbeat": "INFO",
+    "attempt.interrupted": "WARNING",
+    "attempt.finished": "INFO",
+    "task.finished": "INFO",
+    "task.cancelled": "NOTICE",
+    "task.redriven": "NOTICE",
+    "dispatch.rejected": "WARNING",
+    "enqueue.rejected": "WARNING",
+    "downstream.denied": "WARNING",
+    "dispatch.deferred": "INFO",
+    "relay.started": "INFO",
+    "relay.stopping": "INFO",
+    "relay.swept": "INFO",
+    "telemetry.dropped": "WARNING",
+}
+EVENTS = tuple(_SEVERITIES)
+_SEVERITIES_BY_FIELD = {
+    "attempt.finished": ("verdict", {"retry": "WARNING", "gave_up": "ERROR"}),
+    "task.finished": ("state", {"failed": "ERROR"}),
+    "dispatch.rejected": ("reason", {"unreadable": "ERROR", "unknown_task": "ERROR"}),
+}
+_REPEATABLE = {"task.enqueued", "attempt.finished", "task.finished"}
+_OF_COMMITS = ("task.", "attempt.started", "attempt.finished")
+_CLAIMS = {"dispatch.rejected", "enqueue.rejected"}  # their queue and names are what a stranger wrote
+_LABELLED = ("queue", "kind", "task_id")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What every record carries; the project makes a trace id a link."""
+
+    project: str
+    version: str
+    instance: str
+
+
+def is_of_a_commit(event: str) -> bool:
+    """Whether a change of a task's state that the ledger has is told in this record."""
+    return event.startswith(_OF_COMMITS)
+
+
+def severity(event: str, fields: Mapping[str, object]) -> str:
+    field, severities = _SEVERITIES_BY_FIELD.get(event, ("", {}))
+    return severities.get(str(fields.get(field)), _SEVERITIES.get(event, "INFO"))
+
+
+def record(
+    event: str,
+    fields: Mapping[str, object],
+    *,
+    severity: str,
+    message: str,
+    at: float,
+    identity: Identity,
+    trace: TraceRef | None,
+    insert_id: str | None,
+    labels: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The fields first, what Cloud Logging reads last: no field can stand in for one of those."""
+    entry: dict[str, Any] = {"event": event} | {name: as_json(value) for name, value in fields.items()}
+    entry |= {"version": identity.version, "instance": identity.instance}
+    entry |= {"severity": severity, "time": rfc3339(at), "message": cut(message)}
+    if "httpRequest" in entry:
+        entry["httpRequest"] = _without_query(entry["httpRequest"])
+    if trace is not None:
+        entry[_GOOGLE + "trace"] = f"projects/{identity.project}/traces/{trace.trace_id}"
+        entry[_GOOGLE + "spanId"] = trace.span_id
+        entry[_GOOGLE + "trace_sampled"] = trace.sampled
+    if event not in _CLAIMS and "task_id" in entry:
+        entry[_GOOGLE + "operation"] = _operation(event, entry["task_id"])
+    entry[_GOOGLE + "labels"] = _labels(event, entry) | {
+        f"label.{name}": cut(value) for name, value in (labels or {}).items()
+    }
+    if insert_id := insert_id or _insert_id(event, entry):
+        entry[_GOOGLE + "insertId"] = insert_id
+    return entry
+
+
+def rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _without_query(request: dict[str, Any]) -> dict[str, Any]:
+    url = str(request.get("requestUrl", ""))
+    return request | {"requestUrl": url.partition("?")[0].partition("#")[0]}
+
+
+def _operation(event: str, task_id: str) -> dict[str, Any]:
+    ends = {"task.enqueued": {"first": True}, "task.finished": {"last": True}}
+    return {"id": task_id, "producer": PRODUCER} | ends.get(event, {})
+
+
+def _labels(event: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    names = () if event in _CLAIMS else _LABELLED
+    return {"event": event} | {name: str(entry[name]) for name in names if entry.get(name) is not None}
+
+
+def _insert_id(event: str, entry: Mapping[str, Any]) -> str | None:
+    """The same for whoever says the same thing again, after a crash between doing and knowing it was done."""
+    if event not in _REPEATABLE or "task_id" not in entry:
+        return None
+    parts = [event, entry["task_id"], f"r{entry.get('round', 1)}"]
+    return "-".join([*parts, f"a{entry.get('attempt')}"] if event == "attempt.finished" else parts)

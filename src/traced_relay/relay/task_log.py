@@ -1,0 +1,218 @@
+"""The records of a task's steps: which fields each event carries, taken from the row, the dispatch and the exchange."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from traced_relay.logs.trace_ref import TraceRef
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from traced_relay.cloud_tasks.delivery import Delivery, Dispatch
+    from traced_relay.downstream.sender import Exchange
+    from traced_relay.logs.writer import Log
+    from traced_relay.tasks.row import Row
+    from traced_relay.tasks.state_machine import Said
+
+
+class Journal:
+    """
+    Says what was committed; whoever commits a change of state calls it, and nobody else.
+
+    *queues* is what the full names of tasks start with.
+    """
+
+    def __init__(self, log: Log, queues: str) -> None:
+        self._log = log
+        self._queues = queues
+
+    def enqueued(self, row: Row, task_name: str, *, route: str = "relay") -> None:
+        fields = {**_task(row), "task_name": task_name, "route": route}
+        self._log.say(
+            "task.enqueued",
+            trace=_send_span(row),
+            message=f"task {row.task_id} enqueued in {row.queue}",
+            fields=fields,
+            at=row.created_at,
+            labels=row.call.labels,
+        )
+
+    def enqueue_rejected(self, *, reason: str, detail: str, principal: str | None = None) -> None:
+        """A caller's request that was refused; *principal* is whom a valid token names."""
+        fields = {"reason": reason, "detail": detail} | ({"principal": principal} if principal else {})
+        self._log.say("enqueue.rejected", message=f"enqueue rejected, {reason}: {detail}", fields=fields)
+
+    def dispatch_rejected(self, claimed: Dispatch, *, reason: str, detail: str, principal: str | None = None) -> None:
+        """A delivery that was refused; its queue and its task are what it says of itself."""
+        fields = {"reason": reason, "detail": detail, **self._named(claimed)}
+        fields |= {"principal": principal} if principal else {}
+        self._log.say("dispatch.rejected", message=f"dispatch rejected, {reason}: {detail}", fields=fields)
+
+    def deferred(self, dispatch: Dispatch, *, reason: str, detail: str, row: Row | None = None) -> None:
+        """A delivery that could not be worked now, through no fault of its task: the queue keeps it."""
+        fields = {"reason": reason, "detail": detail, **self._named(dispatch), **(_task(row) if row else {})}
+        message = f"dispatch of {dispatch.task[:500]} deferred, {reason}: {detail}"
+        trace = _send_span(row) if row else None
+        self._log.say("dispatch.deferred", message=message, fields=fields, trace=trace)
+
+    def _named(self, dispatch: Dispatch) -> dict[str, str]:
+        named = {"queue": dispatch.queue[:100]} if dispatch.queue else {}
+        if dispatch.task:
+            named["task_name"] = f"{self._queues}/{dispatch.queue[:100]}/tasks/{dispatch.task[:500]}"
+        return named
+
+    def stopping(self, signal: str, running: int) -> None:
+        message = f"{signal}: {running} running calls are cut"
+        self._log.say("relay.stopping", message=message, fields={"signal": signal, "running": running})
+
+    def swept(self, fields: Mapping[str, Any]) -> None:
+        """How things stand, every minute; an alert that misses it knows that nobody looks."""
+        overdue, pending = fields["overdue"], fields["callbacks_pending"]
+        message = f"swept: {fields['running']} running, {overdue} overdue, {pending} callbacks pending"
+        self._log.say("relay.swept", message=message, fields=fields)
+
+    def step(
+        self,
+        said: Said,
+        row: Row,
+        delivery: Delivery | None = None,
+        exchange: Exchange | None = None,
+    ) -> None:
+        """One record of the step that made *row* what it is; without *delivery* no dispatch has led to it."""
+        if said.event == "task.finished":
+            self._finished(row)
+            return
+        fields: dict[str, Any] = {**_task(row), **said.fields}
+        at = None
+        if said.event == "attempt.finished":
+            at = row.attempts[-1].ended_at
+            # Without an exchange it was somebody else's; that dispatch is over, and this is another one or none.
+            dispatched = _dispatched(row, delivery) if delivery and exchange else _abandoned(row)
+            fields |= {**dispatched, **_judged(row, exchange)}
+        elif delivery is not None:
+            fields = {**_dispatched(row, delivery), **said.fields}
+        trace = _process_span(row) if said.event.startswith("attempt.") else _send_span(row)
+        message = _message(said, row)
+        if exchange and exchange.detail and said.event == "attempt.finished":
+            message, fields["detail"] = f"{message}: {exchange.detail}", exchange.detail
+        self._log.say(said.event, trace=trace, message=message, fields=fields, at=at)
+
+    def denied(self, row: Row, delivery: Delivery, detail: str) -> None:
+        """A call that policy does not let out; *detail* is for the operator, its caller only gets the reason."""
+        host = urlsplit(row.call.url).hostname
+        self._log.say(
+            "downstream.denied",
+            trace=_process_span(row),
+            message=f"task {row.task_id} may not call {host}: {detail}",
+            fields={**_dispatched(row, delivery), "reason": "denied", "detail": detail, "downstream": host},
+        )
+
+    def _finished(self, row: Row) -> None:
+        fields = {
+            **_task(row),
+            "state": row.state,
+            "attempt_count": row.started,
+            "reason": row.reason,
+            "blame": row.blame,
+            "rule": row.rule,
+            "total_ms": row.total_ms or 0,
+        }
+        why = f", {row.reason}" if row.reason else ""
+        message = f"task {row.task_id} {row.state} after {row.started} attempt{'s' * (row.started != 1)}{why}"
+        self._log.say("task.finished", trace=_send_span(row), message=message, fields=fields, at=row.finished_at)
+
+
+def _task(row: Row) -> dict[str, Any]:
+    task = {"kind": row.kind, "queue": row.queue, "task_id": row.task_id, "round": row.round}
+    return task if row.callback_of is None else {**task, "callback_of": row.callback_of}
+
+
+def _dispatched(row: Row, delivery: Delivery) -> dict[str, Any]:
+    return {
+        **_attempted(row),
+        "task_name": delivery.task_name,
+        "dispatch": _as_the_queue_said(delivery.dispatch),
+        "queue_delay_ms": delivery.queue_delay_ms,
+        "trace_rewritten": delivery.trace_rewritten,
+    }
+
+
+def _abandoned(row: Row) -> dict[str, Any]:
+    """What is known of the dispatch of an attempt that somebody else has begun."""
+    begun = row.attempts[-1]
+    known = {"task_name": begun.task_name, "queue_delay_ms": begun.queue_delay_ms}
+    return {**_attempted(row), **known, "dispatch": None, "trace_rewritten": None}
+
+
+def _attempted(row: Row) -> dict[str, Any]:
+    return {**_task(row), "attempt": row.attempt, "retry_count": row.retry_count, "rule": row.rule}
+
+
+def _as_the_queue_said(dispatch: Dispatch) -> Mapping[str, Any]:
+    return {
+        "task_retry_count": dispatch.task_retry_count,
+        "task_execution_count": dispatch.task_execution_count,
+        "task_eta": dispatch.task_eta,
+        "task_previous_response": dispatch.task_previous_response,
+        "task_retry_reason": dispatch.task_retry_reason,
+    }
+
+
+def _judged(row: Row, exchange: Exchange | None) -> dict[str, Any]:
+    attempt = row.attempts[-1]
+    request: dict[str, Any] = {
+        "requestMethod": row.call.method,
+        "requestUrl": row.call.url if row.kind == "call" else _origin_of(row.call.url),
+        "latency": f"{(attempt.latency_ms or 0) / 1000:.3f}s",
+    }
+    if attempt.status_code is not None:
+        request["status"] = attempt.status_code
+    if exchange and exchange.response_size is not None:
+        request["responseSize"] = str(exchange.response_size)
+    timing = exchange.timing if exchange else None
+    return {
+        "latency_ms": attempt.latency_ms,
+        "verdict": attempt.verdict,
+        "reason": attempt.reason,
+        "blame": attempt.blame,
+        "status_code": attempt.status_code,
+        "retry_delay_ms": attempt.retry_delay_ms,
+        "delay_reason": attempt.delay_reason,
+        "downstream": urlsplit(row.call.url).hostname,
+        "timing": {
+            part: getattr(timing, part, None)
+            for part in ("token_ms", "connect_ms", "tls_ms", "first_byte_ms", "body_ms")
+        },
+        "httpRequest": request,
+    }
+
+
+def _origin_of(url: str) -> str:
+    """Whatever is behind the host of a callback's URL may be a receiver's secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/"
+
+
+def _message(said: Said, row: Row) -> str:
+    what = f"attempt {row.attempt} of task {row.task_id}"
+    match said.event:
+        case "attempt.finished":
+            attempt = row.attempts[-1]
+            ending = attempt.reason or f"answered {attempt.status_code}"
+            delay = f", again in {attempt.retry_delay_ms} ms" if attempt.retry_delay_ms is not None else ""
+            return f"{what}: {attempt.verdict}, {ending}{delay}"
+        case "attempt.started":
+            return f"{what} started: {row.call.method} to {urlsplit(row.call.url).hostname}"
+        case "task.cancelled" | "task.redriven":
+            return f"task {row.task_id} {said.event.removeprefix('task.')} by {said.fields['actor']}"
+    return f"{what}: {said.event}"
+
+
+def _send_span(row: Row) -> TraceRef:
+    return TraceRef(row.trace_id, row.span_id, row.sampled)
+
+
+def _process_span(row: Row) -> TraceRef:
+    return TraceRef(row.trace_id, row.attempts[-1].span_id, row.sampled)

@@ -1,0 +1,1 @@
+"""What runs the rest: clock, timers, threads, listeners, bounded HTTP requests, credentials."""

@@ -1,0 +1,80 @@
+"""ID tokens, one credential an audience, from wherever this process has its identity; never shown to anybody."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+from typing import Any
+
+import google.auth.transport.requests
+import requests
+from google.auth import impersonated_credentials
+from google.oauth2 import id_token
+
+from traced_relay.errors import IdentityFailed
+from traced_relay.runtime.google_credentials import FAILURES, NOTHING_FOUND, why_none, without_metadata
+
+AUDIENCES_KEPT = 256
+TIMEOUT = 5.0  # seconds for one request to whoever mints tokens
+_CLOUD = "https://www.googleapis.com/auth/cloud-platform"
+
+
+class IdTokens:
+    """
+    Hands out ID tokens; google-auth refreshes each shortly before it expires.
+
+    They are the environment's own, or those of the service account that it is to *impersonate*.
+    """
+
+    def __init__(self, impersonate: str | None = None) -> None:
+        self._impersonate = impersonate
+        self._credentials: OrderedDict[str, Any] = OrderedDict()
+        self._lock = Lock()
+        self._transport: Any = google.auth.transport.requests.Request(session=requests.Session())
+        self._last_status: int | None = None
+
+    def token(self, audience: str) -> str:
+        with self._lock:
+            self._last_status = None
+            try:
+                return self._token(audience)
+            except FAILURES as exc:
+                raise IdentityFailed(f"no ID token for {audience}: {self._why(exc)}") from exc
+
+    def _why(self, exc: Exception) -> str:
+        why = why_none(exc)
+        if why != NOTHING_FOUND:
+            return why
+        if self._last_status not in (None, requests.codes.ok):  # google-auth takes that for no metadata server
+            return without_metadata(str(self._last_status))
+        if self._impersonate is not None:
+            return f"{why}; run: gcloud auth application-default login"
+        return f"{why}; a person's credentials cannot name an audience: impersonate a service account"
+
+    def _request(self, *arguments: Any, **options: Any) -> Any:
+        answer = self._transport(*arguments, **{"timeout": TIMEOUT} | options)
+        self._last_status = answer.status
+        return answer
+
+    def _token(self, audience: str) -> str:
+        credentials = self._credentials.get(audience)
+        if credentials is None:
+            credentials = self._fetch(audience)
+            self._credentials[audience] = credentials
+            if len(self._credentials) > AUDIENCES_KEPT:
+                self._credentials.popitem(last=False)
+        self._credentials.move_to_end(audience)
+        if not credentials.valid:
+            credentials.refresh(self._request)
+        return str(credentials.token)
+
+    def _fetch(self, audience: str) -> Any:
+        if self._impersonate is None:
+            fetch: Any = id_token.fetch_id_token_credentials
+            return fetch(audience, request=self._request)
+        default: Any = google.auth.default
+        own, _ = default(scopes=[_CLOUD])
+        assumed: Any = impersonated_credentials
+        account = assumed.Credentials(own, self._impersonate, [_CLOUD])
+        # Without the address in it a relay cannot know who is asking.
+        return assumed.IDTokenCredentials(account, audience, include_email=True)

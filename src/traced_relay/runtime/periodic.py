@@ -1,0 +1,82 @@
+"""Something done every so many seconds in a thread of its own, by an injected clock."""
+
+from __future__ import annotations
+
+import logging
+from threading import Condition, Thread
+from typing import TYPE_CHECKING
+
+from traced_relay.errors import RelayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from traced_relay.runtime.clock import Clock
+
+AGAIN_AFTER = 1.0
+LAST_MOMENT = 0.5
+
+_logger = logging.getLogger(__name__)
+
+
+class Rhythm:
+    """
+    Calls *beat* every so many *seconds*, *at_once* or after the first of them.
+
+    What fails is tried again after a second, if the next is not due before.
+    Without *seconds* there is no other than the one at once.
+    """
+
+    def __init__(
+        self, name: str, seconds: float | None, beat: Callable[[], None], clock: Clock, *, at_once: bool = False
+    ) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._beat = beat
+        self._clock = clock
+        self._at_once = at_once
+        self._stop = Condition()
+        self._stopped = False
+        self._thread = Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No further beat; one that is being made has a moment left to end."""
+        with self._stop:
+            self._stopped = True
+            self._stop.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(LAST_MOMENT)
+
+    def _run(self) -> None:
+        begun = self._clock.monotonic()
+        done = self._try() if self._at_once else True
+        while self._has_waited(begun, done=done):
+            begun = self._clock.monotonic()
+            done = self._try()
+
+    def _has_waited(self, begun: float, *, done: bool) -> bool:
+        """Whether it is time for the beat after that which has *begun* then; False once there shall be none."""
+        with self._stop:
+            if not self._stopped:
+                self._clock.wait(self._stop, self._pause(begun, done=done))
+            return not self._stopped
+
+    def _pause(self, begun: float, *, done: bool) -> float | None:
+        if self._seconds is None:
+            return None if done else AGAIN_AFTER
+        left = max(0.0, begun + self._seconds - self._clock.monotonic())
+        return left if done else min(left, AGAIN_AFTER)
+
+    def _try(self) -> bool:
+        try:
+            self._beat()
+        except RelayError as exc:
+            _logger.warning("%s: %s", self._name, exc)
+        except Exception:
+            _logger.exception("%s failed", self._name)  # and is tried again: nobody else would
+        else:
+            return True
+        return False

@@ -1,0 +1,31 @@
+"""SIGINT and SIGTERM for commands that run until they are told to end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def stop_signal() -> Iterator[Callable[[], str]]:
+    """
+    Catch SIGINT and SIGTERM; the function yielded waits for the first of them and returns its name.
+
+    The interpreter writes the signal's number to a socket. A lock would miss a signal that comes just before the
+    main thread waits for it, and then the process would never end.
+    """
+    receiver, sender = socket.socketpair()
+    with receiver, sender:
+        sender.setblocking(False)
+        signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        try:
+            yield lambda: signal.Signals(receiver.recv(1)[0]).name
+        finally:
+            signal.set_wakeup_fd(-1)

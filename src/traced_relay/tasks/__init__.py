@@ -1,0 +1,1 @@
+"""One task as values and pure rules: call, row, state machine, retry policy, reasons. Nothing here does I/O."""

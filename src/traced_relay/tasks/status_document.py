@@ -1,0 +1,166 @@
+"""Rows as the API shows them: the status document, the list and the receipt. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from traced_relay.formats import strict_json
+from traced_relay.formats.durations import format_time
+from traced_relay.tasks.retry import retryable_status_codes
+
+if TYPE_CHECKING:
+    from traced_relay.relay.enqueue import Receipt
+    from traced_relay.tasks.row import Attempt, Response, Row
+
+
+_PENDING = "pending"
+_CALLBACK_STATES = {"succeeded": "delivered", "failed": "failed", "cancelled": "failed"}
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where a task can be looked at; *console* is a local one's URL, without it Google's is meant."""
+
+    base: str
+    project: str
+    console: str | None = None
+
+    def of(self, task_id: str, trace_id: str) -> dict[str, str]:
+        status = f"{self.base}/v1/tasks/{task_id}"
+        if self.console is not None:
+            page = f"{self.console}/tasks/{task_id}"
+            return {"status": status, "trace": page, "logs": page}
+        cloud, project = "https://console.cloud.google.com", quote(self.project)
+        query = quote(f'operation.id="{task_id}"', safe="")
+        return {
+            "status": status,
+            "trace": f"{cloud}/traces/explorer;traceId={trace_id}?project={project}",
+            "logs": f"{cloud}/logs/query;query={query}?project={project}",
+        }
+
+
+def receipt(made: Receipt, links: Links) -> dict[str, Any]:
+    return {
+        "task_id": made.task_id,
+        "task_name": made.task_name,
+        "queue": made.queue,
+        "state": made.state,
+        "trace_id": made.trace_id,
+        "schedule_time": format_time(made.schedule_time),
+        "links": links.of(made.task_id, made.trace_id) | ({} if made.has_status else {"status": None}),
+    }
+
+
+def status(
+    row: Row,
+    links: Links,
+    *,
+    now: float,
+    retention: float,
+    heartbeat_at: float | None = None,
+    callback: Row | None = None,
+) -> dict[str, Any]:
+    """The whole document: what the list shows, every kept attempt, and the answer; *callback* is this round's row."""
+    return {
+        **summary(row, links, now=now, retention=retention, heartbeat_at=heartbeat_at, callback=callback),
+        "attempts": [_attempt(attempt) for attempt in row.attempts],
+        "response": _response(row.response) if row.response else None,
+    }
+
+
+def summary(
+    row: Row,
+    links: Links,
+    *,
+    now: float,
+    retention: float,
+    heartbeat_at: float | None = None,
+    callback: Row | None = None,
+) -> dict[str, Any]:
+    call = row.call
+    policy = call.retry.model_dump()
+    policy["retryable_status_codes"] = list(retryable_status_codes(call.retry, idempotent=call.idempotent))
+    return {
+        "task_id": row.task_id,
+        "kind": row.kind,
+        "queue": row.queue,
+        "state": row.state,
+        "url": call.url,
+        "method": call.method,
+        "labels": call.labels,
+        "rule": row.rule,
+        "trace_id": row.trace_id,
+        "round": row.round,
+        "created_at": format_time(row.created_at),
+        "schedule_time": format_time(row.schedule_time),
+        "finished_at": _time(row.finished_at),
+        "next_attempt_at": _time(row.next_attempt_at),
+        "overdue_ms": _overdue_ms(row, now),
+        "heartbeat_at": _time(heartbeat_at),
+        "expires_at": _time(row.expires_at(retention)),
+        "cancel_requested_at": _time(row.cancel_requested_at),
+        "actor": row.actor,
+        "attempt": row.attempt,
+        "retry_count": row.retry_count,
+        "reason": row.reason,
+        "blame": row.blame,
+        "total_ms": row.total_ms,
+        "retry": policy,
+        "callback": _callback(row, callback),
+        "links": links.of(row.task_id, row.trace_id),
+    }
+
+
+def _callback(row: Row, callback: Row | None) -> dict[str, Any]:
+    """How the report of this round's end is doing; *pending* is also one that is still to come."""
+    wanted = row.call.callback is not None if not row.has_ended else row.wants_callback
+    if callback is None:
+        return {"state": _PENDING if wanted else "none", "attempt_count": 0, "next_attempt_at": None, "reason": None}
+    last = callback.attempts[-1].reason if callback.attempts else None
+    return {
+        "state": _CALLBACK_STATES.get(callback.state, _PENDING),
+        "attempt_count": callback.started,
+        "next_attempt_at": _time(callback.next_attempt_at),
+        "reason": callback.reason or last,
+    }
+
+
+def _overdue_ms(row: Row, now: float) -> int:
+    return 0 if row.next_attempt_at is None else max(0, round((now - row.next_attempt_at) * 1000))
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    times = {"started_at": format_time(attempt.started_at), "ended_at": _time(attempt.ended_at)}
+    return attempt.model_dump() | times
+
+
+def _response(response: Response) -> dict[str, Any]:
+    """The kept bytes, as text where they are UTF-8."""
+    document: dict[str, Any] = {"status_code": response.status_code, "headers": response.headers}
+    try:
+        document["body"] = response.body.decode()
+    except UnicodeDecodeError:
+        document["body_base64"] = base64.b64encode(response.body).decode()
+    document["truncated"] = response.truncated
+    return document
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else format_time(seconds)
+
+
+def page_token(row: Row) -> str:
+    """Opaque to callers: the place after *row* in a list."""
+    return base64.urlsafe_b64encode(json.dumps([row.created_at, row.task_id]).encode()).decode().rstrip("=")
+
+
+def place_of(token: str) -> tuple[float, str]:
+    """The place that a page token stands for; ValueError if it is none of ours."""
+    match strict_json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))):
+        case [float(created_at), str(task_id)] if task_id.isascii():
+            return created_at, task_id
+    raise ValueError("no place in a list")

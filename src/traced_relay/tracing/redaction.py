@@ -1,0 +1,147 @@
+"""
+A fence around what the instrumentations write: known attributes only, and no span for a refused request.
+
+No header, query string or exception text is in a span, even if the environment asks the instrumentations for it.
+They have no setting against it, but they use the tracer provider that is passed to them.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode, Tracer, TracerProvider, use_span
+
+from traced_relay.tracing.attributes import ATTRIBUTES, OWN_PREFIXES, URL_FULL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, SpanContext
+    from opentelemetry.util.types import Attributes, AttributeValue
+
+    Start = Callable[[str, Mapping[str, AttributeValue]], Mapping[str, AttributeValue] | None]
+
+_LONGEST_VALUE = 256  # bytes; Cloud Trace's limit, the SDK counts characters
+
+
+class GuardedProvider(TracerProvider):
+    """
+    Hands out tracers that fence what they are told.
+
+    *start* decides about each span before it starts: its attributes, or None for no span; *hidden* says whether the
+    span just started stays out of what goes to the other side.
+    """
+
+    def __init__(self, inner: TracerProvider, *, start: Start, hidden: Callable[[], bool] = lambda: False) -> None:
+        self._inner = inner
+        self._start = start
+        self._hidden = hidden
+
+    def get_tracer(self, *args: Any, **kwargs: Any) -> Tracer:
+        return _GuardedTracer(self._inner.get_tracer(*args, **kwargs), self._start, self._hidden)
+
+
+class _GuardedTracer(Tracer):
+    def __init__(self, inner: Tracer, start: Start, hidden: Callable[[], bool]) -> None:
+        self._inner = inner
+        self._start = start
+        self._hidden = hidden
+
+    def start_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,  # noqa: ARG002  (never: an exception's text may hold a URL with its query)
+        set_status_on_exception: bool = True,
+    ) -> Span:
+        wanted = self._start(name, attributes or {})
+        if wanted is None:
+            return INVALID_SPAN
+        inner = self._inner.start_span(
+            name, context, kind, fenced(wanted), links, start_time, False, set_status_on_exception
+        )
+        return GuardedSpan(inner)
+
+    @contextmanager
+    def start_as_current_span(  # type: ignore[override]  # the original's decorator is private
+        self, name: str, *args: Any, end_on_exit: bool = True, **kwargs: Any
+    ) -> Iterator[Span]:
+        with use_span(self.start_span(name, *args, **kwargs), end_on_exit=end_on_exit) as span:
+            if not self._hidden():
+                yield span
+                return
+            with use_span(INVALID_SPAN):
+                yield span
+
+
+class GuardedSpan(Span):
+    kind = SpanKind.INTERNAL  # the instrumentations read headers only for a span that says it is SERVER
+
+    def __init__(self, inner: Span) -> None:
+        self._inner = inner
+        self._refused = False
+
+    def refuse(self) -> None:
+        self._refused = True
+
+    def end(self, end_time: int | None = None) -> None:
+        """A refused request's span is never ended, so no processor sees it."""
+        if not self._refused:
+            self._inner.end(end_time)
+
+    def get_span_context(self) -> SpanContext:
+        return self._inner.get_span_context()
+
+    def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
+        self._inner.set_attributes(fenced(attributes))
+
+    def set_attribute(self, key: str, value: AttributeValue) -> None:
+        self.set_attributes({key: value})
+
+    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
+        """Nothing: the relay has no events, and an exception would be one."""
+
+    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
+        self._inner.add_link(context, fenced(attributes or {}))
+
+    def update_name(self, name: str) -> None:
+        self._inner.update_name(name)
+
+    def is_recording(self) -> bool:
+        return self._inner.is_recording()
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:  # noqa: ARG002
+        code = status.status_code if isinstance(status, Status) else status
+        self._inner.set_status(Status(code))
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Attributes = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        """Nothing: `error.type` names the class, and the rest may hold what nobody should read."""
+
+
+def fenced(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+    return {
+        name: _value(name, value)
+        for name, value in attributes.items()
+        if name in ATTRIBUTES or name.startswith(OWN_PREFIXES)
+    }
+
+
+def _value(name: str, value: AttributeValue) -> AttributeValue:
+    if not isinstance(value, str):
+        return value
+    shown = value.partition("?")[0].partition("#")[0] if name == URL_FULL else value
+    if shown.isascii() and len(shown) <= _LONGEST_VALUE:
+        return shown
+    return shown.encode(errors="replace")[:_LONGEST_VALUE].decode(errors="ignore")

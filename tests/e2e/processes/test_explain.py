@@ -1,0 +1,157 @@
+"""What `explain` draws of lives that were cut: real processes, killed and told to end; `-s` prints the drawings."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sqlite3
+from contextlib import closing
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+from werkzeug.wrappers import Response
+
+from support.fleet import LOCATION, Fleet
+from support.log_service import PROJECT, LogService, queue_entry
+from traced_relay.cli.main import main
+from traced_relay.formats.durations import parse_time
+from traced_relay.tasks.callback import callback_id
+from traced_relay.testing import Arrived, Downstream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.whole
+
+HURRIED = {"min_backoff": "0.3s", "jitter": "none"}
+
+
+@pytest.fixture
+def hanging() -> Iterator[Downstream]:
+    """Busy at first, then without an answer, then well."""
+    release = Event()
+
+    def hang(_: Arrived) -> Response:
+        release.wait(60)
+        return Response("late")
+
+    with Downstream(503, hang) as running:
+        yield running
+        release.set()
+
+
+class Scene:
+    """One call of one relay after another on the same ledger, and what is drawn of it."""
+
+    def __init__(self, directory: Path, downstream: Downstream) -> None:
+        self.fleet = Fleet(directory, 1, f"sqlite:{directory / 'ledger.db'}")
+        self._directory = directory
+        self._downstream = downstream
+        self.task_id = ""
+
+    def enqueue(self) -> None:
+        """Until it has been answered once, and is being called a second time."""
+        fields = {"idempotent": True, "retry": HURRIED, "callback": {"url": f"{self._downstream.url}/told"}}
+        self.task_id = self.fleet.enqueue(self._downstream.url, **fields)
+        self._downstream.wait_for(2, 30)
+
+    def end_leases(self) -> None:
+        """As if the relay that was killed had given no sign of life for long."""
+        with closing(sqlite3.connect(self._directory / "ledger.db", isolation_level=None, timeout=10)) as database:
+            database.execute("UPDATE workers SET alive_until = 0")
+
+    def go_on(self) -> None:
+        """With a relay in place of the one that has gone, until the call has ended and its end has been told."""
+        self.fleet.replace(0)
+        for task_id in (self.task_id, callback_id(self.task_id, 1)):
+            self.fleet.relays[0].wait_for("task.finished", 40, task_id=task_id)
+
+    def drawn(self, log: LogService, *options: str) -> str:
+        token = self._directory / "token"
+        token.write_text(self.fleet.token["Authorization"].removeprefix("Bearer "))
+        asked = ["explain", self.task_id, "--relay", self.fleet.url, "--token-file", str(token), *options]
+        ran = CliRunner(env={"COLUMNS": "140"}).invoke(main, asked, obj=log.channel)
+        assert ran.exit_code == 0, ran.output
+        print(f"\n{ran.stdout}")  # noqa: T201  (with -s this is what the file is for)
+        return ran.stdout
+
+
+@pytest.fixture
+def scene(tmp_path: Path, hanging: Downstream) -> Iterator[Scene]:
+    made = Scene(tmp_path, hanging)
+    with made.fleet:
+        yield made
+
+
+@pytest.fixture
+def log() -> Iterator[LogService]:
+    with LogService() as running:
+        yield running
+
+
+def bars(drawn: str) -> list[tuple[str, str]]:
+    """Label and note of each line that is drawn."""
+    lines = [re.split(r"\s{2,}", line.strip()) for line in drawn.split("\n\n")[1].splitlines()[2:]]
+    return [(parts[0], parts[-1]) for parts in lines]
+
+
+def test_a_call_that_was_busy_then_interrupted_and_then_well(scene: Scene, log: LogService) -> None:
+    scene.enqueue()
+    assert scene.fleet.relays[0].end(signal.SIGTERM) == 0
+    scene.go_on()
+    log.take(scene.fleet.records())
+    log_of_the_queue(log, scene.fleet.document(scene.task_id))
+    drawn = scene.drawn(log, "--project", PROJECT)
+    told = bars(drawn)
+    assert {pair for pair in told if pair[0].startswith(("attempt", "interrupted"))} == {
+        ("attempt 1", "503 retry, downstream"),
+        ("attempt 2", "interrupted retry, platform"),
+        ("interrupted", "attempt 2, the request had been sent"),
+        ("attempt 3", "200 succeeded"),
+    }
+    assert [label for label, _ in told if label.startswith("dispatch")] == ["dispatch 1", "dispatch 2", "dispatch 3"]
+    assert "missing" not in drawn
+
+
+def test_a_call_whose_worker_was_killed(scene: Scene, log: LogService) -> None:
+    scene.enqueue()
+    scene.fleet.relays[0].kill()
+    scene.end_leases()
+    scene.go_on()
+    log.take(scene.fleet.records())
+    drawn = scene.drawn(log, "--project", PROJECT)
+    assert ("attempt 2", "worker_lost retry, platform") in bars(drawn)
+    assert "missing" not in drawn
+
+
+def test_a_call_whose_records_are_lost_in_part(scene: Scene, log: LogService, tmp_path: Path) -> None:
+    scene.enqueue()
+    scene.fleet.relays[0].kill()
+    lost = scene.fleet.relays[0].records
+    scene.end_leases()
+    scene.go_on()
+    file = tmp_path / "records.jsonl"
+    kept = [record for record in scene.fleet.records() if record not in lost]
+    file.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    drawn = scene.drawn(log, "--records", str(file))
+    assert [line.partition(": ")[2] for line in drawn.splitlines() if line.startswith("missing")] == [
+        "attempt 1: no record attempt.started",
+        "attempt 1: no record attempt.finished",
+        "attempt 2: no record attempt.started",
+    ]
+
+
+def log_of_the_queue(log: LogService, document: dict[str, Any]) -> None:
+    """What Cloud Tasks would have written of these attempts: the embedded queue writes no log."""
+    for attempt in document["attempts"]:
+        name = f"{LOCATION}/queues/relay/tasks/{attempt['task_name'].rpartition('/')[2]}"
+        start, end = (parse_time(attempt[moment]) for moment in ("started_at", "ended_at"))
+        interrupted = attempt["reason"] == "interrupted"
+        status = {"status": "INTERNAL" if interrupted else "OK", "attemptDuration": f"{end - start:.6f}s"}
+        log.add(queue_entry(name, start - 0.02, "taskCreationLog", status="OK"))
+        log.add(queue_entry(name, start - 0.004, "attemptDispatchLog", dispatchReason="SCHEDULED"))
+        log.add(queue_entry(name, end + 0.003, "attemptResponseLog", dispatchCount="1", **status))

@@ -1,0 +1,79 @@
+"""A ledger behind a network: what it was asked is done, and the answer gets lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from opentelemetry.trace import NoOpTracer
+
+from traced_relay.api.auth import ANYBODY
+from traced_relay.errors import Unavailable
+from traced_relay.ledger.sqlite import SqliteLedger
+from traced_relay.relay.enqueue import Enqueuer
+from traced_relay.relay.policy import Policy
+from traced_relay.runtime.clock import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from traced_relay.tasks.row import Row
+    from traced_relay.testing import Downstream, RunningRelay
+
+
+class LosesAnswers(SqliteLedger):
+    to_insert = to_note = False
+
+    def insert(self, row: Row) -> bool:
+        done = super().insert(row)
+        if self.to_insert:
+            raise Unavailable("no answer")
+        return done
+
+    def note(self, task_id: str, attempt: int) -> None:
+        if self.to_note:
+            raise Unavailable("no answer")
+        super().note(task_id, attempt)
+
+
+@pytest.fixture
+def ledger() -> Iterator[LosesAnswers]:
+    opened = LosesAnswers(SystemClock())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def enqueuer(relay: RunningRelay, ledger: LosesAnswers) -> Enqueuer:
+    rules = relay.settings.rules
+    return Enqueuer(
+        ledger=ledger,
+        cloud_tasks=relay.assembly._cloud_tasks,
+        journal=relay.assembly._journal,
+        tracer=NoOpTracer(),
+        clock=SystemClock(),
+        policy=Policy(["relay"], rules.downstreams, rules.retry, 3600.0),
+        direct_account="a@example.com",
+        origin=lambda: "http://localhost",
+    )
+
+
+def test_what_has_its_row_and_its_task_is_accepted_though_nobody_could_note_it(
+    relay: RunningRelay, ledger: LosesAnswers, enqueuer: Enqueuer, downstream: Downstream
+) -> None:
+    ledger.to_note = True
+    receipt = enqueuer.enqueue({"url": downstream.url, "delay": "1h"}, ANYBODY)
+    assert [record["event"] for record in relay.records.records(receipt.task_id)] == ["task.enqueued"]
+    assert (ledger.get(receipt.task_id) or receipt).state == "queued"
+
+
+def test_what_was_refused_is_taken_back_though_the_row_had_been_written(
+    ledger: LosesAnswers, enqueuer: Enqueuer, downstream: Downstream
+) -> None:
+    ledger.to_insert = True
+    with pytest.raises(Unavailable):
+        enqueuer.enqueue({"url": downstream.url}, ANYBODY)
+    assert ledger.tally(float("inf")).overdue == 0
+    with pytest.raises(Unavailable):
+        enqueuer.enqueue({"url": downstream.url}, ANYBODY, "a key")
+    assert ledger.tally(float("inf")).overdue == 1  # for whoever asks again

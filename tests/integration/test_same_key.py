@@ -1,0 +1,298 @@
+"""Requests with one Idempotency-Key at the same time: every interleaving of two, and many at once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from threading import Barrier
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.cloud import tasks_v2
+from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
+from grpc import insecure_channel
+
+from support.asking import Answer, post
+from support.firestore_emulator import emulator_at
+from support.ledgers import RETENTION
+from support.schema import validate
+from traced_relay.api.auth import ANYBODY
+from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
+from traced_relay.ledger.sqlite import SqliteLedger
+from traced_relay.relay.enqueue import Enqueuer, Receipt, derived_id
+from traced_relay.relay.policy import Policy
+from traced_relay.tasks import state_machine
+from traced_relay.testing import RunningRelay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from traced_relay.ledger.protocol import Ledger
+    from traced_relay.tasks.row import Row
+    from traced_relay.testing import Downstream, ManualClock
+
+EAGER, ITEMS = 10, 20
+KEY = "k"
+TASK_ID = derived_id(ANYBODY.name, KEY)
+WISH = {"url": "http://127.0.0.1:9/", "delay": "1h"}
+MOMENTS = [
+    ("before", "get"),
+    ("before", "insert"),
+    ("after", "insert"),
+    ("before", "create"),
+    ("after", "create"),
+    ("before", "note"),
+    ("after", "note"),
+]
+DIRECT_MOMENTS = [
+    ("before", "remember_key"),
+    ("after", "remember_key"),
+    ("before", "create_direct"),
+    ("after", "create_direct"),
+]
+
+
+class Interrupted:
+    """A real *part*, whose method of one name lets *other* happen once, before or after its first call."""
+
+    def __init__(self, part: Any, moment: tuple[str, str], other: Callable[[], None]) -> None:
+        self._part = part
+        self._when, self._method = moment
+        self._others = [other]
+
+    def __getattr__(self, name: str) -> Any:
+        asked = getattr(self._part, name)
+        if name != self._method:
+            return asked
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            if self._when == "before" and self._others:
+                self._others.pop()()
+            answer = asked(*arguments, **named)
+            if self._when == "after" and self._others:
+                self._others.pop()()
+            return answer
+
+        return call
+
+
+class Two:
+    """Enqueues on one ledger and one queue; what `interrupted` enqueues is overtaken by *other* at that moment."""
+
+    def __init__(self, relay: RunningRelay, ledger: Ledger, clock: ManualClock) -> None:
+        self.relay, self.ledger, self._clock = relay, ledger, clock
+        self._cloud_tasks = relay.assembly._cloud_tasks
+        channel = insecure_channel(relay.queue.address)
+        self._queue = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
+
+    def enqueue(self, **fields: Any) -> Receipt:
+        return self._enqueuer(self.ledger, self._cloud_tasks).enqueue(WISH | fields, ANYBODY, KEY)
+
+    def interrupted(self, moment: tuple[str, str], other: Callable[[], Any], **fields: Any) -> Receipt:
+        ledger, cloud_tasks = (Interrupted(part, moment, other) for part in (self.ledger, self._cloud_tasks))
+        return self._enqueuer(ledger, cloud_tasks).enqueue(WISH | fields, ANYBODY, KEY)
+
+    def _enqueuer(self, ledger: Any, cloud_tasks: Any) -> Enqueuer:
+        rules = self.relay.settings.rules
+        return Enqueuer(
+            ledger=ledger,
+            cloud_tasks=cloud_tasks,
+            journal=self.relay.assembly._journal,
+            tracer=self.relay.assembly._tracer,
+            clock=self._clock,
+            policy=Policy(["relay"], rules.downstreams, rules.retry, 3600.0),
+            direct_account="a@example.com",
+            origin=lambda: "http://localhost",
+        )
+
+    def row(self) -> Row:
+        row = self.ledger.get(TASK_ID)
+        assert row is not None
+        return row
+
+    def tasks(self) -> list[str]:
+        parent = self._cloud_tasks.task_name("relay", "").removesuffix("/tasks/")
+        return [task.name.rpartition("/")[2] for task in self._queue.list_tasks(parent=parent)]
+
+    def delete(self, task_name: str) -> None:
+        self._queue.delete_task(name=task_name)
+
+    def end_and_forget(self) -> None:
+        """The row ends and expires, as weeks after; its task's name stays taken."""
+        step = state_machine.cancel(self.row(), actor="a", now=self._clock.now())
+        assert step is not None
+        assert step.row is not None
+        assert self.ledger.replace(step.row)
+        self._clock.advance(RETENTION + 1)
+        assert self.ledger.expire(10) == 1
+
+    def said(self) -> list[tuple[str, str]]:
+        """The records of enqueueing; of two with the same id and time Cloud Logging keeps one."""
+        records = [r for r in self.relay.records.records(TASK_ID) if r["event"] == "task.enqueued"]
+        for record in records:
+            validate(record)
+        return sorted({(record["logging.googleapis.com/insertId"], record["time"]) for record in records})
+
+
+@pytest.fixture
+def two(timeless: RunningRelay, ledger: Ledger, clock: ManualClock) -> Two:
+    with suppress(Unavailable):  # an emulator that has just started may be slow to answer
+        ledger.get(TASK_ID)
+    return Two(timeless, ledger, clock)
+
+
+@pytest.fixture
+def two_in_memory(timeless: RunningRelay, clock: ManualClock) -> Iterator[Two]:
+    opened = SqliteLedger(clock, retention=RETENTION)
+    yield Two(timeless, opened, clock)
+    opened.close()
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=" ".join)
+def test_two_with_one_key_get_one_task_and_one_receipt(two: Two, moment: tuple[str, str]) -> None:
+    others: list[Receipt] = []
+    receipt = two.interrupted(moment, lambda: others.append(two.enqueue()))
+    assert others == [receipt]
+    assert receipt.task_id == TASK_ID
+    assert two.tasks() == [f"{TASK_ID}-1"]
+    assert two.row().noted_attempt == 1
+    assert len(two.said()) == 1
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=" ".join)
+def test_of_two_bodies_with_one_key_the_first_row_wins(two: Two, moment: tuple[str, str]) -> None:
+    won: list[str] = []
+
+    def other() -> None:
+        try:
+            two.enqueue(body="other")
+            won.append("other")
+        except InvalidCall as exc:
+            assert exc.errors[0].field == "Idempotency-Key"  # noqa: PT017  (the winner depends on the moment)
+
+    try:
+        two.interrupted(moment, other, body="first")
+        won.append("first")
+    except InvalidCall as exc:
+        assert exc.errors[0].field == "Idempotency-Key"  # noqa: PT017
+    assert won == ["other" if moment in MOMENTS[:2] else "first"]
+    assert two.row().call.body == won[0].encode()
+    assert two.tasks() == [f"{TASK_ID}-1"]
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=" ".join)
+def test_a_task_worked_off_in_between_is_in_the_receipt(
+    relay: RunningRelay, clock: ManualClock, downstream: Downstream, moment: tuple[str, str]
+) -> None:
+    key = f"worked off {' '.join(moment)}"
+    two, wish = Two(relay, relay.assembly.ledger, clock), {"url": downstream.url}
+    task_id = derived_id(ANYBODY.name, key)
+
+    def other() -> None:
+        assert post(f"{relay.url}/v1/tasks", wish, Idempotency_Key=key).status == 202
+        relay.wait_for("task.finished", task_id)
+
+    ledger, cloud_tasks = (Interrupted(part, moment, other) for part in (two.ledger, relay.assembly._cloud_tasks))
+    receipt = two._enqueuer(ledger, cloud_tasks).enqueue(wish, ANYBODY, key)
+    seen_before = ("after", "note"), ("before", "note"), ("after", "create")
+    assert (receipt.task_id, receipt.state) == (task_id, "queued" if moment in seen_before else "succeeded")
+    assert receipt.task_name.endswith(f"{task_id}-1")
+    assert relay.queue.wait_until_idle(10)
+    assert len(downstream.arrived) == 1
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=" ".join)
+def test_a_name_that_is_reserved_still_is_passed_over_once(two_in_memory: Two, moment: tuple[str, str]) -> None:
+    two = two_in_memory
+    two.delete(two.enqueue().task_name)
+    two.end_and_forget()
+    others: list[Receipt] = []
+    receipt = two.interrupted(moment, lambda: others.append(two.enqueue()))
+    assert others == [receipt]
+    assert receipt.task_name.endswith(f"{TASK_ID}-2")
+    assert two.tasks() == [f"{TASK_ID}-2"]
+
+
+def test_a_row_that_expires_in_between_is_written_again(two: Two) -> None:
+    def other() -> None:
+        two.delete(two.enqueue().task_name)
+
+    class Expiring(Interrupted):
+        def insert(self, row: Any) -> bool:
+            other()
+            assert not two.ledger.insert(row)
+            two.end_and_forget()
+            self.insert = two.ledger.insert  # type: ignore[method-assign]
+            return False
+
+    ledger = Expiring(two.ledger, ("", ""), lambda: None)
+    receipt = two._enqueuer(ledger, two._cloud_tasks).enqueue(WISH, ANYBODY, KEY)
+    assert (receipt.state, two.tasks()) == ("queued", [f"{TASK_ID}-2"])
+
+
+@pytest.mark.parametrize("error", [Unavailable, EnqueueFailed])
+def test_a_winner_that_fails_leaves_the_call_to_the_other(two: Two, error: type[Exception]) -> None:
+    others: list[Receipt] = []
+
+    def away() -> None:
+        others.append(two.enqueue())
+        raise error("away")
+
+    with pytest.raises(error):
+        two.interrupted(("before", "create"), away)
+    assert others == [two.enqueue()]
+    assert two.tasks() == [f"{TASK_ID}-1"]
+
+
+def test_a_sweep_in_between_makes_no_second_task(timeless: RunningRelay, clock: ManualClock) -> None:
+    two = Two(timeless, timeless.assembly.ledger, clock)
+
+    def sweep() -> None:
+        clock.advance(3700)
+        timeless.assembly._sweeper.sweep()
+
+    receipt = two.interrupted(("before", "create"), sweep)
+    assert receipt.task_id == TASK_ID
+    assert len(two.said()) == 1
+
+
+@pytest.mark.parametrize("moment", DIRECT_MOMENTS, ids=" ".join)
+def test_two_direct_calls_with_one_key_are_one_task(two: Two, moment: tuple[str, str]) -> None:
+    others: list[Receipt] = []
+    receipt = two.interrupted(moment, lambda: others.append(two.enqueue(route="direct")), route="direct")
+    assert others == [receipt]
+    assert two.tasks() == [f"{receipt.task_id}-1"]
+    with pytest.raises(InvalidCall, match="Idempotency-Key"):
+        two.enqueue(route="direct", body="other")
+
+
+@contextmanager
+def relay_over(kind: str, path: Path, request: pytest.FixtureRequest) -> Iterator[RunningRelay]:
+    if kind != "firestore":
+        with RunningRelay(ledger=path / "ledger" if kind == "file" else None) as relay:
+            yield relay
+        return
+    with emulator_at(request.getfixturevalue("firestore").host), RunningRelay(ledger=f"firestore:{path.name}") as relay:
+        yield relay
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("kind", ["memory", "file", "firestore"])
+def test_equal_batches_at_once_all_get_the_same_receipts(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    everybody_is_here = Barrier(EAGER)
+    wish = {"tasks": [WISH | {"body": number} for number in range(ITEMS)]}
+    with relay_over(kind, tmp_path, request) as relay:
+
+        def enqueue(_: int) -> Answer:
+            everybody_is_here.wait(20)
+            return post(f"{relay.url}/v1/tasks:batch", wish, Idempotency_Key="batch")
+
+        with ThreadPoolExecutor(EAGER) as pool:
+            answers = [answer.document["tasks"] for answer in pool.map(enqueue, range(EAGER))]
+        assert all(answer == answers[0] for answer in answers)
+        assert len({receipt["task_id"] for receipt in answers[0]}) == ITEMS
+        refused = [record for record in relay.records.records() if record["event"] == "enqueue.rejected"]
+        assert refused == []

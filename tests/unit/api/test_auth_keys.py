@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TYPE_CHECKING
+
+import pytest
+
+from traced_relay.api.auth import ASK_AGAIN_AFTER_NOTHING, Certificates, Keys
+from traced_relay.errors import Unavailable
+from traced_relay.runtime.clock import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Source:
+    """Where certificates come from: its answers in their order, and how often it was asked."""
+
+    def __init__(self, *answers: Certificates | None) -> None:
+        self._answers: Iterator[Certificates | None] = iter(answers)
+        self.asked = 0
+
+    def __call__(self) -> Certificates:
+        self.asked += 1
+        answer = next(self._answers)
+        if answer is None:
+            raise Unavailable("away")
+        return answer
+
+
+def test_keys_are_fetched_once_an_hour() -> None:
+    source, clock = Source({"a": "1"}, {"a": "2"}), ManualClock()
+    keys = Keys(source, clock)
+    assert [keys.having("a"), keys.having("a")] == [{"a": "1"}] * 2
+    clock.advance(3599)
+    assert (keys.having("a"), source.asked) == ({"a": "1"}, 1)
+    clock.advance(1)
+    assert (keys.having("a"), source.asked) == ({"a": "2"}, 2)
+
+
+def test_a_new_key_is_asked_for_but_not_for_every_strangers_token() -> None:
+    source, clock = Source({"a": "1"}, {"a": "1"}, {"a": "1", "b": "2"}), ManualClock()
+    keys = Keys(source, clock)
+    keys.having("a")
+    clock.advance(31)
+    assert [keys.having("b") for _ in range(5)] == [{"a": "1"}] * 5
+    assert source.asked == 2
+    clock.advance(31)
+    assert keys.having("b") == {"a": "1", "b": "2"}
+
+
+def test_old_keys_serve_on_while_the_source_is_away_and_it_is_asked_now_and_then() -> None:
+    source, clock = Source({"a": "1"}, None, None, {"a": "2"}), ManualClock()
+    keys = Keys(source, clock)
+    keys.having("a")
+    clock.advance(7200)
+    assert [keys.having("a") for _ in range(5)] == [{"a": "1"}] * 5
+    assert source.asked == 2
+    clock.advance(31)
+    assert (keys.having("a"), source.asked) == ({"a": "1"}, 3)
+    clock.advance(31)
+    assert keys.having("a") == {"a": "2"}
+
+
+def test_without_any_key_the_source_is_asked_again_soon() -> None:
+    source, clock = Source(None, None, {"a": "1"}), ManualClock()
+    keys = Keys(source, clock)
+    for asked in (1, 2):
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                keys.having("a")
+        assert source.asked == asked
+        clock.advance(ASK_AGAIN_AFTER_NOTHING + 0.1)
+    assert keys.having("a") == {"a": "1"}
+
+
+def test_all_who_wait_for_a_source_that_is_away_wait_for_one_fetch() -> None:
+    everybody_is_here, asked = Barrier(10), []
+
+    def away() -> Certificates:
+        asked.append(1)
+        raise Unavailable("away")
+
+    keys = Keys(away, ManualClock())
+
+    def ask(_: int) -> str:
+        everybody_is_here.wait(10)
+        with pytest.raises(Unavailable) as refused:
+            keys.having("a")
+        return str(refused.value)
+
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(ask, range(10)))
+    assert (len(asked), set(answers)) == (1, {"no certificates available to verify ID tokens"})

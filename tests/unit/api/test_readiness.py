@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+import pytest
+
+from traced_relay.api.readiness import NO_LASTS, YES_LASTS, Readiness
+from traced_relay.errors import EnqueueFailed, RelayError, Unavailable
+from traced_relay.ledger.sqlite import SqliteLedger
+from traced_relay.runtime.clock import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Queue:
+    """A queue that can be made to fail, and counts how often it was looked at."""
+
+    def __init__(self) -> None:
+        self.failure: RelayError | None = None
+        self.looks = 0
+
+    def see(self) -> None:
+        self.looks += 1
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def ledger(clock: ManualClock) -> Iterator[SqliteLedger]:
+    opened = SqliteLedger(clock)
+    yield opened
+    opened.close()
+
+
+def test_a_yes_is_believed_for_a_while(clock: ManualClock, ledger: SqliteLedger) -> None:
+    queue = Queue()
+    readiness = Readiness(clock, ledger, queue.see, lambda: None)
+    assert [readiness.is_ready() for _ in range(5)] == [True] * 5
+    queue.failure = Unavailable("away")
+    clock.advance(YES_LASTS - 0.1)
+    assert readiness.is_ready()
+    assert queue.looks == 1
+    clock.advance(0.1)
+    assert not readiness.is_ready()
+
+
+@pytest.mark.parametrize("failure", [Unavailable("away"), EnqueueFailed("no such queue")])
+def test_without_the_queue_it_is_not_ready_and_soon_looks_again(
+    clock: ManualClock, ledger: SqliteLedger, failure: RelayError
+) -> None:
+    queue = Queue()
+    queue.failure = failure
+    readiness = Readiness(clock, ledger, queue.see, lambda: None)
+    assert [readiness.is_ready() for _ in range(5)] == [False] * 5
+    assert queue.looks == 1
+    queue.failure = None
+    clock.advance(NO_LASTS)
+    assert readiness.is_ready()
+
+
+@pytest.mark.parametrize("was_ready", [True, False])
+def test_while_one_looks_at_a_queue_that_hangs_the_others_take_the_answer_before(
+    clock: ManualClock, ledger: SqliteLedger, was_ready: bool
+) -> None:
+    hangs, looking, release = Event(), Event(), Event()
+
+    def see() -> None:
+        if hangs.is_set():
+            looking.set()
+            release.wait(10)
+
+    readiness = Readiness(clock, ledger, see, lambda: None)
+    if was_ready:
+        assert readiness.is_ready()
+    hangs.set()
+    clock.advance(YES_LASTS)
+    one = Thread(target=readiness.is_ready)
+    one.start()
+    assert looking.wait(10)
+    assert [readiness.is_ready() for _ in range(200)] == [was_ready] * 200
+    release.set()
+    one.join(10)
+    assert readiness.is_ready()
+
+
+def test_without_the_ledger_it_is_not_ready(clock: ManualClock) -> None:
+    ledger = SqliteLedger(clock)
+    ledger.close()
+    assert not Readiness(clock, ledger, Queue().see, lambda: None).is_ready()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "is_ready"), [(None, True), ("capacity", True), ("stopping", False), ("unavailable", False)]
+)
+def test_who_takes_on_nothing_is_not_ready_unless_it_is_only_busy(
+    clock: ManualClock, ledger: SqliteLedger, refusal: str | None, is_ready: bool
+) -> None:
+    assert Readiness(clock, ledger, Queue().see, lambda: refusal).is_ready() is is_ready

@@ -1,0 +1,178 @@
+"""Following a log that is asked again and again, with a clock to turn."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.cloud.logging_v2.types import ListLogEntriesResponse
+
+from support.example_records import EXAMPLES
+from support.log_service import PROJECT, LogService
+from traced_relay.cli import follow
+from traced_relay.errors import NotAuthorized, Unavailable
+from traced_relay.formats.durations import format_time
+from traced_relay.logs import log_filters
+from traced_relay.logs.cloud_logging import MOST_PAGES, CloudLogging
+from traced_relay.logs.record import Identity, record
+from traced_relay.runtime.clock import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from threading import Condition
+
+NOW = 1_790_000_000.0
+
+
+@pytest.fixture
+def log() -> Iterator[LogService]:
+    with LogService(page=2) as running:
+        yield running
+
+
+def said(event: str, at: float, **fields: Any) -> dict[str, Any]:
+    known, severity = next((known, severity) for name, known, severity in EXAMPLES if name == event)
+    identity = Identity(PROJECT, "v1", "i")
+    return record(
+        event, known | fields, severity=severity, message="m", at=at, identity=identity, trace=None, insert_id=None
+    )
+
+
+class Hurried(ManualClock):
+    """Whoever waits on it has waited."""
+
+    def wait(self, _: Condition, seconds: float | None) -> None:
+        assert seconds is not None
+        self.advance(seconds)
+
+
+class Follower:
+    """Follows as far as it is asked to."""
+
+    def __init__(self, log: LogService) -> None:
+        self._log = log
+        self.troubles: list[str] = []
+        cloud = CloudLogging(PROJECT, channel=log.channel)
+        wanted = lambda start: log_filters.of_service(start=start)  # noqa: E731
+        self._given = follow.follow_cloud(cloud, wanted, NOW - 60, Hurried(NOW), self.troubles.append)
+
+    def next(self, count: int) -> list[int]:
+        return [int(next(self._given)["queue_delay_ms"]) for _ in range(count)]
+
+    def until_it_may_not(self, rounds: int) -> list[int]:
+        """What so many more questions bring, the last of which is refused."""
+        self._log.troubles = [*[None] * (rounds - 1), grpc.StatusCode.PERMISSION_DENIED]
+        brought: list[int] = []
+        with suppress(NotAuthorized):
+            while True:
+                brought += self.next(1)
+        assert self._log.troubles == []
+        return brought
+
+
+def attempt(number: int, at: float) -> dict[str, Any]:
+    return said("attempt.started", at, queue_delay_ms=number)
+
+
+def test_what_comes_is_given_once_and_what_comes_late_too(log: LogService) -> None:
+    log.take([attempt(1, NOW - 70), attempt(2, NOW - 10), attempt(3, NOW - 9), attempt(4, NOW - 8)])
+    follower = Follower(log)
+    assert follower.next(3) == [2, 3, 4]
+    log.take([attempt(5, NOW - 20), attempt(6, NOW + 1)])  # the one is older than what has been given
+    assert follower.next(2) == [5, 6]
+    log.take([attempt(7, NOW + 1)])
+    assert follower.until_it_may_not(6) == [7]
+
+
+def test_the_window_moves_on_with_what_has_come(log: LogService) -> None:
+    log.take([attempt(1, NOW - 10)])
+    follower = Follower(log)
+    assert follower.next(1) == [1]
+    log.take([attempt(2, NOW + 2)])
+    assert follower.next(1) == [2]
+    follower.until_it_may_not(2)
+    asked = [str(request.filter).split('"')[1] for request in log.requests]
+    assert asked[0] == "2026-09-21T14:12:20.000000Z"
+    assert asked[-1] == "2026-09-21T14:12:22.000000Z"  # a minute before the latest
+
+
+def test_an_entry_whose_time_is_still_to_come_keeps_no_other_away(log: LogService) -> None:
+    log.take([attempt(1, NOW + 3600)])
+    follower = Follower(log)
+    assert follower.next(1) == [1]
+    log.take([attempt(2, NOW + 1)])
+    assert follower.next(1) == [2]
+
+
+def test_where_nothing_comes_it_looks_back_no_further_than_ten_minutes(log: LogService) -> None:
+    follower = Follower(log)
+    follower.until_it_may_not(400)
+    asked = [str(request.filter).split('"')[1] for request in log.requests]
+    assert asked[-1] == format_time(NOW + 398 * follow.EVERY - follow.LOOK_BACK)
+
+
+def test_a_log_that_is_away_for_a_while_is_waited_for(log: LogService) -> None:
+    log.take([attempt(1, NOW - 10)])
+    follower = Follower(log)
+    assert follower.next(1) == [1]
+    log.troubles += [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
+    log.take([attempt(2, NOW - 5)])
+    assert follower.next(1) == [2]
+    (told,) = follower.troubles
+    assert told.endswith("; asking again")
+
+
+def test_one_that_is_away_at_first_is_an_error(log: LogService) -> None:
+    log.troubles.append(grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(Unavailable):
+        Follower(log).next(1)
+
+
+def test_a_payload_with_an_infinity_does_not_end_it(log: LogService) -> None:
+    log.take([attempt(1, NOW - 10)])
+    log.entries[0]["jsonPayload"]["queue_delay_ms"] = float("inf")
+    log.entries[0]["labels"] = {"event": "attempt.started"}
+    cloud = CloudLogging(PROJECT, channel=log.channel)
+    (entry,) = cloud.entries(log_filters.of_service(start=NOW - 60))
+    assert "a number that JSON does not have" in entry["textPayload"]
+
+
+def test_a_log_whose_pages_never_end_is_left_after_so_many(log: LogService) -> None:
+    asked = []
+
+    def without_end(request: Any, _: grpc.ServicerContext) -> Any:
+        asked.append(request)
+        return ListLogEntriesResponse(next_page_token=f"{len(asked)}")
+
+    log.answer = without_end
+    assert list(CloudLogging(PROJECT, channel=log.channel).entries(log_filters.of_service(start=NOW))) == []
+    assert len(asked) == MOST_PAGES
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"),
+    [
+        ({}, [1, 2, 3, 4]),
+        ({"events": ("attempt.*",)}, [1, 3, 4]),
+        ({"events": ("task.enqueued", "attempt.finished")}, [2]),
+        ({"events": ("nothing",)}, []),
+        ({"severity": "error"}, [3]),
+        ({"queue": "other"}, [2]),
+        ({"task": "ab"}, [2, 4]),
+        ({"queue": 'a"b\\'}, []),
+    ],
+)
+def test_the_log_is_asked_for_what_is_wanted_alone(log: LogService, wanted: dict[str, Any], numbers: list[int]) -> None:
+    records = [
+        attempt(1, NOW),
+        said("task.enqueued", NOW + 1, queue_delay_ms=2, queue="other", task_id="ab" * 16),
+        attempt(3, NOW + 2) | {"severity": "ERROR"},
+        attempt(4, NOW + 3) | {"callback_of": "ab" * 16},
+        {"message": "a library's line", "severity": "ERROR", "time": "2026-09-21T14:13:20Z", "logger": "x"},
+    ]
+    log.take(records)
+    cloud = CloudLogging(PROJECT, channel=log.channel)
+    found = cloud.entries(log_filters.of_service(start=NOW - 1, **wanted))
+    assert [entry["jsonPayload"]["queue_delay_ms"] for entry in found] == numbers

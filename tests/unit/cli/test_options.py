@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+from click.testing import CliRunner
+
+from support.relay_stand_in import RelayStandIn, document
+from traced_relay.cli import options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_token_file_is_read_again_when_it_has_changed_and_holds_a_token(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first.token.a\n")
+
+    with RelayStandIn([document()]) as relay:
+
+        @click.command()
+        @options.asks_as_somebody
+        def look(**where: str) -> None:
+            client = options.client(**where)
+            for number, written in enumerate((None, "second.token.b", "", "third.token.c", "gone")):
+                if written == "gone":
+                    file.unlink()
+                elif written is not None:
+                    file.write_text(written)
+                    os.utime(file, (number, number))
+                client.status(f"{0:032x}")
+
+        ran = CliRunner().invoke(look, ["--relay", relay.url, "--token-file", str(file)], catch_exceptions=False)
+        assert ran.exit_code == 0, ran.output
+        said = ["first.token.a", "second.token.b", "second.token.b", "third.token.c", "third.token.c"]
+        assert relay.tokens == [f"Bearer {token}" for token in said]
+
+
+def test_flags_decide_over_the_relay_and_token_of_the_environment(tmp_path: Path) -> None:
+    file, other = tmp_path / "token", tmp_path / "other"
+    file.write_text("first.token.a")
+    other.write_text("second.token.b")
+
+    @click.command()
+    @options.asks_as_somebody
+    def look(**where: str) -> None:
+        options.client(**where).status("0" * 32)
+
+    with RelayStandIn([document()]) as relay:
+        for arguments, url in (
+            ([], relay.url),
+            (["--relay", relay.url, "--token-file", str(other)], "http://127.0.0.1:9"),
+        ):
+            environ = {"RELAY_URL": url, "RELAY_TOKEN_FILE": str(file)}
+            ran = CliRunner().invoke(look, arguments, env=environ, catch_exceptions=False)
+            assert ran.exit_code == 0, ran.output
+        assert relay.tokens == ["Bearer first.token.a", "Bearer second.token.b"]

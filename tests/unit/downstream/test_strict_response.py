@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.raw_downstream import OK, says, says_and_stays
+from support.sending import no_token, sent_to
+from traced_relay.downstream.sender import Sender
+from traced_relay.runtime.clock import SystemClock
+from traced_relay.tasks.retry import Ending
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from traced_relay.downstream.sender import Exchange
+
+EMPTY = b"Content-Length: 0\r\n\r\n"
+WHOLE = OK + b"Content-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture(scope="module")
+def sender() -> Iterator[Sender]:
+    made = Sender(SystemClock(), no_token)
+    yield made
+    made.close()
+
+
+def answered(exchange: Exchange) -> tuple[int | None, bytes | None]:
+    return exchange.ending.status_code, exchange.response and exchange.response.body
+
+
+@pytest.mark.parametrize("status", ["101", "102", "103", "104", "199", "099", "000", "1000", "999", "600"])
+def test_a_status_that_is_no_final_one_is_malformed(sender: Sender, status: str) -> None:
+    exchange = sent_to(sender, says(b"HTTP/1.1 %s Odd\r\n" % status.encode(), EMPTY))
+    assert exchange.ending.reason == "malformed_response"
+
+
+@pytest.mark.parametrize("status", ["+200", "-200", "2_00", "0200", "2e2", "200.0", "20", "", "\xb2\xb0\xb0"])
+def test_a_status_that_is_no_three_digits_is_malformed(sender: Sender, status: str) -> None:
+    exchange = sent_to(sender, says(b"HTTP/1.1 %s\r\n" % status.encode("latin-1"), EMPTY))
+    assert exchange.ending == Ending(None, "malformed_response")
+
+
+@pytest.mark.parametrize("version", ["HTTP/2.0", "HTTP/x", "HTTP/1", "HTTP/11", "HTTPS/1.1", "http/1.1", "ICY"])
+def test_another_version_is_malformed(sender: Sender, version: str) -> None:
+    exchange = sent_to(sender, says(version.encode(), b" 200 OK\r\n", EMPTY))
+    assert exchange.ending == Ending(None, "malformed_response")
+
+
+@pytest.mark.parametrize("status", [b"100", b"102", b"103", b"104", b"199"])
+def test_interim_answers_are_passed_over(sender: Sender, status: bytes) -> None:
+    interim = b"HTTP/1.1 " + status + b" Wait\r\nLink: </a>\r\n\r\n"
+    exchange = sent_to(sender, says(interim * 3, WHOLE))
+    assert answered(exchange) == (200, b"ok")
+    assert exchange.response is not None
+    assert "link" not in exchange.response.headers
+
+
+def test_an_answer_that_is_waited_for_after_an_interim_one_is_a_timeout(sender: Sender) -> None:
+    assert sent_to(sender, says_and_stays(b"HTTP/1.1 102 Wait\r\n\r\n"), timeout=0.05).ending == Ending(None, "timeout")
+
+
+def test_nobody_asked_for_another_protocol(sender: Sender) -> None:
+    exchange = sent_to(sender, says(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", WHOLE))
+    assert exchange.ending == Ending(101, "malformed_response")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"no colon",
+        b"A B: c",
+        b"Content-Length : 2",
+        b": c",
+        b"A: b\rContent-Length: 1",
+        b"A: b\r",
+        b"A: b\0c",
+        b"A\0: b",
+        b"Content-Length: 3",
+        b"Content-Length: -2",
+        b"Content-Length: 0x2",
+        b"Content-Length: 1_0",
+        b"Content-Length: " + b"9" * 5000,
+        b"Transfer-Encoding: chunked",
+        b"Transfer-Encoding: identity",
+    ],
+)
+@pytest.mark.parametrize("before", [b"", b"X: y\r\n"], ids=["first", "later"])
+def test_a_header_that_can_be_read_in_two_ways_is_malformed(sender: Sender, before: bytes, line: bytes) -> None:
+    exchange = sent_to(sender, says(OK, before, line, b"\r\nContent-Length: 2\r\n\r\nok"))
+    assert exchange.ending == Ending(None, "malformed_response")
+
+
+def test_a_first_header_that_goes_on_with_another_is_malformed(sender: Sender) -> None:
+    assert sent_to(sender, says(OK, b"  folded\r\n", EMPTY)).ending == Ending(None, "malformed_response")
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        (b"A: b\r\n  c", "a", "b c"),
+        (b"A:", "a", ""),
+        (b"A:\xe9", "a", "\xe9"),
+        (b"A(b): c", "a(b)", "c"),
+        (b"Content-Length: 2", "content-length", "2, 2"),
+        (b"Content-Type: multipart/mixed", "content-type", "multipart/mixed"),
+    ],
+)
+def test_a_header_that_is_only_odd_is_kept(sender: Sender, line: bytes, name: str, value: str) -> None:
+    exchange = sent_to(sender, says(OK, line, b"\r\nContent-Length: 2\r\n\r\nok"))
+    assert answered(exchange) == (200, b"ok")
+    assert exchange.response is not None
+    assert exchange.response.headers[name] == value
+
+
+@pytest.mark.parametrize("lines", [WHOLE.replace(b"\r\n", b"\n"), b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok"])
+def test_a_bare_newline_and_a_status_without_a_reason_are_understood(sender: Sender, lines: bytes) -> None:
+    assert answered(sent_to(sender, says(lines))) == (200, b"ok")
+
+
+@pytest.mark.parametrize("size", range(1, len(WHOLE)))
+def test_wherever_an_answer_is_cut_off_it_is_no_success(sender: Sender, size: int) -> None:
+    ending = sent_to(sender, says(WHOLE[:size])).ending
+    is_in_status = size < len(b"HTTP/1.1 200")
+    assert ending == Ending(None, "malformed_response" if is_in_status else "incomplete_response")

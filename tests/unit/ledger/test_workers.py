@@ -1,0 +1,142 @@
+"""Who is alive, who has stopped and what is to be cut, whatever the ledger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from support.example_rows import NOW, TASK_ID, row
+from traced_relay.ledger.protocol import KEYS_KEPT, WORKERS_KEPT
+from traced_relay.tasks.state_machine import Holder
+
+if TYPE_CHECKING:
+    from support.ledgers import Store
+    from traced_relay.ledger.protocol import Ledger
+    from traced_relay.runtime.clock import ManualClock
+
+
+WORKERS = {"w1", "w2", "w3"}
+
+
+def holder(ledger: Ledger, worker: str = "w1", task_id: str = TASK_ID) -> Holder:
+    return ledger.holder_of(row(task_id=task_id, state="running", worker=worker))
+
+
+def test_a_worker_lives_until_its_time_is_over(ledger: Ledger, clock: ManualClock) -> None:
+    assert holder(ledger) is Holder.LOST
+    ledger.keep_alive("w1", 15)
+    clock.advance(14.9)
+    assert (holder(ledger), holder(ledger, "w2")) == (Holder.ALIVE, Holder.LOST)
+    ledger.keep_alive("w1", 15)
+    clock.advance(14.9)
+    assert holder(ledger) is Holder.ALIVE
+    clock.advance(0.1)
+    assert holder(ledger) is Holder.LOST
+
+
+def test_a_worker_that_stops_says_of_which_attempts_nothing_had_left(ledger: Ledger, clock: ManualClock) -> None:
+    ledger.keep_alive("w1", 15)
+    ledger.keep_alive("w2", 15)
+    ledger.stop("w1", ["a-0", "b-0"])
+    assert [holder(ledger, task_id=task_id) for task_id in ("a", "b", "c", "")] == [
+        *(Holder.STOPPED_UNSENT, Holder.STOPPED_UNSENT),
+        *(Holder.STOPPED, Holder.STOPPED),
+    ]
+    assert holder(ledger, "w2", "a") is Holder.ALIVE
+    clock.advance(60)
+    assert holder(ledger, task_id="a") is Holder.STOPPED_UNSENT
+
+
+def test_a_worker_that_never_gave_a_sign_of_life_may_stop_too(ledger: Ledger) -> None:
+    ledger.stop("w1", [])
+    assert holder(ledger) is Holder.STOPPED
+
+
+def test_who_has_stopped_does_not_come_back(ledger: Ledger, clock: ManualClock) -> None:
+    ledger.keep_alive("w1", 15)
+    ledger.stop("w1", ["a-0"])
+    clock.advance(5)
+    ledger.keep_alive("w1", 15)
+    assert (holder(ledger), holder(ledger, task_id="a")) == (Holder.STOPPED, Holder.STOPPED_UNSENT)
+    assert ledger.heartbeats(WORKERS) == {"w1": NOW}
+
+
+def test_a_heartbeat_is_when_a_worker_was_last_seen(ledger: Ledger, clock: ManualClock) -> None:
+    assert ledger.heartbeats(WORKERS) == {}
+    ledger.keep_alive("w1", 15)
+    ledger.keep_alive("w2", 15)
+    clock.advance(5)
+    ledger.keep_alive("w1", 15)
+    assert ledger.heartbeats(WORKERS) == {"w1": NOW + 5, "w2": NOW}
+
+
+def test_workers_that_are_long_gone_are_forgotten(ledger: Ledger, clock: ManualClock) -> None:
+    ledger.keep_alive("w1", 15)
+    ledger.stop("w2", ["a-0"])
+    clock.advance(WORKERS_KEPT)
+    ledger.keep_alive("w3", 15)
+    ledger.expire(10)
+    assert holder(ledger, "w2", "a") is Holder.STOPPED_UNSENT
+    clock.advance(16)
+    ledger.keep_alive("w3", 15)
+    ledger.expire(10)
+    assert ledger.heartbeats(WORKERS) == {"w3": NOW + WORKERS_KEPT + 16}
+    assert holder(ledger, "w2", "a") is Holder.LOST
+
+
+def test_a_key_of_a_direct_call_is_remembered_as_long_as_its_task_may_be_kept(
+    ledger: Ledger, clock: ManualClock
+) -> None:
+    assert [ledger.remember_key("a", use) for use in ("1", "1", "2", "1")] == ["1"] * 4
+    assert ledger.remember_key("b", "2") == "2"
+    clock.advance(KEYS_KEPT)
+    assert ledger.remember_key("a", "2") == "1"
+    clock.advance(1)
+    assert ledger.remember_key("a", "2") == "2"
+
+
+def test_one_process_sees_what_became_of_the_worker_of_another(store: Store) -> None:
+    one, other = store.open(), store.open()
+    one.keep_alive("w1", 15)
+    assert holder(other) is Holder.ALIVE
+    other.cut("w1", "a")
+    assert one.keep_alive("w1", 15) == ["a"]
+    one.stop("w1", [f"{TASK_ID}-0"])
+    assert holder(other) is Holder.STOPPED_UNSENT
+
+
+def test_a_worker_is_told_once_what_to_cut(ledger: Ledger) -> None:
+    assert ledger.keep_alive("w1", 15) == []
+    for task_id in ("a", "b", "a"):
+        ledger.cut("w1", task_id)
+    assert sorted(ledger.keep_alive("w1", 15)) == ["a", "b"]
+    assert ledger.keep_alive("w1", 15) == []
+    ledger.cut("w1", "a")
+    assert ledger.keep_alive("w1", 15) == ["a"]
+
+
+def test_what_a_worker_is_to_cut_is_no_other_workers_affair(ledger: Ledger) -> None:
+    ledger.keep_alive("w1", 15)
+    ledger.keep_alive("w2", 15)
+    ledger.cut("w1", "a")
+    ledger.cut("unknown", "b")
+    assert (ledger.keep_alive("w2", 15), ledger.keep_alive("unknown", 15)) == ([], [])
+    assert ledger.keep_alive("w1", 15) == ["a"]
+
+
+def test_to_be_asked_to_cut_is_no_sign_of_life(ledger: Ledger, clock: ManualClock) -> None:
+    ledger.keep_alive("w1", 15)
+    clock.advance(15)
+    ledger.cut("w1", "a")
+    assert holder(ledger) is Holder.LOST
+    assert ledger.heartbeats(WORKERS) == {"w1": NOW}
+
+
+def test_what_had_not_left_was_one_attempt_and_not_the_next_of_its_task(ledger: Ledger) -> None:
+    ledger.stop("w1", [f"{TASK_ID}-1"])
+    one, two = (row(state="running", worker="w1", attempt=number) for number in (1, 2))
+    assert (ledger.holder_of(one), ledger.holder_of(two)) == (Holder.STOPPED_UNSENT, Holder.STOPPED)
+
+
+def test_of_no_workers_nothing_is_known(ledger: Ledger) -> None:
+    ledger.keep_alive("w1", 15)
+    assert (ledger.heartbeats(()), ledger.heartbeats({"w2"})) == ({}, {})

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from enum import IntEnum, StrEnum
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from traced_relay.logs.json_values import LONGEST_TEXT, as_json, as_text, cut
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+class Unspeakable:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        (True, True),
+        (3, 3),
+        (2.5, 2.5),
+        ("text", "text"),
+        (Colour.RED, "red"),
+        (Level.HIGH, 3),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        (2**70, "1180591620717411303424"),
+        (b"\xff", "b'\\xff'"),
+        (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02 00:00:00+00:00"),
+        ("\ud800", "?"),
+        ((1, [2]), [1, [2]]),
+        (MappingProxyType({1: {"a": float("inf")}}), {"1": {"a": "inf"}}),
+        (Unspeakable(), "<Unspeakable>"),
+        ({"a": Unspeakable()}, {"a": "<Unspeakable>"}),
+        (LOOP, "<list>"),
+    ],
+)
+def test_any_value_becomes_json(value: object, expected: object) -> None:
+    assert as_json(value) == expected
+
+
+def test_a_number_of_too_many_digits_is_named_by_its_class() -> None:
+    assert as_json(10**5000) == "<int>"
+
+
+@given(st.recursive(st.floats() | st.integers() | st.text() | st.binary() | st.none(), st.lists))
+def test_whatever_comes_out_can_be_written_and_read_again(value: object) -> None:
+    made = as_json(value)
+    assert json.loads(json.dumps(made, allow_nan=False)) == made
+
+
+def test_a_long_text_is_cut_at_64_kib_and_says_so() -> None:
+    made = cut("x" * 100_000)
+    assert len(made) == LONGEST_TEXT
+    assert made.endswith("x [cut]")
+
+
+def test_a_long_text_is_cut_between_characters() -> None:
+    made = cut("é" * 40_000)
+    assert len(made.encode()) <= LONGEST_TEXT
+    assert made == "é" * made.count("é") + " [cut]"
+
+
+def test_a_text_of_exactly_64_kib_is_whole() -> None:
+    assert cut("é" * (LONGEST_TEXT // 2)) == "é" * (LONGEST_TEXT // 2)
+
+
+def test_what_cannot_say_what_it_is_is_named_by_its_class() -> None:
+    assert as_text(Unspeakable()) == "<Unspeakable>"

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from traced_relay.config import relay_yaml, settings
+from traced_relay.downstream.rules import Downstream
+from traced_relay.relay.policy import Policy
+
+if TYPE_CHECKING:
+    from traced_relay.config.settings import Settings
+
+ANYWHERE = Downstream(name="any", url="https://*/", auth="none")
+REPORTS = Downstream(name="reports", url="https://reports.example.com/", auth="none")
+
+
+def given(worker: dict[str, str], audience: str = "https://relay.example.com") -> Settings:
+    document = {"queues": [{"name": "relay"}], "worker": worker, "audience": audience}
+    return replace(settings.for_dev(rules=relay_yaml.parse(document, "rules"), environ={}), project="my-project")
+
+
+def rule_for(url: str, worker: dict[str, str]) -> Downstream | None:
+    read = given(worker)
+    return Policy(read.call_queues, [REPORTS, ANYWHERE], read.rules.retry, 600.0, read.own_hosts).rule_for(url)
+
+
+ON_RUN = {"url": "https://Relay-x.a.run.app/", "service_account": "queue@p.iam.gserviceaccount.com"}
+
+
+@pytest.mark.parametrize(
+    ("host", "worker"),
+    [
+        ("relay-x.a.run.app", ON_RUN),
+        ("RELAY-X.a.run.app.:443", ON_RUN),
+        ("relay.example.com", ON_RUN),
+        ("relay.example.com:8443", {"app_engine": "default"}),
+        ("my-project.appspot.com", {"app_engine": "default"}),
+        ("my-project.uc.r.appspot.com", {"app_engine": "default"}),
+        ("default-dot-my-project.uc.r.appspot.com", {"app_engine": "default"}),
+        ("v7-dot-default-dot-my-project.appspot.com", {"app_engine": "default"}),
+        ("relay-dot-my-project.ew.r.appspot.com", {"app_engine": "relay"}),
+        ("0-dot-v7-dot-relay-dot-my-project.ew.r.appspot.com", {"app_engine": "relay"}),
+        ("MY-PROJECT.uc.r.AppSpot.com.", {"app_engine": "relay"}),
+    ],
+)
+def test_no_rule_lets_the_relay_call_itself(host: str, worker: dict[str, str]) -> None:
+    assert rule_for(f"https://{host}/dispatch", worker) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "worker", "rule"),
+    [
+        ("reports.example.com", ON_RUN, REPORTS),
+        ("relay.example.com.evil.example", ON_RUN, ANYWHERE),
+        ("other-x.a.run.app", ON_RUN, ANYWHERE),
+        ("my-project.appspot.com", ON_RUN, ANYWHERE),
+        ("reports-dot-my-project.uc.r.appspot.com", {"app_engine": "default"}, ANYWHERE),
+        ("norelay-dot-my-project.uc.r.appspot.com", {"app_engine": "relay"}, ANYWHERE),
+        ("not-my-project.appspot.com", {"app_engine": "default"}, ANYWHERE),
+        ("my-project.evilappspot.com", {"app_engine": "default"}, ANYWHERE),
+    ],
+)
+def test_its_neighbours_may_be_called(host: str, worker: dict[str, str], rule: Downstream) -> None:
+    assert rule_for(f"https://{host}/", worker) == rule
+
+
+def test_loopback_is_nobodys_own_host() -> None:
+    worker = {"url": "http://127.0.0.1:8080", "service_account": "queue@p.iam.gserviceaccount.com"}
+    assert given(worker).own_hosts == ["relay.example.com"]
+
+
+@pytest.mark.parametrize("audience", ["/projects/7/apps/my-project", "relay", "https://"])
+def test_an_audience_that_names_no_host_is_no_own_host(audience: str) -> None:
+    assert given(ON_RUN, audience).own_hosts == ["relay-x.a.run.app"]

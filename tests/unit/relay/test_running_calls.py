@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.example_rows import NOW, TASK_ID, TRACE_ID, call, row
+from support.schema import validate
+from traced_relay.cloud_tasks.delivery import Delivery, Dispatch
+from traced_relay.ledger.sqlite import SqliteLedger
+from traced_relay.logs.writer import Identity, Log, RecordStore
+from traced_relay.relay.running_calls import AlreadyHeld, RunningCalls
+from traced_relay.relay.task_log import Journal
+from traced_relay.runtime.clock import ManualClock
+from traced_relay.tasks.call import DAY
+from traced_relay.tasks.row import Attempt
+from traced_relay.tasks.state_machine import Holder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from traced_relay.tasks.row import Row
+
+QUEUES = "projects/p/locations/l/queues"
+DELIVERY = Delivery(Dispatch("relay", f"{TASK_ID}-1"), f"{QUEUES}/relay/tasks/{TASK_ID}-1", 1, 5, trace_rewritten=False)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOW)
+
+
+@pytest.fixture
+def records() -> RecordStore:
+    return RecordStore()
+
+
+@pytest.fixture
+def ledger(clock: ManualClock) -> Iterator[SqliteLedger]:
+    opened = SqliteLedger(clock)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def running(clock: ManualClock, records: RecordStore, ledger: SqliteLedger) -> Iterator[RunningCalls]:
+    log = Log(Identity("p", "v", "i"), stream=io.StringIO(), store=records, clock=clock)
+    calls = RunningCalls(clock, Journal(log, QUEUES), ledger, worker="w1", capacity=2, heartbeat=60)
+    calls.start()
+    yield calls
+    calls.stop("close")
+    calls.cut_all()
+
+
+def attempted(number: int = 1, timeout: float = DAY) -> Row:
+    attempt = Attempt(
+        attempt=number,
+        round=1,
+        task_name=DELIVERY.task_name,
+        span_id="b7ad6b7169203331",
+        version="v",
+        instance="i",
+        started_at=NOW,
+        queue_delay_ms=5,
+    )
+    return row(state="running", worker="w1", attempt=number, attempts=(attempt,), call=call(timeout=timeout))
+
+
+def said(records: RecordStore, event: str) -> list[dict[str, object]]:
+    return [record for record in records.records() if record["event"] == event]
+
+
+def test_what_is_held_is_known_until_it_is_let_go(running: RunningCalls) -> None:
+    with running.hold(attempted(1), DELIVERY):
+        assert running.holder_of(attempted(1)) is Holder.ALIVE
+        assert running.holder_of(attempted(2)) is Holder.LOST
+    assert running.holder_of(attempted(1)) is Holder.LOST
+
+
+def test_of_others_calls_the_ledger_knows(running: RunningCalls, ledger: SqliteLedger) -> None:
+    ledger.keep_alive("w2", 15)
+    assert running.holder_of(attempted().model_copy(update={"worker": "w2"})) is Holder.ALIVE
+
+
+def test_of_a_call_that_it_cut_itself_while_stopping_the_ledger_knows_how_it_was(
+    running: RunningCalls, ledger: SqliteLedger
+) -> None:
+    ledger.keep_alive("w1", 15)
+    with running.hold(attempted(1), DELIVERY), running.hold(attempted(2), DELIVERY) as sent:
+        sent.start_sending()
+        unsent = running.stop("SIGTERM")
+        assert unsent == [attempted(1).attempt_name]
+        assert running.holder_of(attempted(1)) is Holder.ALIVE
+        ledger.stop("w1", unsent)
+    assert running.holder_of(attempted(1)) is Holder.STOPPED_UNSENT
+    assert running.holder_of(attempted(2)) is Holder.STOPPED
+
+
+def test_a_cancelled_call_is_cut_and_no_other(running: RunningCalls) -> None:
+    other = attempted().model_copy(update={"task_id": "f" * 32})
+    with running.hold(attempted(), DELIVERY) as guard, running.hold(other, DELIVERY) as left:
+        running.cut(attempted().attempt_name)
+        assert (guard.cut_for, left.cut_for) == ("cancelled", None)
+
+
+def test_what_others_judged_while_the_process_was_frozen_is_cut(running: RunningCalls, ledger: SqliteLedger) -> None:
+    still, judged, begins, gone = (attempted().model_copy(update={"task_id": c * 32}) for c in "abcd")
+    for stored in (still, judged, begins.model_copy(update={"state": "queued", "revision": 1})):
+        assert ledger.insert(stored)
+    ledger.replace(judged.model_copy(update={"state": "failed", "worker": None, "revision": 2}))
+    begins = begins.model_copy(update={"revision": 2})
+    with (
+        running.hold(still, DELIVERY) as one,
+        running.hold(judged, DELIVERY) as two,
+        running.hold(begins, DELIVERY) as three,
+        running.hold(gone, DELIVERY) as four,
+    ):
+        running.cut_judged()
+        assert [guard.cut_for for guard in (one, two, three, four)] == [None, "cancelled", None, "cancelled"]
+
+
+def test_an_attempt_is_held_once(running: RunningCalls) -> None:
+    with running.hold(attempted(), DELIVERY):
+        with pytest.raises(AlreadyHeld), running.hold(attempted(), DELIVERY):
+            pass
+        assert running.holder_of(attempted()) is Holder.ALIVE
+
+
+def test_no_more_calls_than_its_capacity_are_taken_on(running: RunningCalls) -> None:
+    assert running.refusal() is None
+    with running.hold(attempted(1), DELIVERY), running.hold(attempted(2), DELIVERY):
+        assert running.refusal() == "capacity"
+    assert running.refusal() is None
+
+
+def test_a_running_call_says_how_long_it_has_been_and_may_still_be(
+    running: RunningCalls, clock: ManualClock, records: RecordStore
+) -> None:
+    with running.hold(attempted(timeout=150), DELIVERY) as guard:
+        clock.advance(60)
+        first = records.wait_for("attempt.heartbeat", TASK_ID, 5)
+        assert first is not None
+        assert (first["elapsed_ms"], first["deadline_in_ms"]) == (60_000, 90_000)
+        assert (first["attempt"], first["logging.googleapis.com/trace"]) == (1, f"projects/p/traces/{TRACE_ID}")
+        validate(first)
+        assert not guard.is_cut
+
+
+def test_a_call_that_is_over_says_nothing_more(running: RunningCalls, clock: ManualClock, records: RecordStore) -> None:
+    with running.hold(attempted(1), DELIVERY):
+        pass
+    with running.hold(attempted(2), DELIVERY):
+        clock.advance(60)
+        assert records.wait_for("attempt.heartbeat", TASK_ID, 5)
+    assert [record["attempt"] for record in said(records, "attempt.heartbeat")] == [2]
+
+
+def test_stopping_cuts_every_call_and_says_which_had_been_sent(
+    running: RunningCalls, clock: ManualClock, records: RecordStore
+) -> None:
+    with running.hold(attempted(1), DELIVERY) as sent, running.hold(attempted(2), DELIVERY) as unsent:
+        sent.start_sending()
+        clock.advance(7)
+        assert running.stop("SIGTERM") == [f"{TASK_ID}-2"]
+        assert (sent.cut_for, unsent.cut_for) == ("interrupted", "interrupted")
+    (stopping,) = said(records, "relay.stopping")
+    assert (stopping["signal"], stopping["running"]) == ("SIGTERM", 2)
+    interrupted = said(records, "attempt.interrupted")
+    assert [(r["attempt"], r["elapsed_ms"], r["request_sent"]) for r in interrupted] == [
+        (1, 7000, True),
+        (2, 7000, False),
+    ]
+    for record in records.records():
+        validate(record)
+
+
+def test_once_stopping_it_takes_nothing_on_and_stops_no_second_time(
+    running: RunningCalls, records: RecordStore
+) -> None:
+    assert running.stop("SIGTERM") == []
+    assert running.refusal() == "stopping"
+    with pytest.raises(AlreadyHeld), running.hold(attempted(), DELIVERY):
+        pass
+    assert running.stop("SIGINT") is None
+    assert [record["signal"] for record in said(records, "relay.stopping")] == ["SIGTERM"]

@@ -1,0 +1,115 @@
+"""Why there is no ID token: google-auth in a process of its own, with what it finds there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.auth.exceptions import RefreshError
+from werkzeug.wrappers import Response
+
+from traced_relay.runtime.google_credentials import why_none
+from traced_relay.testing import Arrived, Downstream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ASK = """
+from traced_relay.errors import IdentityFailed
+from traced_relay.runtime.credentials import IdTokens
+try:
+    print(IdTokens().token("https://reports.example.com"))
+except IdentityFailed as exc:
+    print(exc)
+"""
+FLAVOR = {"Metadata-Flavor": "Google"}
+PERSON = {"type": "authorized_user", "client_id": "c", "client_secret": "hunter2", "refresh_token": "hunter2"}
+NOWHERE = (
+    "there is no metadata server, and no service account's credentials in GOOGLE_APPLICATION_CREDENTIALS;"
+    " a person's credentials cannot name an audience: impersonate a service account"
+)
+UNKNOWN = "the metadata server knows no service account for this process (404)"
+
+
+def told(directory: Path, metadata: str = "127.0.0.1:1", **environ: str) -> str:
+    given = {"HOME": str(directory), "GCE_METADATA_HOST": metadata, "GCE_METADATA_IP": metadata, "PATH": ""}
+    given |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    ran = subprocess.run(
+        [sys.executable, "-c", ASK], env=given | environ, capture_output=True, text=True, timeout=50, check=True
+    )
+    assert "hunter2" not in ran.stdout
+    return ran.stdout.strip().removeprefix("no ID token for https://reports.example.com: ")
+
+
+def metadata_server(identity: Response, account: Response | None = None) -> Callable[[Arrived], Response]:
+    known = {"email": "a@p.iam.gserviceaccount.com", "scopes": [], "aliases": ["default"]}
+
+    def answer(request: Arrived) -> Response:
+        if "/identity" in request.path:
+            return identity
+        if "/service-accounts/" in request.path:
+            return account or Response(json.dumps(known), headers=FLAVOR, content_type="application/json")
+        return Response("ok", headers=FLAVOR)
+
+    return answer
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        (metadata_server(Response("none hunter2", 404, FLAVOR)), UNKNOWN),
+        (metadata_server(Response(), Response("none hunter2", 404, FLAVOR)), UNKNOWN),
+        (metadata_server(Response("no", 403, FLAVOR)), "the metadata server refuses them to this process (403)"),
+        (metadata_server(Response("hunter2", 200, FLAVOR)), "the credentials or Google's answer cannot be read"),
+    ],
+    ids=["no identity", "no account", "forbidden", "no token"],
+)
+def test_what_the_metadata_server_lacks_is_said(
+    tmp_path: Path, script: Callable[[Arrived], Response], why: str
+) -> None:
+    with Downstream(*[script] * 20) as server:
+        assert told(tmp_path, server.url.removeprefix("http://")) == why
+
+
+@pytest.mark.whole
+def test_credentials_that_cannot_make_a_token_are_said(tmp_path: Path) -> None:
+    def named(content: Any) -> str:
+        file = tmp_path / "credentials.json"
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+        return told(tmp_path, GOOGLE_APPLICATION_CREDENTIALS=str(file))
+
+    assert told(tmp_path) == NOWHERE
+    assert named(PERSON) == NOWHERE
+    absent = told(tmp_path, GOOGLE_APPLICATION_CREDENTIALS="/nowhere.json")
+    assert absent == "the file that GOOGLE_APPLICATION_CREDENTIALS names is not there"
+    broken = "the file that GOOGLE_APPLICATION_CREDENTIALS names holds no service account's credentials"
+    assert named("{hunter2") == broken
+    assert named({"type": "service_account", "client_email": "hunter2"}) == broken
+    assert named("[]") == "the credentials or Google's answer cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        (403, "they may not impersonate the service account (403), which needs roles/iam.serviceAccountTokenCreator"),
+        (404, "the service account to impersonate does not exist (404)"),
+        (503, "IAM refuses to impersonate the service account (503)"),
+    ],
+)
+def test_an_account_that_cannot_be_impersonated_is_said(status: int, why: str) -> None:
+    answer = {"error": {"code": status, "message": "Permission 'iam.serviceAccounts.getOpenIdToken' denied: hunter2"}}
+    assert why_none(RefreshError(f"Error getting ID token: {answer}")) == why
+    assert why_none(RefreshError("Unable to acquire impersonated credentials", json.dumps(answer))) == why
+
+
+def test_credentials_that_have_expired_are_said() -> None:
+    expired = RefreshError("invalid_grant: Token has been expired or revoked.", {"error": "invalid_grant"})
+    assert why_none(expired) == "they have expired or were revoked; run: gcloud auth application-default login"
+    assert why_none(RefreshError("hunter2", {"x": "hunter2"})) == "Google's token service gives no token"
+    assert why_none(KeyError("hunter2")) == "the credentials or Google's answer cannot be read"

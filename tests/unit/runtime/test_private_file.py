@@ -1,0 +1,158 @@
+"""Who may read the files of ledger and queue, whatever the umask, and what is refused."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.example_rows import row
+from traced_relay.emulator.emulator import LocalQueue
+from traced_relay.errors import InvalidSettings, Unavailable
+from traced_relay.ledger.sqlite import SqliteLedger
+from traced_relay.runtime.clock import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+QUEUE = "projects/p/locations/us-central1/queues/q"
+
+
+def use_ledger(file: Path) -> None:
+    with closing(SqliteLedger(ManualClock(), file)) as ledger:
+        ledger.insert(row())
+        check_modes(file.parent)
+
+
+def use_queue(file: Path) -> None:
+    with LocalQueue(data=file) as queue:
+        queue.add_queue(QUEUE)
+        check_modes(file.parent)
+
+
+BOTH = pytest.mark.parametrize("use", [use_ledger, use_queue], ids=["ledger", "queue"])
+
+
+def check_modes(directory: Path) -> None:
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in directory.iterdir()}
+    assert len(modes) >= 2, modes
+    assert set(modes.values()) == {0o600}, modes
+
+
+@contextmanager
+def umask(bits: int) -> Iterator[None]:
+    before = os.umask(bits)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@BOTH
+@pytest.mark.parametrize("bits", [0o000, 0o022, 0o077, 0o777])
+def test_files_are_0600_under_every_umask(use: Callable[[Path], None], bits: int, tmp_path: Path) -> None:
+    with umask(bits):
+        use(tmp_path / "data")
+
+
+@BOTH
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o666, 0o620])
+def test_an_open_file_is_closed_to_others_and_named_once(
+    use: Callable[[Path], None], mode: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "data"
+    use(file)
+    (tmp_path / "data-wal").touch()
+    for left in tmp_path.iterdir():
+        left.chmod(mode)
+    with caplog.at_level(logging.WARNING, "traced_relay.runtime.private_file"):
+        use(file)
+        said = caplog.messages[:]
+        use(file)
+    assert [text.split(",")[0] for text in said] == [f"{name} had mode {mode:04o}" for name in (file, f"{file}-wal")]
+    assert caplog.messages == said
+
+
+def refusal(use: Callable[[Path], None], file: Path) -> str:
+    with pytest.raises((InvalidSettings, Unavailable)) as refused:
+        use(file)
+    text = str(refused.value)
+    return text.removeprefix("the ledger cannot be used: ").removeprefix("queue data ")
+
+
+@BOTH
+def test_a_symbolic_link_is_refused(use: Callable[[Path], None], tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    for target in ("real", "missing"):
+        (tmp_path / "real").touch(0o600)
+        file.symlink_to(tmp_path / target)
+        assert refusal(use, file) == f"{file}: is a symbolic link; name the file that it points to"
+        assert not (tmp_path / "missing").exists()
+        file.unlink()
+    file.touch(0o600)
+    beside = tmp_path / "data-wal"
+    beside.symlink_to(tmp_path / "real")
+    assert refusal(use, file) == f"{beside}: is a symbolic link; name the file that it points to"
+
+
+@BOTH
+def test_what_is_no_regular_file_is_refused(use: Callable[[Path], None], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for place in (tmp_path, tmp_path / "fifo"):
+        assert refusal(use, place) == f"{place}: is not a regular file"
+    missing = tmp_path / "missing" / "data"
+    assert refusal(use, missing) == f"{missing}: cannot be created: No such file or directory"
+
+
+@BOTH
+def test_a_file_that_is_no_database_keeps_its_mode(use: Callable[[Path], None], tmp_path: Path) -> None:
+    file = tmp_path / "what? 100%.txt"
+    file.write_text("notes of somebody, and long enough to be looked at " * 20)
+    file.chmod(0o644)
+    assert refusal(use, file).endswith("file is not a database")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can stand for two users")
+
+
+@as_root
+@BOTH
+def test_a_file_of_another_user_is_refused(use: Callable[[Path], None], tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    file.touch(0o666)
+    for directory in (tmp_path, *list(tmp_path.parents)[:3]):
+        directory.chmod(0o755)
+    with somebody_else():
+        assert refusal(use, file) == f"{file}: belongs to another user (uid 0), who could read it"
+        assert refusal(use, tmp_path / "new") == f"{tmp_path / 'new'}: cannot be created: Permission denied"
+
+
+@as_root
+@BOTH
+def test_a_file_that_cannot_be_written_is_refused(use: Callable[[Path], None], tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    file.touch()
+    file.chmod(0o400)
+    os.chown(file, 65_534, -1)
+    for directory in (tmp_path, *list(tmp_path.parents)[:3]):
+        directory.chmod(0o755)
+    with somebody_else():
+        assert refusal(use, file) == f"{file}: is not readable and writable for this process"
+        file.chmod(0o600)
+        why = "is not writable for this process, and SQLite keeps files beside data"
+        assert refusal(use, file) == f"{tmp_path}: {why}"

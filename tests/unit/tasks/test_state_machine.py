@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.example_rows import BUSY, MISSING, NOW, SUCCESS, TASK_ID, call, policy, row
+from traced_relay.tasks.retry import Ending
+from traced_relay.tasks.row import Attempt, Response, Row
+from traced_relay.tasks.state_machine import AGAIN, DONE, Dispatched, Holder, Said, Step, arrive, end
+
+STARTED = Said("attempt.started")
+FINISHED, OVER = Said("attempt.finished"), Said("task.finished")
+LOST = Ending(None, "worker_lost")
+GONE = [Holder.LOST, Holder.STOPPED, Holder.STOPPED_UNSENT]
+
+
+def dispatched(number: int = 1, worker: str = "w1") -> Dispatched:
+    return Dispatched(number, worker, f"{TASK_ID}-{number}", "v1", "i1", queue_delay_ms=12)
+
+
+def arrived(
+    before: Row, number: int = 1, *, now: float = NOW, holder: Holder = Holder.LOST, worker: str = "w1"
+) -> Step:
+    return arrive(before, dispatched(number, worker), now=now, holder=holder, random=lambda: 0.5)
+
+
+def ended(before: Row, ending: Ending, *, now: float = NOW + 2, response: Response | None = None) -> Step:
+    return end(before, ending, response=response, now=now, random=lambda: 0.5)
+
+
+def running(number: int = 1, **changes: Any) -> Row:
+    """A row whose attempt *number* runs, after failures."""
+    state = "waiting" if number > 1 else "queued"
+    before = row(attempt=number - 1, awaited=number, started=number - 1, state=state, **changes)
+    step = arrived(before, number)
+    assert step.row is not None
+    return step.row
+
+
+def committed(step: Step) -> Row:
+    assert step.row is not None
+    return step.row
+
+
+def changes(before: Row, after: Row) -> dict[str, Any]:
+    return {name: value for name, value in after if value != getattr(before, name)}
+
+
+FIRST = Attempt(
+    attempt=1,
+    round=1,
+    task_name=f"{TASK_ID}-1",
+    span_id="",
+    version="v1",
+    instance="i1",
+    started_at=NOW,
+    queue_delay_ms=12,
+)
+
+
+def test_the_awaited_dispatch_begins_the_attempt() -> None:
+    before = row()
+    step = arrived(before)
+    assert step == Step(DONE, step.row, begins=True, says=(STARTED,))
+    assert changes(before, committed(step)) == {
+        "state": "running",
+        "attempt": 1,
+        "started": 1,
+        "worker": "w1",
+        "next_attempt_at": None,
+        "first_started_at": NOW,
+        "attempts": (FIRST,),
+        "revision": 2,
+    }
+
+
+def test_a_later_attempt_keeps_when_the_first_one_started() -> None:
+    before = row(
+        state="waiting", attempt=1, awaited=2, started=1, first_started_at=NOW - 60, attempts=(FIRST,), revision=3
+    )
+    after = committed(arrived(before, 2))
+    assert (after.attempt, after.first_started_at, after.revision) == (2, NOW - 60, 4)
+    assert [attempt.attempt for attempt in after.attempts] == [1, 2]
+
+
+@pytest.mark.parametrize("state", ["queued", "waiting"])
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+def test_the_dispatch_of_another_task_than_the_awaited_creates_that_again(state: str, number: int) -> None:
+    assert arrived(row(state=state, attempt=3, awaited=4), number) == Step(DONE, creates=True)
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_after_the_end_a_dispatch_is_taken_and_changes_nothing(state: str, number: int) -> None:
+    assert arrived(row(state=state, attempt=2), number, holder=Holder.ALIVE) == Step(DONE)
+
+
+@pytest.mark.parametrize("holder", Holder)
+def test_while_an_attempt_runs_the_dispatch_of_an_older_one_is_done(holder: Holder) -> None:
+    assert arrived(running(2), 1, holder=holder) == Step(DONE)
+
+
+@pytest.mark.parametrize("holder", Holder)
+def test_what_is_known_of_a_holder_counts_only_while_an_attempt_runs(holder: Holder) -> None:
+    assert arrived(row(), holder=holder).begins
+    assert arrived(row(state="waiting", attempt=1, awaited=2), 2, holder=holder).begins
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_while_its_holder_lives_a_second_dispatch_comes_again_later(number: int) -> None:
+    deferred = Said("dispatch.deferred", {"reason": "held_by_another_worker"})
+    assert arrived(running(2), number, holder=Holder.ALIVE) == Step(AGAIN, says=(deferred,))
+
+
+def test_when_its_holder_is_gone_the_attempt_ends_as_lost() -> None:
+    before = running(1, call=call(idempotent=True))
+    assert arrived(before, 1, now=NOW + 30, worker="w2") == ended(before, LOST, now=NOW + 30)
+
+
+@pytest.mark.parametrize(
+    ("holder", "idempotent", "state", "reason", "interruptions"),
+    [
+        (Holder.LOST, False, "failed", "worker_lost", 0),
+        (Holder.LOST, True, "waiting", "worker_lost", 0),
+        (Holder.STOPPED, False, "failed", "interrupted", 1),
+        (Holder.STOPPED, True, "waiting", "interrupted", 1),
+        (Holder.STOPPED_UNSENT, False, "waiting", "interrupted", 1),
+        (Holder.STOPPED_UNSENT, True, "waiting", "interrupted", 1),
+    ],
+)
+def test_what_a_holder_left_behind_is_judged_by_how_it_went(
+    holder: Holder, idempotent: bool, state: str, reason: str, interruptions: int
+) -> None:
+    before = running(1, call=call(idempotent=idempotent))
+    step = arrived(before, 1, now=NOW + 30, holder=holder, worker="w2")
+    after = committed(step)
+    again = state == "waiting"
+    assert step == Step(DONE, after, creates=again, says=(FINISHED,) if again else (FINISHED, OVER))
+    assert (after.state, after.worker, after.attempt, after.interruptions) == (state, None, 1, interruptions)
+    assert (after.reason, after.blame) == ((None, None) if again else (reason, "platform"))
+    assert after.next_attempt_at == (NOW + 40 if again else None)
+    last = after.attempts[-1]
+    assert (last.verdict, last.reason, last.blame) == ("retry" if again else "gave_up", reason, "platform")
+    assert (last.ended_at, last.latency_ms, last.status_code) == (NOW + 30, 30_000, None)
+
+
+@pytest.mark.parametrize("holder", GONE)
+def test_only_a_worker_that_was_lost_uses_up_an_attempt(holder: Holder) -> None:
+    last = running(5, call=call(idempotent=True))
+    expected = "failed" if holder is Holder.LOST else "waiting"
+    assert committed(arrived(last, 5, holder=holder)).state == expected
+
+
+def test_a_success_ends_the_task() -> None:
+    before, response = running(), Response(status_code=200, headers={}, body=b"ok")
+    step = ended(before, SUCCESS, response=response)
+    assert step == Step(DONE, step.row, says=(FINISHED, OVER))
+    assert changes(before, committed(step)) == {
+        "state": "succeeded",
+        "finished_at": NOW + 2,
+        "worker": None,
+        "response": response,
+        "attempts": (
+            FIRST.model_copy(
+                update={"ended_at": NOW + 2, "latency_ms": 2000, "status_code": 200, "verdict": "succeeded"}
+            ),
+        ),
+        "revision": 3,
+    }
+
+
+def test_a_failure_that_may_be_repeated_waits_for_the_next_attempt() -> None:
+    before = running()
+    step = ended(before, BUSY)
+    assert step == Step(DONE, step.row, creates=True, says=(FINISHED,))
+    assert changes(before, committed(step)) == {
+        "state": "waiting",
+        "next_attempt_at": NOW + 12,
+        "worker": None,
+        "awaited": 2,
+        "attempts": (
+            FIRST.model_copy(
+                update={
+                    "ended_at": NOW + 2,
+                    "latency_ms": 2000,
+                    "status_code": 503,
+                    "verdict": "retry",
+                    "reason": "http_503",
+                    "blame": "downstream",
+                    "retry_delay_ms": 10_000,
+                    "delay_reason": "backoff",
+                }
+            ),
+        ),
+        "revision": 3,
+    }
+
+
+def test_a_failure_that_may_not_be_repeated_ends_the_task() -> None:
+    before = running()
+    step = ended(before, MISSING)
+    after = committed(step)
+    assert step == Step(DONE, after, says=(FINISHED, OVER))
+    assert (after.state, after.reason, after.blame, after.finished_at) == ("failed", "http_404", "caller", NOW + 2)
+    assert (after.attempts[-1].verdict, after.attempts[-1].reason) == ("gave_up", "http_404")
+
+
+def test_the_last_attempt_that_the_policy_allows_ends_the_task() -> None:
+    four, five = committed(ended(running(4), BUSY)), committed(ended(running(5), BUSY))
+    assert (four.state, five.state, five.reason) == ("waiting", "failed", "http_503")
+
+
+def test_the_time_that_the_policy_gives_counts_from_the_first_attempts_start() -> None:
+    hurried = call(retry=policy(max_retry_duration="60s"))
+    assert committed(ended(running(2, call=hurried, first_started_at=NOW - 30), BUSY, now=NOW + 10)).state == "waiting"
+    assert committed(ended(running(2, call=hurried, first_started_at=NOW - 31), BUSY, now=NOW + 10)).state == "failed"
+
+
+def test_an_interrupted_attempt_counts_against_no_limit_but_waits_its_turn() -> None:
+    interrupted = Ending(None, "interrupted", was_sent=False)
+    after = committed(ended(running(5), interrupted))
+    assert (after.state, after.interruptions, after.started) == ("waiting", 1, 5)
+    last = committed(ended(committed(arrived(after, 6)), BUSY))
+    assert (last.state, last.attempt, last.reason) == ("failed", 6, "http_503")
+
+
+def test_an_answer_of_an_earlier_attempt_gives_way_to_none() -> None:
+    answered = running(2).model_copy(update={"response": Response(status_code=503, headers={})})
+    assert committed(ended(answered, Ending(None, "dns_failed"))).response is None
+
+
+def test_no_attempt_starts_past_the_time_the_policy_gives() -> None:
+    hurried = call(retry=policy(max_retry_duration="60s"))
+    before = row(
+        call=hurried, state="waiting", attempt=1, awaited=2, started=1, first_started_at=NOW, attempts=(FIRST,)
+    )
+    assert arrived(before, 2, now=NOW + 60).begins
+    step = arrived(before, 2, now=NOW + 60.1)
+    assert step == Step(DONE, step.row, says=(OVER,))
+    assert changes(before, committed(step)) == {
+        "state": "failed",
+        "finished_at": NOW + 60.1,
+        "next_attempt_at": None,
+        "reason": "expired",
+        "blame": "relay",
+        "revision": 2,
+    }
+
+
+def test_a_clock_that_was_set_back_makes_no_time_negative() -> None:
+    before = running(call=call(retry=policy(max_retry_duration="60s")))
+    step = ended(before, BUSY, now=NOW - 3600)
+    after = committed(step)
+    assert (after.state, after.attempts[-1].latency_ms, after.next_attempt_at) == ("waiting", 0, NOW - 3590)
+    assert committed(ended(before, SUCCESS, now=NOW - 3600)).attempts[-1].latency_ms == 0
+
+
+def test_the_queue_is_answered_with_statuses_that_it_knows() -> None:
+    assert (DONE, AGAIN) == (200, 500)
+
+
+def test_a_first_attempt_never_expires() -> None:
+    assert arrived(row(call=call(retry=policy(max_retry_duration="1s"))), 1, now=NOW + 86_400).begins
+
+
+def test_the_last_hundred_attempts_are_kept() -> None:
+    patient = call(retry=policy(max_attempts=200, min_backoff="0s"))
+    after = row(call=patient)
+    for number in range(1, 151):
+        after = committed(ended(committed(arrived(after, number)), BUSY))
+    assert [attempt.attempt for attempt in after.attempts] == list(range(51, 151))
+    assert (after.attempt, after.started, after.retry_count, after.next_attempt_at) == (150, 150, 149, NOW + 2)

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.example_rows import BUSY, NOW, SUCCESS, TASK_ID, call, row
+from traced_relay.tasks.call import Callback
+from traced_relay.tasks.retry import Ending
+from traced_relay.tasks.row import Response, Row
+from traced_relay.tasks.state_machine import (
+    DONE,
+    FINISHED,
+    Dispatched,
+    Holder,
+    Said,
+    Step,
+    arrive,
+    cancel,
+    end,
+    lose,
+    redrive,
+    remove,
+    resend,
+)
+
+OVER = Said("task.finished")
+WHO = "oncall@example.com"
+TOLD = Callback(url="https://hooks.example.com/")
+
+
+def begun(before: Row) -> Row:
+    event = Dispatched(before.awaited, "w1", f"{TASK_ID}-{before.awaited}", "v1", "i1", queue_delay_ms=3)
+    return committed(arrive(before, event, now=NOW, holder=Holder.LOST, random=lambda: 0.5))
+
+
+def ended(before: Row, ending: Ending, response: Response | None = None) -> Row:
+    return committed(end(before, ending, response=response, now=NOW + 2, random=lambda: 0.5))
+
+
+def committed(step: Step | None) -> Row:
+    assert step is not None
+    assert step.row is not None
+    return step.row
+
+
+def verdict(before: Row) -> tuple[Any, ...]:
+    last = before.attempts[-1]
+    return last.verdict, last.reason, last.blame, last.ended_at
+
+
+def test_what_waits_is_cancelled_and_its_task_taken_away() -> None:
+    step = cancel(row(), actor=WHO, now=NOW + 5)
+    after = committed(step)
+    assert step == Step(DONE, after, deletes=True, says=(Said("task.cancelled", {"actor": WHO}), OVER))
+    assert (after.state, after.reason, after.blame, after.finished_at) == ("cancelled", "cancelled", "caller", NOW + 5)
+    assert (after.actor, after.cancel_requested_at, after.next_attempt_at) == (WHO, NOW + 5, None)
+
+
+def test_what_runs_is_cancelled_with_its_attempt_and_its_worker_let_go() -> None:
+    step = cancel(begun(row()), actor=WHO, now=NOW + 5)
+    after = committed(step)
+    assert step == Step(DONE, after, says=(FINISHED, Said("task.cancelled", {"actor": WHO}), OVER))
+    assert verdict(after) == ("cancelled", "cancelled", "caller", NOW + 5)
+    assert (after.state, after.worker) == ("cancelled", None)
+
+
+def test_an_answer_that_waits_for_another_attempt_is_kept_when_that_is_cancelled() -> None:
+    waiting = ended(begun(row()), BUSY, Response(status_code=503, headers={}))
+    assert committed(cancel(waiting, actor=WHO, now=NOW)).response == Response(status_code=503, headers={})
+
+
+def test_what_was_cancelled_stays_so_and_what_ended_otherwise_cannot_be() -> None:
+    assert cancel(row(state="cancelled"), actor=WHO, now=NOW) == Step()
+    assert cancel(row(state="succeeded"), actor=WHO, now=NOW) is None
+    assert cancel(row(state="failed"), actor=WHO, now=NOW) is None
+
+
+@pytest.mark.parametrize("state", ["queued", "waiting", "running", "succeeded"])
+def test_only_what_failed_or_was_cancelled_is_redriven(state: str) -> None:
+    assert redrive(row(state=state), actor=WHO, now=NOW) is None
+
+
+def test_a_redriven_task_begins_a_new_round_with_the_policy_afresh() -> None:
+    patient = call(retry=call().retry.model_copy(update={"max_attempts": 2}))
+    one = begun(ended(begun(row(call=patient)), BUSY))
+    failed = ended(one, BUSY)
+    assert failed.state == "failed"
+    step = redrive(failed, actor=WHO, now=NOW + 60)
+    again = committed(step)
+    assert step == Step(DONE, again, creates=True, says=(Said("task.redriven", {"actor": WHO}),))
+    assert (again.state, again.round, again.attempt, again.awaited) == ("queued", 2, 2, 3)
+    assert (again.started, again.retry_count, again.reason, again.finished_at) == (0, 0, None, None)
+    assert again.next_attempt_at == again.schedule_time == again.due_at == NOW + 60
+    third = begun(again)
+    assert (third.attempt, third.attempts[-1].round, third.retry_count) == (3, 2, 0)
+    assert ended(third, BUSY).state == "waiting"
+    assert ended(begun(ended(third, BUSY)), BUSY).state == "failed"
+
+
+def test_a_task_that_was_cancelled_before_it_began_is_redriven_under_another_name() -> None:
+    cancelled = committed(cancel(row(), actor=WHO, now=NOW))
+    again = committed(redrive(cancelled, actor=WHO, now=NOW))
+    assert (again.attempt, again.awaited) == (0, 2)  # the queue gives no name twice
+    first = begun(again)
+    assert (first.attempt, first.started, first.retry_count) == (2, 1, 0)
+
+
+def test_a_late_dispatch_of_the_round_before_begins_nothing() -> None:
+    again = committed(redrive(committed(cancel(row(), actor=WHO, now=NOW)), actor=WHO, now=NOW))
+    late = Dispatched(1, "w1", f"{TASK_ID}-1", "v1", "i1", queue_delay_ms=3)
+    assert arrive(again, late, now=NOW, holder=Holder.LOST, random=lambda: 0.5) == Step(DONE, creates=True)
+
+
+def test_the_end_of_a_cancelled_call_that_comes_late_meets_another_revision() -> None:
+    running = begun(row())
+    cancelled = committed(cancel(running, actor=WHO, now=NOW))
+    late = ended(running, SUCCESS)
+    assert late.revision == cancelled.revision  # so a compare-and-set lets only one of the two in
+
+
+@pytest.mark.parametrize(
+    ("ending", "on", "tells"),
+    [
+        (SUCCESS, ("succeeded",), True),
+        (SUCCESS, ("failed", "cancelled"), False),
+        (Ending(404, "http_404"), ("failed",), True),
+        (Ending(404, "http_404"), ("succeeded",), False),
+    ],
+)
+def test_an_end_is_told_to_whom_it_may_concern(ending: Ending, on: Any, tells: bool) -> None:
+    before = begun(row(call=call(callback=Callback(url=TOLD.url, on=on))))
+    step = end(before, ending, response=None, now=NOW, random=lambda: 0.5)
+    assert step.tells is tells
+    late = Dispatched(1, "w2", f"{TASK_ID}-1", "v1", "i1", queue_delay_ms=3)
+    again = arrive(committed(step), late, now=NOW, holder=Holder.LOST, random=lambda: 0.5)
+    assert again == Step(DONE, tells=tells)  # applied again: whoever ended it may not have come to make the task
+
+
+def test_a_cancelled_or_removed_task_is_told_of_too() -> None:
+    wanted = row(call=call(callback=TOLD))
+    assert (cancel(wanted, actor=WHO, now=NOW) or Step()).tells
+    assert remove(wanted, now=NOW).tells
+
+
+def test_a_task_that_somebody_removed_from_the_queue_ends_as_cancelled() -> None:
+    step = remove(row(), now=NOW + 90)
+    after = committed(step)
+    assert step == Step(DONE, after, says=(OVER,))
+    assert (after.state, after.reason, after.blame) == ("cancelled", "removed", "platform")
+
+
+@pytest.mark.parametrize(("holder", "reason"), [(Holder.LOST, "worker_lost"), (Holder.STOPPED, "interrupted")])
+def test_a_lost_workers_attempt_is_judged_without_a_dispatch(holder: Holder, reason: str) -> None:
+    step = lose(begun(row(call=call(idempotent=True))), holder, now=NOW + 60, random=lambda: 0.5)
+    assert verdict(committed(step))[:2] == ("retry", reason)
+    assert step.creates
+
+
+def told(**changes: Any) -> Row:
+    wanted = call(retry=call().retry.model_copy(update={"min_backoff": 5.0}), idempotent=True)
+    return row(kind="callback", callback_of="f" * 32, callback_round=1, call=wanted, **changes)
+
+
+def test_a_callback_keeps_its_own_schedule_and_then_fails() -> None:
+    delays, current = [], told()
+    while not current.has_ended:
+        current = committed(end(begun(current), BUSY, response=None, now=NOW, random=lambda: 0.0))
+        delays.append(None if current.next_attempt_at is None else current.next_attempt_at - NOW)
+    hours = [hour * 3600.0 for hour in (0.5, 2, 5, 10, 14, 20, 24)]
+    assert delays == [5.0, 300.0, *hours, None]
+    assert (current.state, current.reason, current.attempt) == ("failed", "http_503", 10)
+
+
+@pytest.mark.parametrize("ending", [Ending(404, "http_404"), Ending(302, "redirect"), Ending(None, "tls_failed")])
+def test_what_would_end_a_call_does_not_end_a_callback(ending: Ending) -> None:
+    assert ended(begun(told()), ending).state == "waiting"
+
+
+@pytest.mark.parametrize("ending", [Ending(410, "http_410"), Ending(None, "denied", was_sent=False)])
+def test_a_receiver_that_is_gone_or_not_allowed_any_more_ends_a_callback(ending: Ending) -> None:
+    assert ended(begun(told()), ending).state == "failed"
+
+
+def test_a_callbacks_wait_is_jittered_and_heeds_retry_after_for_a_day() -> None:
+    def delay(ending: Ending, dice: float) -> float | None:
+        after = committed(end(begun(told()), ending, response=None, now=NOW, random=lambda: dice))
+        return None if after.next_attempt_at is None else after.next_attempt_at - NOW
+
+    assert delay(BUSY, 1.0) == 6.0
+    assert delay(Ending(503, "http_503", retry_after=60.0), 0.5) == 60.0
+    assert delay(Ending(503, "http_503", retry_after=90_000.0), 0.5) is None
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed"])
+def test_a_callback_that_ended_is_sent_again_in_a_round_of_its_own(state: str) -> None:
+    again = committed(resend(told(state=state, attempt=1, started=1, revision=4), actor=WHO, now=NOW))
+    assert (again.state, again.round, again.awaited, again.callback_round) == ("queued", 2, 2, 1)
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "waiting"])
+def test_a_callback_under_way_is_not_sent_again(state: str) -> None:
+    assert resend(told(state=state), actor=WHO, now=NOW) is None
