@@ -80,7 +80,7 @@ def test_plain_requests_connects_where_the_sender_does_not(
         ending(sender, url, PUBLIC)
     own = loopback.came
     ran = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "plain_requests.py")],
+        [sys.executable, str(ROOT / "tests" / "support" / "plain_requests.py")],
         input=json.dumps(loopback.meant(CORPUS)),
         env={"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"]},
         capture_output=True,
