@@ -57,7 +57,7 @@ prepare() {
     [[ -n $found ]] || die "nobody is logged in; run: gcloud auth login"
   fi
   "$python" -m traced_relay check || die "mend this first"
-  "$python" -m traced_relay.deploy.deployment "$project" >"$scratch/wanted" || die "mend this first"
+  "$python" -m traced_relay.deploy.plan "$project" >"$scratch/wanted" || die "mend this first"
 }
 
 # The values of one kind of fact, a line each.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from traced_relay.version import __version__
+
 if TYPE_CHECKING:
     from traced_relay.client.client import Client as Client
 
-__version__ = "0.1.0"
 __all__ = ["Client", "__version__"]
 
 

@@ -13,10 +13,12 @@ from opentelemetry.sdk.trace import SpanProcessor
 from werkzeug.wrappers import Request, Response
 
 from traced_relay.app import Assembly
-from traced_relay.config import relay_yaml, settings
-from traced_relay.dev.provision import add_queues
+from traced_relay.config import relay_yaml
+from traced_relay.dev import default_rules
+from traced_relay.dev.environment import add_queues
 from traced_relay.emulator.emulator import LocalQueue
 from traced_relay.logs import writer
+from traced_relay.logs.store import RecordStore
 from traced_relay.runtime.clock import Clock, ManualClock, SystemClock
 from traced_relay.runtime.listener import Listener
 from traced_relay.tracing import provider
@@ -126,7 +128,7 @@ class RunningRelay:
     ) -> None:
         clock = clock or SystemClock()
         parsed = relay_yaml.parse(dict(rules), "rules") if rules is not None else None
-        given = settings.for_dev(rules=parsed, project="test-project", environ={})
+        given = default_rules.for_dev(rules=parsed, project="test-project", environ={})
         self._listener = Listener()
         self.url = self._listener.url
         self.queue = LocalQueue(app_engine={"default": self.url}, clock=clock)
@@ -134,7 +136,7 @@ class RunningRelay:
         add_queues(self.queue, given)
         decided = {"emulator": self.queue.address, "ledger": _ledger(ledger)}
         self.settings = replace(given, **(decided | changes))
-        self.records, self.spans = writer.RecordStore(), SpanStore()
+        self.records, self.spans = RecordStore(), SpanStore()
         identity = writer.Identity(given.project, given.version, given.instance)
         self.log = writer.Log(identity, stream=io.StringIO(), store=self.records, clock=clock)
         self.assembly = Assembly(self.settings, log=self.log, provider=_provider(), clock=clock, sender=sender)

@@ -18,8 +18,7 @@ from support.scripts import SETUP, checkout, run
 from support.surroundings import surroundings
 from traced_relay.deploy import plan as cloud_plan
 from traced_relay.deploy.check import shown
-from traced_relay.deploy.cloud_check import connected, findings
-from traced_relay.deploy.cloud_looks import sweeps
+from traced_relay.deploy.cloud_check import connected, findings, sweeps
 from traced_relay.deploy.google_apis import GoogleApis
 from traced_relay.errors import IdentityFailed, Unavailable
 

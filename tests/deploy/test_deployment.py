@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.house import ROOT
-from traced_relay.deploy.deployment import wanted
+from traced_relay.deploy.plan import wanted
 from traced_relay.errors import InvalidSettings
 
 if TYPE_CHECKING:

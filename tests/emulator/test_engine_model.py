@@ -13,7 +13,7 @@ from traced_relay.emulator import methods
 from traced_relay.emulator.attempts import Answer
 from traced_relay.emulator.changes import DropTask, KeepProgress, Kept, PutTask
 from traced_relay.emulator.engine import Engine
-from traced_relay.emulator.tasks import Progress
+from traced_relay.emulator.state import Progress
 
 if TYPE_CHECKING:
     from traced_relay.emulator.attempts import Dispatch

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from traced_relay.emulator.exchange import BrokenExchange, Reply, exchange
+from traced_relay.emulator.http_client import BrokenExchange, Reply, exchange
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: worker\r\nContent-Length: 0\r\n\r\n"
 EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"

@@ -18,8 +18,8 @@ from traced_relay.emulator.changes import (
     PutQueue,
     PutTask,
 )
+from traced_relay.emulator.state import Progress
 from traced_relay.emulator.store import Commit, Store
-from traced_relay.emulator.tasks import Progress
 from traced_relay.errors import InvalidSettings
 
 NOTHING = Kept([], [], [], [])

@@ -13,9 +13,8 @@ from werkzeug.wrappers import Response
 from support.asking import Answer, ask, get, post
 from support.schema import validate
 from traced_relay.api.auth import ANYBODY
-from traced_relay.cloud_tasks.delivery import adopted_task_id
 from traced_relay.config.settings import SPARE_THREADS
-from traced_relay.relay.enqueue import derived_id
+from traced_relay.tasks.ids import adopted_task_id, derived_id
 from traced_relay.testing import Downstream, RunningRelay
 
 if TYPE_CHECKING:

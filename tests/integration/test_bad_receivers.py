@@ -16,7 +16,7 @@ from traced_relay.downstream.sender import BODY_KEPT, Sender
 from traced_relay.formats.durations import parse_time
 from traced_relay.runtime.clock import SystemClock
 from traced_relay.tasks.call import DAY
-from traced_relay.tasks.callback import callback_id
+from traced_relay.tasks.ids import callback_id
 from traced_relay.testing import Arrived, Downstream, ManualClock, RunningRelay
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response
 
 from support.asking import ask, get, post
 from support.storied import story
-from traced_relay.tasks.callback import callback_id
+from traced_relay.tasks.ids import callback_id
 from traced_relay.testing import Downstream, RunningRelay
 
 if TYPE_CHECKING:

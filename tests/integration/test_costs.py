@@ -15,7 +15,7 @@ from support.firestore_emulator import emulator_at
 from support.firestore_recorder import Recorder
 from support.house import ROOT
 from support.scripts import show
-from traced_relay.tasks.callback import callback_id
+from traced_relay.tasks.ids import callback_id
 from traced_relay.testing import Downstream, RunningRelay
 
 if TYPE_CHECKING:

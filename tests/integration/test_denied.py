@@ -13,9 +13,9 @@ from support.hostile_urls import CORPUS, Names
 from support.loopback import Loopback
 from support.schema import validate
 from support.sending import no_token
-from traced_relay.cloud_tasks.delivery import adopted_task_id
 from traced_relay.downstream.sender import Sender
 from traced_relay.runtime.clock import SystemClock
+from traced_relay.tasks.ids import adopted_task_id
 from traced_relay.testing import RunningRelay
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpc
 
 from support.asking import ask, get
 from support.schema import validate
-from traced_relay.cloud_tasks.delivery import adopted_task_id
+from traced_relay.tasks.ids import adopted_task_id
 from traced_relay.testing import Downstream
 
 if TYPE_CHECKING:

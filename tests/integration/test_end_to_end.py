@@ -13,8 +13,8 @@ from werkzeug.wrappers import Response
 
 from support.asking import ask, get, post
 from support.schema import validate
-from traced_relay.cloud_tasks.delivery import adopted_task_id
 from traced_relay.tasks.call import DAY
+from traced_relay.tasks.ids import adopted_task_id
 from traced_relay.testing import Downstream, RunningRelay
 
 if TYPE_CHECKING:

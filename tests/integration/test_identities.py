@@ -9,7 +9,7 @@ import pytest
 from support.asking import get, post
 from support.schema import validate
 from support.surroundings import surroundings
-from traced_relay.tasks.callback import callback_id
+from traced_relay.tasks.ids import callback_id
 from traced_relay.testing import Downstream, RunningRelay
 from traced_relay.timeline import build
 

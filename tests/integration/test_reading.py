@@ -13,7 +13,7 @@ from support.asking import get, post
 from support.log_service import PROJECT, LogService, queue_entry
 from traced_relay.cli.main import main
 from traced_relay.formats.durations import parse_time
-from traced_relay.tasks.callback import callback_id
+from traced_relay.tasks.ids import callback_id
 from traced_relay.testing import Downstream, RunningRelay
 
 if TYPE_CHECKING:

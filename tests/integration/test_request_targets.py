@@ -14,8 +14,7 @@ from support.asking import get, post
 from support.hostile_urls import PATHS
 from support.raw_downstream import OK, RawDownstream, says
 from support.schema import validate
-from traced_relay.cloud_tasks.delivery import adopted_task_id
-from traced_relay.tasks.callback import callback_id
+from traced_relay.tasks.ids import adopted_task_id, callback_id
 from traced_relay.testing import RunningRelay
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ from support.schema import validate
 from traced_relay.api.auth import ANYBODY
 from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
-from traced_relay.relay.enqueue import Enqueuer, Receipt, derived_id
+from traced_relay.relay.enqueue import Enqueuer, Receipt
 from traced_relay.relay.policy import Policy
 from traced_relay.tasks import state_machine
+from traced_relay.tasks.ids import derived_id
 from traced_relay.testing import RunningRelay
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from support.schema import validate
 from support.storied import story
 from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.tasks.call import DAY, Callback
-from traced_relay.tasks.callback import callback_id
+from traced_relay.tasks.ids import callback_id
 from traced_relay.tasks.row import Attempt
 from traced_relay.testing import Downstream, ManualClock, RunningRelay
 

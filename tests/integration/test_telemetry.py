@@ -20,7 +20,7 @@ from support.trace_service import TraceService, attributes_of
 from traced_relay.logs import writer
 from traced_relay.runtime.clock import ManualClock, SystemClock
 from traced_relay.testing import Downstream
-from traced_relay.tracing import carrier, exporters, propagation, provider, spans
+from traced_relay.tracing import exporters, propagation, provider, spans
 from traced_relay.tracing.pipeline import SAY_EVERY, Telemetry, telemetry
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def test_tracing_that_is_switched_off_is_nothing_to_be_said(tmp_path: Path) -> N
 def assert_context_goes_on(served: Served) -> None:
     parent = propagation.parent_context({"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "vendor=1"})
     with served.tracer.start_as_current_span("send relay", parent) as span:
-        headers = carrier.task_headers()
+        headers = propagation.task_headers()
         found = spans.trace_ref(span)
     assert (found.trace_id, found.sampled, headers["tracestate"]) == ("a" * 32, True, "vendor=1")
     assert headers["x-relay-traceparent"] == headers["traceparent"] == f"00-{'a' * 32}-{found.span_id}-01"

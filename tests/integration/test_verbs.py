@@ -10,7 +10,7 @@ from support.asking import ask, get, post
 from support.storied import story
 from traced_relay.client import task_text
 from traced_relay.console.task_rows import row as console_row
-from traced_relay.formats.lengths import readable
+from traced_relay.formats.durations import readable
 from traced_relay.testing import Downstream, RunningRelay
 from traced_relay.timeline import build
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from support.asking import Answer, ask, get, post
 from support.schema import validate
-from traced_relay.cloud_tasks.delivery import adopted_task_id
+from traced_relay.tasks.ids import adopted_task_id
 from traced_relay.testing import RunningRelay
 
 if TYPE_CHECKING:

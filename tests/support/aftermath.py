@@ -13,7 +13,7 @@ from support.fleet import SECRET
 from traced_relay.formats.durations import parse_time
 from traced_relay.ledger.protocol import Selection
 from traced_relay.runtime.clock import SystemClock
-from traced_relay.tasks.callback import callback_id
+from traced_relay.tasks.ids import callback_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from traced_relay.logs.trace_ref import TraceRef
+from traced_relay.logs.record import TraceRef
 
 TASK_ID = "4f0c" * 8
 QUEUE = "projects/demo-project/locations/us-central1/queues/relay"

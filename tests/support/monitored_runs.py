@@ -20,7 +20,7 @@ from support.surroundings import surroundings
 from support.trace_service import TraceService
 from traced_relay.config.settings import SPARE_THREADS
 from traced_relay.tasks.call import RetryPolicy
-from traced_relay.tasks.callback import callback_id
+from traced_relay.tasks.ids import callback_id
 from traced_relay.tasks.row import Attempt
 from traced_relay.tracing import provider
 from traced_relay.tracing.pipeline import telemetry

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 from werkzeug.wrappers import Response
 
 from support.asking import ask, get, post
-from traced_relay.cloud_tasks.delivery import adopted_task_id
 from traced_relay.runtime.clock import SystemClock
-from traced_relay.tasks.callback import callback_id
+from traced_relay.tasks.ids import adopted_task_id, callback_id
 from traced_relay.testing import Downstream, ManualClock, RunningRelay
 
 if TYPE_CHECKING:

@@ -10,20 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from traced_relay.api import id_token
 from traced_relay.cloud_tasks.delivery import APP_ENGINE, HTTP_TARGET, Dispatch
-from traced_relay.downstream.addresses import is_from_another_site, is_local_host
 from traced_relay.errors import NotAuthorized, Unavailable
+from traced_relay.relay.policy import Principal
 from traced_relay.runtime.clock import SystemClock
+from traced_relay.runtime.loopback import is_cross_site, is_local_host
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
 
-    from traced_relay.config.relay_yaml import Caller, RelayFile
+    from traced_relay.config.relay_yaml import RelayFile
     from traced_relay.runtime.clock import Clock
 
 Certificates = Mapping[str, str]
@@ -33,29 +33,6 @@ LONGEST_EMAIL = 320  # characters (RFC 5321, section 4.5.3.1)
 FRESH_FOR = 3600.0
 ASK_AGAIN_AFTER = 30.0
 ASK_AGAIN_AFTER_NOTHING = 2.0  # so that all who wait for a source that is away do not wait one after another
-
-
-@dataclass(frozen=True)
-class Principal:
-    """Somebody who may enqueue. *queues* and *downstreams* are names, or `"*"` for all."""
-
-    name: str
-    queues: Literal["*"] | tuple[str, ...]
-    downstreams: Literal["*"] | tuple[str, ...]
-    is_operator: bool = False
-
-    def may_use_queue(self, queue: str) -> bool:
-        return self.queues == "*" or queue in self.queues
-
-    def may_call(self, rule: str) -> bool:
-        return self.downstreams == "*" or rule in self.downstreams
-
-    @classmethod
-    def of(cls, caller: Caller) -> Principal:
-        def names(listed: Literal["*"] | list[str]) -> Literal["*"] | tuple[str, ...]:
-            return "*" if listed == "*" else tuple(listed)
-
-        return cls(caller.email, names(caller.queues), names(caller.downstreams), caller.role == "operator")
 
 
 ANYBODY = Principal("anybody on loopback", "*", "*", is_operator=True)
@@ -145,7 +122,7 @@ class Gate:
 
     def admit_site(self, headers: Headers) -> None:
         """Where nobody shows who he is, a page that is open in a browser here must not act for whoever looks at it."""
-        if self._open and is_from_another_site(headers):
+        if self._open and is_cross_site(headers):
             raise NotAuthorized("a page of another site may not ask for this", status=403, reason="foreign_site")
 
     def admit_caller(self, headers: Headers) -> Principal:

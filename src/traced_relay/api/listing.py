@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, TypeVar
 
 from traced_relay.errors import FieldError
-from traced_relay.formats import validation
+from traced_relay.formats import strict_json, validation
 from traced_relay.formats.durations import parse_duration, parse_time
 from traced_relay.ledger.protocol import Selection
-from traced_relay.tasks import status_document
 from traced_relay.tasks.states import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from traced_relay.tasks.row import Row
 
 T = TypeVar("T")
 
@@ -42,7 +45,7 @@ def read(query: Iterable[tuple[str, str]], *, caller: str | None, now: float) ->
     limit = given.get("limit", "50")
     if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= 200:
         errors.append(FieldError("limit", "must be a number from 1 to 200"))
-    before = _parsed(given, "page_token", status_document.place_of, "must be a next_page_token of this list", errors)
+    before = _parsed(given, "page_token", place_of, "must be a next_page_token of this list", errors)
     since = _parsed(
         given, "since", lambda text: _since(text, now), "must be an RFC 3339 time, its + as %2B, or a duration", errors
     )
@@ -77,3 +80,16 @@ def _parsed(
     except (ValueError, TypeError):
         errors.append(FieldError(name, rule))
         return None
+
+
+def page_token(row: Row) -> str:
+    """Opaque to callers: the place after *row* in a list."""
+    return base64.urlsafe_b64encode(json.dumps([row.created_at, row.task_id]).encode()).decode().rstrip("=")
+
+
+def place_of(token: str) -> tuple[float, str]:
+    """The place that a page token stands for; ValueError if it is none of ours."""
+    match strict_json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))):
+        case [float(created_at), str(task_id)] if task_id.isascii():
+            return created_at, task_id
+    raise ValueError("no place in a list")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from traced_relay import __version__
 from traced_relay.api.schemas import Schema, ref, schemas
 from traced_relay.tasks.states import STATES
+from traced_relay.version import __version__
 
 _PROBLEMS = {
     400: "Not JSON, or two different keys in `Idempotency-Key`",

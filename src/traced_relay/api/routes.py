@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NotFoundHere
 
 from traced_relay.api import listing, openapi, problems
+from traced_relay.api.limits import MAX_DISPATCH, MAX_REQUEST
 from traced_relay.api.middleware import DISPATCH, PRINCIPAL
 from traced_relay.errors import (
     EnqueueFailed,
@@ -25,21 +26,21 @@ from traced_relay.errors import (
     UnsupportedCoding,
 )
 from traced_relay.formats import strict_json, validation
-from traced_relay.server.request_buffer import MAX_DISPATCH, MAX_REQUEST
-from traced_relay.tasks import status_document
-from traced_relay.tasks.callback import callback_id
+from traced_relay.relay.enqueue import receipt
+from traced_relay.tasks import enqueue_request, status_document
+from traced_relay.tasks.ids import callback_id
 from traced_relay.tracing import instrumentation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from traced_relay.api.auth import Principal
     from traced_relay.cloud_tasks.delivery import Dispatch
     from traced_relay.cloud_tasks.queue_status import Queues
     from traced_relay.ledger.protocol import Ledger
     from traced_relay.relay.actions import Steering
     from traced_relay.relay.dispatch import Relay
     from traced_relay.relay.enqueue import Enqueuer
+    from traced_relay.relay.policy import Principal
     from traced_relay.relay.sweeper import Sweeper
     from traced_relay.relay.task_log import Journal
     from traced_relay.runtime.clock import Clock
@@ -114,10 +115,10 @@ class Api:
     def enqueue(self) -> Response:
         document, key = _json_body(), _key()
         made = self._enqueuer.enqueue(document, _principal(), key)
-        receipt = status_document.receipt(made, self._links())
-        response = _answer(receipt, 202)
+        document = receipt(made, self._links())
+        response = _answer(document, 202)
         if made.has_status:
-            response.headers["Location"] = receipt["links"]["status"]
+            response.headers["Location"] = document["links"]["status"]
         return response
 
     def enqueue_batch(self) -> Response:
@@ -138,7 +139,7 @@ class Api:
                 if away is not None:
                     raise away
                 made = self._enqueuer.enqueue(document, _principal(), key and f"{key}\n{index}")
-                items.append(status_document.receipt(made, self._links()))
+                items.append(receipt(made, self._links()))
             except RelayError as exc:
                 away = exc if isinstance(exc, Unavailable) else None
                 self._say_rejected(exc)
@@ -231,7 +232,7 @@ class Api:
         return _answer(
             {
                 "tasks": [status_document.summary(row, links, **self._context(row, seen, callbacks)) for row in shown],
-                "next_page_token": status_document.page_token(shown[-1]) if len(rows) > limit else None,
+                "next_page_token": listing.page_token(shown[-1]) if len(rows) > limit else None,
             },
             200,
         )
@@ -325,7 +326,7 @@ def _codings(name: str) -> set[str]:
 
 
 def _key() -> str | None:
-    return validation.idempotency_key(request.headers.get("Idempotency-Key"))
+    return enqueue_request.idempotency_key(request.headers.get("Idempotency-Key"))
 
 
 def _json_body() -> Any:

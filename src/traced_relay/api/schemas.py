@@ -6,7 +6,8 @@ from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
-from traced_relay.tasks.call import EnqueueRequest, Method, RetryPolicy
+from traced_relay.tasks.call import Method, RetryPolicy
+from traced_relay.tasks.enqueue_request import EnqueueRequest
 from traced_relay.tasks.reasons import Blame
 from traced_relay.tasks.states import STATES
 

@@ -12,7 +12,7 @@ import click
 
 from traced_relay.cli import options
 from traced_relay.errors import UnexpectedAnswer
-from traced_relay.logs.terminal import printable
+from traced_relay.formats.terminal import printable
 from traced_relay.runtime.clock import SystemClock
 
 if TYPE_CHECKING:

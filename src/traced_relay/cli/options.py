@@ -9,7 +9,6 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from traced_relay.downstream import webhook_signature
 from traced_relay.errors import InvalidSettings
 from traced_relay.formats.durations import parse_duration
 
@@ -39,7 +38,7 @@ def optional_seconds(ctx: click.Context, option: click.Parameter, duration: str 
 
 
 def headers(_: click.Context, option: click.Parameter, lines: tuple[str, ...]) -> dict[str, str]:
-    found = [webhook_signature.read_headers(line) for line in lines]
+    found = [read_headers(line) for line in lines]
     if not all(found):
         raise click.BadParameter("must be 'name: value'", param=option)
     return {name: value for header in found for name, value in header.items()}
@@ -139,3 +138,14 @@ def client(
         return Client(relay, audience=audience, id_token=id_token, impersonate_service_account=account, **more)
     except InvalidSettings as exc:
         raise click.UsageError(str(exc)) from exc
+
+
+_HEADER_LINE = re.compile(r"(?:[<>] )?([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
+
+
+def read_headers(text: str) -> dict[str, str]:
+    """The headers in raw lines; a line that is none (a status, a request) is left out, a blank one ends them."""
+    lines = [line.rstrip("\r") for line in text.lstrip("\r\n").split("\n")]
+    until = next((number for number, line in enumerate(lines) if not line.strip("<> ")), len(lines))
+    found = [_HEADER_LINE.fullmatch(line) for line in lines[:until]]
+    return {line[1].lower(): line[2] for line in found if line}

@@ -14,10 +14,11 @@ import click
 from traced_relay.cli import options
 from traced_relay.errors import InvalidSettings, NoRecords
 from traced_relay.formats.durations import parse_time
+from traced_relay.formats.terminal import as_json as json_of
+from traced_relay.formats.terminal import printable
 from traced_relay.logs import cloud_entries
 from traced_relay.logs.log_input import LogInput, decoded
-from traced_relay.logs.terminal import as_json as json_of
-from traced_relay.logs.terminal import one_line, printable
+from traced_relay.logs.terminal import one_line
 from traced_relay.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -131,14 +132,14 @@ def _of_dev(relay: str) -> Iterator[dict[str, Any]]:
 
 def _of_project(project: str, earliest: float | None, channel: Any, **wanted: Any) -> Iterator[dict[str, Any]]:
     from traced_relay.cli import follow
-    from traced_relay.logs import log_filters
+    from traced_relay.logs import cloud_entries
     from traced_relay.logs.cloud_logging import CloudLogging
 
     clock = SystemClock()
     since = clock.now() - follow.LATE if earliest is None else earliest
     log = CloudLogging(project, channel=channel)
     return follow.follow_cloud(
-        log, lambda start: log_filters.of_service(start=start, **wanted), since, clock, _complain
+        log, lambda start: cloud_entries.of_service(start=start, **wanted), since, clock, _complain
     )
 
 

@@ -16,7 +16,7 @@ from traced_relay.client import task_text
 from traced_relay.errors import RelayError
 from traced_relay.formats import strict_json
 from traced_relay.formats.durations import parse_duration, parse_time
-from traced_relay.logs.terminal import printable
+from traced_relay.formats.terminal import printable
 from traced_relay.runtime.clock import SystemClock, pause
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from traced_relay.client import problems, response_shapes
-from traced_relay.downstream.addresses import is_local_host
 from traced_relay.errors import (
     InvalidCall,
     InvalidSettings,
@@ -28,8 +27,9 @@ from traced_relay.errors import (
 from traced_relay.formats import strict_json
 from traced_relay.runtime.bounded_fetch import AS_IT_IS, fetch
 from traced_relay.runtime.clock import SystemClock, pause
+from traced_relay.runtime.loopback import is_local_host
 from traced_relay.tasks.states import ENDED
-from traced_relay.tracing.carrier import task_headers
+from traced_relay.tracing.propagation import task_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -134,7 +134,7 @@ class Client:
 
     def callbacks(self, document: Document) -> Iterator[Document]:
         """The documents of the callbacks of a task's last 100 rounds: tasks of their own, with ids that follow."""
-        from traced_relay.tasks.callback import callback_id
+        from traced_relay.tasks.ids import callback_id
 
         last = document["round"]
         for number in range(max(1, last - 99), last + 1) if document["callback"]["state"] != "none" else ():

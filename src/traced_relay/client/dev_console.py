@@ -8,9 +8,9 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from traced_relay.downstream.addresses import is_local_host
 from traced_relay.errors import InvalidSettings, NotFound, Unavailable, UnexpectedAnswer
 from traced_relay.runtime.bounded_fetch import AS_IT_IS, fetch
+from traced_relay.runtime.loopback import is_local_host
 from traced_relay.tracing.span_tree import FinishedSpan
 
 TIMEOUT = 10.0  # seconds

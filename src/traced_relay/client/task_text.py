@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from traced_relay.formats.durations import parse_time
-from traced_relay.formats.lengths import readable
+from traced_relay.formats.durations import parse_time, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,10 @@ from pydantic import ConfigDict, Field
 from traced_relay.errors import InvalidCall
 from traced_relay.formats import strict_json
 from traced_relay.formats.durations import parse_duration
-from traced_relay.formats.validation import given, read
+from traced_relay.formats.validation import Model, read
 from traced_relay.tasks import header_policy
-from traced_relay.tasks.call import DAY, Call, JsonBody, Method, Model, RetryPolicy, Url, content_of, is_idempotent
+from traced_relay.tasks.call import DAY, Call, JsonBody, Method, RetryPolicy, Url, content_of, is_idempotent
+from traced_relay.tasks.enqueue_request import without_nulls
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
@@ -140,10 +140,5 @@ def read_task(body: bytes) -> Ours | Bare:
             if _TASK_ID.fullmatch(task_id) and attempt >= 1:
                 return Ours(task_id, attempt)
         case {"url": _}:
-            return read(Bare, given(Bare, document))
+            return read(Bare, without_nulls(Bare, document))
     raise InvalidCall("the body is neither the relay's own task nor a call with a url")
-
-
-def adopted_task_id(task_name: str) -> str:
-    """The id of a bare task's row: always the same for the same full name."""
-    return hashlib.sha256(b"adopted\0" + task_name.encode()).hexdigest()[:32]

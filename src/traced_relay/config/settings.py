@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import difflib
 import os
 import re
-import secrets
 import socket
 import uuid
 from dataclasses import dataclass, field
@@ -14,15 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-import traced_relay
 from traced_relay.config import relay_yaml
-from traced_relay.config.agreement import longest_timeout, rule_problems
+from traced_relay.config.relay_yaml import longest_timeout, rule_problems
 from traced_relay.config.service_links import is_service_link
-from traced_relay.dev.default_rules import DEV_RULES
 from traced_relay.downstream import webhook_signature
-from traced_relay.downstream.addresses import is_local_host
 from traced_relay.errors import InvalidSettings
 from traced_relay.ledger.location import firestore_place
+from traced_relay.runtime.loopback import is_local_host
+from traced_relay.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,7 +65,7 @@ class Settings:
     emulator: str | None = None
     port: int = 8080
     threads: int = DEFAULT_THREADS
-    version: str = traced_relay.__version__
+    version: str = __version__
     instance: str = ""
     otel_file: Path | None = None
     untraced: bool = False
@@ -134,25 +131,25 @@ def is_on_google(environ: Mapping[str, str]) -> bool:
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     """What `serve` runs with; InvalidSettings says what is missing and what to do."""
-    _check_names(environ)
+    check_names(environ)
     rules = _rules(environ)
     platform = _platform(environ)
     settings = Settings(
         project=_project(environ),
         location=_location(environ, rules),
         rules=rules,
-        ledger=_ledger(environ, platform),
+        ledger=read_ledger(environ, platform),
         platform=platform,
         emulator=_emulator(environ, platform),
         port=_port(environ),
         threads=_threads(environ),
-        version=environ.get("GAE_VERSION") or environ.get("K_REVISION") or traced_relay.__version__,
+        version=environ.get("GAE_VERSION") or environ.get("K_REVISION") or __version__,
         instance=environ.get("GAE_INSTANCE") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
         otel_file=otel_file(environ),
         untraced=is_untraced(environ),
-        callback_secret=_callback_secret(environ),
+        callback_secret=read_callback_secret(environ),
     )
-    _check_rules(settings)
+    check_rules(settings)
     return settings
 
 
@@ -160,14 +157,14 @@ def variable_problems(environ: Mapping[str, str], rules: RelayFile | None) -> It
     """Every variable for which `from_environment` would refuse to start, where that stops at the first."""
     platform = _platform(environ)
     for read in (
-        lambda: _check_names(environ),
+        lambda: check_names(environ),
         lambda: _project(environ),
         lambda: rules and _location(environ, rules),
-        lambda: _ledger(environ, platform),
+        lambda: read_ledger(environ, platform),
         lambda: _emulator(environ, platform),
         lambda: _port(environ),
         lambda: _threads(environ),
-        lambda: _callback_secret(environ),
+        lambda: read_callback_secret(environ),
     ):
         try:
             read()
@@ -199,7 +196,7 @@ def _threads(environ: Mapping[str, str]) -> int:
         raise InvalidSettings(f"{exc}: {why}") from None
 
 
-def _check_names(environ: Mapping[str, str]) -> None:
+def check_names(environ: Mapping[str, str]) -> None:
     others = [name for name in environ if name.startswith("RELAY_") and name not in VARIABLES]
     if unknown := [name for name in others if not is_service_link(name, environ)]:
         raise InvalidSettings(*(_unknown(name) for name in sorted(unknown)))
@@ -274,7 +271,7 @@ def _emulator(environ: Mapping[str, str], platform: Platform) -> str | None:
     return address
 
 
-def _ledger(environ: Mapping[str, str], platform: Platform) -> str:
+def read_ledger(environ: Mapping[str, str], platform: Platform) -> str:
     ledger = _required(environ, "RELAY_LEDGER", f"where tasks are kept: {_LEDGERS}")
     kind, _, place = ledger.partition(":")
     if kind == "firestore":
@@ -289,7 +286,7 @@ def _ledger(environ: Mapping[str, str], platform: Platform) -> str:
     return ledger
 
 
-def _callback_secret(environ: Mapping[str, str]) -> str | None:
+def read_callback_secret(environ: Mapping[str, str]) -> str | None:
     """Checked here, so that a wrong one ends the start and not a callback; the error never shows it."""
     source = environ.get("RELAY_CALLBACK_SECRET", "").strip()
     if not source or webhook_signature.SECRET_NAME.fullmatch(source):
@@ -303,30 +300,7 @@ def _callback_secret(environ: Mapping[str, str]) -> str | None:
     return source
 
 
-def _check_rules(settings: Settings) -> None:
+def check_rules(settings: Settings) -> None:
     found = [f"the rules: {problem}" for problem in rule_problems(settings.rules, is_local=settings.is_local)]
     if found:
         raise InvalidSettings(*found)
-
-
-def for_dev(*, rules: RelayFile | None, project: str = "local", environ: Mapping[str, str] = os.environ) -> Settings:
-    """What `dev` and `demo` run with: everything on loopback; without *rules*, anybody there may call loopback."""
-    _check_names(environ)
-    given = rules or relay_yaml.parse(DEV_RULES, "built-in rules")
-    ledger = environ.get("RELAY_LEDGER") or "memory"
-    given_secret = _callback_secret(environ)
-    settings = Settings(
-        project=environ.get("GOOGLE_CLOUD_PROJECT") or project,
-        location=given.location or environ.get("RELAY_LOCATION") or "us-central1",
-        rules=given,
-        ledger=ledger if ledger == "memory" else _ledger(environ, "local"),
-        platform="local",
-        instance=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
-        otel_file=otel_file(environ) if environ.get("OTEL_CONFIG_FILE") else None,
-        untraced=is_untraced(environ),
-        open_on_loopback=rules is None,
-        callback_secret=given_secret or f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
-        made_callback_secret=given_secret is None,
-    )
-    _check_rules(settings)
-    return settings

@@ -11,7 +11,7 @@ from flask import Blueprint, request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from traced_relay.logs.writer import RecordStore
+    from traced_relay.logs.store import RecordStore
     from traced_relay.tracing.span_store import SpanStore
     from traced_relay.tracing.span_tree import FinishedSpan
 

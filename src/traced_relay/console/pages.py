@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from traced_relay.client import task_text
-from traced_relay.console.again import curl
 from traced_relay.console.chart import draw
 from traced_relay.console.sanitize import legible, visible
 from traced_relay.console.task_rows import LONGEST_STATE, age, lasted, row
 from traced_relay.errors import InvalidCall, NotAuthorized, NotFound
-from traced_relay.formats.durations import parse_time
-from traced_relay.formats.lengths import readable
-from traced_relay.logs.terminal import as_json
-from traced_relay.tasks.callback import MOST_ATTEMPTS, callback_id
+from traced_relay.formats.durations import parse_time, readable
+from traced_relay.formats.terminal import as_json
+from traced_relay.tasks.callback import MOST_ATTEMPTS
+from traced_relay.tasks.ids import callback_id
 from traced_relay.tasks.states import ENDED, STATES
 from traced_relay.timeline import build
 from traced_relay.timeline.bars import key_of
@@ -24,6 +25,23 @@ if TYPE_CHECKING:
 
     from traced_relay.client.client import Client, Document
     from traced_relay.console.dev_data import Nearby
+
+_LEAST = ("url", "method", "queue", "labels", "retry")
+
+
+def curl(document: Mapping[str, Any], relay: str, *, needs_token: bool) -> str:
+    """
+    A command for a POSIX shell, whatever a stranger wrote into the call.
+
+    Headers, body, timeout and callback are not in a task's document, so they are not in the command either.
+    """
+    call = {name: document[name] for name in _LEAST if document[name]}
+    words = ["curl", "-sS", f"{relay}/v1/tasks", "-H", "content-type: application/json"]
+    command = " ".join(map(shlex.quote, words))
+    if needs_token:
+        command += ' -H "authorization: Bearer $ID_TOKEN"'
+    return f"{command} -d {shlex.quote(json.dumps(call))}"
+
 
 PAGE_SIZE, FEW = 200, 50  # few: what the server draws, and what is asked for again and again
 FILTERS = ("state", "queue", "rule", "label")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
-from traced_relay.logs.terminal import printable
+from traced_relay.formats.terminal import printable
 
 
 def legible(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flask import Response, request
 
-from traced_relay.downstream.addresses import is_from_another_site, is_local_host
+from traced_relay.runtime.loopback import is_cross_site, is_local_host
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -41,7 +41,7 @@ def _refuse() -> Response | None:
 
 def _is_from_own_page() -> bool:
     says_so = "Origin" in request.headers and request.headers.get(OWN_PAGE) == "1"
-    return says_so and not is_from_another_site(request.headers)
+    return says_so and not is_cross_site(request.headers)
 
 
 def _refusal(text: str) -> Response:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from traced_relay.cloud_tasks.client import SLACK
-from traced_relay.config.agreement import longest_timeout
+from traced_relay.config.relay_yaml import longest_timeout
 from traced_relay.config.settings import DEFAULT_THREADS, SPARE_THREADS
 from traced_relay.formats.durations import format_duration, parse_duration
 

@@ -13,25 +13,57 @@ import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from traced_relay.config import relay_yaml, settings
-from traced_relay.config.agreement import longest_timeout, places, range_named_by, rule_problems
+from traced_relay.config.relay_yaml import longest_timeout, places, range_named_by, rule_problems
 from traced_relay.deploy import app_yaml, cron_yaml
 from traced_relay.deploy.gcloudignore import is_uploaded, read_at_start
-from traced_relay.deploy.placeholders import placeholders
 from traced_relay.deploy.plan import Finding
 from traced_relay.downstream.addresses import Reach
 from traced_relay.downstream.webhook_signature import SECRET_NAME
 from traced_relay.errors import InvalidSettings
 from traced_relay.formats.yaml_file import document_of
 from traced_relay.tracing import otel_yaml
-from traced_relay.tracing.exporter_options import OTLP
+from traced_relay.tracing.otel_yaml import OTLP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from traced_relay.config.relay_yaml import RelayFile
     from traced_relay.downstream.rules import Place
+
+_EXAMPLE = re.compile(r"\bexample\.(com|net|org)\b|\bmy-project\b|\b(NUMBER|PROJECT)\b")
+
+
+# `*` stands for whole labels, and whoever has a project of Google's has a label here.
+_EVERYBODYS = re.compile(r"\*(\.appspot\.com)?|.*\*.*\.(run\.app|cloudfunctions\.net)")
+
+
+def placeholders(rules: RelayFile) -> Iterator[str]:
+    """Each begins with its key."""
+    for key, value in _named_values(rules):
+        if value and _EXAMPLE.search(value):
+            yield f"{key} is still the example {value}: name your own"
+    for rule in rules.downstreams:
+        if rule.auth == "id_token" and _EVERYBODYS.fullmatch(urlsplit(rule.url).netloc):
+            yield (
+                f"downstreams.{rule.name}.url {rule.url} takes the services of everybody's projects, which would get"
+                " the relay's ID token: name the hosts of yours"
+            )
+
+
+def _named_values(rules: RelayFile) -> Iterator[tuple[str, str | None]]:
+    yield "audience", rules.audience
+    yield "worker.url", rules.worker.url
+    yield "worker.service_account", rules.worker.service_account
+    for caller in rules.callers:
+        yield "callers.email", caller.email
+    for rule in rules.downstreams:
+        yield f"downstreams.{rule.name}.url", rule.url
+    for receiver in rules.callbacks:
+        yield "callbacks.url", receiver.url
+
 
 # What App Engine sets by itself; the project only where nobody has named one.
 ON_APP_ENGINE = {"GAE_ENV": "standard"}
@@ -48,7 +80,7 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
     rules = _rules(directory / name, found)
     if app is not None and (rules is None or rules.worker.app_engine):
         found += [f"app.yaml: {problem}" for problem in app_yaml.problems(app, rules)]
-        deployed: Mapping[str, str] = UNNAMED_PROJECT | _named(environ) | given | ON_APP_ENGINE
+        deployed: Mapping[str, str] = UNNAMED_PROJECT | _set_variables(environ) | given | ON_APP_ENGINE
         found += [f"app.yaml: env_variables: {text}" for text in settings.variable_problems(deployed, rules)]
         if SECRET_NAME.fullmatch(given.get("RELAY_CALLBACK_SECRET") or "projects/p/secrets/s") is None:
             found.append(
@@ -68,7 +100,7 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
     return found
 
 
-def _named(environ: Mapping[str, str]) -> dict[str, str]:
+def _set_variables(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: environ[name] for name in UNNAMED_PROJECT if environ.get(name)}
 
 

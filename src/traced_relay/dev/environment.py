@@ -11,16 +11,16 @@ from werkzeug.utils import redirect
 
 from traced_relay.app import Assembly
 from traced_relay.client.client import Client
-from traced_relay.config import relay_yaml, settings
+from traced_relay.config import relay_yaml
 from traced_relay.console.app import console_app
 from traced_relay.console.dev_data import Nearby
-from traced_relay.dev.provision import add_queues
+from traced_relay.dev import default_rules
 from traced_relay.dev.sample_downstream import sample_downstream
 from traced_relay.emulator.emulator import LocalQueue
 from traced_relay.emulator.errors import ApiError
 from traced_relay.errors import InvalidCall, InvalidSettings, PortTaken
 from traced_relay.formats.durations import format_time
-from traced_relay.logs import writer
+from traced_relay.logs import store, writer
 from traced_relay.runtime.clock import SystemClock
 from traced_relay.runtime.listener import Listener
 from traced_relay.server.embedded import Front
@@ -32,6 +32,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from traced_relay.config.relay_yaml import Queue
+    from traced_relay.config.settings import Settings
+
+
+def add_queues(queue: LocalQueue, given: Settings) -> None:
+    for rule in given.rules.queues:
+        queue.add_queue(f"projects/{given.project}/locations/{given.location}/queues/{rule.name}", **_fields(rule))
+
+
+def _fields(rule: Queue) -> dict[str, dict[str, object]]:
+    """A queue as the relay wants it: its own retries serve crashes only, so they never end and never hurry."""
+    return {
+        "rate_limits": {
+            "max_dispatches_per_second": rule.max_dispatches_per_second,
+            "max_concurrent_dispatches": rule.max_concurrent_dispatches,
+        },
+        "retry_config": {
+            "max_attempts": -1,
+            "max_retry_duration": {"seconds": 0},
+            "min_backoff": {"seconds": 5},
+            "max_backoff": {"seconds": 60},
+        },
+    }
 
 
 class Dev:
@@ -55,11 +79,11 @@ class Dev:
         text: bool = False,
     ) -> None:
         rules = relay_yaml.load(config) if config else None
-        given = settings.for_dev(rules=rules)
+        given = default_rules.for_dev(rules=rules)
         if data is not None:
             _make_directory(data)
             given = replace(given, ledger=f"sqlite:{data / 'ledger.db'}")
-        self.records = writer.RecordStore(whole_since=format_time(SystemClock().now()))
+        self.records = store.RecordStore(whole_since=format_time(SystemClock().now()))
         self.spans = SpanStore()
         self._relay = Front(threads=given.threads, port=port)
         self._sample = _listener(sample_downstream(), sample_port)

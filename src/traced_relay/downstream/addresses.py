@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from werkzeug.datastructures import Headers
+from typing import NamedTuple
 
 
 class Reach(Enum):
@@ -87,16 +83,3 @@ def range_of(address: str) -> Range:
 
 def reach_of(address: str) -> Reach:
     return range_of(address).reach
-
-
-def is_local_host(host: str) -> bool:
-    """Whether a Host header names this machine; a page whose name was rebound to loopback sends another."""
-    return re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", host, re.IGNORECASE) is not None
-
-
-def is_from_another_site(headers: Headers) -> bool:
-    """Whether a browser says that a page of another site, or of another port, has sent this; programs say nothing."""
-    if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
-        return True
-    origin = headers.get("Origin")
-    return origin is not None and origin.partition("://")[2].lower() != headers.get("Host", "").lower()

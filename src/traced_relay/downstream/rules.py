@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from traced_relay.downstream import url_paths
-from traced_relay.tasks.call import Model
+from traced_relay.formats.validation import Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

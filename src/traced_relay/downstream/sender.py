@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 import requests
 import urllib3.exceptions
 
-import traced_relay
 from traced_relay.downstream import connections as egress
 from traced_relay.errors import DownstreamDenied, IdentityFailed, Unavailable
 from traced_relay.tasks import reasons
 from traced_relay.tasks.call import split_target
 from traced_relay.tasks.retry import Ending, parse_retry_after
 from traced_relay.tasks.row import Response
+from traced_relay.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -222,7 +222,7 @@ def _prepared(call: Call, origin: str, target: str, added: Mapping[str, str]) ->
     """The request as spans show it; requests would rewrite its target, so that it only gets the origin to read."""
     headers = {
         "accept": "*/*",
-        "user-agent": f"traced-relay/{traced_relay.__version__}",
+        "user-agent": f"traced-relay/{__version__}",
         **{name.lower(): value for name, value in call.headers.items()},
         **added,
         "accept-encoding": "identity",

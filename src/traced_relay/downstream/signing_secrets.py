@@ -10,14 +10,13 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import google.auth
 import requests
-from google.auth.transport.requests import AuthorizedSession
 
 from traced_relay.downstream import webhook_signature
 from traced_relay.errors import IdentityFailed
+from traced_relay.runtime.credentials import TIMEOUT, google_session
 from traced_relay.runtime.google_credentials import FAILURES, why_none
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ Keys = tuple[bytes, ...]
 Connect = Callable[[], requests.Session]
 
 GOOGLE = "https://secretmanager.googleapis.com"
-SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-TIMEOUT = 5.0  # seconds for one request
 _NOT_OURS = (400, 403, 404)
 _REFUSALS = {
     400: "is disabled or destroyed",
@@ -40,15 +37,6 @@ _REFUSALS = {
 FRESH_FOR = 300.0
 ASK_AGAIN_AFTER = 30.0
 ASK_AGAIN_AFTER_NOTHING = 2.0  # so that all who wait for a source that is away do not wait one after another
-
-
-def google_session() -> requests.Session:
-    """A session that shows this process's Google identity."""
-    default: Any = google.auth.default  # untyped, like its session
-    make: Any = AuthorizedSession
-    credentials, _ = default(scopes=[SCOPE])
-    session: requests.Session = make(credentials, refresh_timeout=TIMEOUT)
-    return session
 
 
 class _Withdrawn(IdentityFailed):

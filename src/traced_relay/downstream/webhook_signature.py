@@ -33,7 +33,6 @@ _QUOTES = "\"'`\u2018\u2019\u201c\u201d"
 _ID = re.compile(r"[!-\-/-~]{1,256}")  # printable; a dot would let one signature fit two ids
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")
 _SIGNATURE = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
-_HEADER_LINE = re.compile(r"(?:[<>] )?([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
 
 
 class HeaderMissing(NotVerified):
@@ -118,14 +117,6 @@ def verify(
     right = [entry.encode() for entry in _signatures(secrets, webhook_id, timestamp, body)]
     if not any(hmac.compare_digest(one, other) for one in given for other in right):
         raise NoMatchingSignature("no signature matches: another secret signed it, or it was changed on the way")
-
-
-def read_headers(text: str) -> dict[str, str]:
-    """The headers in raw lines; a line that is none (a status, a request) is left out, a blank one ends them."""
-    lines = [line.rstrip("\r") for line in text.lstrip("\r\n").split("\n")]
-    until = next((number for number, line in enumerate(lines) if not line.strip("<> ")), len(lines))
-    found = [_HEADER_LINE.fullmatch(line) for line in lines[:until]]
-    return {line[1].lower(): line[2] for line in found if line}
 
 
 def _signatures(secrets: Iterable[bytes], webhook_id: str, timestamp: str, body: bytes) -> list[str]:

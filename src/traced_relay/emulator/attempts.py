@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from traced_relay.emulator.headers import Family
     from traced_relay.emulator.messages import AppEngineRouting, Task
+
+
+class Family(NamedTuple):
+    """What differs between HTTP and App Engine targets in the headers."""
+
+    prefix: str
+    user_agent: str
+    refused: str  # TaskRetryReason after an answer that was no success
+    unanswered: str  # TaskRetryReason after no answer
+
+
+HTTP = Family("X-CloudTasks-", "Google-Cloud-Tasks", "", "")
+
+
+APP_ENGINE = Family(
+    "X-AppEngine-", "AppEngine-Google; (+http://code.google.com/appengine)", "App Error", "Instance Unavailable"
+)
 
 
 @dataclass(frozen=True, slots=True)

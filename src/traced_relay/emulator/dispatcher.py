@@ -9,8 +9,7 @@ from threading import Lock, Thread, current_thread
 from typing import TYPE_CHECKING
 
 from traced_relay.emulator.attempts import Answer, Dispatch, End
-from traced_relay.emulator.exchange import BrokenExchange, Reply, exchange
-from traced_relay.emulator.http_client import Connections
+from traced_relay.emulator.http_client import BrokenExchange, Connections, Reply, exchange
 from traced_relay.emulator.http_request import NoSuchTarget, request_for
 from traced_relay.runtime.clock import SystemClock
 from traced_relay.runtime.watchdog import Guard, Watch

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from traced_relay.emulator import changes, headers, resource_names
+from traced_relay.emulator import attempts, changes, resource_names
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.attempts import Answer, Dispatch, End
 from traced_relay.emulator.backoff import RETENTION, retry_after
-from traced_relay.emulator.state import QueueState
-from traced_relay.emulator.tasks import Progress, TaskState
+from traced_relay.emulator.state import Progress, QueueState, TaskState
 from traced_relay.emulator.tombstones import Tombstones
 from traced_relay.runtime.timer_queue import Agenda
 
@@ -25,7 +24,7 @@ QUEUE_NAME_WINDOW = 7 * 86400.0
 TASK_NAME_WINDOW = 3600.0  # production: up to 24 hours
 SWEEP_EVERY = 60.0
 
-_SLOWING = {headers.HTTP: (429, 503), headers.APP_ENGINE: (503,)}
+_SLOWING = {attempts.HTTP: (429, 503), attempts.APP_ENGINE: (503,)}
 
 
 class Engine:
@@ -185,7 +184,7 @@ class Engine:
             self.end(task, now)
             return
         failed_at = now if dispatch.run_at is None else dispatch.run_at
-        asked = retry_after(answer.retry_after, now) if task.family is headers.HTTP else 0.0
+        asked = retry_after(answer.retry_after, now) if task.family is attempts.HTTP else 0.0
         progress.due_at = max(failed_at + policy.delay(progress.retry_count), now + asked)
         task.queue.waiting.put(task, progress.due_at)
         self._changes.append(changes.KeepProgress(task.serial, progress.snapshot()))

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from google.protobuf.any_pb2 import Any
+from google.rpc.error_details_pb2 import Help
+from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 
@@ -72,3 +75,10 @@ def task_existed_recently() -> ApiError:
 
 def no_such_queue_to_delete() -> ApiError:
     return ApiError(StatusCode.NOT_FOUND, "Requested entity was not found.")
+
+
+def status_of(error: ApiError) -> Status:
+    links = [Help.Link(description=link.description, url=link.url) for link in error.help_links]
+    detail = Any()
+    detail.Pack(Help(links=links))
+    return Status(code=error.code.value[0], message=error.message, details=[detail])

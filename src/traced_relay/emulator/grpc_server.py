@@ -12,8 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import StringValue
 
-from traced_relay.emulator.errors import ApiError, invalid, unimplemented
-from traced_relay.emulator.status import status_of
+from traced_relay.emulator.errors import ApiError, invalid, status_of, unimplemented
 from traced_relay.errors import PortTaken
 from traced_relay.runtime.listener import listen
 

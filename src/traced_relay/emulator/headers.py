@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from traced_relay.emulator.attempts import APP_ENGINE, HTTP
 from traced_relay.emulator.errors import invalid
 
 if TYPE_CHECKING:
@@ -23,21 +24,6 @@ _IGNORED = frozenset(
     )
 )
 _OWN_PREFIXES = ("x-google-", "x-appengine-", "x-cloudtasks-")
-
-
-class Family(NamedTuple):
-    """What differs between HTTP and App Engine targets in the headers."""
-
-    prefix: str
-    user_agent: str
-    refused: str  # TaskRetryReason after an answer that was no success
-    unanswered: str  # TaskRetryReason after no answer
-
-
-HTTP = Family("X-CloudTasks-", "Google-Cloud-Tasks", "", "")
-APP_ENGINE = Family(
-    "X-AppEngine-", "AppEngine-Google; (+http://code.google.com/appengine)", "App Error", "Instance Unavailable"
-)
 
 
 def check(headers: Mapping[str, str], field: str) -> None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from traced_relay.emulator import headers
+from traced_relay.emulator import attempts, headers
 from traced_relay.emulator import messages as m
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class _Address(NamedTuple):
 
 def request_for(dispatch: Dispatch, app_engine: Mapping[str, str], mint: Callable[[str, str], str]) -> Request:
     """The whole request, headers and body."""
-    if dispatch.family is headers.HTTP:
+    if dispatch.family is attempts.HTTP:
         content = dispatch.task.http_request
         address = _address(content.url)
         authorization = _authorization(content, mint)

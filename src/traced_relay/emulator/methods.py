@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from google.protobuf.json_format import MessageToDict, ParseDict
 
 from traced_relay.emulator import messages as m
-from traced_relay.emulator import paging, queue_rules, resource_names, statistics, task_rules
+from traced_relay.emulator import queue_rules, resource_names, task_rules
+from traced_relay.emulator.backoff import RETENTION
+from traced_relay.emulator.engine import TASK_NAME_WINDOW
 from traced_relay.emulator.errors import (
+    invalid,
     no_such_queue,
     no_such_queue_to_delete,
     no_such_task,
@@ -16,11 +23,45 @@ from traced_relay.emulator.errors import (
     task_exists,
     unimplemented,
 )
+from traced_relay.emulator.task_rules import set_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from google.protobuf.field_mask_pb2 import FieldMask
+
     from traced_relay.emulator.engine import Engine
-    from traced_relay.emulator.state import QueueState
-    from traced_relay.emulator.tasks import TaskState
+    from traced_relay.emulator.state import QueueState, TaskState
+
+MOST_QUEUES, MOST_TASKS = 9800, 1000
+
+
+Item = TypeVar("Item")
+
+
+def page_of(items: Iterable[tuple[str, Item]], size: int, token: str, *, most: int) -> tuple[list[Item], str]:
+    """The page of *items* (in the order of their places) that *token* asks for, and the token of the next."""
+    if size < 0:
+        raise invalid("The page size must be non-negative.")
+    size = min(size or most, most)
+    after = _place(token)
+    found: list[Item] = []
+    last = ""
+    for place, item in items:
+        if place <= after:
+            continue
+        if len(found) == size:
+            return found, base64.urlsafe_b64encode(last.encode()).decode()
+        found.append(item)
+        last = place
+    return found, ""
+
+
+def _place(token: str) -> str:
+    try:
+        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise invalid("The page token is invalid.") from None
 
 
 def create_queue(engine: Engine, request: m.CreateQueueRequest, now: float) -> m.Queue:
@@ -36,7 +77,7 @@ def get_queue(engine: Engine, request: m.GetQueueRequest, now: float) -> m.Queue
 
 
 def get_beta_queue(engine: Engine, request: m.GetBetaQueueRequest, now: float) -> m.BetaQueue:
-    return statistics.shown(_queue(engine, request.name), request.read_mask, now)
+    return shown(_queue(engine, request.name), request.read_mask, now)
 
 
 def list_queues(engine: Engine, request: m.ListQueuesRequest, now: float) -> m.ListQueuesResponse:  # noqa: ARG001
@@ -45,7 +86,7 @@ def list_queues(engine: Engine, request: m.ListQueuesRequest, now: float) -> m.L
         raise unimplemented("ListQueuesRequest.filter")
     below = request.parent + "/queues/"
     found = sorted((name, queue.message) for name, queue in engine.queues.items() if name.startswith(below))
-    page, token = paging.page(found, request.page_size, request.page_token, most=paging.MOST_QUEUES)
+    page, token = page_of(found, request.page_size, request.page_token, most=MOST_QUEUES)
     return m.ListQueuesResponse(queues=page, next_page_token=token)
 
 
@@ -104,7 +145,7 @@ def get_task(engine: Engine, request: m.GetTaskRequest, now: float) -> m.Task:
 def list_tasks(engine: Engine, request: m.ListTasksRequest, now: float) -> m.ListTasksResponse:  # noqa: ARG001
     queue = _queue(engine, request.parent)
     found = ((f"{task.serial:019d}", task) for task in queue.tasks.values())
-    page, token = paging.page(found, request.page_size, request.page_token, most=paging.MOST_TASKS)
+    page, token = page_of(found, request.page_size, request.page_token, most=MOST_TASKS)
     return m.ListTasksResponse(tasks=[task.shown(request.response_view) for task in page], next_page_token=token)
 
 
@@ -145,3 +186,37 @@ def _task(engine: Engine, name: str, now: float) -> TaskState:
     if task is None:
         raise task_existed_recently() if queue and engine.task_existed_recently(name, now) else no_such_task()
     return task
+
+
+def shown(queue: QueueState, mask: FieldMask, now: float) -> m.BetaQueue:
+    """The fields that the *mask* names; without one all but the statistics, which must be asked for."""
+    fields: Any = m.BetaQueue.DESCRIPTOR
+    if not mask.IsValidForDescriptor(fields):
+        raise invalid("The read mask names a field that a queue does not have.")
+    whole = _described(queue)
+    if not mask.paths:
+        return whole
+    _count(queue, whole.stats, now)
+    answer = m.BetaQueue()
+    mask.MergeMessage(whole, answer)
+    return answer
+
+
+def _described(queue: QueueState) -> m.BetaQueue:
+    """What v2 says, in the other message: the names are the same but for one."""
+    fields = MessageToDict(queue.message)
+    if override := fields.pop("appEngineRoutingOverride", None):
+        fields["appEngineHttpQueue"] = {"appEngineRoutingOverride": override}
+    ttls = {"taskTtl": f"{RETENTION:.0f}s", "tombstoneTtl": f"{TASK_NAME_WINDOW:.0f}s"}
+    return ParseDict({**fields, **ttls, "type": "PUSH"}, m.BetaQueue())
+
+
+def _count(queue: QueueState, stats: m.QueueStats, now: float) -> None:
+    """The documented estimates, exactly; the oldest time is that of the task whose turn it is, or was to be, next."""
+    stats.tasks_count = len(queue.tasks)
+    stats.concurrent_dispatches_count = queue.in_flight
+    stats.executed_last_minute_count = queue.answered.count(now)
+    stats.effective_execution_rate = queue.rate.effective(now)
+    oldest = queue.waiting.next_time()
+    if oldest is not None:
+        set_time(stats.oldest_estimated_arrival_time, oldest)

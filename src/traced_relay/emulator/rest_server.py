@@ -12,10 +12,9 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
 from traced_relay.emulator import rest_mapping
-from traced_relay.emulator.errors import ApiError, unimplemented
-from traced_relay.emulator.json_forms import request_from
-from traced_relay.emulator.status import status_of
-from traced_relay.runtime.loopback import is_from_another_site
+from traced_relay.emulator.errors import ApiError, status_of, unimplemented
+from traced_relay.emulator.rest_mapping import request_from
+from traced_relay.runtime.loopback import is_from_web_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,7 +75,7 @@ class RestApp:
             return _refusal(ApiError(grpc.StatusCode.INTERNAL, "Internal error encountered."))
 
     def _answer(self, request: Request) -> dict[str, Any]:
-        if is_from_another_site(request):
+        if is_from_web_page(request):
             raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "Pages of other sites may not use this queue.")
         if request.method == "GET" and (published := self._published(request.path)):
             return published

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
 
 from traced_relay.errors import FieldError, InvalidCall
-from traced_relay.formats.durations import format_duration
-from traced_relay.tasks import header_policy
-from traced_relay.tasks.call import Callback, EnqueueRequest, Model, RetryPolicy
+from traced_relay.formats.durations import format_duration, parse_duration, parse_time
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["30s", "1.5s", "5m", "24h", "7d"]}),
+]
+
+
+Time = Annotated[float, BeforeValidator(parse_time), WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+class Model(BaseModel):
+    """Strict, frozen, and closed: a name it does not know is an error, never ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
 M = TypeVar("M", bound=Model)
 
-_PARTS: dict[str, type[Model]] = {"retry": RetryPolicy, "callback": Callback}
-_STRING = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
-_STRINGS = re.compile(rf"{_STRING.pattern}(?:[ \t]*,[ \t]*{_STRING.pattern})*")
 _DURATIONS = {
     *("timeout", "delay", "max_retry_duration", "min_backoff", "max_backoff"),
     *("heartbeat", "max_timeout", "retention", "sweep_every", "callback_first_wait"),
@@ -36,63 +47,6 @@ _KINDS = {
     "tuple_type": "a list",
     "list_type": "a list",
 }
-
-
-def enqueue_request(document: Any) -> EnqueueRequest:
-    """The request that a parsed JSON *document* holds, or InvalidCall with every rule it breaks."""
-    errors = []
-    try:
-        request = read(EnqueueRequest, document)
-        errors = list(header_policy.broken_rules(request.headers))
-    except InvalidCall as exc:
-        given = document.get("headers") if isinstance(document, dict) else None
-        if isinstance(given, dict) and all(isinstance(value, str) for value in given.values()):
-            errors = list(header_policy.broken_rules(given))
-        raise refusal([*exc.errors, *errors]) from None
-    if errors:
-        raise refusal(errors)
-    return request
-
-
-def given(model: type[Model], document: Any) -> Any:
-    """
-    The *document* without its nulls, which mean "not given"; a null inside a body is the caller's own.
-
-    A null under a name that the *model* does not have stays, so that the name is refused.
-    """
-    if not isinstance(document, dict):
-        return document
-    kept = {name: value for name, value in document.items() if value is not None or name not in model.model_fields}
-    for name in ("headers", "labels"):
-        if isinstance(kept.get(name), dict):
-            kept[name] = {inner: value for inner, value in kept[name].items() if value is not None}
-    return kept | {name: given(part, kept[name]) for name, part in _PARTS.items() if name in kept}
-
-
-def idempotency_key(field: str | None) -> str | None:
-    """
-    The key in an `Idempotency-Key` *field*, whose lines are joined by commas.
-
-    A quoted key is a string of RFC 9651, and the same key as its text without quotes. Only a quoted key holds a comma.
-    """
-    if field is None:
-        return None
-    lines = [found[0] for found in _STRING.finditer(field)] if _STRINGS.fullmatch(field) else field.split(",")
-    keys = {_key(line.strip(" \t")) for line in lines}
-    if len(keys) > 1:
-        raise InvalidCall("Idempotency-Key: must be one key; a key with a comma must be in double quotes", status=400)
-    (key,) = keys
-    if not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
-        raise refusal([FieldError("Idempotency-Key", "must be 1 to 255 printable ASCII characters, quoted or bare")])
-    return key
-
-
-def _key(line: str) -> str:
-    """The key of one line; empty if it begins with a quote and is no string."""
-    if not line.startswith('"'):
-        return line
-    string = _STRING.fullmatch(line)
-    return re.sub(r"\\(.)", r"\1", string[1]) if string else ""
 
 
 def read(model: type[M], document: Any, prefix: str = "") -> M:

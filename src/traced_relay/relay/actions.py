@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
 from traced_relay.relay.commit import Changed
-from traced_relay.tasks import callback, state_machine
+from traced_relay.tasks import ids, state_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class Steering:
 
     def resend_callback(self, row: Row, actor: str) -> Row:
         """Tell the end of the last round again, in the same words; gives back the call's row."""
-        found = self._ledger.get(callback.callback_id(row.task_id, row.round)) if row.wants_callback else None
+        found = self._ledger.get(ids.callback_id(row.task_id, row.round)) if row.wants_callback else None
         if found is None:
             raise InvalidCall("the task has no callback that was sent", status=409)
         self._change(found, state_machine.resend, actor, "the callback is pending: it is being delivered")

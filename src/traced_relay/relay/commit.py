@@ -10,8 +10,8 @@ from threading import Condition
 from typing import TYPE_CHECKING
 
 from traced_relay.errors import Unavailable
-from traced_relay.tasks.callback import callback_id
-from traced_relay.tracing import carrier, propagation
+from traced_relay.tasks.ids import callback_id
+from traced_relay.tracing import propagation
 
 if TYPE_CHECKING:
     from traced_relay.cloud_tasks.client import CloudTasks
@@ -76,7 +76,7 @@ class Steps:
 
     def create(self, row: Row) -> bool:
         """Create the task that *row* awaits, and note that it is there; False if it was, or had been, there before."""
-        headers = carrier.task_headers(propagation.parent_context(row.carrier))
+        headers = propagation.task_headers(propagation.parent_context(row.carrier))
         is_new = self._cloud_tasks.create(row, at=row.next_attempt_at, headers=headers)
         self._ledger.note(row.task_id, row.awaited)
         return is_new

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import get_current_span
 
-from traced_relay.cloud_tasks.delivery import Bare, Delivery, adopted_task_id, read_task
+from traced_relay.cloud_tasks.delivery import Bare, Delivery, read_task
 from traced_relay.downstream import webhook_signature
 from traced_relay.downstream.sender import Exchange, Timing
 from traced_relay.errors import IdentityFailed, InvalidCall
@@ -16,10 +16,11 @@ from traced_relay.relay.commit import Changed
 from traced_relay.relay.lease import LEASE
 from traced_relay.relay.running_calls import AlreadyHeld
 from traced_relay.tasks import state_machine
+from traced_relay.tasks.ids import adopted_task_id
 from traced_relay.tasks.retry import Ending
 from traced_relay.tasks.row import Row
 from traced_relay.tasks.state_machine import AGAIN, DONE, HELD, Dispatched, Holder, Step
-from traced_relay.tracing import carrier, instrumentation, propagation, spans
+from traced_relay.tracing import instrumentation, propagation, spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -168,7 +169,7 @@ class Relay:
         call = bare.call(retry=self._policy.retry, max_timeout=self._policy.max_timeout)
         rule = self._policy.rule_for(call.url)
         span = spans.trace_ref(get_current_span())
-        headers = carrier.task_headers()
+        headers = propagation.task_headers()
         now = self._clock.now()
         row = Row(
             task_id=task_id,

@@ -16,24 +16,26 @@ from opentelemetry.trace import get_current_span
 from traced_relay.cloud_tasks.client import MAX_DEADLINE_HTTP, DirectCall
 from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, Unavailable
 from traced_relay.formats import strict_json, validation
-from traced_relay.formats.durations import format_duration
-from traced_relay.tasks import retry
-from traced_relay.tasks.call import SCHEDULE_AHEAD, Call, EnqueueRequest, RetryPolicy, is_idempotent, split_target
+from traced_relay.formats.durations import format_duration, format_time
+from traced_relay.tasks import enqueue_request, retry
+from traced_relay.tasks.call import SCHEDULE_AHEAD, Call, RetryPolicy, is_idempotent, split_target
+from traced_relay.tasks.enqueue_request import EnqueueRequest
+from traced_relay.tasks.ids import derived_id
 from traced_relay.tasks.row import ATTEMPTS_KEPT, Row
-from traced_relay.tracing import carrier, instrumentation, propagation, spans
+from traced_relay.tracing import instrumentation, propagation, spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opentelemetry.trace import Tracer
 
-    from traced_relay.api.auth import Principal
     from traced_relay.cloud_tasks.client import CloudTasks
     from traced_relay.downstream.rules import Downstream
     from traced_relay.ledger.protocol import Ledger
-    from traced_relay.relay.policy import Policy
+    from traced_relay.relay.policy import Policy, Principal
     from traced_relay.relay.task_log import Journal
     from traced_relay.runtime.clock import Clock
+    from traced_relay.tasks.status_document import Links
 
 DEFAULT_TIMEOUT = 600.0
 MAX_URL_DIRECT = 2083
@@ -103,8 +105,8 @@ class Enqueuer:
         ledger went away before it could be taken back; with a *key* a task may
         still come of it, the very one that asking again gives.
         """
-        document = validation.given(EnqueueRequest, document)
-        plan = self._plan(validation.enqueue_request(document), document, principal, key)
+        document = enqueue_request.without_nulls(EnqueueRequest, document)
+        plan = self._plan(enqueue_request.enqueue_request(document), document, principal, key)
         if plan.request.route == "direct":
             return self._enqueue_direct(plan, principal, key)
         if key is not None and (row := self._ledger.get(plan.task_id)) is not None:
@@ -130,7 +132,7 @@ class Enqueuer:
             raise
 
     def _new_row(self, plan: _Plan, principal: Principal) -> Row:
-        headers = carrier.task_headers()
+        headers = propagation.task_headers()
         span = spans.trace_ref(get_current_span())
         now = self._clock.now()
         return Row(
@@ -330,7 +332,7 @@ def _due(row: Row) -> float | None:
 
 
 def _trace_headers(row: Row) -> dict[str, str]:
-    return carrier.task_headers(propagation.parent_context(row.carrier))
+    return propagation.task_headers(propagation.parent_context(row.carrier))
 
 
 def _lacks_task(row: Row) -> bool:
@@ -362,6 +364,13 @@ def _key_used_before() -> InvalidCall:
     return validation.refusal([FieldError("Idempotency-Key", "was used before with another body")])
 
 
-def derived_id(caller: str, key: str, route: str = "relay") -> str:
-    """The id of the task that *caller* means by an Idempotency-Key."""
-    return hashlib.sha256(f"{route}\0{caller}\0{key}".encode()).hexdigest()[:32]
+def receipt(made: Receipt, links: Links) -> dict[str, Any]:
+    return {
+        "task_id": made.task_id,
+        "task_name": made.task_name,
+        "queue": made.queue,
+        "state": made.state,
+        "trace_id": made.trace_id,
+        "schedule_time": format_time(made.schedule_time),
+        "links": links.of(made.task_id, made.trace_id) | ({} if made.has_status else {"status": None}),
+    }

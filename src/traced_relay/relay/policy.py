@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from traced_relay.downstream.rules import find
@@ -12,6 +12,7 @@ from traced_relay.downstream.rules import find
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from traced_relay.config.relay_yaml import Caller
     from traced_relay.downstream.rules import Downstream
     from traced_relay.tasks.call import RetryPolicy
     from traced_relay.tasks.row import Row
@@ -59,3 +60,26 @@ class Policy:
     def _is_own(self, url: str) -> bool:
         host = (urlsplit(url).hostname or "").rstrip(".")
         return any(fnmatchcase(host, own) for own in self.own_hosts)
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Somebody who may enqueue. *queues* and *downstreams* are names, or `"*"` for all."""
+
+    name: str
+    queues: Literal["*"] | tuple[str, ...]
+    downstreams: Literal["*"] | tuple[str, ...]
+    is_operator: bool = False
+
+    def may_use_queue(self, queue: str) -> bool:
+        return self.queues == "*" or queue in self.queues
+
+    def may_call(self, rule: str) -> bool:
+        return self.downstreams == "*" or rule in self.downstreams
+
+    @classmethod
+    def of(cls, caller: Caller) -> Principal:
+        def names(listed: Literal["*"] | list[str]) -> Literal["*"] | tuple[str, ...]:
+            return "*" if listed == "*" else tuple(listed)
+
+        return cls(caller.email, names(caller.queues), names(caller.downstreams), caller.role == "operator")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from traced_relay.logs.trace_ref import TraceRef
+from traced_relay.logs.record import TraceRef
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

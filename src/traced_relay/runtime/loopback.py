@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from werkzeug.datastructures import Headers
     from werkzeug.wrappers import Request
 
 
@@ -17,7 +19,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def is_from_another_site(request: Request) -> bool:
+def is_from_web_page(request: Request) -> bool:
     """
     Whether a page of some web site sent this to a server on loopback.
 
@@ -26,3 +28,16 @@ def is_from_another_site(request: Request) -> bool:
     if not is_loopback(request.environ["SERVER_NAME"]):
         return False
     return "Origin" in request.headers or not is_loopback(urlsplit(f"//{request.host}").hostname or "")
+
+
+def is_local_host(host: str) -> bool:
+    """Whether a Host header names this machine; a page whose name was rebound to loopback sends another."""
+    return re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", host, re.IGNORECASE) is not None
+
+
+def is_cross_site(headers: Headers) -> bool:
+    """Whether a browser says that a page of another site, or of another port, has sent this; programs say nothing."""
+    if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        return True
+    origin = headers.get("Origin")
+    return origin is not None and origin.partition("://")[2].lower() != headers.get("Host", "").lower()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from gunicorn.app.base import BaseApplication
 
-import traced_relay
 from traced_relay.app import Assembly
 from traced_relay.config.settings import from_environment, is_on_google
 from traced_relay.logs import writer
@@ -18,6 +17,7 @@ from traced_relay.runtime.listener import listen
 from traced_relay.server.captured_output import Captured, log_uncaught
 from traced_relay.server.worker import PATIENCE, SPARE_CONNECTIONS, Reception, options
 from traced_relay.tracing.pipeline import Telemetry, telemetry
+from traced_relay.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +100,7 @@ def serve_as_told(environ: Mapping[str, str]) -> None:
         serve(from_environment(environ))
         return
     with Captured() as captured:
-        identity = writer.Identity(environ.get("GOOGLE_CLOUD_PROJECT", ""), traced_relay.__version__, "")
+        identity = writer.Identity(environ.get("GOOGLE_CLOUD_PROJECT", ""), __version__, "")
         writer.configure(identity, stream=captured.stream)
         serve(from_environment(environ), stream=captured.stream)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-MAX_REQUEST = 900_000
-MAX_DISPATCH = 1_200_000  # Cloud Tasks stores up to 1 MiB
+from traced_relay.api.limits import MAX_DISPATCH, MAX_REQUEST
+
 MOST_HEAD = 128 * 1024  # a task's own headers take up to 80 kB
 _MOST_LINE = 8 * 1024
 _BLANK = b"\r\n\r\n"

@@ -6,27 +6,20 @@ What is here has been checked; nobody further in looks again.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    PlainSerializer,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
-    model_validator,
 )
 
 from traced_relay.formats import strict_json
-from traced_relay.formats.durations import format_duration, parse_duration, parse_time
+from traced_relay.formats.durations import format_duration
+from traced_relay.formats.validation import Duration, Model
 
 DAY = 86_400.0
 SCHEDULE_AHEAD = 30 * DAY
@@ -38,13 +31,6 @@ _HOST = re.compile(r"(([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[[0-9A-Fa-
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 REPEATABLE: tuple[Method, ...] = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS")  # RFC 9110, section 9.2.2
 Jitter = Literal["full", "equal", "none"]
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["30s", "1.5s", "5m", "24h", "7d"]}),
-]
-Time = Annotated[float, BeforeValidator(parse_time), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
 def _check_url(url: str) -> str:
@@ -85,12 +71,6 @@ _URL = "An absolute http or https URL in printable ASCII; its path and query are
 Url = Annotated[str, AfterValidator(_check_url), Field(description=_URL)]
 
 
-class Model(BaseModel):
-    """Strict, frozen, and closed: a name it does not know is an error, never ignored."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
 class RetryPolicy(Model):
     """When a failed attempt is followed by another: Cloud Tasks' RetryConfig, `jitter`, and which statuses count."""
 
@@ -110,15 +90,6 @@ class RetryPolicy(Model):
         least = info.data.get("min_backoff", 0.0)
         if value < least:
             raise ValueError(f"must be at least min_backoff, {format_duration(least)}, got {format_duration(value)}")
-        return value
-
-
-class RetryRequest(RetryPolicy):
-    """A policy as a caller gives it: what is left out comes from relay.yaml, and only then are its parts compared."""
-
-    @field_validator("max_backoff")
-    @classmethod
-    def _max_is_not_below_min(cls, value: float) -> float:  # type: ignore[override]
         return value
 
 
@@ -147,16 +118,6 @@ class Call(Model):
     callback: Callback | None = None
 
 
-def _check_label(text: str) -> str:
-    if any(c < " " or "\x7f" <= c <= "\x9f" for c in text):
-        raise ValueError("must not hold control characters")
-    return text
-
-
-LabelKey = Annotated[str, Field(min_length=1, max_length=63), AfterValidator(_check_label)]
-LabelValue = Annotated[str, Field(max_length=256), AfterValidator(_check_label)]
-
-
 def _check_body(value: Any) -> Any:
     try:
         content_of(value)
@@ -176,56 +137,3 @@ JsonBody = Annotated[Any, AfterValidator(_check_body)]
 def is_idempotent(method: Method, said: bool | None) -> bool:
     """Whether a call may be repeated: as its caller *said*, else as its method is."""
     return method in REPEATABLE if said is None else said
-
-
-class EnqueueRequest(Model):
-    """
-    The body of `POST /v1/tasks`.
-
-    null means "not given" for every field, `body` too: JSON's null is sent as
-    `"body": "null"` with its content type. With `route: direct` Cloud Tasks
-    calls the URL itself; such a call has no status.
-    """
-
-    url: Url
-    method: Method = "POST"
-    headers: dict[str, str] = Field(default={})
-    body: JsonBody = None
-    body_base64: str | None = None
-    queue: str | None = None
-    route: Literal["relay", "direct"] = "relay"
-    schedule_time: Time | None = None
-    delay: Annotated[Duration, Field(ge=0, le=SCHEDULE_AHEAD)] | None = None
-    timeout: Annotated[Duration, Field(gt=0)] | None = None
-    retry: RetryRequest | None = None
-    idempotent: Annotated[bool | None, Field(description=f"null: true for {', '.join(REPEATABLE)}, else false.")] = None
-    callback: Callback | None = None
-    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default={})
-
-    @field_validator("body_base64")
-    @classmethod
-    def _body_is_base64(cls, value: str | None) -> str | None:
-        try:
-            base64.b64decode(value or "", validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError("must be base64 (RFC 4648, section 4) with its padding") from None
-        return value
-
-    @model_validator(mode="after")
-    def _one_of_each(self) -> EnqueueRequest:
-        for one, other in (("body", "body_base64"), ("schedule_time", "delay")):
-            if {one, other} <= self.model_fields_set:
-                raise ValueError(f"{other}: must not be given together with {one}")
-        return self
-
-    def content(self) -> tuple[bytes, str | None]:
-        """The body as it is sent, byte for byte, and the content type it has unless the caller names one."""
-        if self.body_base64 is not None:
-            return base64.b64decode(self.body_base64), "application/octet-stream"
-        if "body" not in self.model_fields_set:
-            return b"", None
-        return content_of(self.body), "text/plain; charset=utf-8" if isinstance(self.body, str) else "application/json"
-
-    def headers_for(self, content_type: str | None) -> dict[str, str]:
-        named = any(name.lower() == "content-type" for name in self.headers)
-        return dict(self.headers) if named or content_type is None else {"content-type": content_type, **self.headers}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from traced_relay.formats import strict_json
 from traced_relay.formats.durations import format_time
 from traced_relay.tasks import status_document
 from traced_relay.tasks.call import Call, RetryPolicy
+from traced_relay.tasks.ids import callback_id
 from traced_relay.tasks.row import Row
 
 if TYPE_CHECKING:
@@ -21,11 +21,6 @@ TIMEOUT = 30.0
 MOST_ATTEMPTS = 10
 _SCHEDULE = RetryPolicy.model_validate({"max_attempts": MOST_ATTEMPTS, "max_backoff": "24h"})
 LARGEST = 20_000  # bytes; Standard Webhooks: receivers expect small ones
-
-
-def callback_id(task_id: str, round_: int) -> str:
-    """The `webhook-id` of the end of a task's round: the same for whoever works it out."""
-    return hashlib.sha256(f"callback\0{task_id}\0{round_}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)

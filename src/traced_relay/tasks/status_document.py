@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from traced_relay.formats import strict_json
 from traced_relay.formats.durations import format_time
 from traced_relay.tasks.retry import retryable_status_codes
 
 if TYPE_CHECKING:
-    from traced_relay.relay.enqueue import Receipt
     from traced_relay.tasks.row import Attempt, Response, Row
 
 
@@ -41,18 +38,6 @@ class Links:
             "trace": f"{cloud}/traces/explorer;traceId={trace_id}?project={project}",
             "logs": f"{cloud}/logs/query;query={query}?project={project}",
         }
-
-
-def receipt(made: Receipt, links: Links) -> dict[str, Any]:
-    return {
-        "task_id": made.task_id,
-        "task_name": made.task_name,
-        "queue": made.queue,
-        "state": made.state,
-        "trace_id": made.trace_id,
-        "schedule_time": format_time(made.schedule_time),
-        "links": links.of(made.task_id, made.trace_id) | ({} if made.has_status else {"status": None}),
-    }
 
 
 def status(
@@ -151,16 +136,3 @@ def _response(response: Response) -> dict[str, Any]:
 
 def _time(seconds: float | None) -> str | None:
     return None if seconds is None else format_time(seconds)
-
-
-def page_token(row: Row) -> str:
-    """Opaque to callers: the place after *row* in a list."""
-    return base64.urlsafe_b64encode(json.dumps([row.created_at, row.task_id]).encode()).decode().rstrip("=")
-
-
-def place_of(token: str) -> tuple[float, str]:
-    """The place that a page token stands for; ValueError if it is none of ours."""
-    match strict_json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))):
-        case [float(created_at), str(task_id)] if task_id.isascii():
-            return created_at, task_id
-    raise ValueError("no place in a list")

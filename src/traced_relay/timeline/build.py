@@ -11,8 +11,7 @@ from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from traced_relay.client import task_text
-from traced_relay.formats.durations import parse_time
-from traced_relay.formats.lengths import readable
+from traced_relay.formats.durations import parse_time, readable
 from traced_relay.timeline import markers
 from traced_relay.timeline.bars import Bar, Segment, key_of
 from traced_relay.timeline.missing import dropped, gaps

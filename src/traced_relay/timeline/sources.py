@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from traced_relay.downstream.addresses import is_local_host
 from traced_relay.errors import NoRecords, RelayError
 from traced_relay.formats.durations import parse_time
-from traced_relay.logs import cloud_entries, log_filters, queue_log
+from traced_relay.logs import cloud_entries, queue_log
 from traced_relay.logs.log_input import decoded
+from traced_relay.runtime.loopback import is_local_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -100,7 +100,7 @@ def from_cloud(
     ids = [str(one["task_id"]) for one in documents]
     names = [attempt["task_name"].rpartition("/")[2] for one in documents for attempt in one["attempts"]]
     by_hand = sorted({name for name in names if name.rpartition("-")[0] not in ids})
-    wanted = log_filters.of_task(
+    wanted = cloud_entries.of_task(
         place.project,
         ids,
         by_hand,

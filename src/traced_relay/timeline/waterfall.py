@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from traced_relay.client.task_text import effort
-from traced_relay.formats.lengths import on_an_axis, readable, tick_step
-from traced_relay.logs.terminal import printable
+from traced_relay.formats.durations import on_an_axis, readable, tick_step
+from traced_relay.formats.terminal import printable
 
 if TYPE_CHECKING:
     from traced_relay.timeline.bars import Bar

@@ -16,8 +16,8 @@ from google.cloud.trace_v2.types import Span as GoogleSpan
 from opentelemetry.sdk.version import __version__ as sdk_version
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
-import traced_relay
 from traced_relay.tracing.otel_yaml import LONGEST_VALUE, MOST_ATTRIBUTES
+from traced_relay.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ _KINDS = {
     SpanKind.CONSUMER: 5,
 }
 _UNKNOWN = 2  # google.rpc.Code of what has failed for no reason that it knows
-_AGENT = f"opentelemetry-python {sdk_version}; traced-relay {traced_relay.__version__}"
+_AGENT = f"opentelemetry-python {sdk_version}; traced-relay {__version__}"
 
 
 class Translator:

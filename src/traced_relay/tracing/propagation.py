@@ -26,10 +26,40 @@ from opentelemetry.propagators.textmap import (
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from traced_relay.tracing.carrier import COPY
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+COPY = "x-relay-"
+
+
+# W3C asks for at least 512; one member may have 513. A task carries it twice, and a server takes 8 kB of headers.
+LONGEST_STATE = 513
+
+
+_LARGE_MEMBER = 128
+
+
+W3C = TraceContextTextMapPropagator()
+
+
+def task_headers(context: Context | None = None) -> dict[str, str]:
+    """The headers a task carries: the context in the standard's form, and the relay's own copy."""
+    standard: dict[str, str] = {}
+    W3C.inject(standard, context)
+    if state := _shortened(standard.pop("tracestate", "")):
+        standard["tracestate"] = state
+    return standard | {COPY + name: value for name, value in standard.items()}
+
+
+def _shortened(state: str) -> str:
+    """Remove whole members, the last one first, and large ones before all others, as W3C says."""
+    members = state.split(",")
+    while len(state) > LONGEST_STATE:
+        large = [number for number, member in enumerate(members) if len(member) > _LARGE_MEMBER]
+        del members[(large or [-1])[-1]]
+        state = ",".join(members)
+    return state
+
 
 _REWRITTEN = create_key("relay-trace-rewritten")
 _PLATFORM_SPAN = create_key("relay-platform-span")

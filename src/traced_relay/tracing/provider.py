@@ -2,26 +2,103 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import propagate
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.sdk.version import __version__ as sdk_version
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    Tracer,
+    get_current_span,
+    set_span_in_context,
+    use_span,
+)
+from opentelemetry.trace import TracerProvider as ApiTracerProvider
 
-from traced_relay.tracing.ids_only import IdsOnly
+from traced_relay.tracing.attributes import ARRIVALS, DISPATCH
 from traced_relay.tracing.otel_yaml import LONGEST_VALUE, MOST_ATTRIBUTES
-from traced_relay.tracing.propagation import PROPAGATOR
+from traced_relay.tracing.propagation import PROPAGATOR, has_own_copy
 from traced_relay.tracing.redaction import GuardedProvider
-from traced_relay.tracing.sampling import OnceByRatio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from opentelemetry.sdk.trace import SpanProcessor
-    from opentelemetry.trace import Tracer
-    from opentelemetry.trace import TracerProvider as AnyProvider
+    from opentelemetry.trace import Link, SpanKind, TraceState
+    from opentelemetry.util.types import Attributes
+
+
+class OnceByRatio(Sampler):
+    """
+    Records *ratio* of all traces, and what a parent has recorded already.
+
+    A parent's "not sampled" is not believed where a request comes in: front ends say it of whatever nobody traced.
+    Only what the relay itself has written is: in its copy of a task's context, or in the row.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self._ratio = ratio
+        by_ratio = TraceIdRatioBased(ratio)
+        self._at_arrival = ParentBased(by_ratio, remote_parent_not_sampled=by_ratio)
+        self._kept = ParentBased(by_ratio)
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        if links and not get_current_span(parent_context).get_span_context().is_valid:
+            # The trace goes on from another one, with what was decided for that.
+            parent_context = set_span_in_context(NonRecordingSpan(links[0].context), Context())
+        is_decided = name not in ARRIVALS or (name == DISPATCH and has_own_copy(parent_context))
+        sampler = self._kept if is_decided else self._at_arrival
+        return sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+    def get_description(self) -> str:
+        return f"OnceByRatio{{{self._ratio}}}"
+
+
+_IDS = RandomIdGenerator()
+
+
+class IdsOnly(ApiTracerProvider):
+    def get_tracer(self, *_: Any, **__: Any) -> Tracer:
+        return _IdsTracer()
+
+
+class _IdsTracer(Tracer):
+    def start_span(self, name: str, context: Context | None = None, *_: Any, **__: Any) -> Span:  # noqa: ARG002
+        parent = get_current_span(context).get_span_context()
+        return NonRecordingSpan(
+            SpanContext(
+                parent.trace_id if parent.is_valid else _IDS.generate_trace_id(),
+                _IDS.generate_span_id(),
+                is_remote=False,
+                trace_flags=parent.trace_flags,
+                trace_state=parent.trace_state,
+            )
+        )
+
+    @contextmanager
+    def start_as_current_span(  # type: ignore[override]  # the original's decorator is private
+        self, name: str, context: Context | None = None, *_: Any, end_on_exit: bool = True, **__: Any
+    ) -> Iterator[Span]:
+        with use_span(self.start_span(name, context), end_on_exit=end_on_exit) as span:
+            yield span
+
 
 _SERVICE = "traced-relay"
 _SDK = {
@@ -83,11 +160,11 @@ def _limits(attributes: int, length: int) -> SpanLimits:
     )
 
 
-def configure_off() -> AnyProvider:
+def configure_off() -> ApiTracerProvider:
     """The same without any span: what comes in goes out again, and everything has its ids."""
     propagate.set_global_textmap(PROPAGATOR)
     return IdsOnly()
 
 
-def tracer_of(provider: AnyProvider) -> Tracer:
+def tracer_of(provider: ApiTracerProvider) -> Tracer:
     return GuardedProvider(provider, start=lambda _, attributes: attributes).get_tracer(_SERVICE)

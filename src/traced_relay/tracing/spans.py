@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, format_span_id, format_trace_id, get_current_span
 
-from traced_relay.logs.trace_ref import TraceRef
+from traced_relay.logs.record import TraceRef
 from traced_relay.tracing import attributes as names
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from support.asking import post
 from support.relay_stand_in import RelayStandIn, document
 from traced_relay.client.client import Client
 from traced_relay.console.app import console_app
-from traced_relay.logs.terminal import printable
+from traced_relay.formats.terminal import printable
 from traced_relay.runtime.listener import Listener
 from traced_relay.testing import Downstream
 

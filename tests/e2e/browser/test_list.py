@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from support.relay_stand_in import RelayStandIn, answer, document
 from traced_relay.client.client import Client
 from traced_relay.console.app import console_app
-from traced_relay.formats.lengths import readable
+from traced_relay.formats.durations import readable
 from traced_relay.runtime.listener import Listener
 
 if TYPE_CHECKING:

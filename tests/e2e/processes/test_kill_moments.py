@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response
 
 from support.fleet import SECRET, Fleet
 from support.raw_downstream import RawDownstream, says_and_stays
-from traced_relay.tasks.callback import callback_id
+from traced_relay.tasks.ids import callback_id
 from traced_relay.testing import Arrived, Downstream
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpc
 
 from support.asking import ask, get, post
 from support.place import QUEUE, QUEUE_ACCOUNT, Place
-from traced_relay.relay.enqueue import derived_id
+from traced_relay.tasks.ids import derived_id
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.datastructures import EnvironHeaders, Headers
 
-from traced_relay.api.auth import ANYBODY, GOOGLE_ISSUERS, Certificates, Gate, Keys, Principal
+from traced_relay.api.auth import ANYBODY, GOOGLE_ISSUERS, Certificates, Gate, Keys
 from traced_relay.cloud_tasks.delivery import Dispatch
 from traced_relay.config import relay_yaml
-from traced_relay.downstream.addresses import is_local_host
 from traced_relay.emulator.id_tokens import Signer
 from traced_relay.errors import NotAuthorized, Unavailable
+from traced_relay.relay.policy import Principal
 from traced_relay.runtime.clock import ManualClock, SystemClock
+from traced_relay.runtime.loopback import is_local_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import Headers
 
 from support.example_rows import NOW, TASK_ID
-from traced_relay.cloud_tasks.delivery import APP_ENGINE, HTTP_TARGET, Bare, Dispatch, Ours, adopted_task_id, read_task
+from traced_relay.cloud_tasks.delivery import APP_ENGINE, HTTP_TARGET, Bare, Dispatch, Ours, read_task
 from traced_relay.errors import InvalidCall
 from traced_relay.tasks.call import Call, RetryPolicy
+from traced_relay.tasks.ids import adopted_task_id
 
 POLICY = RetryPolicy()
 URL = "https://reports.example.com/build"

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from traced_relay.config import settings
 from traced_relay.config.service_links import is_service_link
+from traced_relay.dev import default_rules
 from traced_relay.errors import InvalidSettings
 
 KUBERNETES = {
@@ -38,7 +38,7 @@ DOCKER = {
 @pytest.mark.parametrize("environ", [KUBERNETES, SIX, DOCKER], ids=["kubernetes", "other services", "docker"])
 def test_the_links_of_a_service_are_ignored(environ: dict[str, str]) -> None:
     assert [name for name in environ if not is_service_link(name, environ)] == []
-    assert settings.for_dev(rules=None, environ=environ).project == "local"
+    assert default_rules.for_dev(rules=None, environ=environ).project == "local"
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_a_name_or_a_value_of_another_shape_is_no_link(name: str, value: str) ->
     assert not is_service_link(name, {name: value})
     if name.startswith("RELAY_"):
         with pytest.raises(InvalidSettings, match=f"^{name} is no variable of the relay; "):
-            settings.for_dev(rules=None, environ={name: value})
+            default_rules.for_dev(rules=None, environ={name: value})

@@ -8,6 +8,7 @@ import pytest
 import traced_relay
 from traced_relay.config import relay_yaml, settings
 from traced_relay.config.settings import Settings
+from traced_relay.dev import default_rules
 from traced_relay.downstream.rules import find
 from traced_relay.downstream.webhook_signature import parse_secrets
 from traced_relay.errors import InvalidSettings
@@ -321,7 +322,7 @@ def test_an_http_worker_needs_an_audience(environ: dict[str, str]) -> None:
 
 
 def test_dev_needs_nothing_and_calls_loopback_alone() -> None:
-    made = settings.for_dev(rules=None, environ={})
+    made = default_rules.for_dev(rules=None, environ={})
     assert made == Settings(
         project="local",
         location="us-central1",
@@ -343,7 +344,7 @@ def test_dev_needs_nothing_and_calls_loopback_alone() -> None:
 
 
 def test_dev_sends_callbacks_to_loopback_alone_and_makes_a_secret_for_them() -> None:
-    made, again = (settings.for_dev(rules=None, environ={}) for _ in range(2))
+    made, again = (default_rules.for_dev(rules=None, environ={}) for _ in range(2))
     urls = {"http://127.0.0.1:9/x", "http://localhost/", "http://[::1]:9/", "http://10.0.0.1/", "https://127.0.0.1/"}
     assert {url for url in urls if find(made.rules.callbacks, url)} == {
         "http://127.0.0.1:9/x",
@@ -354,14 +355,14 @@ def test_dev_sends_callbacks_to_loopback_alone_and_makes_a_secret_for_them() -> 
     assert (made.callback_queue, made.rules.callback_first_wait) == ("relay-callbacks", 1.0)
     assert made.callback_secret != again.callback_secret
     assert [len(key) for key in parse_secrets(made.callback_secret or "")] == [32]
-    given = settings.for_dev(rules=None, environ={"RELAY_CALLBACK_SECRET": SECRET})
+    given = default_rules.for_dev(rules=None, environ={"RELAY_CALLBACK_SECRET": SECRET})
     assert given.callback_secret == SECRET
 
 
 def test_dev_with_rules_keeps_them_and_is_not_open() -> None:
     rules = relay_yaml.parse({"queues": [{"name": "q"}], "worker": {"app_engine": "default"}}, "rules")
     environ = {"GOOGLE_CLOUD_PROJECT": "mine", "RELAY_LOCATION": "asia-east1", "RELAY_LEDGER": "sqlite:x"}
-    made = settings.for_dev(rules=rules, environ=environ)
+    made = default_rules.for_dev(rules=rules, environ=environ)
     assert (made.project, made.location, made.ledger, made.open_on_loopback) == (
         "mine",
         "asia-east1",
@@ -395,7 +396,7 @@ def test_every_command_refuses_an_unknown_variable(environ: dict[str, str], read
         said = list(settings.variable_problems(given, None))
     else:
         with pytest.raises(InvalidSettings) as refused:
-            settings.from_environment(given) if read == "serve" else settings.for_dev(rules=None, environ=given)
+            settings.from_environment(given) if read == "serve" else default_rules.for_dev(rules=None, environ=given)
         said = list(refused.value.problems)
     assert [line.split(";")[:2] for line in said] == [
         ["RELAY_LEGER is no variable of the relay", " the closest is RELAY_LEDGER"],

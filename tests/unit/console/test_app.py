@@ -14,14 +14,14 @@ from werkzeug.wrappers import Response
 from support.lives import BEGINNING, FLAKY, at, record, records, spans
 from support.relay_stand_in import RelayStandIn, answer, document
 from traced_relay.client.client import Client
-from traced_relay.console.again import curl
 from traced_relay.console.app import console_app
 from traced_relay.console.bounded_ask import Asker
 from traced_relay.console.chart import draw
 from traced_relay.console.dev_data import Nearby
+from traced_relay.console.pages import curl
 from traced_relay.console.task_rows import age, lasted, row
 from traced_relay.errors import InvalidCall
-from traced_relay.logs.writer import RecordStore
+from traced_relay.logs.store import RecordStore
 from traced_relay.runtime.clock import ManualClock
 from traced_relay.timeline.build import build
 from traced_relay.tracing.span_store import SpanStore

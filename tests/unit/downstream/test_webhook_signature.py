@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from traced_relay.cli.options import read_headers
 from traced_relay.downstream.webhook_signature import (
     FromTheFuture,
     HeaderMissing,
@@ -18,7 +19,6 @@ from traced_relay.downstream.webhook_signature import (
     NoMatchingSignature,
     TooOld,
     parse_secrets,
-    read_headers,
     sign,
     text_of,
     verify,

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traced_relay.errors import FieldError, InvalidCall
-from traced_relay.formats import strict_json, validation
-from traced_relay.formats.validation import enqueue_request, idempotency_key, read
-from traced_relay.tasks.call import EnqueueRequest, RetryPolicy
+from traced_relay.formats import strict_json
+from traced_relay.formats.validation import read
+from traced_relay.tasks.call import RetryPolicy
+from traced_relay.tasks.enqueue_request import EnqueueRequest, enqueue_request, idempotency_key, without_nulls
 
 URL = "https://reports.example.com/build"
 DURATION = 'must be a duration such as "30s", "1.5s", "5m", "24h" or "7d"'
@@ -280,7 +281,7 @@ DOCUMENTS = st.recursive(
 def test_no_json_makes_it_raise_anything_but_invalid_call(document: Any) -> None:
     with suppress(InvalidCall):
         parsed = strict_json.loads(strict_json.canonical(document))
-        request = enqueue_request(validation.given(EnqueueRequest, parsed))
+        request = enqueue_request(without_nulls(EnqueueRequest, parsed))
         body, content_type = request.content()
         assert isinstance(body, bytes)
         assert all(value.isascii() for value in request.headers_for(content_type).values())
@@ -288,8 +289,8 @@ def test_no_json_makes_it_raise_anything_but_invalid_call(document: Any) -> None
 
 @given(DOCUMENTS | st.dictionaries(FIELDS, DOCUMENTS))
 def test_what_is_without_nulls_stays_as_it_is(document: Any) -> None:
-    once = validation.given(EnqueueRequest, document)
-    assert validation.given(EnqueueRequest, once) == once
+    once = without_nulls(EnqueueRequest, document)
+    assert without_nulls(EnqueueRequest, once) == once
     if isinstance(once, dict):
         assert not [name for name, value in once.items() if value is None and name in EnqueueRequest.model_fields]
         assert once.get("body") == document.get("body")

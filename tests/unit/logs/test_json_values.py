@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traced_relay.logs.json_values import LONGEST_TEXT, as_json, as_text, cut
+from traced_relay.logs.record import LONGEST_TEXT, as_json, as_text, cut
 
 
 class Colour(StrEnum):

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from traced_relay.logs.terminal import as_json, is_printable, printable
+from traced_relay.formats.terminal import as_json, is_printable, printable
 
 UNSEEN_KINDS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 

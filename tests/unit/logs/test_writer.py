@@ -10,7 +10,8 @@ import pytest
 
 from support.example_records import DISPATCH, FINISHED, RETRY, TASK, TASK_ID, TRACE
 from support.schema import validated
-from traced_relay.logs.writer import Identity, Log, RecordStore, configure
+from traced_relay.logs.store import RecordStore
+from traced_relay.logs.writer import Identity, Log, configure
 from traced_relay.runtime.clock import ManualClock
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from traced_relay.cloud_tasks.client import CloudTasks
 from traced_relay.config.relay_yaml import Worker
 from traced_relay.errors import Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
-from traced_relay.logs.writer import Identity, Log, RecordStore
+from traced_relay.logs.store import RecordStore
+from traced_relay.logs.writer import Identity, Log
 from traced_relay.relay.commit import Changed, Steps
 from traced_relay.relay.task_log import Journal
 from traced_relay.runtime.clock import ManualClock, SystemClock

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from traced_relay.config import relay_yaml, settings
+from traced_relay.config import relay_yaml
+from traced_relay.dev import default_rules
 from traced_relay.downstream.rules import Downstream
 from traced_relay.relay.policy import Policy
 
@@ -18,7 +19,7 @@ REPORTS = Downstream(name="reports", url="https://reports.example.com/", auth="n
 
 def given(worker: dict[str, str], audience: str = "https://relay.example.com") -> Settings:
     document = {"queues": [{"name": "relay"}], "worker": worker, "audience": audience}
-    return replace(settings.for_dev(rules=relay_yaml.parse(document, "rules"), environ={}), project="my-project")
+    return replace(default_rules.for_dev(rules=relay_yaml.parse(document, "rules"), environ={}), project="my-project")
 
 
 def rule_for(url: str, worker: dict[str, str]) -> Downstream | None:

@@ -9,7 +9,8 @@ from support.example_rows import BUSY, NOW, SPAN_ID, TASK_ID, TRACE_ID, call, ro
 from support.schema import validate
 from traced_relay.cloud_tasks.delivery import Delivery, Dispatch
 from traced_relay.downstream.sender import Exchange, Timing
-from traced_relay.logs.writer import Identity, Log, RecordStore
+from traced_relay.logs.store import RecordStore
+from traced_relay.logs.writer import Identity, Log
 from traced_relay.relay.task_log import Journal
 from traced_relay.runtime.clock import ManualClock
 from traced_relay.tasks.retry import Ending

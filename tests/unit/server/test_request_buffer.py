@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traced_relay.server.request_buffer import MAX_DISPATCH, MAX_REQUEST, MOST_HEAD, Arriving
+from traced_relay.api.limits import MAX_DISPATCH, MAX_REQUEST
+from traced_relay.server.request_buffer import MOST_HEAD, Arriving
 
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 LENGTH = b"POST /v1/tasks HTTP/1.1\r\nHost: x\r\ncontent-LENGTH:  5 \r\n\r\nhello"

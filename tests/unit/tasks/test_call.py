@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from traced_relay.tasks.call import EnqueueRequest, Method, RetryPolicy, Url, is_idempotent, split_target
+from traced_relay.tasks.call import Method, RetryPolicy, Url, is_idempotent, split_target
+from traced_relay.tasks.enqueue_request import EnqueueRequest
 
 URL = "https://reports.example.com/build"
 

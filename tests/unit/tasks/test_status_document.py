@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from support.documents import LINKS, QUEUED
 from support.example_rows import NOW, SPAN_ID, TASK_ID, TRACE_ID, call, policy, row
+from traced_relay.api import listing
+from traced_relay.relay import enqueue
 from traced_relay.relay.enqueue import Receipt
 from traced_relay.tasks import status_document
 from traced_relay.tasks.row import Attempt, Response, Row
@@ -136,7 +138,7 @@ def test_links_lead_to_google_where_there_is_no_console() -> None:
 
 def test_a_receipt_in_full() -> None:
     made = Receipt(TASK_ID, f"projects/p/x/{TASK_ID}-1", "relay", "queued", TRACE_ID, NOW)
-    assert status_document.receipt(made, LOCAL) == {
+    assert enqueue.receipt(made, LOCAL) == {
         "task_id": TASK_ID,
         "task_name": f"projects/p/x/{TASK_ID}-1",
         "queue": "relay",
@@ -149,8 +151,8 @@ def test_a_receipt_in_full() -> None:
 
 @given(st.floats(0, 1e11), st.from_regex(r"[0-9a-f]{32}", fullmatch=True))
 def test_a_page_token_leads_back_to_its_place(created_at: float, task_id: str) -> None:
-    token = status_document.page_token(row(created_at=created_at, task_id=task_id))
-    assert status_document.place_of(token) == (created_at, task_id)
+    token = listing.page_token(row(created_at=created_at, task_id=task_id))
+    assert listing.place_of(token) == (created_at, task_id)
 
 
 def token(text: bytes) -> str:
@@ -175,10 +177,10 @@ def token(text: bytes) -> str:
 )
 def test_a_token_that_no_list_gave_out_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        status_document.place_of(given)
+        listing.place_of(given)
 
 
 @given(st.text() | st.binary().map(token))
 def test_no_token_makes_it_raise_anything_but_value_error(given: str) -> None:
     with suppress(ValueError):
-        status_document.place_of(given)
+        listing.place_of(given)

@@ -16,8 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from support.surroundings import surroundings
 from traced_relay.runtime.listener import Listener
 from traced_relay.tracing import instrumentation, propagation
-from traced_relay.tracing.carrier import task_headers
-from traced_relay.tracing.propagation import RelayOrigin
+from traced_relay.tracing.propagation import RelayOrigin, task_headers
 from traced_relay.tracing.provider import configure, tracer_of
 from traced_relay.tracing.redaction import GuardedSpan
 from traced_relay.tracing.span_store import SpanStore

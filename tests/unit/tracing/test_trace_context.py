@@ -9,7 +9,7 @@ from opentelemetry import propagate
 from opentelemetry.sdk.trace import TracerProvider as SdkProvider
 from opentelemetry.trace import SpanKind, use_span
 
-from traced_relay.tracing import carrier, propagation, spans
+from traced_relay.tracing import propagation, spans
 from traced_relay.tracing.provider import configure, configure_off, tracer_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def sent_on(provider: TracerProvider, **headers: str | list[str]) -> tuple[dict[
     tracer = tracer_of(provider)
     arrived = propagate.extract(given)
     with use_span(tracer.start_span("POST /v1/tasks", arrived, SpanKind.SERVER)), spans.sending(tracer, "relay", "t"):
-        task = carrier.task_headers()
+        task = propagation.task_headers()
     call: dict[str, str] = {}
     place = propagation.place_of(task, is_old=False)
     with spans.processing(tracer, "relay", "t", task_name="t-1", attempt=1, context=place.context):

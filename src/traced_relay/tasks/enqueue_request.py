@@ -1,0 +1,154 @@
+"""A caller's request as the API takes it, and what is wrong with one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from traced_relay.errors import FieldError, InvalidCall
+from traced_relay.formats.validation import Duration, Model, Time, read, refusal
+from traced_relay.tasks import header_policy
+from traced_relay.tasks.call import REPEATABLE, SCHEDULE_AHEAD, Callback, JsonBody, Method, RetryPolicy, Url, content_of
+
+_PARTS: dict[str, type[Model]] = {"retry": RetryPolicy, "callback": Callback}
+
+
+_STRING = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+
+
+_STRINGS = re.compile(rf"{_STRING.pattern}(?:[ \t]*,[ \t]*{_STRING.pattern})*")
+
+
+def without_nulls(model: type[Model], document: Any) -> Any:
+    """
+    The *document* without its nulls, which mean "not given"; a null inside a body is the caller's own.
+
+    A null under a name that the *model* does not have stays, so that the name is refused.
+    """
+    if not isinstance(document, dict):
+        return document
+    kept = {name: value for name, value in document.items() if value is not None or name not in model.model_fields}
+    for name in ("headers", "labels"):
+        if isinstance(kept.get(name), dict):
+            kept[name] = {inner: value for inner, value in kept[name].items() if value is not None}
+    return kept | {name: without_nulls(part, kept[name]) for name, part in _PARTS.items() if name in kept}
+
+
+def idempotency_key(field: str | None) -> str | None:
+    """
+    The key in an `Idempotency-Key` *field*, whose lines are joined by commas.
+
+    A quoted key is a string of RFC 9651, and the same key as its text without quotes. Only a quoted key holds a comma.
+    """
+    if field is None:
+        return None
+    lines = [found[0] for found in _STRING.finditer(field)] if _STRINGS.fullmatch(field) else field.split(",")
+    keys = {_key(line.strip(" \t")) for line in lines}
+    if len(keys) > 1:
+        raise InvalidCall("Idempotency-Key: must be one key; a key with a comma must be in double quotes", status=400)
+    (key,) = keys
+    if not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
+        raise refusal([FieldError("Idempotency-Key", "must be 1 to 255 printable ASCII characters, quoted or bare")])
+    return key
+
+
+def _key(line: str) -> str:
+    """The key of one line; empty if it begins with a quote and is no string."""
+    if not line.startswith('"'):
+        return line
+    string = _STRING.fullmatch(line)
+    return re.sub(r"\\(.)", r"\1", string[1]) if string else ""
+
+
+class RetryRequest(RetryPolicy):
+    """A policy as a caller gives it: what is left out comes from relay.yaml, and only then are its parts compared."""
+
+    @field_validator("max_backoff")
+    @classmethod
+    def _max_is_not_below_min(cls, value: float) -> float:  # type: ignore[override]
+        return value
+
+
+def _check_label(text: str) -> str:
+    if any(c < " " or "\x7f" <= c <= "\x9f" for c in text):
+        raise ValueError("must not hold control characters")
+    return text
+
+
+LabelKey = Annotated[str, Field(min_length=1, max_length=63), AfterValidator(_check_label)]
+
+
+LabelValue = Annotated[str, Field(max_length=256), AfterValidator(_check_label)]
+
+
+class EnqueueRequest(Model):
+    """
+    The body of `POST /v1/tasks`.
+
+    null means "not given" for every field, `body` too: JSON's null is sent as
+    `"body": "null"` with its content type. With `route: direct` Cloud Tasks
+    calls the URL itself; such a call has no status.
+    """
+
+    url: Url
+    method: Method = "POST"
+    headers: dict[str, str] = Field(default={})
+    body: JsonBody = None
+    body_base64: str | None = None
+    queue: str | None = None
+    route: Literal["relay", "direct"] = "relay"
+    schedule_time: Time | None = None
+    delay: Annotated[Duration, Field(ge=0, le=SCHEDULE_AHEAD)] | None = None
+    timeout: Annotated[Duration, Field(gt=0)] | None = None
+    retry: RetryRequest | None = None
+    idempotent: Annotated[bool | None, Field(description=f"null: true for {', '.join(REPEATABLE)}, else false.")] = None
+    callback: Callback | None = None
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default={})
+
+    @field_validator("body_base64")
+    @classmethod
+    def _body_is_base64(cls, value: str | None) -> str | None:
+        try:
+            base64.b64decode(value or "", validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError("must be base64 (RFC 4648, section 4) with its padding") from None
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> EnqueueRequest:
+        for one, other in (("body", "body_base64"), ("schedule_time", "delay")):
+            if {one, other} <= self.model_fields_set:
+                raise ValueError(f"{other}: must not be given together with {one}")
+        return self
+
+    def content(self) -> tuple[bytes, str | None]:
+        """The body as it is sent, byte for byte, and the content type it has unless the caller names one."""
+        if self.body_base64 is not None:
+            return base64.b64decode(self.body_base64), "application/octet-stream"
+        if "body" not in self.model_fields_set:
+            return b"", None
+        return content_of(self.body), "text/plain; charset=utf-8" if isinstance(self.body, str) else "application/json"
+
+    def headers_for(self, content_type: str | None) -> dict[str, str]:
+        named = any(name.lower() == "content-type" for name in self.headers)
+        return dict(self.headers) if named or content_type is None else {"content-type": content_type, **self.headers}
+
+
+def enqueue_request(document: Any) -> EnqueueRequest:
+    """The request that a parsed JSON *document* holds, or InvalidCall with every rule it breaks."""
+    errors = []
+    try:
+        request = read(EnqueueRequest, document)
+        errors = list(header_policy.broken_rules(request.headers))
+    except InvalidCall as exc:
+        headers = document.get("headers") if isinstance(document, dict) else None
+        if isinstance(headers, dict) and all(isinstance(value, str) for value in headers.values()):
+            errors = list(header_policy.broken_rules(headers))
+        raise refusal([*exc.errors, *errors]) from None
+    if errors:
+        raise refusal(errors)
+    return request
