@@ -13,32 +13,32 @@ import requests
 from flask import request
 from google.auth.exceptions import GoogleAuthError
 
-from traced_relay.api.auth import GOOGLE_ISSUERS, Certificates, Gate, Keys
-from traced_relay.api.middleware import Doors
+from traced_relay.api.auth import GOOGLE_ISSUERS, CertificateCache, Certificates, Gate
+from traced_relay.api.middleware import AuthMiddleware
 from traced_relay.api.readiness import Readiness
 from traced_relay.api.routes import Api
 from traced_relay.cloud_tasks.client import CloudTasks
-from traced_relay.cloud_tasks.queue_status import Queues
+from traced_relay.cloud_tasks.queue_status import QueueStatuses
 from traced_relay.downstream.rules import Downstream
 from traced_relay.downstream.sender import Sender
 from traced_relay.downstream.signing_secrets import SigningSecrets
 from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.ledger.location import firestore_place
 from traced_relay.ledger.sqlite import SqliteLedger
-from traced_relay.relay.actions import Steering
-from traced_relay.relay.commit import Steps
-from traced_relay.relay.dispatch import Relay, Worker
+from traced_relay.relay.actions import TaskActions
+from traced_relay.relay.commit import StepApplier
+from traced_relay.relay.dispatch import Dispatcher, WorkerIdentity
 from traced_relay.relay.enqueue import Enqueuer
-from traced_relay.relay.lease import Pulse
+from traced_relay.relay.lease import LeaseKeeper
 from traced_relay.relay.policy import Policy, Receiver
 from traced_relay.relay.running_calls import RunningCalls
 from traced_relay.relay.sweeper import Sweeper
-from traced_relay.relay.task_log import Journal
+from traced_relay.relay.task_log import TaskLog
 from traced_relay.runtime.clock import Clock, SystemClock
 from traced_relay.runtime.credentials import IdTokens
 from traced_relay.runtime.google_credentials import why_none
-from traced_relay.runtime.periodic import Rhythm
-from traced_relay.tasks.callback import Teller
+from traced_relay.runtime.periodic import Periodic
+from traced_relay.tasks.callback import CallbackBuilder
 from traced_relay.tasks.status_document import Links
 from traced_relay.tracing import instrumentation
 from traced_relay.tracing.provider import tracer_of
@@ -56,7 +56,7 @@ _random = random.SystemRandom().random
 _GOOGLE_CERTIFICATES = "https://www.googleapis.com/oauth2/v1/certs"
 
 
-class Assembly:
+class Application:
     """
     One relay. *wsgi* is served by whatever server there is; `start` and `close` frame its life.
 
@@ -78,31 +78,31 @@ class Assembly:
         self._log = log
         self._clock = clock or SystemClock()
         self._tracer = tracer_of(provider)
-        self._worker = Worker(uuid.uuid4().hex, settings.version, settings.instance)
+        self._worker = WorkerIdentity(uuid.uuid4().hex, settings.version, settings.instance)
         queues = f"projects/{settings.project}/locations/{settings.location}/queues"
-        self._journal = Journal(log, queues)
+        self._task_log = TaskLog(log, queues)
         self.ledger = _open_ledger(settings, self._clock)
         self._cloud_tasks = self._make_cloud_tasks()
         self._sender = sender or Sender(self._clock, IdTokens().token, connections=settings.threads)
         self._signing = SigningSecrets(self._clock)
         self._running = RunningCalls(
             self._clock,
-            self._journal,
+            self._task_log,
             self.ledger,
             worker=self._worker.id,
             capacity=settings.max_running,
             heartbeat=settings.rules.heartbeat,
         )
-        self._pulse = Pulse(self.ledger, self._worker.id, self._clock, self._running)
+        self._lease_keeper = LeaseKeeper(self.ledger, self._worker.id, self._clock, self._running)
         self._has_console = has_console
         self._is_started = False
-        self._steps = self._make_steps()
+        self._steps = self._make_step_applier()
         self._sweeper = self._make_sweeper()
         every = None if settings.has_cron else settings.rules.sweep_every
-        self._sweeps = Rhythm("the sweep", every, self._sweeper.sweep, self._clock, at_once=True)
+        self._sweeps = Periodic("the sweep", every, self._sweeper.sweep, self._clock, at_once=True)
         self.app = self._make_api().flask_app()
         instrumentation.instrument(self.app, provider)
-        self.wsgi: WSGIApplication = Doors(self.app.wsgi_app, self._make_gate(), self._journal)
+        self.wsgi: WSGIApplication = AuthMiddleware(self.app.wsgi_app, self._make_gate(), self._task_log)
 
     def _make_cloud_tasks(self) -> CloudTasks:
         settings = self._settings
@@ -114,21 +114,23 @@ class Assembly:
             emulator=settings.emulator,
         )
 
-    def _make_steps(self) -> Steps:
+    def _make_step_applier(self) -> StepApplier:
         settings = self._settings
-        return Steps(
+        return StepApplier(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
-            journal=self._journal,
+            task_log=self._task_log,
             clock=self._clock,
-            teller=Teller(settings.callback_queue or "", settings.rules.callback_first_wait, self._links),
+            callback_builder=CallbackBuilder(
+                settings.callback_queue or "", settings.rules.callback_first_wait, self._links
+            ),
         )
 
     def _make_sweeper(self) -> Sweeper:
         return Sweeper(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
-            journal=self._journal,
+            task_log=self._task_log,
             clock=self._clock,
             random=_random,
             steps=self._steps,
@@ -141,26 +143,26 @@ class Assembly:
         readiness = Readiness(
             self._clock,
             self.ledger,
-            lambda: self._cloud_tasks.see(settings.call_queues[0]),
-            self._pulse.refusal,
+            lambda: self._cloud_tasks.check_queue(settings.call_queues[0]),
+            self._lease_keeper.refusal,
         )
         return Api(
             enqueuer=self._make_enqueuer(policy),
             relay=self._make_relay(policy),
-            steering=Steering(ledger=self.ledger, steps=self._steps, clock=self._clock, cut=self._cut),
+            actions=TaskActions(ledger=self.ledger, steps=self._steps, clock=self._clock, cut=self._abort),
             sweeper=self._sweeper,
             queues=self._make_queues(),
             ledger=self.ledger,
-            journal=self._journal,
+            task_log=self._task_log,
             clock=self._clock,
             retention=settings.rules.retention,
             is_ready=readiness.is_ready,
             links=lambda: self._links(self._origin()),
         )
 
-    def _make_queues(self) -> Queues:
+    def _make_queues(self) -> QueueStatuses:
         listed = [(queue.name, queue.use) for queue in self._settings.rules.queues]
-        return Queues(listed, self._cloud_tasks.look, self._clock)
+        return QueueStatuses(listed, self._cloud_tasks.get_queue_stats, self._clock)
 
     def _make_policy(self) -> Policy:
         settings, rules = self._settings, self._settings.rules
@@ -184,7 +186,7 @@ class Assembly:
         return Enqueuer(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
-            journal=self._journal,
+            task_log=self._task_log,
             tracer=self._tracer,
             clock=self._clock,
             policy=policy,
@@ -192,12 +194,12 @@ class Assembly:
             origin=self._origin,
         )
 
-    def _make_relay(self, policy: Policy) -> Relay:
-        return Relay(
+    def _make_relay(self, policy: Policy) -> Dispatcher:
+        return Dispatcher(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
             sender=self._sender,
-            journal=self._journal,
+            task_log=self._task_log,
             tracer=self._tracer,
             clock=self._clock,
             random=_random,
@@ -209,12 +211,12 @@ class Assembly:
             origin=self._origin,
         )
 
-    def _cut(self, worker: str, attempt_name: str) -> None:
+    def _abort(self, worker: str, attempt_name: str) -> None:
         """End a call that is out, here at once, elsewhere with that worker's next sign of life."""
         if worker == self._worker.id:
-            self._running.cut(attempt_name)
+            self._running.abort(attempt_name)
         else:
-            self.ledger.cut(worker, attempt_name)
+            self.ledger.abort(worker, attempt_name)
 
     def _links(self, origin: str) -> Links:
         return Links(origin, self._settings.project, f"{origin}/console" if self._has_console else None)
@@ -223,7 +225,7 @@ class Assembly:
         settings = self._settings
         return Gate(
             settings.rules,
-            keys=Keys(self._certificates, self._clock),
+            keys=CertificateCache(self._certificates, self._clock),
             issuers=None if settings.is_local else GOOGLE_ISSUERS,
             believes_app_engine=settings.platform in ("app_engine", "local"),
             is_local=settings.is_local,
@@ -243,15 +245,15 @@ class Assembly:
 
     def start(self) -> None:
         self._is_started = True
-        self._pulse.start()
+        self._lease_keeper.start()
         self._running.start()
         self._sweeps.start()
         settings = self._settings
         self._log.say("relay.started", message=f"traced-relay {settings.version} on {settings.instance}", fields={})
 
-    def look_for_tasks(self) -> None:
+    def check_tasks(self) -> None:
         """See at once what a purge has taken away, and not with the sweep after the tasks were due."""
-        self._sweeper.look_at_all()
+        self._sweeper.check_all()
 
     def interrupt(self, signal: str) -> None:
         """
@@ -266,14 +268,14 @@ class Assembly:
             self.ledger.stop(self._worker.id, unsent)
         except Unavailable as exc:
             _logger.warning("the ledger was not told that this worker stops: %s", exc)
-        self._running.cut_all()
+        self._running.abort_all()
 
     def close(self) -> None:
         self._sweeper.stop()
         if self._is_started:
             self.interrupt("close")
         self._sweeps.stop()
-        self._pulse.stop()
+        self._lease_keeper.stop()
         self._sender.close()
         self._signing.close()
         self._cloud_tasks.close()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from opentelemetry.sdk.trace import SpanProcessor
 from werkzeug.wrappers import Request, Response
 
-from traced_relay.app import Assembly
+from traced_relay.app import Application
 from traced_relay.config import relay_yaml
 from traced_relay.dev import default_rules
 from traced_relay.dev.environment import add_queues
@@ -139,7 +139,7 @@ class RunningRelay:
         self.records, self.spans = RecordStore(), SpanStore()
         identity = writer.Identity(given.project, given.version, given.instance)
         self.log = writer.Log(identity, stream=io.StringIO(), store=self.records, clock=clock)
-        self.assembly = Assembly(self.settings, log=self.log, provider=_provider(), clock=clock, sender=sender)
+        self.assembly = Application(self.settings, log=self.log, provider=_provider(), clock=clock, sender=sender)
 
     def wait_for(self, event: str, task_id: str, seconds: float = 10.0) -> dict[str, Any]:
         """The record of *event* for the task; AssertionError if it is not written in time."""

@@ -135,7 +135,7 @@ def said_events() -> Iterator[str]:
     """The first argument of whatever says a record, where it is written out."""
     for module in modules().values():
         for node in ast.walk(module.tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("say", "Said"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("say", "LogEvent"):
                 event = node.args[0]
                 if isinstance(event, ast.Constant):
                     yield event.value

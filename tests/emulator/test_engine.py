@@ -5,7 +5,7 @@ import pytest
 from support.rig import APP_ENGINE, DEADLINE, HTTP, QUEUE, START, UNREACHABLE, Rig, answered, duration, retries
 from traced_relay.emulator import headers, methods
 from traced_relay.emulator import messages as m
-from traced_relay.emulator.attempts import Answer, Dispatch
+from traced_relay.emulator.attempts import Dispatch, Outcome
 
 DAY = 86400
 FAST = {"retry_config": retries(10, 0, 1, 1, 1)}
@@ -24,7 +24,7 @@ def retry_headers(dispatch: Dispatch) -> tuple[str | None, ...]:
     return tuple(sent.get(prefix + name) for name in wanted)
 
 
-def attempts(rig: Rig, answers: list[Answer | int]) -> list[Dispatch]:
+def attempts(rig: Rig, answers: list[Outcome | int]) -> list[Dispatch]:
     """The dispatches of one task that is answered like this, one after the other."""
     dispatches = []
     for answer in answers:
@@ -62,7 +62,7 @@ def test_a_first_dispatch_carries_names_counts_and_time_and_no_word_of_retries(r
     }
 
 
-RECORDED: list[Answer | int] = [503, 404, 429, 500, 302, 200]
+RECORDED: list[Outcome | int] = [503, 404, 429, 500, 302, 200]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_run_of_failures_carries_the_headers_that_production_was_recorded_with
     ],
 )
 def test_an_attempt_without_an_answer_leaves_the_execution_count_as_it_was(
-    rig: Rig, family: str, end: Answer, previous: str, reason: str
+    rig: Rig, family: str, end: Outcome, previous: str, reason: str
 ) -> None:
     rig.make_queue(**FAST)
     rig.create("t", **FAMILIES[family])
@@ -144,7 +144,7 @@ def test_tasks_leave_in_the_order_of_their_schedule_times(rig: Rig) -> None:
     assert [dispatch.task_id for dispatch in rig.pass_time(3)] == ["now", "early", "late"]
 
 
-def waits(rig: Rig, count: int, answer: Answer | int = 404) -> list[float]:
+def waits(rig: Rig, count: int, answer: Outcome | int = 404) -> list[float]:
     """How long each of so many failures makes the task wait; stops when it is given up."""
     found: list[float] = []
     for _ in range(count):
@@ -425,7 +425,7 @@ def test_the_newest_attempt_is_shown_with_its_times_and_its_status(rig: Rig) -> 
     ],
 )
 def test_a_failed_attempt_shows_how_it_ended(
-    rig: Rig, answer: Answer | int, code: int, text: str, responses: int
+    rig: Rig, answer: Outcome | int, code: int, text: str, responses: int
 ) -> None:
     rig.make_queue(**FAST)
     rig.create("t")

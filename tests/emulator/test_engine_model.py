@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.rig import DEADLINE, QUEUE, Rig, retries
 from traced_relay.emulator import messages as m
 from traced_relay.emulator import methods
-from traced_relay.emulator.attempts import Answer
+from traced_relay.emulator.attempts import Outcome
 from traced_relay.emulator.changes import DropTask, KeepProgress, Kept, PutTask
 from traced_relay.emulator.engine import Engine
 from traced_relay.emulator.state import Progress
@@ -59,7 +59,7 @@ class EngineModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data(), end=st.sampled_from([200, 404, 503, DEADLINE]))
-    def finish(self, data: st.DataObject, end: Answer | int) -> None:
+    def finish(self, data: st.DataObject, end: Outcome | int) -> None:
         dispatch = data.draw(st.sampled_from(self.in_flight))
         self.in_flight.remove(dispatch)
         self.rig.finish(dispatch, end)

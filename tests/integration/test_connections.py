@@ -17,14 +17,14 @@ from support.raw_downstream import OK, RawDownstream, says, says_and_stays
 from support.sending import PLAIN, PUBLIC, TLS, TOKEN, made, no_token, sent
 from traced_relay.downstream.sender import Sender
 from traced_relay.runtime.clock import SystemClock
-from traced_relay.tasks.retry import Ending
+from traced_relay.tasks.retry import AttemptResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from traced_relay.downstream.rules import Downstream as Rule
 
-DENIED = Ending(None, "denied", was_sent=False)
+DENIED = AttemptResult(None, "denied", was_sent=False)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def sender(names: Names) -> Iterator[Sender]:
     made.close()
 
 
-def ending(sender: Sender, url: str, rule: Rule) -> Ending:
+def ending(sender: Sender, url: str, rule: Rule) -> AttemptResult:
     """How a call of *url* ends that no border has looked at."""
     return made(sender, call(timeout=5.0).model_copy(update={"url": url}), rule).ending
 
@@ -104,7 +104,7 @@ def test_a_redirect_to_a_private_address_is_not_followed(sender: Sender, loopbac
     for status in (301, 302, 303, 307, 308):
         head = b"HTTP/1.1 %d Moved\r\nLocation: http://127.0.0.1:%d/\r\n" % (status, loopback.port)
         with RawDownstream(says(head, EMPTY)) as downstream:
-            assert sent(sender, f"http://127.0.0.1:{downstream.port}/").ending == Ending(status, "redirect")
+            assert sent(sender, f"http://127.0.0.1:{downstream.port}/").ending == AttemptResult(status, "redirect")
     assert loopback.came == 0
 
 
@@ -127,14 +127,14 @@ def test_an_address_that_refuses_leaves_it_to_the_next(names: Names) -> None:
     names.answers = {"two.example": [["127.0.0.9", "127.0.0.1"]]}
     sender = Sender(SystemClock(), no_token, resolve=names)
     with RawDownstream(says(OK, EMPTY)) as downstream:
-        assert ending(sender, f"http://two.example:{downstream.port}/", PLAIN) == Ending(200, None)
+        assert ending(sender, f"http://two.example:{downstream.port}/", PLAIN) == AttemptResult(200, None)
     sender.close()
 
 
 def test_a_connection_kept_for_one_rule_serves_no_stricter_one(sender: Sender) -> None:
     with RawDownstream(says_and_stays(OK, EMPTY)) as downstream:
         url = f"http://127.0.0.1:{downstream.port}/"
-        assert sent(sender, url, PLAIN).ending == Ending(200, None)
+        assert sent(sender, url, PLAIN).ending == AttemptResult(200, None)
         assert sent(sender, url, PUBLIC).ending == DENIED
         assert len(downstream.requests) == downstream.connections == 1
 
@@ -146,7 +146,7 @@ def test_a_call_over_tls_goes_to_the_name_that_the_certificate_is_for(tmp_path: 
     with RawDownstream(says(OK, EMPTY), tls=authority.server("good.example")) as downstream:
         for rule, has_token in ((TLS, False), (TOKEN, True)):
             exchange = sent(sender, f"https://good.example:{downstream.port}/", rule)
-            assert exchange.ending == Ending(200, None)
+            assert exchange.ending == AttemptResult(200, None)
             assert exchange.timing.tls_ms is not None
             assert (b"\r\nauthorization: Bearer the token\r\n" in downstream.requests[-1]) is has_token
     sender.close()

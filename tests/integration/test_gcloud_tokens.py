@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response
 
 from support.house import ROOT
 from support.parts import require
-from traced_relay.api.auth import GOOGLE_ISSUERS, Gate, Keys
+from traced_relay.api.auth import GOOGLE_ISSUERS, CertificateCache, Gate
 from traced_relay.config import relay_yaml
 from traced_relay.emulator.id_tokens import Signer
 from traced_relay.errors import NotAuthorized
@@ -90,7 +90,7 @@ def admitted(token: str) -> str:
     rules = {"queues": [{"name": "relay"}], "worker": {"app_engine": "default"}, "audience": AUDIENCE}
     gate = Gate(
         relay_yaml.parse(rules | {"callers": [{"email": ACCOUNT, "role": "operator"}]}, "rules"),
-        keys=Keys(SIGNER.certificates, ManualClock()),
+        keys=CertificateCache(SIGNER.certificates, ManualClock()),
         issuers=GOOGLE_ISSUERS,
         believes_app_engine=True,
         is_local=False,

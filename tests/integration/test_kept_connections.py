@@ -13,7 +13,7 @@ from support.raw_downstream import OK, RawDownstream, says, says_and_resets, say
 from support.sending import PLAIN, TLS, no_token, sent
 from traced_relay.downstream.sender import Sender
 from traced_relay.runtime.clock import ManualClock
-from traced_relay.tasks.retry import Ending
+from traced_relay.tasks.retry import AttemptResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from support.raw_downstream import Behaviour
 
 WHOLE = OK + b"Content-Length: 2\r\n\r\nok"
-STALE = Ending(None, "stale_connection")
+STALE = AttemptResult(None, "stale_connection")
 
 
 @pytest.fixture
@@ -80,9 +80,9 @@ def test_a_kept_connection_is_used_while_its_server_keeps_it(
 ) -> None:
     answer = whole(*([] if keep_alive is None else [b"Keep-Alive: " + keep_alive]))
     with RawDownstream(says_by_turns(answer, answer)) as downstream:
-        assert sent(sender, url_of(downstream)).ending == Ending(200, None)
+        assert sent(sender, url_of(downstream)).ending == AttemptResult(200, None)
         clock.advance(idle)
-        assert sent(sender, url_of(downstream), idempotent=idempotent).ending == Ending(200, None)
+        assert sent(sender, url_of(downstream), idempotent=idempotent).ending == AttemptResult(200, None)
         assert downstream.connections == (1 if is_used else 2)
 
 
@@ -93,7 +93,7 @@ def test_a_connection_ages_from_the_end_of_its_answer(sender: Sender, clock: Man
 
     with RawDownstream(slow) as downstream:
         for _ in range(2):
-            assert sent(sender, url_of(downstream), timeout=3600.0).ending == Ending(200, None)
+            assert sent(sender, url_of(downstream), timeout=3600.0).ending == AttemptResult(200, None)
         assert downstream.connections == 1
 
 
@@ -119,7 +119,7 @@ def test_a_kept_connection_that_ends_unanswered_is_stale(
 ) -> None:
     with RawDownstream(drops(is_read=is_read, resets=resets), says(WHOLE)) as downstream:
         endings = [sent(sender, url_of(downstream), body=b"x" * size).ending for _ in range(3)]
-        assert endings == [Ending(200, None), STALE, Ending(200, None)]
+        assert endings == [AttemptResult(200, None), STALE, AttemptResult(200, None)]
         assert downstream.connections == 2
 
 
@@ -135,20 +135,20 @@ def test_a_kept_connection_that_ends_unanswered_is_stale(
 )
 def test_a_byte_of_an_answer_makes_it_another_reason(sender: Sender, parts: bytes, reason: str) -> None:
     with RawDownstream(drops(parts, is_read=True, resets=False)) as downstream:
-        assert sent(sender, url_of(downstream)).ending == Ending(200, None)
-        assert sent(sender, url_of(downstream)).ending == Ending(None, reason)
+        assert sent(sender, url_of(downstream)).ending == AttemptResult(200, None)
+        assert sent(sender, url_of(downstream)).ending == AttemptResult(None, reason)
 
 
 @pytest.mark.parametrize("behaviour", [says(), says_and_resets()], ids=["closes", "resets"])
 def test_a_fresh_connection_that_ends_unanswered_is_reset(sender: Sender, behaviour: Behaviour) -> None:
     with RawDownstream(behaviour) as downstream:
-        assert sent(sender, url_of(downstream)).ending == Ending(None, "reset")
+        assert sent(sender, url_of(downstream)).ending == AttemptResult(None, "reset")
 
 
 def test_a_kept_connection_that_stays_silent_is_a_timeout(sender: Sender) -> None:
     with RawDownstream(says_by_turns(WHOLE, b"")) as downstream:
-        assert sent(sender, url_of(downstream)).ending == Ending(200, None)
-        assert sent(sender, url_of(downstream), timeout=0.2).ending == Ending(None, "timeout")
+        assert sent(sender, url_of(downstream)).ending == AttemptResult(200, None)
+        assert sent(sender, url_of(downstream), timeout=0.2).ending == AttemptResult(None, "timeout")
 
 
 @pytest.mark.parametrize(
@@ -176,10 +176,10 @@ def test_an_answer_without_a_body_ends_with_its_head(sender: Sender, method: str
     code = int(status[:3])
     with RawDownstream(says_by_turns(head, WHOLE), says(WHOLE)) as downstream:
         exchange = sent(sender, url_of(downstream), method=method)
-        assert exchange.ending == Ending(code, "redirect" if code == 304 else None)
+        assert exchange.ending == AttemptResult(code, "redirect" if code == 304 else None)
         assert exchange.response is not None
         assert (exchange.response.headers["x-a"], exchange.response.body, exchange.response_size) == ("b", b"", 0)
-        assert sent(sender, url_of(downstream)).ending == Ending(200, None)
+        assert sent(sender, url_of(downstream)).ending == AttemptResult(200, None)
         assert downstream.connections == 2
 
 
@@ -188,7 +188,7 @@ def test_an_answer_without_a_body_ends_with_its_head(sender: Sender, method: str
 def test_an_answer_that_announces_no_body_keeps_its_connection(sender: Sender, method: str, head: bytes) -> None:
     with RawDownstream(says_by_turns(head, head)) as downstream:
         for _ in range(2):
-            assert sent(sender, url_of(downstream), method=method).ending == Ending(204, None)
+            assert sent(sender, url_of(downstream), method=method).ending == AttemptResult(204, None)
         assert downstream.connections == 1
 
 
@@ -198,7 +198,7 @@ def test_a_head_that_can_be_read_in_two_ways_is_malformed_without_a_body_too(
     sender: Sender, method: str, line: bytes
 ) -> None:
     with RawDownstream(says(b"HTTP/1.1 204 No Content\r\n", line, b"\r\n")) as downstream:
-        assert sent(sender, url_of(downstream), method=method).ending == Ending(None, "malformed_response")
+        assert sent(sender, url_of(downstream), method=method).ending == AttemptResult(None, "malformed_response")
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -235,6 +235,6 @@ def test_a_connection_over_tls_is_kept(tmp_path: Path, clock: ManualClock) -> No
     with RawDownstream(says_by_turns(WHOLE, WHOLE), tls=authority.server("127.0.0.1")) as downstream:
         for idempotent in (True, False):
             url = f"https://127.0.0.1:{downstream.port}/"
-            assert sent(sender, url, TLS, idempotent=idempotent).ending == Ending(200, None)
+            assert sent(sender, url, TLS, idempotent=idempotent).ending == AttemptResult(200, None)
         assert downstream.connections == 1
     sender.close()

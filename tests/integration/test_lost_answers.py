@@ -49,7 +49,7 @@ def enqueuer(relay: RunningRelay, ledger: LosesAnswers) -> Enqueuer:
     return Enqueuer(
         ledger=ledger,
         cloud_tasks=relay.assembly._cloud_tasks,
-        journal=relay.assembly._journal,
+        task_log=relay.assembly._task_log,
         tracer=NoOpTracer(),
         clock=SystemClock(),
         policy=Policy(["relay"], rules.downstreams, rules.retry, 3600.0),

@@ -12,8 +12,8 @@ from support.asking import Answer, ask, get, post
 from support.stage import Hanging
 from traced_relay.api import openapi
 from traced_relay.client.client import Client
-from traced_relay.cloud_tasks.client import QueueLook
-from traced_relay.cloud_tasks.queue_status import FRESH_FOR, PATIENCE, Queues
+from traced_relay.cloud_tasks.client import QueueStats
+from traced_relay.cloud_tasks.queue_status import FRESH_FOR, PATIENCE, QueueStatuses
 from traced_relay.errors import NotAuthorized, Unavailable
 from traced_relay.runtime.clock import ManualClock
 from traced_relay.testing import Downstream, RunningRelay
@@ -159,18 +159,18 @@ class Slow:
         self.asked, self.answer = Event(), Event()
         self.answer.set()
 
-    def look(self, queue: str, seconds: float) -> QueueLook:
+    def get_queue_stats(self, queue: str, seconds: float) -> QueueStats:
         assert (queue, seconds <= PATIENCE) == ("q", True)
         self.looks += 1
         self.asked.set()
         assert self.answer.wait(10)
-        return QueueLook(state="RUNNING", tasks_count=self.looks)
+        return QueueStats(state="RUNNING", tasks_count=self.looks)
 
 
 def test_while_one_looks_again_the_others_take_what_there_was() -> None:
     clock = ManualClock()
     slow = Slow(clock)
-    queues = Queues([("q", "calls")], slow.look, clock)
+    queues = QueueStatuses([("q", "calls")], slow.get_queue_stats, clock)
     assert queues.seen()[0]["tasks_count"] == 1
     clock.advance(FRESH_FOR)
     slow.asked.clear()
@@ -188,7 +188,7 @@ def test_those_who_come_first_wait_for_one_look() -> None:
     clock = ManualClock()
     slow = Slow(clock)
     slow.answer.clear()
-    queues = Queues([("q", "calls")], slow.look, clock)
+    queues = QueueStatuses([("q", "calls")], slow.get_queue_stats, clock)
     got: list[int] = []
     threads = [Thread(target=lambda: got.append(queues.seen()[0]["tasks_count"])) for _ in range(5)]
     for thread in threads:
@@ -203,10 +203,10 @@ def test_those_who_come_first_wait_for_one_look() -> None:
 def test_one_that_hangs_leaves_the_rest_no_time_and_the_answer_is_bounded() -> None:
     clock = ManualClock()
 
-    def hang(_: str, seconds: float) -> QueueLook:
+    def hang(_: str, seconds: float) -> QueueStats:
         clock.advance(seconds)
         raise Unavailable("Cloud Tasks gave no clear answer: DeadlineExceeded")
 
-    first, second = Queues([("a", "calls"), ("b", "calls")], hang, clock).seen()
+    first, second = QueueStatuses([("a", "calls"), ("b", "calls")], hang, clock).seen()
     assert first["detail"] == "Cloud Tasks gave no clear answer: DeadlineExceeded"
     assert second == {"queue": "b", "for": "calls"} | UNKNOWN | {"detail": "there was no time left to ask for it"}

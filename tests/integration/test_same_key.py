@@ -99,7 +99,7 @@ class Two:
         return Enqueuer(
             ledger=ledger,
             cloud_tasks=cloud_tasks,
-            journal=self.relay.assembly._journal,
+            task_log=self.relay.assembly._task_log,
             tracer=self.relay.assembly._tracer,
             clock=self._clock,
             policy=Policy(["relay"], rules.downstreams, rules.retry, 3600.0),

@@ -24,7 +24,7 @@ from traced_relay.downstream.sender import BODY_KEPT, HEADERS_KEPT, Exchange, Se
 from traced_relay.errors import IdentityFailed
 from traced_relay.runtime.clock import ManualClock, SystemClock
 from traced_relay.tasks.call import Url
-from traced_relay.tasks.retry import Ending
+from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.row import Response
 from traced_relay.testing import Downstream
 
@@ -47,7 +47,7 @@ TARGETS = r"""
 
 def on_the_wire(sender: Sender, target: str) -> bytes:
     with RawDownstream(says(OK, b"Content-Length: 0\r\n\r\n")) as downstream:
-        assert sent(sender, f"http://127.0.0.1:{downstream.port}{target}").ending == Ending(200, None)
+        assert sent(sender, f"http://127.0.0.1:{downstream.port}{target}").ending == AttemptResult(200, None)
         return target_of(downstream.requests[0])
 
 
@@ -74,7 +74,7 @@ def test_a_call_goes_out_as_it_was_enqueued_with_its_key(sender: Sender) -> None
             body=b"a;b\x00\xff",
         )
         [arrived] = downstream.arrived
-    assert exchange.ending == Ending(200, None)
+    assert exchange.ending == AttemptResult(200, None)
     assert (arrived.method, arrived.path, arrived.body) == ("PUT", "/a b/c?d=%2F&e", b"a;b\x00\xff")
     own = {name: value for name, value in arrived.headers.items() if name not in ("traceparent", "tracestate")}
     assert own == {
@@ -92,7 +92,7 @@ def test_a_call_goes_out_as_it_was_enqueued_with_its_key(sender: Sender) -> None
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_every_method_is_made(sender: Sender, method: str) -> None:
     with Downstream() as downstream:
-        assert sent(sender, downstream.url, method=method).ending == Ending(200, None)
+        assert sent(sender, downstream.url, method=method).ending == AttemptResult(200, None)
         assert downstream.arrived[0].method == method
 
 
@@ -145,7 +145,7 @@ def test_cookies_are_neither_kept_nor_shown(sender: Sender) -> None:
 )
 def test_an_answer_is_data_whatever_its_status(sender: Sender, status: int, reason: str | None) -> None:
     exchange = sent_to(sender, says(b"HTTP/1.1 %d Any\r\nX-A: \xff\r\nContent-Length: 2\r\n\r\nok" % status))
-    assert exchange.ending == Ending(status, reason)
+    assert exchange.ending == AttemptResult(status, reason)
     assert exchange.response == Response(status_code=status, headers={"x-a": "ÿ", "content-length": "2"}, body=b"ok")
     assert exchange.response_size == 2
 
@@ -155,7 +155,7 @@ def test_an_answer_is_data_whatever_its_status(sender: Sender, status: int, reas
 def test_a_redirect_is_not_followed_and_its_answer_kept(sender: Sender, status: int, location: str) -> None:
     head = f"HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 4\r\n\r\n".encode("latin-1")
     exchange = sent_to(sender, says(head, b"gone"))
-    assert exchange.ending == Ending(status, "redirect")
+    assert exchange.ending == AttemptResult(status, "redirect")
     assert exchange.response is not None
     assert exchange.response.body == b"gone"
 
@@ -188,7 +188,7 @@ def test_a_body_is_kept_as_it_came(sender: Sender, answer: tuple[bytes, ...], bo
 def test_a_long_body_is_counted_and_cut(sender: Sender, size: int) -> None:
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     exchange = sent_to(sender, says(OK, b"Content-Length: %d\r\n\r\n" % size, body))
-    assert exchange.ending == Ending(200, None)
+    assert exchange.ending == AttemptResult(200, None)
     assert exchange.response_size == size
     assert exchange.response is not None
     assert (exchange.response.body, exchange.response.truncated) == (body[:BODY_KEPT], size > BODY_KEPT)
@@ -215,7 +215,7 @@ def test_a_retry_after_is_read_by_the_clock(value: str, seconds: float | None) -
     exchange = sent_to(
         sender, says(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: " + value.encode() + b"\r\n\r\n")
     )
-    assert exchange.ending == Ending(503, "http_503", retry_after=seconds)
+    assert exchange.ending == AttemptResult(503, "http_503", retry_after=seconds)
     sender.close()
 
 
@@ -235,7 +235,7 @@ def test_any_url_that_is_taken_is_sent_byte_for_byte(sender: Sender) -> None:
                 TypeAdapter(Url).validate_python(url)
             except ValidationError:
                 reject()
-            assert sent(sender, url).ending == Ending(200, None)
+            assert sent(sender, url).ending == AttemptResult(200, None)
             assert target_of(downstream.requests[-1]) == (end if end.startswith("/") else f"/{end}").encode()
 
         is_sent()
@@ -261,7 +261,7 @@ def test_the_host_header_is_the_normalised_authority() -> None:
 )
 def test_a_denied_address_is_told_by_its_range_alone(sender: Sender, url: str, rule: Rule, detail: str) -> None:
     exchange = sent(sender, url, rule)
-    assert exchange.ending == Ending(None, "denied", was_sent=False)
+    assert exchange.ending == AttemptResult(None, "denied", was_sent=False)
     assert str(exchange.detail).endswith(detail)
     assert "10.1.2.3" not in str(exchange.detail)
 
@@ -270,7 +270,7 @@ def test_without_a_rule_nothing_is_sent(sender: Sender) -> None:
     with RawDownstream(says(OK)) as downstream:
         exchange = sent(sender, f"http://127.0.0.1:{downstream.port}/", None)
         assert downstream.connections == 0
-    assert exchange == Exchange(Ending(None, "denied", was_sent=False), Timing())
+    assert exchange == Exchange(AttemptResult(None, "denied", was_sent=False), Timing())
 
 
 def test_an_id_token_is_asked_for_by_the_rules_audience() -> None:
@@ -302,7 +302,7 @@ def test_without_an_id_token_nothing_is_sent(sender: Sender) -> None:
     anonymous.close()
     assert exchange.detail == f"no ID token for https://localhost:{downstream.port}"
     assert to_an_address.detail == in_the_clear.detail == "no ID token: it is sent over https to a host name only"
-    unsent = Ending(None, "auth_unavailable", was_sent=False)
+    unsent = AttemptResult(None, "auth_unavailable", was_sent=False)
     assert exchange.ending == to_an_address.ending == in_the_clear.ending == unsent
 
 
@@ -334,9 +334,9 @@ def test_connections_are_kept_and_timed_when_they_open(sender: Sender, answer: b
 def test_a_kept_connection_that_the_downstream_closed_is_not_used(sender: Sender) -> None:
     with RawDownstream(says(OK, b"Content-Length: 0\r\n\r\n")) as downstream:
         url = f"http://127.0.0.1:{downstream.port}/"
-        assert sent(sender, url).ending == Ending(200, None)
+        assert sent(sender, url).ending == AttemptResult(200, None)
         assert downstream.closed.wait(5)
-        assert sent(sender, url).ending == Ending(200, None)
+        assert sent(sender, url).ending == AttemptResult(200, None)
         assert downstream.connections == 2
 
 
@@ -350,5 +350,5 @@ def test_more_calls_at_once_than_connections_are_kept_are_all_made() -> None:
     narrow = Sender(SystemClock(), no_token, connections=2)
     with Downstream(*[meet] * 6) as downstream, ThreadPoolExecutor(6) as pool:
         endings = [pool.submit(sent, narrow, downstream.url) for _ in range(6)]
-        assert {ending.result().ending for ending in endings} == {Ending(200, None)}
+        assert {ending.result().ending for ending in endings} == {AttemptResult(200, None)}
     narrow.close()

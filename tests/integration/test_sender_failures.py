@@ -30,7 +30,7 @@ from support.raw_downstream import (
 from support.sending import TLS, made, no_token, sent, sent_to, watching
 from traced_relay.downstream.sender import Sender
 from traced_relay.runtime.clock import SystemClock
-from traced_relay.tasks.retry import Ending
+from traced_relay.tasks.retry import AttemptResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,12 +60,12 @@ def trusting(authority: Authority) -> Iterator[Sender]:
     sender.close()
 
 
-def failed(reason: str) -> Ending:
-    return Ending(None, reason)
+def failed(reason: str) -> AttemptResult:
+    return AttemptResult(None, reason)
 
 
-def failed_unsent(reason: str) -> Ending:
-    return Ending(None, reason, was_sent=False)
+def failed_unsent(reason: str) -> AttemptResult:
+    return AttemptResult(None, reason, was_sent=False)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +200,9 @@ def test_tls_that_leads_nowhere_is_connect_failed(trusting: Sender, behaviour: B
 def test_tls_that_hangs_can_be_cut_from_outside(trusting: Sender) -> None:
     with RawDownstream(says_and_stays(), reads=False) as downstream, watching() as watch:
         wanted = call(url=f"https://127.0.0.1:{downstream.port}/", timeout=20.0)
-        with watch.over(0.4) as guard:
+        with watch.over(0.4) as deadline:
             started = monotonic()
-            assert trusting.send(wanted, TLS, {}, guard).ending == failed_unsent("connect_failed")
+            assert trusting.send(wanted, TLS, {}, deadline).ending == failed_unsent("connect_failed")
     assert monotonic() - started < 5
 
 

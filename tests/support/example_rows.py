@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from traced_relay.tasks.call import Call, Callback, RetryPolicy
-from traced_relay.tasks.retry import Ending
+from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.row import Attempt, Response, Row
 
 NOW = 1_790_000_000.0
@@ -13,9 +13,9 @@ TASK_ID = "0123456789abcdef0123456789abcdef"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 SPAN_ID = "b7ad6b7169203331"
 
-SUCCESS = Ending(200, None)
-BUSY = Ending(503, "http_503")
-MISSING = Ending(404, "http_404")
+SUCCESS = AttemptResult(200, None)
+BUSY = AttemptResult(503, "http_503")
+MISSING = AttemptResult(404, "http_404")
 
 
 def policy(**changes: Any) -> RetryPolicy:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from traced_relay.emulator import messages as m
 from traced_relay.emulator import methods
-from traced_relay.emulator.attempts import Answer, Dispatch, End
+from traced_relay.emulator.attempts import Dispatch, End, Outcome
 from traced_relay.emulator.engine import Engine
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ QUEUE = f"{LOCATION}/queues/q"
 HTTP = {"url": "http://worker/do"}
 APP_ENGINE = {"relative_uri": "/do"}
 
-DEADLINE = Answer(End.DEADLINE)
-UNREACHABLE = Answer(End.UNREACHABLE)
+DEADLINE = Outcome(End.DEADLINE)
+UNREACHABLE = Outcome(End.UNREACHABLE)
 
 
-def answered(status: int, retry_after: str | None = None) -> Answer:
-    return Answer(End.ANSWERED, status, retry_after)
+def answered(status: int, retry_after: str | None = None) -> Outcome:
+    return Outcome(End.ANSWERED, status, retry_after)
 
 
 def duration(seconds: float) -> m.Duration:
@@ -104,7 +104,7 @@ class Rig:
         (dispatch,) = self.due()
         return dispatch
 
-    def finish(self, dispatch: Dispatch, answer: Answer | int = 200) -> None:
+    def finish(self, dispatch: Dispatch, answer: Outcome | int = 200) -> None:
         self.engine.finished(dispatch, answered(answer) if isinstance(answer, int) else answer, self.now)
         self.changes += self.engine.take_changes()
 

@@ -9,7 +9,7 @@ from support.example_rows import TASK_ID, call
 from support.raw_downstream import RawDownstream
 from traced_relay.downstream.rules import Downstream as Rule
 from traced_relay.runtime.clock import SystemClock
-from traced_relay.runtime.watchdog import Watch
+from traced_relay.runtime.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,8 @@ def no_token(audience: str) -> str:
 
 
 @contextmanager
-def watching() -> Iterator[Watch]:
-    watch = Watch(SystemClock())
+def watching() -> Iterator[Watchdog]:
+    watch = Watchdog(SystemClock())
     watch.start()
     try:
         yield watch
@@ -39,8 +39,8 @@ def watching() -> Iterator[Watch]:
 
 
 def made(sender: Sender, wanted: Call, rule: Rule | None = PLAIN) -> Exchange:
-    with watching() as watch, watch.over(wanted.timeout) as guard:
-        return sender.send(wanted, rule, {"idempotency-key": TASK_ID}, guard)
+    with watching() as watch, watch.over(wanted.timeout) as deadline:
+        return sender.send(wanted, rule, {"idempotency-key": TASK_ID}, deadline)
 
 
 def sent(sender: Sender, url: str, rule: Rule | None = PLAIN, **changes: Any) -> Exchange:

@@ -38,7 +38,7 @@ ASK_AGAIN_AFTER_NOTHING = 2.0  # so that all who wait for a source that is away 
 ANYBODY = Principal("anybody on loopback", "*", "*", is_operator=True)
 
 
-class Keys:
+class CertificateCache:
     """Public keys by their id, kept for an hour; old ones serve on while the source is away."""
 
     def __init__(self, fetch: Callable[[], Certificates], clock: Clock) -> None:
@@ -74,7 +74,7 @@ class Gate:
         self,
         rules: RelayFile,
         *,
-        keys: Keys,
+        keys: CertificateCache,
         issuers: tuple[str, ...] | None,
         believes_app_engine: bool,
         is_local: bool,

@@ -45,12 +45,12 @@ def read(query: Iterable[tuple[str, str]], *, caller: str | None, now: float) ->
     limit = given.get("limit", "50")
     if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= 200:
         errors.append(FieldError("limit", "must be a number from 1 to 200"))
-    before = _parsed(given, "page_token", place_of, "must be a next_page_token of this list", errors)
+    before = _parsed(given, "page_token", page_position, "must be a next_page_token of this list", errors)
     since = _parsed(
         given, "since", lambda text: _since(text, now), "must be an RFC 3339 time, its + as %2B, or a duration", errors
     )
     if errors:
-        raise validation.refusal(errors)
+        raise validation.invalid_call(errors)
     names = ("state", "queue", "rule", "reason", "version")
     return Selection(
         kind=given.get("kind", "call"),
@@ -87,7 +87,7 @@ def page_token(row: Row) -> str:
     return base64.urlsafe_b64encode(json.dumps([row.created_at, row.task_id]).encode()).decode().rstrip("=")
 
 
-def place_of(token: str) -> tuple[float, str]:
+def page_position(token: str) -> tuple[float, str]:
     """The place that a page token stands for; ValueError if it is none of ours."""
     match strict_json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))):
         case [float(created_at), str(task_id)] if task_id.isascii():

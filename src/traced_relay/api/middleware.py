@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from traced_relay.api.auth import Gate
-    from traced_relay.relay.task_log import Journal
+    from traced_relay.relay.task_log import TaskLog
 
 PRINCIPAL = "traced_relay.principal"
 DISPATCH = "traced_relay.dispatch"
@@ -24,17 +24,17 @@ _API = "/v1/"
 _OPEN = ("/health", "/ready", "/openapi.json", "/_ah/start", "/_ah/stop", "/_ah/warmup")
 
 
-class Doors:
+class AuthMiddleware:
     """
     WSGI: open paths pass, `/dispatch` asks for the queue, the API for a caller.
 
     What the relay does not have is a 404 before anybody is asked for, and no record: scanners try such paths all day.
     """
 
-    def __init__(self, app: WSGIApplication, gate: Gate, journal: Journal) -> None:
+    def __init__(self, app: WSGIApplication, gate: Gate, task_log: TaskLog) -> None:
         self._app = app
         self._gate = gate
-        self._journal = journal
+        self._task_log = task_log
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
@@ -58,18 +58,18 @@ class Doors:
             # A 503 at /dispatch would make App Engine's queue slow down as a whole.
             status = 500 if at_queue else 503
             if at_queue:
-                self._journal.deferred(_claimed(request), reason="unavailable", detail=str(exc))
+                self._task_log.deferred(_claimed(request), reason="unavailable", detail=str(exc))
             else:
-                self._journal.enqueue_rejected(reason="unavailable", detail=str(exc))
+                self._task_log.enqueue_rejected(reason="unavailable", detail=str(exc))
             return problems.problem(status, problems.detail_of(exc))(environ, start_response)
         return self._app(environ, start_response)
 
     def _say(self, request: Request, refusal: NotAuthorized, *, at_queue: bool) -> None:
         if not at_queue:
             detail = f"{request.method} {request.path[:200]}: {refusal}"
-            self._journal.enqueue_rejected(reason=refusal.reason, detail=detail, principal=refusal.email)
+            self._task_log.enqueue_rejected(reason=refusal.reason, detail=detail, principal=refusal.email)
             return
-        self._journal.dispatch_rejected(
+        self._task_log.dispatch_rejected(
             _claimed(request), reason=refusal.reason, detail=str(refusal), principal=refusal.email
         )
 

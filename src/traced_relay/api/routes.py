@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from traced_relay.cloud_tasks.delivery import Dispatch
-    from traced_relay.cloud_tasks.queue_status import Queues
+    from traced_relay.cloud_tasks.queue_status import QueueStatuses
     from traced_relay.ledger.protocol import Ledger
-    from traced_relay.relay.actions import Steering
-    from traced_relay.relay.dispatch import Relay
+    from traced_relay.relay.actions import TaskActions
+    from traced_relay.relay.dispatch import Dispatcher
     from traced_relay.relay.enqueue import Enqueuer
     from traced_relay.relay.policy import Principal
     from traced_relay.relay.sweeper import Sweeper
-    from traced_relay.relay.task_log import Journal
+    from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
     from traced_relay.tasks.row import Row
     from traced_relay.tasks.status_document import Links
@@ -61,24 +61,24 @@ class Api:
         self,
         *,
         enqueuer: Enqueuer,
-        relay: Relay,
+        relay: Dispatcher,
         ledger: Ledger,
-        journal: Journal,
+        task_log: TaskLog,
         clock: Clock,
         retention: float,
-        steering: Steering,
+        actions: TaskActions,
         sweeper: Sweeper,
-        queues: Queues,
+        queues: QueueStatuses,
         is_ready: Callable[[], bool],
         links: Callable[[], Links],
     ) -> None:
         self._enqueuer = enqueuer
         self._relay = relay
         self._ledger = ledger
-        self._journal = journal
+        self._task_log = task_log
         self._clock = clock
         self._retention = retention
-        self._steering = steering
+        self._actions = actions
         self._sweeper = sweeper
         self._queues = queues
         self._is_ready = is_ready
@@ -127,8 +127,8 @@ class Api:
             case {"tasks": [*tasks], **others} if not others and len(tasks) <= MAX_BATCH:
                 return _answer({"tasks": self._batch(tasks, key)}, 200)
             case dict() if unknown := sorted(document.keys() - {"tasks"}):
-                raise validation.refusal([FieldError(name, "is not a known field") for name in unknown[:20]])
-        raise validation.refusal([FieldError("tasks", f"must be a list of at most {MAX_BATCH} tasks")])
+                raise validation.invalid_call([FieldError(name, "is not a known field") for name in unknown[:20]])
+        raise validation.invalid_call([FieldError("tasks", f"must be a list of at most {MAX_BATCH} tasks")])
 
     def _batch(self, tasks: Sequence[Any], key: str | None) -> list[dict[str, Any]]:
         """A receipt or a problem each; once the ledger or the queue is away, the rest does not wait for it too."""
@@ -152,16 +152,16 @@ class Api:
 
     def cancel(self, task_id: str) -> Response:
         row = self._row(task_id)
-        return self._document(self._steering.cancel(row, _principal().name), 200 if row.state == "cancelled" else 202)
+        return self._document(self._actions.cancel(row, _principal().name), 200 if row.state == "cancelled" else 202)
 
     def redrive(self, task_id: str) -> Response:
         row, principal = self._row(task_id), _principal()
         if not (principal.is_operator or (principal.may_use_queue(row.queue) and principal.may_call(row.rule or ""))):
             raise NotAuthorized("you may not make this call any more", status=403, reason="not_allowed")
-        return self._document(self._steering.redrive(row, principal.name), 202)
+        return self._document(self._actions.redrive(row, principal.name), 202)
 
     def resend_callback(self, task_id: str) -> Response:
-        return self._document(self._steering.resend_callback(self._row(task_id), _principal().name), 202)
+        return self._document(self._actions.resend_callback(self._row(task_id), _principal().name), 202)
 
     def queues(self) -> Response:
         if not _principal().is_operator:
@@ -188,7 +188,7 @@ class Api:
         if len(task_id) == LENGTH_OF_ID:
             return task_id
         if len(task_id) < SHORTEST_ID:
-            raise validation.refusal(
+            raise validation.invalid_call(
                 [FieldError("task_id", f"must have at least {SHORTEST_ID} digits, got {task_id!a}")]
             )
         found = self._ledger.starting_with(task_id, MOST_ALIKE)
@@ -196,7 +196,7 @@ class Api:
         if len(fitting) > 1 or len(found) == MOST_ALIKE:
             named = ", ".join(fitting[:5]) + (", …" if len(fitting) > 5 else "")
             listed = f": {named}" if named else ""
-            raise validation.refusal(
+            raise validation.invalid_call(
                 [FieldError("task_id", f"{task_id!a} fits several tasks, give more digits{listed}")]
             )
         return fitting[0] if fitting else task_id
@@ -243,7 +243,7 @@ class Api:
         try:
             answer = self._relay.dispatch(dispatch, _content())
         except (Unavailable, EnqueueFailed) as exc:
-            self._journal.deferred(dispatch, reason="unavailable", detail=str(exc))
+            self._task_log.deferred(dispatch, reason="unavailable", detail=str(exc))
             return _answer({"state": None, "reason": "deferred"}, 500)
         row = answer.row
         seen = {"task_id": row.task_id, "attempt": row.attempt, "state": row.state} if row else {}
@@ -266,7 +266,7 @@ class Api:
 
     def _say_rejected(self, error: RelayError) -> None:
         reason = "invalid" if isinstance(error, InvalidCall) else "unavailable"
-        self._journal.enqueue_rejected(reason=reason, detail=str(error)[:1000], principal=_principal().name)
+        self._task_log.enqueue_rejected(reason=reason, detail=str(error)[:1000], principal=_principal().name)
 
 
 def _on_http_error(error: HTTPException) -> Any:

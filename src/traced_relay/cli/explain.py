@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from traced_relay.client.client import Document
-    from traced_relay.timeline.sources import Evidence, Place
+    from traced_relay.timeline.sources import LogProject, Sources
 
 CHUNK = 65_536  # bytes
 _NARROWEST, _WIDEST = 60, 140
@@ -40,7 +40,7 @@ _ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
     callback=options.project,
     help="Whose log has them; default: what the document's names say.",
 )
-@options.asks_a_relay
+@options.relay_options
 @click.pass_obj
 def explain(
     channel: Any,
@@ -64,7 +64,7 @@ def explain(
     client, now = options.client(relay=relay, **who), SystemClock().now()
     document = client.status(task_id)
     callbacks = list(client.callbacks(document))
-    place = sources.Place(project, "--project says") if project else sources.place_of(document, relay)
+    place = sources.LogProject(project, "--project says") if project else sources.log_project_of(document, relay)
     found = _evidence((document, *callbacks), records, place, relay, channel, now)
     is_going_on = document["finished_at"] is None or document["callback"]["state"] == "pending"
     try:
@@ -88,8 +88,13 @@ def explain(
 
 
 def _evidence(
-    documents: Sequence[Document], records: IO[bytes] | None, place: Place | None, relay: str, channel: Any, now: float
-) -> Evidence:
+    documents: Sequence[Document],
+    records: IO[bytes] | None,
+    place: LogProject | None,
+    relay: str,
+    channel: Any,
+    now: float,
+) -> Sources:
     """Of the task and its callbacks: from the file if there is one, else from where the relay's records are."""
     from traced_relay.timeline import sources
 

@@ -88,7 +88,7 @@ def _token(_: click.Context, option: click.Parameter, file: Path | None) -> _Tok
     return None if file is None else read(option, _TokenFile, file)
 
 
-def asks_as_somebody(command: Callable[..., Any]) -> Callable[..., Any]:
+def credential_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give the *command* the options that say which relay, and as whom; `client` makes them into one."""
     options = (
         click.option(
@@ -123,10 +123,10 @@ def asks_as_somebody(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def asks_a_relay(command: Callable[..., Any]) -> Callable[..., Any]:
+def relay_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same options, and a choice of how the answer is printed."""
     as_json = click.option("--json", "as_json", is_flag=True, help="Print what the relay answers, a line each.")
-    return asks_as_somebody(as_json(command))
+    return credential_options(as_json(command))
 
 
 def client(

@@ -48,7 +48,7 @@ def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_
 
 @click.command(epilog="Ends with 0 when it is told to, with 1 if it cannot start, with 2 for a mistake here.")
 @click.option("--port", default=8081, type=click.IntRange(0, 65535), help="Of the pages; 0: any free one.")
-@options.asks_as_somebody
+@options.credential_options
 def console(port: int, **where: Any) -> None:
     """
     Show a relay's tasks in a browser on this machine.

@@ -59,7 +59,7 @@ def _say(document: Any, text: Iterable[str], *, as_json: bool) -> None:
 @click.option("--callback", metavar="URL", help="Who is told of its end.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key gives the same task; default: a new one.")
 @click.option("--wait", is_flag=True, help="Follow it to its end.")
-@options.asks_a_relay
+@options.relay_options
 def enqueue(
     url: str,
     as_json: bool,
@@ -137,7 +137,7 @@ def _columns() -> int:
 
 @click.command(epilog=options.STATUS)
 @click.argument("task_id", metavar="ID")
-@options.asks_a_relay
+@options.relay_options
 def status(task_id: str, as_json: bool, **where: Any) -> None:
     """Say how a task stands; --json prints its whole document."""
     document = options.client(**where).status(task_id)
@@ -168,7 +168,7 @@ def _check_time(text: str) -> None:
 @click.option("--version", help="Of the relay that ran it last.")
 @click.option("--since", metavar="TIME", callback=_time, help="An RFC 3339 time, or a duration before now, such as 2h.")
 @click.option("--limit", default=50, type=click.IntRange(0), help="How many at most; 0: all.")
-@options.asks_a_relay
+@options.relay_options
 def list_(
     as_json: bool,
     limit: int,
@@ -209,7 +209,7 @@ def _many(name: str, summary: str, ask: Callable[[Client, str], Document]) -> cl
         callback=_finite,
         help="A second, at most.",
     )
-    @options.asks_a_relay
+    @options.relay_options
     def verb(ids: tuple[str, ...], rate: float, as_json: bool, **where: Any) -> None:
         client, refused = options.client(**where), 0
         for task_id in _paced(_given(ids), rate):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from traced_relay.client.api_types import CallFields, Filters, Receipt
-    from traced_relay.runtime.bounded_fetch import Whole
+    from traced_relay.runtime.bounded_fetch import FetchedResponse
     from traced_relay.runtime.clock import Clock
 
 TRIES = 3
@@ -231,7 +231,7 @@ class Client:
                 return _content(answer, shape)
             self._pause(PAUSE_WHEN_TOLD)
 
-    def _sent(self, method: str, path: str, *, document: Document | None = None, **parts: Any) -> Whole:
+    def _sent(self, method: str, path: str, *, document: Document | None = None, **parts: Any) -> FetchedResponse:
         def send() -> requests.Response:
             return self._session.request(
                 method,
@@ -299,7 +299,7 @@ def _path(task_id: str, verb: str = "") -> str:
     return f"/v1/tasks/{quote(task_id, safe='', errors='replace')}{verb}"
 
 
-def _content(answer: Whole, shape: Any) -> Any:
+def _content(answer: FetchedResponse, shape: Any) -> Any:
     try:
         document = strict_json.loads(answer.content)
     except strict_json.NotJson:

@@ -22,7 +22,7 @@ from traced_relay.formats.durations import format_time
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from traced_relay.config.relay_yaml import Worker
+    from traced_relay.config.relay_yaml import TaskTarget
     from traced_relay.tasks.row import Row
 
 SLACK = 15.0  # seconds that the queue waits beyond the attempt's own timeout, so that the worker answers first
@@ -61,7 +61,7 @@ class DirectCall:
 
 
 @dataclass(frozen=True)
-class QueueLook:
+class QueueStats:
     """What Cloud Tasks says of a queue, in its own words; None where it says nothing."""
 
     state: str | None = None
@@ -81,7 +81,7 @@ class CloudTasks:
     """Makes tasks in the queues of one project and location, for one worker."""
 
     def __init__(
-        self, *, project: str, location: str, worker: Worker, audience: str | None, emulator: str | None
+        self, *, project: str, location: str, worker: TaskTarget, audience: str | None, emulator: str | None
     ) -> None:
         self._parent = f"projects/{project}/locations/{location}/queues"
         self._worker = worker
@@ -160,17 +160,17 @@ class CloudTasks:
                 return False
         return True
 
-    def see(self, queue: str) -> None:
+    def check_queue(self, queue: str) -> None:
         """Returns if the queue is there and answers."""
         with _mapped_errors():
             self._client.get_queue(name=f"{self._parent}/{queue}", retry=None, timeout=ONE_TRY)
 
-    def look(self, queue: str, seconds: float) -> QueueLook:
+    def get_queue_stats(self, queue: str, seconds: float) -> QueueStats:
         """How the queue is, if it says so in time. Only the beta has statistics; it is the same service."""
         request = {"name": f"{self._parent}/{queue}", "read_mask": _LOOKED_AT}
         with _mapped_errors():
             seen = tasks_v2beta3.Queue.pb(self._beta.get_queue(request, retry=None, timeout=seconds))
-        look = QueueLook(
+        look = QueueStats(
             state=_STATES.get(seen.state),
             max_dispatches_per_second=seen.rate_limits.max_dispatches_per_second or None,
             max_concurrent_dispatches=seen.rate_limits.max_concurrent_dispatches or None,

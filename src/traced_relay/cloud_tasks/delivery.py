@@ -80,14 +80,14 @@ def _seconds(text: str | None) -> float | None:
 
 
 @dataclass(frozen=True)
-class Ours:
+class RelayTask:
     """A task that the relay made: attempt *attempt* of the call in the ledger."""
 
     task_id: str
     attempt: int
 
 
-class Bare(Model):
+class BareTask(Model):
     """A task that somebody made by hand, with the whole call in its body; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
@@ -129,7 +129,7 @@ def _timeout(value: Any) -> float:
     return seconds
 
 
-def read_task(body: bytes) -> Ours | Bare:
+def read_task(body: bytes) -> RelayTask | BareTask:
     """The task that the *body* of a dispatch holds; InvalidCall if it is neither form."""
     try:
         document = strict_json.loads(body)
@@ -138,7 +138,7 @@ def read_task(body: bytes) -> Ours | Bare:
     match document:
         case {"task_id": str(task_id), "attempt": int(attempt), **others} if not others and attempt is not True:
             if _TASK_ID.fullmatch(task_id) and attempt >= 1:
-                return Ours(task_id, attempt)
+                return RelayTask(task_id, attempt)
         case {"url": _}:
-            return read(Bare, without_nulls(Bare, document))
+            return read(BareTask, without_nulls(BareTask, document))
     raise InvalidCall("the body is neither the relay's own task nor a call with a url")

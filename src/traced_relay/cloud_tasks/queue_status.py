@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from traced_relay.cloud_tasks.client import QueueLook
+from traced_relay.cloud_tasks.client import QueueStats
 from traced_relay.errors import EnqueueFailed, Unavailable
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 FRESH_FOR = 2.0
 PATIENCE = 2.0  # seconds for all of them
 
-_UNKNOWN = QueueLook()
+_UNKNOWN = QueueStats()
 
 
-class Queues:
+class QueueStatuses:
     """
     *queues* are names, each with what it is for; *look* asks for one within so many seconds.
 
@@ -28,7 +28,7 @@ class Queues:
     """
 
     def __init__(
-        self, queues: Sequence[tuple[str, str]], look: Callable[[str, float], QueueLook], clock: Clock
+        self, queues: Sequence[tuple[str, str]], look: Callable[[str, float], QueueStats], clock: Clock
     ) -> None:
         self._queues = queues
         self._look = look
@@ -65,7 +65,7 @@ class Queues:
             return asdict(_UNKNOWN) | {"detail": str(exc)}
 
 
-def _whole(look: QueueLook) -> QueueLook:
+def _whole(look: QueueStats) -> QueueStats:
     """With 100 and not 100.0, as the rate was written."""
     rate = look.max_dispatches_per_second
     return replace(look, max_dispatches_per_second=int(rate)) if rate and rate == int(rate) else look

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from traced_relay.downstream.addresses import Reach, range_of
-from traced_relay.downstream.rules import Downstream, Place
+from traced_relay.downstream.rules import Downstream, UrlPattern
 from traced_relay.downstream.webhook_signature import SECRET_NAME
 from traced_relay.errors import InvalidCall, InvalidSettings
 from traced_relay.formats.durations import format_duration
@@ -50,14 +50,14 @@ def _check_email(email: str) -> str:
     return email
 
 
-class Queue(Model):
+class QueueRule(Model):
     name: Annotated[str, Field(pattern=QUEUE_ID)]
     max_dispatches_per_second: Annotated[float, Field(gt=0, le=500)] = 100.0
     max_concurrent_dispatches: Annotated[int, Field(ge=1, le=5000)] = 80
     use: Annotated[Literal["calls", "callbacks"], Field(alias="for")] = "calls"
 
 
-class Worker(Model):
+class TaskTarget(Model):
     """Where tasks go: an App Engine service of this project, or a URL with the account whose ID token they carry."""
 
     app_engine: Annotated[str, Field(pattern=SERVICE_ID)] | None = None
@@ -75,7 +75,7 @@ class Worker(Model):
         return url
 
     @model_validator(mode="after")
-    def _is_one_of_both(self) -> Worker:
+    def _is_one_of_both(self) -> TaskTarget:
         if (self.app_engine is None) == (self.url is None):
             raise ValueError("must have either app_engine or url")
         if (self.url is None) != (self.service_account is None):
@@ -108,7 +108,7 @@ def _check_secret(name: str) -> str:
     return name
 
 
-class CallbackReceiver(Place):
+class CallbackReceiver(UrlPattern):
     """Where callbacks may go; without a *secret* of its own they are signed with RELAY_CALLBACK_SECRET."""
 
     secret: Annotated[str, AfterValidator(_check_secret)] | None = None
@@ -116,8 +116,8 @@ class CallbackReceiver(Place):
 
 class RelayFile(Model):
     location: Annotated[str, AfterValidator(_check_region)] | None = None
-    queues: Annotated[list[Queue], Field(min_length=1)]
-    worker: Worker
+    queues: Annotated[list[QueueRule], Field(min_length=1)]
+    worker: TaskTarget
     audience: Annotated[str, Field(pattern=AUDIENCE)] | None = None
     callers: list[Caller] = Field(default=[])
     downstreams: list[Downstream] = Field(default=[])
@@ -210,13 +210,13 @@ def _out_of_reach(rules: RelayFile) -> Iterator[str]:
             yield f"{key} must not be in {found}, which no rule can allow, got {place.url}"
 
 
-def places(rules: RelayFile) -> Iterator[tuple[str, Place]]:
+def places(rules: RelayFile) -> Iterator[tuple[str, UrlPattern]]:
     """Everywhere that requests may go, by key."""
     yield from ((f"downstreams.{rule.name}.url", rule) for rule in rules.downstreams)
     yield from (("callbacks.url", receiver) for receiver in rules.callbacks)
 
 
-def range_named_by(place: Place) -> Range | None:
+def range_named_by(place: UrlPattern) -> Range | None:
     """The range of the address that *place* is, in any spelling (0x7f.1, 2130706433); None where its host is a name."""
     host = (urlsplit(place.url).hostname or "").rstrip(".")
     try:

@@ -13,8 +13,8 @@ from jinja2 import TemplateError
 from werkzeug.exceptions import HTTPException
 
 from traced_relay.console import pages
-from traced_relay.console.bounded_ask import ODD, Asker, hint_of, status_of, unreadable
-from traced_relay.console.dev_data import QUEUE_VERBS, Nearby, told_as_json
+from traced_relay.console.bounded_ask import ODD, BoundedClient, hint_of, status_of, unreadable
+from traced_relay.console.dev_data import QUEUE_VERBS, DevData, dev_data_routes
 from traced_relay.console.sanitize import legible
 from traced_relay.console.security import protect
 from traced_relay.errors import InvalidCall, NotFound, RelayError
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from traced_relay.client.client import Client
     from traced_relay.runtime.clock import Clock
 
-__all__ = ["Console", "Nearby", "console_app"]
+__all__ = ["Console", "DevData", "console_app"]
 
 
 def console_app(
-    client: Client, nearby: Nearby | None = None, *, clock: Clock | None = None, patience: float = 10.0
+    client: Client, dev_data: DevData | None = None, *, clock: Clock | None = None, patience: float = 10.0
 ) -> Flask:
     """*nearby* is what `dev` knows beside the API; no page waits longer than *patience* for the relay."""
-    return Console(client, nearby, clock or SystemClock(), Asker(patience)).flask_app()
+    return Console(client, dev_data, clock or SystemClock(), BoundedClient(patience)).flask_app()
 
 
 class Console:
     """What the paths do."""
 
-    def __init__(self, client: Client, nearby: Nearby | None, clock: Clock, asker: Asker) -> None:
+    def __init__(self, client: Client, dev_data: DevData | None, clock: Clock, bounded_client: BoundedClient) -> None:
         self._client = client
-        self._nearby = nearby
+        self._dev_data = dev_data
         self._clock = clock
-        self._asker = asker
+        self._bounded_client = bounded_client
 
     def flask_app(self) -> Flask:
         app = Flask(__name__)
@@ -58,10 +58,10 @@ class Console:
         ):
             app.add_url_rule(rule, name, view)
         app.add_url_rule("/tasks/<task_id>/<verb>", "steer", self.steer, methods=["POST"])
-        if self._nearby is not None:
+        if self._dev_data is not None:
             app.add_url_rule("/queues/<queue>/<verb>", "steer_queue", self.steer_queue, methods=["POST"])
-            app.register_blueprint(told_as_json(self._nearby))
-        app.context_processor(lambda: {"relay": self._client.url, "nearby": self._nearby})
+            app.register_blueprint(dev_data_routes(self._dev_data))
+        app.context_processor(lambda: {"relay": self._client.url, "nearby": self._dev_data})
         app.register_error_handler(RelayError, _trouble)
         app.register_error_handler(HTTPException, _trouble_of_http)
         return app
@@ -80,12 +80,12 @@ class Console:
         return page
 
     def task(self, task_id: str) -> str:
-        seen = self._ask(lambda: pages.task(self._client, self._nearby, task_id, self._clock.now()))
+        seen = self._ask(lambda: pages.task(self._client, self._dev_data, task_id, self._clock.now()))
         return _drawn("task.html", **seen)
 
     def queues(self) -> str:
         seen = self._ask(lambda: pages.queues(self._client, self._clock.now()))
-        return _drawn("queues.html", verbs=QUEUE_VERBS if self._nearby else {}, **seen)
+        return _drawn("queues.html", verbs=QUEUE_VERBS if self._dev_data else {}, **seen)
 
     def steer(self, task_id: str, verb: str) -> dict[str, str]:
         verbs: dict[str, Callable[[str], object]] = {
@@ -93,7 +93,7 @@ class Console:
             "redrive": self._client.redrive,
             "resend-callback": self._client.resend_callback,
         }
-        if self._nearby is not None:
+        if self._dev_data is not None:
             verbs["run"] = self._run_now
         if verb not in verbs:
             raise NotFound(f"there is no verb {verb[:40]}")
@@ -120,11 +120,11 @@ class Console:
         return {}
 
     def _tell_queue(self, method: str, name: str) -> None:
-        assert self._nearby is not None  # noqa: S101  (its routes are there with it alone)
-        self._nearby.tell_queue(method, name)
+        assert self._dev_data is not None  # noqa: S101  (its routes are there with it alone)
+        self._dev_data.tell_queue(method, name)
 
     def _ask(self, question: Callable[[], Any]) -> Any:
-        return self._asker.ask(question)
+        return self._bounded_client.ask(question)
 
 
 def _drawn(template: str, **shown: Any) -> str:

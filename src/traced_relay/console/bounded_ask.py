@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
-class Asker:
+class BoundedClient:
     """
     Puts questions to a relay, each in a thread of its own.
 

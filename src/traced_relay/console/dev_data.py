@@ -19,7 +19,7 @@ QUEUE_VERBS = {"pause": "PauseQueue", "resume": "ResumeQueue", "purge": "PurgeQu
 
 
 @dataclass(frozen=True)
-class Nearby:
+class DevData:
     """
     What `dev` hands in.
 
@@ -50,19 +50,19 @@ class Nearby:
         return [span for span in self.spans.spans() if span.trace_id in traces]
 
 
-def told_as_json(nearby: Nearby) -> Blueprint:
+def dev_data_routes(dev_data: DevData) -> Blueprint:
     """Records and spans for other programs on this machine."""
     paths = Blueprint("nearby", __name__)
 
     @paths.get("/tasks/<task_id>/life")
     def life(task_id: str) -> dict[str, Any]:
-        spans = [asdict(span) for span in nearby.spans_of(task_id)]
-        return {"records": nearby.records_of(task_id), "spans": spans, "whole_since": nearby.whole_since}
+        spans = [asdict(span) for span in dev_data.spans_of(task_id)]
+        return {"records": dev_data.records_of(task_id), "spans": spans, "whole_since": dev_data.whole_since}
 
     @paths.get("/records")
     def records() -> dict[str, Any]:
         after = request.args.get("after", 0, type=int)
-        following, entries = nearby.records.since(max(after, 0))
+        following, entries = dev_data.records.since(max(after, 0))
         return {"records": entries, "next": following}
 
     return paths

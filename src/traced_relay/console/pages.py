@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from traced_relay.client.client import Client, Document
-    from traced_relay.console.dev_data import Nearby
+    from traced_relay.console.dev_data import DevData
 
 _LEAST = ("url", "method", "queue", "labels", "retry")
 
@@ -76,14 +76,16 @@ def first_page(client: Client, query: Mapping[str, str], now: float) -> dict[str
     return {"rows": shown, "more": page["next"] is not None, "states": STATES}
 
 
-def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dict[str, Any]:
+def task(client: Client, dev_data: DevData | None, task_id: str, now: float) -> dict[str, Any]:
     told = client.status(task_id)
     document, task_id = _shown(legible(told)), told["task_id"]  # it may have been given in short
-    records = nearby.records_of(task_id) or None if nearby else None  # none: said in an earlier process, or long ago
-    spans = nearby.spans_of(task_id) if nearby and records else None
+    records = (
+        dev_data.records_of(task_id) or None if dev_data else None
+    )  # none: said in an earlier process, or long ago
+    spans = dev_data.spans_of(task_id) if dev_data and records else None
     callbacks = [] if records else legible(list(_callbacks(client, document)))
     is_live = document["state"] in _LIVE or document["callback"]["state"] == "pending"
-    whole_since = nearby.whole_since if nearby else ""
+    whole_since = dev_data.whole_since if dev_data else ""
     built = build.build(
         document, legible(records), spans, callbacks=callbacks, now=now if is_live else None, whole_since=whole_since
     )
@@ -91,7 +93,7 @@ def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dic
         "task": document,
         "stands": task_text.how_it_stands(document),
         "is_live": is_live,
-        "upcoming": _upcoming(document, now, is_paused=nearby is not None and _is_paused(client, document)),
+        "upcoming": _upcoming(document, now, is_paused=dev_data is not None and _is_paused(client, document)),
         "drawing": draw(built),
         "missing": legible([*built.missing]),
         "attempts": [_attempt(attempt) for attempt in document["attempts"]],
@@ -100,8 +102,8 @@ def task(client: Client, nearby: Nearby | None, task_id: str, now: float) -> dic
         "policy": dict(document["retry"].items()),
         "response": _response(told["response"]),
         "callback": _callback(document["callback"], now),
-        "verbs": _verbs(document, nearby),
-        "links": _links(document) if nearby is None else {},
+        "verbs": _verbs(document, dev_data),
+        "links": _links(document) if dev_data is None else {},
         "curl": None
         if document["kind"] == "callback"
         else curl(told, client.url, needs_token=not client.is_on_loopback),
@@ -200,10 +202,10 @@ def _callback(callback: Mapping[str, Any], now: float) -> dict[str, Any]:
     return {} if callback["state"] == "none" else told
 
 
-def _verbs(document: Document, nearby: Nearby | None) -> dict[str, str]:
+def _verbs(document: Document, dev_data: DevData | None) -> dict[str, str]:
     """What may be done now, and what its button says."""
     state, verbs = document["state"], {}
-    if nearby and state in ("queued", "waiting"):
+    if dev_data and state in ("queued", "waiting"):
         verbs["run"] = "Run now"
     if state not in ENDED and not document["cancel_requested_at"]:
         verbs["cancel"] = "Cancel"

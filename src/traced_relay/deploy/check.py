@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from traced_relay.config.relay_yaml import RelayFile
-    from traced_relay.downstream.rules import Place
+    from traced_relay.downstream.rules import UrlPattern
 
 _EXAMPLE = re.compile(r"\bexample\.(com|net|org)\b|\bmy-project\b|\b(NUMBER|PROJECT)\b")
 
@@ -199,8 +199,8 @@ def _rule_problems(rules: RelayFile, secret: str | None) -> Iterator[str]:
         yield "heartbeat must be less than max_timeout, or no call ever has one"
 
 
-def _never_reached(key: str, listed: Iterable[tuple[str, Place]]) -> Iterator[str]:
-    seen: list[tuple[str, Place]] = []
+def _never_reached(key: str, listed: Iterable[tuple[str, UrlPattern]]) -> Iterator[str]:
+    seen: list[tuple[str, UrlPattern]] = []
     for name, place in listed:
         if before := next((earlier for earlier, other in seen if other.covers(place)), None):
             yield f"{key}: {name} can never match, because {before} before it takes all that it would"

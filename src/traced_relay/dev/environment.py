@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Self, TextIO
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.utils import redirect
 
-from traced_relay.app import Assembly
+from traced_relay.app import Application
 from traced_relay.client.client import Client
 from traced_relay.config import relay_yaml
 from traced_relay.console.app import console_app
-from traced_relay.console.dev_data import Nearby
+from traced_relay.console.dev_data import DevData
 from traced_relay.dev import default_rules
 from traced_relay.dev.sample_downstream import sample_downstream
 from traced_relay.emulator.emulator import LocalQueue
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from traced_relay.config.relay_yaml import Queue
+    from traced_relay.config.relay_yaml import QueueRule
     from traced_relay.config.settings import Settings
 
 
@@ -42,7 +42,7 @@ def add_queues(queue: LocalQueue, given: Settings) -> None:
         queue.add_queue(f"projects/{given.project}/locations/{given.location}/queues/{rule.name}", **_fields(rule))
 
 
-def _fields(rule: Queue) -> dict[str, dict[str, object]]:
+def _fields(rule: QueueRule) -> dict[str, dict[str, object]]:
     """A queue as the relay wants it: its own retries serve crashes only, so they never end and never hurry."""
     return {
         "rate_limits": {
@@ -136,8 +136,8 @@ class Dev:
             is_local=True,
             beside=[self.spans],
         )
-        self.assembly = Assembly(given, log=log, provider=self._telemetry.provider, has_console=True)
-        console = console_app(self._console_client(), self._nearby())
+        self.assembly = Application(given, log=log, provider=self._telemetry.provider, has_console=True)
+        console = console_app(self._console_client(), self._dev_data())
         self._telemetry.start()
         self.assembly.start()
         self._relay.start(DispatcherMiddleware(_with_a_front_door(self.assembly.wsgi), {"/console": console}))
@@ -151,7 +151,7 @@ class Dev:
             token = partial(self.queue.token, ranked[0].email, rules.audience or "")
         return Client(self._relay.url, id_token=token, timeout=8.0, tries=1)
 
-    def _nearby(self) -> Nearby:
+    def _dev_data(self) -> DevData:
         settings = self._settings
         queues = f"projects/{settings.project}/locations/{settings.location}/queues"
 
@@ -161,9 +161,9 @@ class Dev:
             except ApiError as exc:
                 raise InvalidCall(exc.message, status=409) from exc
             if method == "PurgeQueue":
-                self.assembly.look_for_tasks()
+                self.assembly.check_tasks()
 
-        return Nearby(self.records, self.spans, tell_queue, sample=self._sample_call())
+        return DevData(self.records, self.spans, tell_queue, sample=self._sample_call())
 
     def _sample_call(self) -> str:
         """A first call to paste."""

@@ -29,7 +29,7 @@ from traced_relay.downstream.addresses import NOWHERE, Range, Reach, range_of
 from traced_relay.errors import DownstreamDenied, Unavailable
 
 if TYPE_CHECKING:
-    from traced_relay.runtime.watchdog import Guard
+    from traced_relay.runtime.watchdog import Deadline
 
 Resolve = Callable[..., list[tuple[Any, ...]]]  # as `socket.getaddrinfo`
 
@@ -54,7 +54,7 @@ _resolvers = ThreadPoolExecutor(_RESOLVERS, "resolver")
 
 
 @dataclass
-class Opening:
+class ConnectionSetup:
     """
     How the connection of one exchange is opened.
 
@@ -66,7 +66,7 @@ class Opening:
     body is not needed.
     """
 
-    guard: Guard
+    deadline: Deadline
     allow_private: bool
     until: float
     target: str
@@ -77,7 +77,7 @@ class Opening:
     connect: float | None = None
     tls: float | None = None
     is_kept: bool = False
-    answer: strict_response.Answer | None = None
+    answer: strict_response.StrictResponse | None = None
     _twin: socket.socket | None = field(default=None, init=False)
 
     def left(self) -> float:
@@ -105,7 +105,7 @@ class Opening:
         """Let the guard cut what is being opened; by a twin, because TLS takes the socket itself away."""
         self.let_go()
         self._twin = opened.dup()
-        self.guard.hold(self._twin)
+        self.deadline.hold(self._twin)
 
     def let_go(self) -> None:
         if self._twin is not None:
@@ -113,10 +113,10 @@ class Opening:
             self._twin = None
 
 
-opening: ContextVar[Opening] = ContextVar("opening")
+opening: ContextVar[ConnectionSetup] = ContextVar("opening")
 
 
-class _Answer(strict_response.Answer):
+class _Response(strict_response.StrictResponse):
     """Makes itself known: urllib3 drops an answer whose headers it refuses without closing what it came by."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -126,8 +126,8 @@ class _Answer(strict_response.Answer):
 
 
 class _Http(HTTPConnection):
-    response_class = _Answer
-    guard: Guard | None = None
+    response_class = _Response
+    deadline: Deadline | None = None
     found = NOWHERE
     idle_since = 0.0
     idle_limit = 0.0
@@ -144,8 +144,8 @@ class _Http(HTTPConnection):
 
 
 class _Https(HTTPSConnection):
-    response_class = _Answer
-    guard: Guard | None = None
+    response_class = _Response
+    deadline: Deadline | None = None
     found = NOWHERE
     idle_since = 0.0
     idle_limit = 0.0
@@ -180,14 +180,14 @@ def _hold_for_sending(connection: _Http | _Https) -> None:
         connection.connect()
     if not this.may_call(connection.found.reach):  # kept since a call whose rule allows more
         raise this.denial(connection.found)
-    guard = this.guard
-    if connection.guard is not None and connection.guard is not guard:
-        connection.guard.release()  # late as it is, it may no longer cut what it once held
-    connection.guard = guard
-    guard.hold(connection.sock)
+    deadline = this.deadline
+    if connection.deadline is not None and connection.deadline is not deadline:
+        connection.deadline.release()  # late as it is, it may no longer cut what it once held
+    connection.deadline = deadline
+    deadline.hold(connection.sock)
     this.let_go()
     connection.sock.settimeout(None)  # from here on only the guard says when it is too late
-    guard.start_sending()
+    deadline.start_sending()
 
 
 def _open(connection: _Http | _Https) -> socket.socket:
@@ -212,7 +212,7 @@ def _open(connection: _Http | _Https) -> socket.socket:
     raise failure or NewConnectionError(connection, "the host has no address")
 
 
-def _resolved(connection: _Http | _Https, this: Opening) -> list[tuple[Any, ...]]:
+def _resolved(connection: _Http | _Https, this: ConnectionSetup) -> list[tuple[Any, ...]]:
     """The addresses of the host, asked for once: what is checked is what is connected to."""
     # getaddrinfo knows no timeout; a thread that it holds up is one of a few that serve for nothing else.
     asked = _resolvers.submit(this.resolve, connection._dns_host, connection.port, type=socket.SOCK_STREAM)
@@ -224,7 +224,7 @@ def _resolved(connection: _Http | _Https, this: Opening) -> list[tuple[Any, ...]
         raise NameResolutionError(connection.host, connection, socket.gaierror(str(exc))) from exc
 
 
-def _connected(this: Opening, opened: socket.socket, address: Any, patience: float) -> socket.socket:
+def _connected(this: ConnectionSetup, opened: socket.socket, address: Any, patience: float) -> socket.socket:
     try:
         for option in _OPTIONS:
             opened.setsockopt(*option)

@@ -42,7 +42,7 @@ def _check_pattern(pattern: str) -> str:
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 
 
-class Place(Model):
+class UrlPattern(Model):
     """
     Where requests may go: to *url*, a pattern.
 
@@ -77,7 +77,7 @@ class Place(Model):
             and _host_matches(host, _host_of(call))
         )
 
-    def covers(self, other: Place) -> bool:
+    def covers(self, other: UrlPattern) -> bool:
         """Whether every URL that *other* matches matches here, too; of more stars than anybody writes: no."""
         mine, its = urlsplit(self.url), urlsplit(other.url)
         (host, port), (its_host, its_port) = _host_and_port(self.url), _host_and_port(other.url)
@@ -91,10 +91,10 @@ class Place(Model):
         )
 
 
-P = TypeVar("P", bound=Place)
+P = TypeVar("P", bound=UrlPattern)
 
 
-class Downstream(Place):
+class Downstream(UrlPattern):
     """One rule for calls."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")]

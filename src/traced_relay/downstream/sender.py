@@ -20,7 +20,7 @@ from traced_relay.downstream import connections as egress
 from traced_relay.errors import DownstreamDenied, IdentityFailed, Unavailable
 from traced_relay.tasks import reasons
 from traced_relay.tasks.call import split_target
-from traced_relay.tasks.retry import Ending, parse_retry_after
+from traced_relay.tasks.retry import AttemptResult, parse_retry_after
 from traced_relay.tasks.row import Response
 from traced_relay.version import __version__
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from traced_relay.downstream import strict_response
     from traced_relay.downstream.rules import Downstream
     from traced_relay.runtime.clock import Clock
-    from traced_relay.runtime.watchdog import Guard
+    from traced_relay.runtime.watchdog import Deadline
     from traced_relay.tasks.call import Call
 
 BODY_KEPT = 64 * 1024
@@ -52,7 +52,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Exchange:
-    ending: Ending
+    ending: AttemptResult
     timing: Timing
     response: Response | None = None
     response_size: int | None = None
@@ -91,7 +91,7 @@ class Sender:
         call: Call,
         rule: Downstream | None,
         added: Mapping[str, str],
-        guard: Guard,
+        deadline: Deadline,
         *,
         head_decides: bool = False,
     ) -> Exchange:
@@ -101,12 +101,12 @@ class Sender:
         Where the *head_decides*, an answer counts from its head on; its body need not be whole, nor end.
         """
         if rule is None:
-            return Exchange(Ending(None, "denied", was_sent=False), Timing())
+            return Exchange(AttemptResult(None, "denied", was_sent=False), Timing())
         started, until = self._clock.monotonic(), time.monotonic() + call.timeout
         try:
             authorization = self._authorization(call, rule)
         except IdentityFailed as exc:
-            ending = Ending(None, "auth_unavailable", was_sent=False)
+            ending = AttemptResult(None, "auth_unavailable", was_sent=False)
             return Exchange(ending, Timing(self._since(started)), detail=str(exc))
         token_ms = self._since(started) if authorization else None
         until = min(until, time.monotonic() + egress.OPENING_TIMEOUT)
@@ -114,9 +114,11 @@ class Sender:
             origin, target = split_target(call.url)
             request = _prepared(call, origin, target, {**authorization, **added})
         except (requests.RequestException, ValueError):  # a URL that the border lets pass and the client does not
-            return Exchange(Ending(None, "denied", was_sent=False), Timing(token_ms), detail="the URL cannot be sent")
-        opening = egress.Opening(
-            guard=guard,
+            return Exchange(
+                AttemptResult(None, "denied", was_sent=False), Timing(token_ms), detail="the URL cannot be sent"
+            )
+        opening = egress.ConnectionSetup(
+            deadline=deadline,
             allow_private=rule.allow_private,
             until=until,
             target=target,
@@ -144,8 +146,10 @@ class Sender:
             raise IdentityFailed("no ID token: it is sent over https to a host name only")
         return {"authorization": f"Bearer {self._id_token(rule.audience_of(call.url))}"}
 
-    def _exchange(self, request: requests.PreparedRequest, opening: egress.Opening, token_ms: int | None) -> Exchange:
-        guard, sent = opening.guard, self._clock.monotonic()
+    def _exchange(
+        self, request: requests.PreparedRequest, opening: egress.ConnectionSetup, token_ms: int | None
+    ) -> Exchange:
+        deadline, sent = opening.deadline, self._clock.monotonic()
         answered, response, size, retry_after, detail = None, None, None, None, None
         try:
             with self._session.send(
@@ -154,12 +158,12 @@ class Sender:
                 answered = self._clock.monotonic()
                 head = opening.answer if opening.head_decides else None
                 body = _read(answer) if head is None else _read_what_comes(answer, head)
-                if not guard.release() and head is None:
+                if not deadline.release() and head is None:
                     raise requests.Timeout
         except _FAILURES as exc:
-            guard.release()
+            deadline.release()
             detail = str(exc) if isinstance(exc, DownstreamDenied) else None
-            ending = Ending(None, _reason(exc, opening), was_sent=guard.was_sent)
+            ending = AttemptResult(None, _reason(exc, opening), was_sent=deadline.was_sent)
             opening.let_go()
             if opening.answer is not None:
                 opening.answer.close()
@@ -169,7 +173,7 @@ class Sender:
                 status_code=answer.status_code, headers=headers, body=body.kept, truncated=size != len(body.kept)
             )
             retry_after = parse_retry_after(answer.headers.get("Retry-After"), self._clock.now())
-            ending = Ending(answer.status_code, reasons.of_status(answer.status_code), retry_after)
+            ending = AttemptResult(answer.status_code, reasons.of_status(answer.status_code), retry_after)
         ended = self._clock.monotonic()
         timing = Timing(
             token_ms=token_ms,
@@ -201,7 +205,7 @@ def _read(answer: requests.Response) -> _Body:
     return _Body(bytes(kept), size)
 
 
-def _read_what_comes(answer: requests.Response, head: strict_response.Answer) -> _Body:
+def _read_what_comes(answer: requests.Response, head: strict_response.StrictResponse) -> _Body:
     """What comes in a moment of a body that decides nothing."""
     kept = bytearray()
     head.stop_after(PATIENCE)
@@ -265,23 +269,23 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
 _BEFORE_SENDING = ("dns_failed", "tls_failed")
 
 
-def _reason(exc: BaseException, opening: egress.Opening) -> str:
+def _reason(exc: BaseException, opening: egress.ConnectionSetup) -> str:
     """The contract's word for what went wrong: our own doing first, then the innermost cause that has one."""
-    guard = opening.guard
+    deadline = opening.deadline
     if isinstance(exc, (DownstreamDenied, requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
         return "denied"
-    if guard.cut_for == "cancelled":
+    if deadline.aborted_by == "cancelled":
         return "cancelled"
-    if guard.cut_for == "interrupted" or isinstance(exc, Unavailable):
+    if deadline.aborted_by == "interrupted" or isinstance(exc, Unavailable):
         return "interrupted"
-    if guard.cut_for == "deadline" and guard.was_sent:
+    if deadline.aborted_by == "deadline" and deadline.was_sent:
         return "timeout"
     causes = list(_causes(exc))
     found = (reason for kind, reason in _REASONS if any(isinstance(cause, kind) for cause in causes))
     reason = next(found, "malformed_response")
     if reason == "reset" and opening.is_stale:
         return "stale_connection"
-    return reason if guard.was_sent or reason in _BEFORE_SENDING else "connect_failed"
+    return reason if deadline.was_sent or reason in _BEFORE_SENDING else "connect_failed"
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

@@ -81,7 +81,7 @@ class _Lines(io.BufferedReader):
         return self.last
 
 
-class Answer(http.client.HTTPResponse):
+class StrictResponse(http.client.HTTPResponse):
     """
     An answer that has a status line of HTTP/1, and headers that were not cut off; none that is interim.
 

@@ -53,7 +53,7 @@ class End(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Outcome:
     """
     How an attempt ended; *status* and *retry_after* are the worker's, if it answered.
 

@@ -8,11 +8,11 @@ from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
 from typing import TYPE_CHECKING
 
-from traced_relay.emulator.attempts import Answer, Dispatch, End
+from traced_relay.emulator.attempts import Dispatch, End, Outcome
 from traced_relay.emulator.http_client import BrokenExchange, Connections, Reply, exchange
 from traced_relay.emulator.http_request import NoSuchTarget, request_for
 from traced_relay.runtime.clock import SystemClock
-from traced_relay.runtime.watchdog import Guard, Watch
+from traced_relay.runtime.watchdog import Deadline, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
@@ -46,7 +46,7 @@ class Dispatcher:
         self._mint = mint
         self._app_engine = app_engine
         self._most_idle = idle_threads
-        self._watch = Watch(clock)
+        self._watch = Watchdog(clock)
         self._connections = Connections(clock)
         self._work: SimpleQueue[Dispatch | None] = SimpleQueue()
         self._lock = Lock()
@@ -124,31 +124,31 @@ class Dispatcher:
             self._idle += 1
             return True
 
-    def _push(self, dispatch: Dispatch) -> Answer | None:
+    def _push(self, dispatch: Dispatch) -> Outcome | None:
         """How the attempt ended; None if it was cut because the dispatcher stops."""
-        with self._watch.over(dispatch.deadline) as guard:
+        with self._watch.over(dispatch.deadline) as deadline:
             try:
-                reply = self._send(dispatch, guard)
+                reply = self._send(dispatch, deadline)
             except NoSuchTarget:
-                return Answer(End.UNREACHABLE)
+                return Outcome(End.UNREACHABLE)
             except (OSError, BrokenExchange, UnicodeError):
                 if self._watch.is_over:
                     return None
-                return Answer(End.DEADLINE if guard.is_cut else End.UNREACHABLE)
+                return Outcome(End.DEADLINE if deadline.is_aborted else End.UNREACHABLE)
             except Exception:  # noqa: BLE001  (whatever went wrong, the task must not stay in flight for ever)
                 _log.exception("a dispatch of %s could not be sent", dispatch.task.name)
-                return Answer(End.UNREACHABLE)
-        return Answer(End.ANSWERED, reply.status, reply.retry_after)
+                return Outcome(End.UNREACHABLE)
+        return Outcome(End.ANSWERED, reply.status, reply.retry_after)
 
-    def _send(self, dispatch: Dispatch, guard: Guard) -> Reply:
+    def _send(self, dispatch: Dispatch, deadline: Deadline) -> Reply:
         request = request_for(dispatch, self._app_engine, self._mint)
-        connection = self._connections.get(request.origin, dispatch.deadline, guard.hold)
+        connection = self._connections.get(request.origin, dispatch.deadline, deadline.hold)
         is_reusable = False
         try:
             reply = exchange(connection, request.message, request.method)
             is_reusable = reply.is_reusable
         finally:
-            if guard.release() and is_reusable:
+            if deadline.release() and is_reusable:
                 self._connections.put(request.origin, connection)
             else:
                 connection.close()

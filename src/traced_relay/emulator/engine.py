@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from traced_relay.emulator import attempts, changes, resource_names
 from traced_relay.emulator import messages as m
-from traced_relay.emulator.attempts import Answer, Dispatch, End
+from traced_relay.emulator.attempts import Dispatch, End, Outcome
 from traced_relay.emulator.backoff import RETENTION, retry_after
 from traced_relay.emulator.state import Progress, QueueState, TaskState
 from traced_relay.emulator.tombstones import Tombstones
-from traced_relay.runtime.timer_queue import Agenda
+from traced_relay.runtime.timer_queue import TimerQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ class Engine:
     def __init__(self, random: Callable[[], float]) -> None:
         self.queues: dict[str, QueueState] = {}
         self._random = random
-        self._wakes: Agenda[QueueState] = Agenda()
+        self._wakes: TimerQueue[QueueState] = TimerQueue()
         self._running: dict[int, TaskState] = {}
         self._forced: list[Dispatch] = []
         self._changes: list[changes.Change] = []
@@ -150,7 +150,7 @@ class Engine:
         """When `due` may have something again, if nothing else happens before."""
         return self._wakes.next_time()
 
-    def finished(self, dispatch: Dispatch, answer: Answer, now: float) -> None:
+    def finished(self, dispatch: Dispatch, answer: Outcome, now: float) -> None:
         """An attempt has ended: the task is done, waits for its next attempt, or is given up."""
         task = self._running.pop(dispatch.token)
         task.running -= 1
@@ -171,7 +171,7 @@ class Engine:
         taken, self._changes = self._changes, []
         return taken
 
-    def _judge(self, task: TaskState, dispatch: Dispatch, answer: Answer, now: float) -> None:
+    def _judge(self, task: TaskState, dispatch: Dispatch, answer: Outcome, now: float) -> None:
         if answer.succeeded:
             self.end(task, now)
             return

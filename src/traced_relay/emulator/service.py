@@ -33,7 +33,7 @@ from traced_relay.runtime.clock import SystemClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from traced_relay.emulator.attempts import Answer, Dispatch
+    from traced_relay.emulator.attempts import Dispatch, Outcome
     from traced_relay.emulator.store import Commit, Store
     from traced_relay.runtime.clock import Clock
 
@@ -98,7 +98,7 @@ class Service:
             raise answer
         return answer
 
-    def finish(self, dispatch: Dispatch, answer: Answer) -> None:
+    def finish(self, dispatch: Dispatch, answer: Outcome) -> None:
         """Say how a dispatch ended."""
         with self._lock:
             now = self._clock.now()

@@ -7,12 +7,12 @@ from typing import Any
 
 from traced_relay.emulator import attempts, resource_names
 from traced_relay.emulator import messages as m
-from traced_relay.emulator.attempts import Answer, Dispatch, End
+from traced_relay.emulator.attempts import Dispatch, End, Outcome
 from traced_relay.emulator.backoff import RetryPolicy, seconds
 from traced_relay.emulator.queue_rules import completed
 from traced_relay.emulator.rates import LastMinute, Rate
 from traced_relay.emulator.task_rules import set_time
-from traced_relay.runtime.timer_queue import Agenda
+from traced_relay.runtime.timer_queue import TimerQueue
 
 _GATEWAY_TIMEOUT = 504
 
@@ -96,7 +96,7 @@ class TaskState:
             run_at=run_at,
         )
 
-    def failed(self, answer: Answer, now: float) -> None:
+    def failed(self, answer: Outcome, now: float) -> None:
         """Count an attempt that did not succeed, as each family counts."""
         progress, is_http = self.progress, self.family is attempts.HTTP
         progress.retry_count += 1
@@ -148,7 +148,7 @@ class QueueState:
         self.name: str = message.name
         self.queue_id = resource_names.short(message.name)
         self.tasks: dict[str, TaskState] = {}
-        self.waiting: Agenda[TaskState] = Agenda()
+        self.waiting: TimerQueue[TaskState] = TimerQueue()
         self.in_flight = 0
         self.answered = LastMinute()
         self.is_gone = False

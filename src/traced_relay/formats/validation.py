@@ -54,10 +54,10 @@ def read(model: type[M], document: Any, prefix: str = "") -> M:
     try:
         return model.model_validate(document)
     except ValidationError as exc:
-        raise refusal([_translated(error, prefix) for error in exc.errors(include_url=False)]) from None
+        raise invalid_call([_translated(error, prefix) for error in exc.errors(include_url=False)]) from None
 
 
-def refusal(errors: list[FieldError]) -> InvalidCall:
+def invalid_call(errors: list[FieldError]) -> InvalidCall:
     unique = tuple(dict.fromkeys(errors))
     return InvalidCall("; ".join(f"{e.field} {e.message}" for e in unique[:3]), errors=unique[:50])
 

@@ -110,7 +110,7 @@ class Ledger(Protocol):
         Answers with the attempts that it was asked to cut, by their names, once.
         """
 
-    def cut(self, worker: str, attempt_name: str) -> None:
+    def abort(self, worker: str, attempt_name: str) -> None:
         """Ask *worker* to end the call of that attempt; it learns of it at its next sign of life."""
 
     def stop(self, worker: str, unsent: Sequence[str]) -> None:

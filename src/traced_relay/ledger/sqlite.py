@@ -211,7 +211,7 @@ class SqliteLedger:
             db.execute("DELETE FROM cuts WHERE worker = ?", (worker,))
             return [attempt_name for (attempt_name,) in asked]
 
-    def cut(self, worker: str, attempt_name: str) -> None:
+    def abort(self, worker: str, attempt_name: str) -> None:
         with self._transaction() as db:
             asked = "INSERT INTO cuts SELECT worker, ? FROM workers WHERE worker = ? ON CONFLICT DO NOTHING"
             db.execute(asked, (attempt_name, worker))

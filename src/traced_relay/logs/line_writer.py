@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MOST_LEFT = 10_000
 
 
-class Outlet:
+class LineWriter:
     """
     Writes lines to *stream*: `write` returns once the line is written, `leave` never waits.
 

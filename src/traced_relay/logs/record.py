@@ -41,7 +41,7 @@ def as_text(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def cut(text: str) -> str:
+def truncate(text: str) -> str:
     """At most 64 KiB of UTF-8, and nothing that UTF-8 does not have."""
     if text.isascii() and len(text) <= LONGEST_TEXT:
         return text
@@ -56,17 +56,17 @@ def _plain(value: object) -> Any:
         case None | bool():
             return value
         case str():
-            return cut(value)
+            return truncate(value)
         case int():
             return int(value) if value.bit_length() < 64 else as_text(value)
         case float():
             return float(value) if isfinite(value) else str(value)
         case Mapping():
-            return {cut(as_text(key)): _plain(item) for key, item in value.items()}
+            return {truncate(as_text(key)): _plain(item) for key, item in value.items()}
         case list() | tuple():
             return [_plain(item) for item in value]
         case _:
-            return cut(as_text(value))
+            return truncate(as_text(value))
 
 
 PRODUCER = "traced-relay"
@@ -136,7 +136,7 @@ def record(
     """The fields first, what Cloud Logging reads last: no field can stand in for one of those."""
     entry: dict[str, Any] = {"event": event} | {name: as_json(value) for name, value in fields.items()}
     entry |= {"version": identity.version, "instance": identity.instance}
-    entry |= {"severity": severity, "time": rfc3339(at), "message": cut(message)}
+    entry |= {"severity": severity, "time": rfc3339(at), "message": truncate(message)}
     if "httpRequest" in entry:
         entry["httpRequest"] = _without_query(entry["httpRequest"])
     if trace is not None:
@@ -146,7 +146,7 @@ def record(
     if event not in _CLAIMS and "task_id" in entry:
         entry[_GOOGLE + "operation"] = _operation(event, entry["task_id"])
     entry[_GOOGLE + "labels"] = _labels(event, entry) | {
-        f"label.{name}": cut(value) for name, value in (labels or {}).items()
+        f"label.{name}": truncate(value) for name, value in (labels or {}).items()
     }
     if insert_id := insert_id or _insert_id(event, entry):
         entry[_GOOGLE + "insertId"] = insert_id

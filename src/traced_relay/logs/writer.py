@@ -15,8 +15,8 @@ import google.cloud.logging_v2
 from google.cloud.logging_v2.handlers import StructuredLogHandler
 
 from traced_relay.logs import record as records
-from traced_relay.logs.line_writer import Outlet
-from traced_relay.logs.record import Identity, TraceRef, as_text, cut, rfc3339
+from traced_relay.logs.line_writer import LineWriter
+from traced_relay.logs.record import Identity, TraceRef, as_text, rfc3339, truncate
 from traced_relay.logs.store import RecordStore
 from traced_relay.logs.terminal import one_line
 from traced_relay.runtime.clock import Clock, SystemClock
@@ -89,7 +89,7 @@ class Log:
                 labels=labels,
             )
 
-        self.handler.handle(_Said(event, _LEVELS.get(severity, logging.INFO), entry))
+        self.handler.handle(_Event(event, _LEVELS.get(severity, logging.INFO), entry))
 
     def close(self) -> None:
         logging.getLogger().removeHandler(self.handler)
@@ -117,7 +117,7 @@ def configure(
     return log
 
 
-class _Said(logging.LogRecord):
+class _Event(logging.LogRecord):
     """A record of ours on its way to the stream; put together there, where a failure is caught."""
 
     def __init__(self, event: str, level: int, entry: Callable[[], dict[str, Any]]) -> None:
@@ -139,7 +139,7 @@ class _Handler(StructuredLogHandler):
         self._text = text
         self._colour = stream.isatty() if colour is None else colour
         self._store = store
-        self._outlet = Outlet(stream, notice=self._dropped)
+        self._outlet = LineWriter(stream, notice=self._dropped)
         google.cloud.logging_v2._instrumentation_emitted = True  # else its first line is a record about itself
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -152,7 +152,7 @@ class _Handler(StructuredLogHandler):
         """Wait for the stream only with a record of a commit: what the ledger has must not be missing in the log."""
         try:
             line = self.format(record)
-            if isinstance(record, _Said) and records.is_of_a_commit(str(record.msg)):
+            if isinstance(record, _Event) and records.is_of_a_commit(str(record.msg)):
                 self._outlet.write(line)
             else:
                 self._outlet.leave(line)
@@ -169,7 +169,7 @@ class _Handler(StructuredLogHandler):
 
     def format(self, record: logging.LogRecord) -> str:
         try:
-            entry = record.entry() if isinstance(record, _Said) else _overheard(record)
+            entry = record.entry() if isinstance(record, _Event) else _overheard(record)
             line = _encode(entry)
         except Exception:  # noqa: BLE001  (a record that cannot be told must not break the call it tells of)
             entry = _untold(record)
@@ -187,11 +187,11 @@ def _overheard(record: logging.LogRecord) -> dict[str, Any]:
     entry = {
         "severity": _severity_of(record.levelno),
         "time": rfc3339(record.created),
-        "message": cut(_message(record)),
-        "logger": cut(record.name),
+        "message": truncate(_message(record)),
+        "logger": truncate(record.name),
     }
     if trouble := _stack_trace(record):
-        entry["stack_trace"] = cut(trouble)
+        entry["stack_trace"] = truncate(trouble)
     return entry
 
 
@@ -199,8 +199,8 @@ def _untold(record: logging.LogRecord) -> dict[str, Any]:
     return {
         "severity": "ERROR",
         "time": rfc3339(record.created),
-        "message": cut(f"a record could not be written: {as_text(record.msg)}"),
-        "logger": cut(record.name),
+        "message": truncate(f"a record could not be written: {as_text(record.msg)}"),
+        "logger": truncate(record.name),
     }
 
 

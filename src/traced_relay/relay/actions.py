@@ -6,14 +6,14 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
-from traced_relay.relay.commit import Changed
+from traced_relay.relay.commit import RowChanged
 from traced_relay.tasks import ids, state_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from traced_relay.ledger.protocol import Ledger
-    from traced_relay.relay.commit import Steps
+    from traced_relay.relay.commit import StepApplier
     from traced_relay.runtime.clock import Clock
     from traced_relay.tasks.row import Row
     from traced_relay.tasks.state_machine import Step
@@ -29,7 +29,7 @@ class Verb(Protocol):
     def __call__(self, row: Row, *, actor: str, now: float) -> Step | None: ...
 
 
-class Steering:
+class TaskActions:
     """
     Each verb takes a row as somebody has just seen it, and gives it back as it is afterwards.
 
@@ -37,11 +37,11 @@ class Steering:
     that a worker has out: the worker's id and the attempt's name are the arguments.
     """
 
-    def __init__(self, *, ledger: Ledger, steps: Steps, clock: Clock, cut: Callable[[str, str], None]) -> None:
+    def __init__(self, *, ledger: Ledger, steps: StepApplier, clock: Clock, cut: Callable[[str, str], None]) -> None:
         self._ledger = ledger
         self._steps = steps
         self._clock = clock
-        self._cut = cut
+        self._abort = cut
 
     def cancel(self, row: Row, actor: str) -> Row:
         """End what waits or runs; what was cancelled before stays as it is."""
@@ -76,7 +76,7 @@ class Steering:
                 raise InvalidCall(why_not.format(state=row.state), status=409)
             try:
                 after = self._steps.commit(step, row)
-            except Changed:
+            except RowChanged:
                 row = self._ledger.get(row.task_id) or row
                 continue
             self._follow(step, after)
@@ -85,7 +85,7 @@ class Steering:
 
     def _end_call(self, worker: str, attempt_name: str) -> None:
         try:
-            self._cut(worker, attempt_name)
+            self._abort(worker, attempt_name)
         except Unavailable as exc:
             _logger.warning("%s is cut when its worker next looks by itself: %s", attempt_name, exc)
 

@@ -18,28 +18,34 @@ if TYPE_CHECKING:
     from traced_relay.cloud_tasks.delivery import Delivery
     from traced_relay.downstream.sender import Exchange
     from traced_relay.ledger.protocol import Ledger
-    from traced_relay.relay.task_log import Journal
+    from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
-    from traced_relay.tasks.callback import Teller
+    from traced_relay.tasks.callback import CallbackBuilder
     from traced_relay.tasks.row import Row
     from traced_relay.tasks.state_machine import Step
 
 COMMIT_AGAIN_AFTER = 0.5
 
 
-class Changed(Exception):
+class RowChanged(Exception):
     """Somebody else changed the row first; what it is now decides."""
 
 
-class Steps:
+class StepApplier:
     def __init__(
-        self, *, ledger: Ledger, cloud_tasks: CloudTasks, journal: Journal, clock: Clock, teller: Teller
+        self,
+        *,
+        ledger: Ledger,
+        cloud_tasks: CloudTasks,
+        task_log: TaskLog,
+        clock: Clock,
+        callback_builder: CallbackBuilder,
     ) -> None:
         self._ledger = ledger
         self._cloud_tasks = cloud_tasks
-        self._journal = journal
+        self._task_log = task_log
         self._clock = clock
-        self._teller = teller
+        self._callback_builder = callback_builder
 
     def commit(
         self,
@@ -59,19 +65,19 @@ class Steps:
         """
         row = step.row or before
         if step.row is not None:
-            callback = self._teller.callback_for(row, now=self._clock.now()) if step.tells else None
+            callback = self._callback_builder.build(row, now=self._clock.now()) if step.create_callback else None
             self._write(row, callback, patience)
-        for said in step.says:
-            self._journal.step(said, row, delivery, exchange)
+        for said in step.events:
+            self._task_log.step(said, row, delivery, exchange)
         return row
 
     def follow(self, step: Step, row: Row) -> None:
         """Make the tasks that the committed *row* asks for; Unavailable and EnqueueFailed leave that to be repeated."""
-        if step.creates:
+        if step.create_task:
             self.create(row)
-        if step.deletes:
+        if step.delete_task:
             self._cloud_tasks.delete(self.task_name(row))
-        if step.tells:
+        if step.create_callback:
             self._create_callback(row)
 
     def create(self, row: Row) -> bool:
@@ -91,7 +97,7 @@ class Steps:
         callback = self._ledger.get(callback_id(row.task_id, row.round))
         if callback is not None and callback.state == "queued" and callback.noted_attempt < callback.awaited:
             self.create(callback)
-            self._journal.enqueued(callback, self.task_name(callback))
+            self._task_log.enqueued(callback, self.task_name(callback))
 
     def _write(self, row: Row, callback: Row | None, patience: float) -> None:
         pause, until, is_unclear = Condition(), self._clock.monotonic() + patience, False
@@ -104,7 +110,7 @@ class Steps:
                     raise
                 is_unclear = True
             else:
-                raise Changed
+                raise RowChanged
             with pause:
                 self._clock.wait(pause, COMMIT_AGAIN_AFTER)
 

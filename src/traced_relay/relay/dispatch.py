@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import get_current_span
 
-from traced_relay.cloud_tasks.delivery import Bare, Delivery, read_task
+from traced_relay.cloud_tasks.delivery import BareTask, Delivery, read_task
 from traced_relay.downstream import webhook_signature
 from traced_relay.downstream.sender import Exchange, Timing
 from traced_relay.errors import IdentityFailed, InvalidCall
-from traced_relay.relay.commit import Changed
+from traced_relay.relay.commit import RowChanged
 from traced_relay.relay.lease import LEASE
 from traced_relay.relay.running_calls import AlreadyHeld
 from traced_relay.tasks import state_machine
 from traced_relay.tasks.ids import adopted_task_id
-from traced_relay.tasks.retry import Ending
+from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.row import Row
 from traced_relay.tasks.state_machine import AGAIN, DONE, HELD, Dispatched, Holder, Step
 from traced_relay.tracing import instrumentation, propagation, spans
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
     from traced_relay.cloud_tasks.delivery import Dispatch
     from traced_relay.downstream.sender import Sender
     from traced_relay.ledger.protocol import Ledger
-    from traced_relay.relay.commit import Steps
+    from traced_relay.relay.commit import StepApplier
     from traced_relay.relay.policy import Policy
     from traced_relay.relay.running_calls import RunningCalls
-    from traced_relay.relay.task_log import Journal
+    from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
-    from traced_relay.runtime.watchdog import Guard
+    from traced_relay.runtime.watchdog import Deadline
     from traced_relay.tasks.row import Attempt
-    from traced_relay.tracing.propagation import Place
+    from traced_relay.tracing.propagation import SpanParent
 
 
 CHANGES_MET = 3
 TRACE_ENDS_AFTER = 7 * 86_400.0  # Cloud Trace refuses spans that are older than 14 days
 
 
-class _Overtaken(Changed):
+class _Overtaken(RowChanged):
     """The call was made, and then cancelled or taken for lost: what it brought counts no more."""
 
 
 @dataclass(frozen=True)
-class Worker:
+class WorkerIdentity:
     """This process: *id* is its alone, *version* and *instance* are the platform's words for it."""
 
     id: str
@@ -59,7 +59,7 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Answer:
+class DispatchResult:
     """What the queue gets, and the task it was about as far as it is known."""
 
     status_code: int
@@ -67,28 +67,28 @@ class Answer:
     reason: str | None = None
 
 
-class Relay:
+class Dispatcher:
     def __init__(
         self,
         *,
         ledger: Ledger,
         cloud_tasks: CloudTasks,
         sender: Sender,
-        journal: Journal,
+        task_log: TaskLog,
         tracer: Tracer,
         clock: Clock,
         random: Callable[[], float],
         policy: Policy,
-        worker: Worker,
+        worker: WorkerIdentity,
         running: RunningCalls,
-        steps: Steps,
+        steps: StepApplier,
         signing_keys: Callable[[str], tuple[bytes, ...]],
         origin: Callable[[], str],
     ) -> None:
         self._ledger = ledger
         self._cloud_tasks = cloud_tasks
         self._sender = sender
-        self._journal = journal
+        self._task_log = task_log
         self._tracer = tracer
         self._clock = clock
         self._random = random
@@ -99,42 +99,42 @@ class Relay:
         self._signing_keys = signing_keys
         self._origin = origin
 
-    def dispatch(self, dispatch: Dispatch, body: bytes) -> Answer:
+    def dispatch(self, dispatch: Dispatch, body: bytes) -> DispatchResult:
         """Work one delivery; Unavailable and EnqueueFailed leave it to be delivered again."""
         refusal = self._running.refusal() or (None if self._sender.has_room() else "capacity")
         if refusal is not None:
-            self._journal.deferred(dispatch, reason=refusal, detail="no further call is taken on here")
-            return Answer(AGAIN, reason=refusal)
+            self._task_log.deferred(dispatch, reason=refusal, detail="no further call is taken on here")
+            return DispatchResult(AGAIN, reason=refusal)
         for _ in range(CHANGES_MET):
             delivery, row = self._read(dispatch, body)
             if row is None:
-                return Answer(DONE, reason="rejected")
+                return DispatchResult(DONE, reason="rejected")
             try:
                 return self._work(row, delivery)
             except AlreadyHeld:
                 break
-            except Changed:
+            except RowChanged:
                 continue  # what the row is now decides
         reason = self._running.refusal() or HELD
-        self._journal.deferred(
+        self._task_log.deferred(
             dispatch, reason=reason, detail="another delivery works on it, or none any more", row=row
         )
-        return Answer(AGAIN, row, reason)
+        return DispatchResult(AGAIN, row, reason)
 
-    def _work(self, row: Row, delivery: Delivery) -> Answer:
+    def _work(self, row: Row, delivery: Delivery) -> DispatchResult:
         step = self._arrive(row, delivery)
-        if not step.begins or step.row is None:
+        if not step.start_attempt or step.row is None:
             after = self._steps.commit(step, row, delivery=delivery)
             self._steps.follow(step, after)
-            return Answer(step.answer, after)
+            return DispatchResult(step.answer, after)
         place = self._place_of(row)
-        with self._processing(step.row, delivery, place) as running, self._running.hold(running, delivery) as guard:
+        with self._processing(step.row, delivery, place) as running, self._running.hold(running, delivery) as deadline:
             self._steps.commit(replace(step, row=running), row, delivery=delivery)
             spans.started(self._tracer, running.queue, place.mark, at=self._clock.now())
-            exchange = self._send(running, delivery, guard)
-            if exchange.ending.reason == "interrupted" and guard.is_cut:
+            exchange = self._send(running, delivery, deadline)
+            if exchange.ending.reason == "interrupted" and deadline.is_aborted:
                 spans.interrupted(get_current_span())
-                return Answer(AGAIN, running, "interrupted")
+                return DispatchResult(AGAIN, running, "interrupted")
             return self._finish(running, exchange, delivery)
 
     def _read(self, dispatch: Dispatch, body: bytes) -> tuple[Delivery, Row | None]:
@@ -144,7 +144,7 @@ class Relay:
         delivery = Delivery(dispatch, task_name, 1, delay, propagation.rewritten())
         try:
             task = read_task(body)
-            if isinstance(task, Bare):
+            if isinstance(task, BareTask):
                 return delivery, self._adopt(task, delivery)
         except InvalidCall as exc:
             self._reject(delivery, "unreadable", exc.detail)
@@ -152,15 +152,15 @@ class Relay:
         row = self._ledger.get(task.task_id)
         if row is None:
             self._reject(delivery, "unknown_task", f"the ledger has no task {task.task_id}")
-        elif not propagation.came_with(row.carrier):
+        elif not propagation.has_context(row.carrier):
             spans.came_rewritten(get_current_span())
             delivery = replace(delivery, trace_rewritten=True)
         return replace(delivery, number=task.attempt), row
 
     def _reject(self, delivery: Delivery, reason: str, detail: str) -> None:
-        self._journal.dispatch_rejected(delivery.dispatch, reason=reason, detail=detail)
+        self._task_log.dispatch_rejected(delivery.dispatch, reason=reason, detail=detail)
 
-    def _adopt(self, bare: Bare, delivery: Delivery) -> Row | None:
+    def _adopt(self, bare: BareTask, delivery: Delivery) -> Row | None:
         """The row of a task that somebody made by hand; its first dispatch writes it."""
         task_id = adopted_task_id(delivery.task_name)
         known = self._ledger.get(task_id)
@@ -202,16 +202,16 @@ class Relay:
         holder = self._running.holder_of(row) if row.state == "running" else Holder.LOST
         return state_machine.arrive(row, event, now=self._clock.now(), holder=holder, random=self._random)
 
-    def _place_of(self, row: Row) -> Place:
+    def _place_of(self, row: Row) -> SpanParent:
         """Where in the row's trace, or after it, the attempt that begins now belongs."""
         is_old = row.trace_age(self._clock.now()) > TRACE_ENDS_AFTER
-        place = propagation.place_of(row.carrier, is_old=is_old)
+        place = propagation.span_parent(row.carrier, is_old=is_old)
         if is_old:
             instrumentation.refuse()  # the dispatch's own span, which is in the old trace already
         return place
 
     @contextmanager
-    def _processing(self, row: Row, delivery: Delivery, place: Place) -> Iterator[Row]:
+    def _processing(self, row: Row, delivery: Delivery, place: SpanParent) -> Iterator[Row]:
         """The `process` span, in the row's trace even where the task's headers were lost, and its id in the row."""
         with spans.processing(
             self._tracer,
@@ -229,21 +229,21 @@ class Relay:
                 yield row.model_copy(update={"attempts": (*row.attempts[:-1], begun)})
             except _Overtaken:
                 raise
-            except (AlreadyHeld, Changed):
+            except (AlreadyHeld, RowChanged):
                 instrumentation.refuse()  # whoever works on it has a span of its own
                 raise
 
-    def _send(self, row: Row, delivery: Delivery, guard: Guard) -> Exchange:
+    def _send(self, row: Row, delivery: Delivery, deadline: Deadline) -> Exchange:
         rule = self._policy.rule_of(row)
         trace_leaves = rule is not None and rule.trace == "w3c"
         with instrumentation.calling(attempt=row.attempt, trace_leaves=trace_leaves, whole_url=row.kind == "call"):
             try:
                 headers = self._headers(row)
             except IdentityFailed as exc:
-                return Exchange(Ending(None, "auth_unavailable", was_sent=False), Timing(), detail=str(exc))
-            exchange = self._sender.send(row.call, rule, headers, guard, head_decides=row.kind == "callback")
+                return Exchange(AttemptResult(None, "auth_unavailable", was_sent=False), Timing(), detail=str(exc))
+            exchange = self._sender.send(row.call, rule, headers, deadline, head_decides=row.kind == "callback")
         if exchange.ending.reason == "denied":
-            self._journal.denied(row, delivery, exchange.detail or "no rule of relay.yaml allows its URL")
+            self._task_log.denied(row, delivery, exchange.detail or "no rule of relay.yaml allows its URL")
         return exchange
 
     def _headers(self, row: Row) -> Mapping[str, str]:
@@ -257,7 +257,7 @@ class Relay:
             self._signing_keys(receiver.secret), row.task_id, self._clock.now(), row.call.body
         )
 
-    def _finish(self, row: Row, exchange: Exchange, delivery: Delivery) -> Answer:
+    def _finish(self, row: Row, exchange: Exchange, delivery: Delivery) -> DispatchResult:
         if exchange.ending.reason == "cancelled":
             spans.judged(get_current_span(), verdict="cancelled", reason="cancelled")
             raise _Overtaken
@@ -265,11 +265,11 @@ class Relay:
         step = state_machine.end(row, exchange.ending, response=exchange.response, now=now, random=self._random)
         try:
             after = self._steps.commit(step, row, delivery=delivery, exchange=exchange, patience=LEASE)
-        except Changed:
+        except RowChanged:
             raise _Overtaken from None
         _judged(after.attempts[-1])
         self._steps.follow(step, after)
-        return Answer(step.answer, after)
+        return DispatchResult(step.answer, after)
 
 
 def _judged(attempt: Attempt) -> None:

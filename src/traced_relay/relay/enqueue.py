@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from traced_relay.downstream.rules import Downstream
     from traced_relay.ledger.protocol import Ledger
     from traced_relay.relay.policy import Policy, Principal
-    from traced_relay.relay.task_log import Journal
+    from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
     from traced_relay.tasks.status_document import Links
 
@@ -78,7 +78,7 @@ class Enqueuer:
         *,
         ledger: Ledger,
         cloud_tasks: CloudTasks,
-        journal: Journal,
+        task_log: TaskLog,
         tracer: Tracer,
         clock: Clock,
         policy: Policy,
@@ -88,7 +88,7 @@ class Enqueuer:
     ) -> None:
         self._ledger = ledger
         self._cloud_tasks = cloud_tasks
-        self._journal = journal
+        self._task_log = task_log
         self._tracer = tracer
         self._clock = clock
         self._policy = policy
@@ -177,7 +177,7 @@ class Enqueuer:
 
     def _created(self, row: Row) -> Row:
         """Record the enqueueing first and note it then: a row that is noted needs no other record."""
-        self._journal.enqueued(row, self._task_name(row))
+        self._task_log.enqueued(row, self._task_name(row))
         try:
             self._ledger.note(row.task_id, row.awaited)
         except Unavailable as exc:
@@ -237,7 +237,7 @@ class Enqueuer:
                 ),
             )
         if is_new or row is own:
-            self._journal.enqueued(row, self._task_name(row), route="direct")
+            self._task_log.enqueued(row, self._task_name(row), route="direct")
         return replace(self._receipt(row), has_status=False)
 
     def _remembered(self, own: Row) -> Row:
@@ -273,7 +273,7 @@ class Enqueuer:
         if request.route == "direct":
             errors += _broken_by_direct(request)
         if errors or rule is None:
-            raise validation.refusal(errors)
+            raise validation.invalid_call(errors)
         body, content_type = request.content()
         call = Call(
             url=request.url,
@@ -361,7 +361,7 @@ def _broken_by_direct(request: EnqueueRequest) -> list[FieldError]:
 
 
 def _key_used_before() -> InvalidCall:
-    return validation.refusal([FieldError("Idempotency-Key", "was used before with another body")])
+    return validation.invalid_call([FieldError("Idempotency-Key", "was used before with another body")])
 
 
 def receipt(made: Receipt, links: Links) -> dict[str, Any]:

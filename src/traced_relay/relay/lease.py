@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from traced_relay.errors import Unavailable
-from traced_relay.runtime.periodic import Rhythm
+from traced_relay.runtime.periodic import Periodic
 
 if TYPE_CHECKING:
     from traced_relay.ledger.protocol import Ledger
@@ -20,7 +20,7 @@ LOOK_EVERY = 60.0  # for what was cancelled and could not be told; a read of eac
 _logger = logging.getLogger(__name__)
 
 
-class Pulse:
+class LeaseKeeper:
     """
     Keeps *worker* alive in the ledger until it is stopped; a process that dies is believed dead a lease later.
 
@@ -33,7 +33,7 @@ class Pulse:
         self._worker = worker
         self._clock = clock
         self._running = running
-        self._rhythm = Rhythm("the worker's sign of life", BEAT, self._beat, clock)
+        self._rhythm = Periodic("the worker's sign of life", BEAT, self._beat, clock)
         self._looks_at = 0.0
         self._is_written = False
 
@@ -66,7 +66,7 @@ class Pulse:
         was_frozen = now > self._running.lease_until  # so long that others may have judged what runs here
         self._running.lease_until = now + LEASE
         for attempt_name in cut:
-            self._running.cut(attempt_name)
+            self._running.abort(attempt_name)
         if was_frozen or now >= self._looks_at:
             self._looks_at = now + LOOK_EVERY
-            self._running.cut_judged()
+            self._running.abort_judged()

@@ -9,17 +9,17 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from traced_relay.errors import Unavailable
-from traced_relay.runtime.watchdog import Watch
-from traced_relay.tasks.state_machine import Holder, Said
+from traced_relay.runtime.watchdog import Watchdog
+from traced_relay.tasks.state_machine import Holder, LogEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from traced_relay.cloud_tasks.delivery import Delivery
     from traced_relay.ledger.protocol import Ledger
-    from traced_relay.relay.task_log import Journal
+    from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
-    from traced_relay.runtime.watchdog import Guard
+    from traced_relay.runtime.watchdog import Deadline
     from traced_relay.tasks.row import Row
 
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class _Call:
     row: Row
     delivery: Delivery
-    guard: Guard
+    deadline: Deadline
     started: float
 
 
@@ -45,15 +45,15 @@ class RunningCalls:
     """
 
     def __init__(
-        self, clock: Clock, journal: Journal, ledger: Ledger, *, worker: str, capacity: int, heartbeat: float
+        self, clock: Clock, task_log: TaskLog, ledger: Ledger, *, worker: str, capacity: int, heartbeat: float
     ) -> None:
         self._clock = clock
-        self._journal = journal
+        self._task_log = task_log
         self._ledger = ledger
         self._worker = worker
         self._capacity = capacity
         self._heartbeat = heartbeat
-        self._watch = Watch(clock)
+        self._watch = Watchdog(clock)
         self._calls: dict[str, _Call] = {}
         self._lock = Lock()
         self._is_stopping = False
@@ -91,36 +91,36 @@ class RunningCalls:
         return Holder.LOST
 
     @contextmanager
-    def hold(self, row: Row, delivery: Delivery) -> Iterator[Guard]:
+    def hold(self, row: Row, delivery: Delivery) -> Iterator[Deadline]:
         """Watch the call of *row* while what is inside makes it; AlreadyHeld if somebody here does that already."""
         key, started = row.attempt_name, self._clock.monotonic()
         beat = partial(self._beat, row, delivery, started)
-        with self._watch.over(row.call.timeout, every=self._heartbeat, beat=beat) as guard:
+        with self._watch.over(row.call.timeout, every=self._heartbeat, beat=beat) as deadline:
             with self._lock:
                 if self._is_stopping or key in self._calls:
                     raise AlreadyHeld
-                self._calls[key] = _Call(row, delivery, guard, started)
+                self._calls[key] = _Call(row, delivery, deadline, started)
             try:
-                yield guard
+                yield deadline
             finally:
                 with self._lock:
                     del self._calls[key]
 
-    def cut(self, attempt_name: str) -> None:
+    def abort(self, attempt_name: str) -> None:
         """End the call of that attempt, if it is out: it was cancelled."""
         with self._lock:
             call = self._calls.get(attempt_name)
         if call is not None:
-            self._watch.cut(call.guard, "cancelled")
+            self._watch.abort(call.deadline, "cancelled")
 
-    def cut_judged(self) -> None:
+    def abort_judged(self) -> None:
         """End what somebody else has cancelled, or has judged while this process could not be seen to live."""
         with self._lock:
             out = list(self._calls.values())
         stored = self._ledger.get_many([call.row.task_id for call in out]) if out else {}
         for call in out:
             if not _is_still(call.row, stored.get(call.row.task_id)):
-                self._watch.cut(call.guard, "cancelled")
+                self._watch.abort(call.deadline, "cancelled")
 
     def stop(self, signal: str) -> list[str] | None:
         """
@@ -136,20 +136,20 @@ class RunningCalls:
             self._is_stopping = True
             cut = list(self._calls.values())
         self._watch.halt()
-        self._journal.stopping(signal, len(cut))
+        self._task_log.stopping(signal, len(cut))
         for call in cut:
-            fields = {"elapsed_ms": self._ms_since(call.started), "request_sent": call.guard.was_sent}
-            self._journal.step(Said("attempt.interrupted", fields), call.row, call.delivery)
-        return [call.row.attempt_name for call in cut if not call.guard.was_sent]
+            fields = {"elapsed_ms": self._ms_since(call.started), "request_sent": call.deadline.was_sent}
+            self._task_log.step(LogEvent("attempt.interrupted", fields), call.row, call.delivery)
+        return [call.row.attempt_name for call in cut if not call.deadline.was_sent]
 
-    def cut_all(self) -> None:
+    def abort_all(self) -> None:
         """Wake whoever still waits for an answer."""
         self._watch.stop()
 
     def _beat(self, row: Row, delivery: Delivery, started: float) -> None:
         elapsed_ms = self._ms_since(started)
         fields = {"elapsed_ms": elapsed_ms, "deadline_in_ms": max(0, round(row.call.timeout * 1000) - elapsed_ms)}
-        self._journal.step(Said("attempt.heartbeat", fields), row, delivery)
+        self._task_log.step(LogEvent("attempt.heartbeat", fields), row, delivery)
 
     def _ms_since(self, started: float) -> int:
         return round((self._clock.monotonic() - started) * 1000)

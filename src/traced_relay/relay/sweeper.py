@@ -8,7 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from traced_relay.errors import EnqueueFailed
-from traced_relay.relay.commit import Changed
+from traced_relay.relay.commit import RowChanged
 from traced_relay.tasks import state_machine
 from traced_relay.tasks.state_machine import Holder
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from traced_relay.cloud_tasks.client import CloudTasks
     from traced_relay.ledger.protocol import Ledger
-    from traced_relay.relay.commit import Steps
-    from traced_relay.relay.task_log import Journal
+    from traced_relay.relay.commit import StepApplier
+    from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
     from traced_relay.tasks.row import Row
     from traced_relay.tasks.state_machine import Step
@@ -48,16 +48,16 @@ class Sweeper:
         *,
         ledger: Ledger,
         cloud_tasks: CloudTasks,
-        journal: Journal,
+        task_log: TaskLog,
         clock: Clock,
         random: Callable[[], float],
-        steps: Steps,
+        steps: StepApplier,
         holder_of: Callable[[Row], Holder],
         grace: float,
     ) -> None:
         self._ledger = ledger
         self._cloud_tasks = cloud_tasks
-        self._journal = journal
+        self._task_log = task_log
         self._clock = clock
         self._random = random
         self._steps = steps
@@ -81,7 +81,7 @@ class Sweeper:
                 pass
             self._say(found)
 
-    def look_at_all(self) -> None:
+    def check_all(self) -> None:
         """Look for the tasks of all rows that wait, due or not: those of a queue that was purged are gone."""
         with self._lock:
             self._look_at_waiting(_Found(), self._clock.monotonic() + LONGEST_ASKED_FOR, float("inf"))
@@ -128,10 +128,10 @@ class Sweeper:
         name = self._steps.task_name(row)
         if row.noted_attempt < row.awaited and self._steps.create(row):
             if row.attempt == 0:
-                self._journal.enqueued(row, name)
+                self._task_log.enqueued(row, name)
             return True
         if not self._cloud_tasks.exists(name):
-            self._cloud_tasks.see(row.queue)  # a queue that is not there has lost nobody's task
+            self._cloud_tasks.check_queue(row.queue)  # a queue that is not there has lost nobody's task
             whole = self._ledger.get(row.task_id)
             if whole is not None and whole.revision == row.revision:
                 self._apply(state_machine.remove(whole, now=self._clock.now()), whole)
@@ -141,7 +141,7 @@ class Sweeper:
         """Whether the step was taken; what has changed meanwhile is somebody's concern already."""
         try:
             after = self._steps.commit(step, row)
-        except Changed:
+        except RowChanged:
             return False
         self._steps.follow(step, after)
         return True
@@ -149,7 +149,7 @@ class Sweeper:
     def _say(self, found: _Found) -> None:
         now = self._clock.now()
         tally = self._ledger.tally(now - self._grace)
-        self._journal.swept(
+        self._task_log.swept(
             {
                 "overdue": tally.overdue,
                 "oldest_overdue_ms": _age_ms(tally.oldest_overdue_at, now),

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from traced_relay.downstream.sender import Exchange
     from traced_relay.logs.writer import Log
     from traced_relay.tasks.row import Row
-    from traced_relay.tasks.state_machine import Said
+    from traced_relay.tasks.state_machine import LogEvent
 
 
-class Journal:
+class TaskLog:
     """
     Says what was committed; whoever commits a change of state calls it, and nobody else.
 
@@ -75,7 +75,7 @@ class Journal:
 
     def step(
         self,
-        said: Said,
+        said: LogEvent,
         row: Row,
         delivery: Delivery | None = None,
         exchange: Exchange | None = None,
@@ -195,7 +195,7 @@ def _origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/"
 
 
-def _message(said: Said, row: Row) -> str:
+def _message(said: LogEvent, row: Row) -> str:
     what = f"attempt {row.attempt} of task {row.task_id}"
     match said.event:
         case "attempt.finished":

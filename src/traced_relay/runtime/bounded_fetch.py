@@ -27,15 +27,15 @@ _PIECE = 64 * 1024  # bytes
 
 
 @dataclass(frozen=True)
-class Whole:
+class FetchedResponse:
     url: str  # without its query
     status: int
     content: bytes
 
 
-def fetch(send: Callable[[], requests.Response], seconds: float, largest: int = LARGEST) -> Whole:
+def fetch(send: Callable[[], requests.Response], seconds: float, largest: int = LARGEST) -> FetchedResponse:
     """What *send*, which asks with `stream=True`, is answered; `requests.Timeout` after so many *seconds*."""
-    until, taken = monotonic() + seconds, Future[Whole]()
+    until, taken = monotonic() + seconds, Future[FetchedResponse]()
     asking = Thread(target=copy_context().run, args=(_take, send, until, largest, taken), name="asking", daemon=True)
     asking.start()
     try:
@@ -44,11 +44,11 @@ def fetch(send: Callable[[], requests.Response], seconds: float, largest: int = 
         raise requests.Timeout(f"no whole answer within {seconds:g} s") from None
 
 
-def _take(send: Callable[[], requests.Response], until: float, largest: int, taken: Future[Whole]) -> None:
+def _take(send: Callable[[], requests.Response], until: float, largest: int, taken: Future[FetchedResponse]) -> None:
     try:
         with send() as answer:
             url = answer.url.partition("?")[0]
-            taken.set_result(Whole(url, answer.status_code, _content(answer, url, until, largest)))
+            taken.set_result(FetchedResponse(url, answer.status_code, _content(answer, url, until, largest)))
     except HTTPError as exc:
         taken.set_exception(requests.ConnectionError(exc))
     except BaseException as exc:  # noqa: BLE001  (raised again where the answer is waited for)

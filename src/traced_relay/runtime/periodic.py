@@ -19,7 +19,7 @@ LAST_MOMENT = 0.5
 _logger = logging.getLogger(__name__)
 
 
-class Rhythm:
+class Periodic:
     """
     Calls *beat* every so many *seconds*, *at_once* or after the first of them.
 

@@ -13,7 +13,7 @@ else:
     Item = TypeVar("Item")
 
 
-class Agenda(Generic[Item]):
+class TimerQueue(Generic[Item]):
     """Items in the order of their times, and of arrival where times are equal. Every step is O(log n)."""
 
     def __init__(self) -> None:

@@ -8,19 +8,19 @@ from contextlib import contextmanager, suppress
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Literal
 
-from traced_relay.runtime.timer_queue import Agenda
+from traced_relay.runtime.timer_queue import TimerQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from traced_relay.runtime.clock import Clock
 
-CutFor = Literal["deadline", "interrupted", "cancelled"]
+AbortReason = Literal["deadline", "interrupted", "cancelled"]
 
 _logger = logging.getLogger(__name__)
 
 
-class Guard:
+class Deadline:
     """
     One exchange under watch, handed to whoever makes it.
 
@@ -28,30 +28,30 @@ class Guard:
     *was_sent* whether anything may have left before that.
     """
 
-    def __init__(self, lock: Condition, deadline: float, every: float | None, beat: Callable[[], None] | None) -> None:
+    def __init__(self, lock: Condition, ends_at: float, every: float | None, beat: Callable[[], None] | None) -> None:
         self._lock = lock
-        self.deadline = deadline
+        self.ends_at = ends_at
         self.every = every
         self.beat = beat
-        self.cut_for: CutFor | None = None
+        self.aborted_by: AbortReason | None = None
         self.was_sent = False
         self._connection: socket.socket | None = None
 
     @property
-    def is_cut(self) -> bool:
-        return self.cut_for is not None
+    def is_aborted(self) -> bool:
+        return self.aborted_by is not None
 
     def hold(self, connection: socket.socket) -> None:
         """Let the watch cut this *connection*, at once if it is late."""
         with self._lock:
             self._connection = connection
-            if self.is_cut:
+            if self.is_aborted:
                 self._shut()
 
     def start_sending(self) -> None:
         """From here on the other side may have got something; raises if it will get nothing any more."""
         with self._lock:
-            if self.is_cut:
+            if self.is_aborted:
                 raise ConnectionAbortedError("cut before anything was sent")
             self.was_sent = True
 
@@ -59,11 +59,11 @@ class Guard:
         """Let go of the connection; whether it is still whole."""
         with self._lock:
             self._connection = None
-            return not self.is_cut
+            return not self.is_aborted
 
-    def cut(self, reason: CutFor) -> None:
+    def abort(self, reason: AbortReason) -> None:
         """End the exchange from outside; the first reason stays. Under the watch's lock."""
-        self.cut_for = self.cut_for or reason
+        self.aborted_by = self.aborted_by or reason
         self._shut()
 
     def _shut(self) -> None:
@@ -73,14 +73,14 @@ class Guard:
                 socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
 
 
-class Watch:
+class Watchdog:
     """Holds the deadlines and the beats of all exchanges in flight."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._changed = Condition()
-        self._guards: Agenda[Guard] = Agenda()
-        self._halted: list[Guard] = []
+        self._guards: TimerQueue[Deadline] = TimerQueue()
+        self._halted: list[Deadline] = []
         self._is_over = False
         self._napping_until: float | None = None
         self._thread = Thread(target=self._keep, name="watch", daemon=True)
@@ -92,24 +92,24 @@ class Watch:
         """From here on all that is under watch counts as cut, and sends nothing more; its connections are left open."""
         with self._changed:
             self._is_over = True
-            while (guard := self._guards.pop_due(float("inf"))) is not None:
-                guard.cut_for = guard.cut_for or "interrupted"
-                self._halted.append(guard)
+            while (deadline := self._guards.pop_due(float("inf"))) is not None:
+                deadline.aborted_by = deadline.aborted_by or "interrupted"
+                self._halted.append(deadline)
             self._changed.notify()
 
     def stop(self) -> None:
         """Cut all that is under watch, and all that comes under it later."""
         self.halt()
         with self._changed:
-            for guard in self._halted:
-                guard.cut("interrupted")
+            for deadline in self._halted:
+                deadline.abort("interrupted")
             self._halted.clear()
         self._thread.join()
 
-    def cut(self, guard: Guard, reason: CutFor) -> None:
+    def abort(self, deadline: Deadline, reason: AbortReason) -> None:
         """End one exchange before its time."""
         with self._changed:
-            guard.cut(reason)
+            deadline.abort(reason)
 
     @property
     def is_over(self) -> bool:
@@ -118,24 +118,24 @@ class Watch:
     @contextmanager
     def over(
         self, seconds: float, *, every: float | None = None, beat: Callable[[], None] | None = None
-    ) -> Iterator[Guard]:
+    ) -> Iterator[Deadline]:
         """Watch what happens inside: after so many *seconds* it is cut, and *every* so many it is said to live."""
         with self._changed:
             now = self._clock.monotonic()
-            guard = Guard(self._changed, now + seconds, every, beat)
+            deadline = Deadline(self._changed, now + seconds, every, beat)
             if self._is_over:
-                guard.cut("interrupted")
+                deadline.abort("interrupted")
             else:
-                self._enter(guard, now)
+                self._enter(deadline, now)
         try:
-            yield guard
+            yield deadline
         finally:
             with self._changed:
-                self._guards.discard(guard)
+                self._guards.discard(deadline)
 
-    def _enter(self, guard: Guard, now: float) -> None:
-        at = guard.deadline if guard.every is None else min(guard.deadline, now + guard.every)
-        self._guards.put(guard, at)
+    def _enter(self, deadline: Deadline, now: float) -> None:
+        at = deadline.ends_at if deadline.every is None else min(deadline.ends_at, now + deadline.every)
+        self._guards.put(deadline, at)
         if self._napping_until is None or at < self._napping_until:
             self._napping_until = at
             self._changed.notify()
@@ -164,11 +164,11 @@ class Watch:
 
     def _take_due(self) -> list[Callable[[], None]]:
         now, beats = self._clock.monotonic(), []
-        while (guard := self._guards.pop_due(now)) is not None:
-            if now >= guard.deadline:
-                guard.cut("deadline")
+        while (deadline := self._guards.pop_due(now)) is not None:
+            if now >= deadline.ends_at:
+                deadline.abort("deadline")
                 continue
-            if guard.beat is not None:
-                beats.append(guard.beat)
-            self._enter(guard, now)
+            if deadline.beat is not None:
+                beats.append(deadline.beat)
+            self._enter(deadline, now)
         return beats

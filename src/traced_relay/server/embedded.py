@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.config import Config
 
 from traced_relay.runtime.listener import listen
-from traced_relay.server.worker import PATIENCE, Reception, options
+from traced_relay.server.worker import PATIENCE, BufferedWorker, options
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 
-class _Worker(Reception):
+class _Worker(BufferedWorker):
     """The process belongs to whoever made the worker: its signals, its parent and its end are not the worker's."""
 
     def init_signals(self) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from gunicorn.app.base import BaseApplication
 
-from traced_relay.app import Assembly
+from traced_relay.app import Application
 from traced_relay.config.settings import from_environment, is_on_google
 from traced_relay.logs import writer
 from traced_relay.runtime.listener import listen
 from traced_relay.server.captured_output import Captured, log_uncaught
-from traced_relay.server.worker import PATIENCE, SPARE_CONNECTIONS, Reception, options
+from traced_relay.server.worker import PATIENCE, SPARE_CONNECTIONS, BufferedWorker, options
 from traced_relay.tracing.pipeline import Telemetry, telemetry
 from traced_relay.version import __version__
 
@@ -37,7 +37,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         self._settings = settings
         self._stream = stream
         self._options = options
-        self._assembly: Assembly | None = None
+        self._assembly: Application | None = None
         self._telemetry: Telemetry | None = None
         self._cutting: Thread | None = None
         super().__init__()
@@ -60,7 +60,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             is_local=settings.is_local,
             on_google=settings.has_cron,
         )
-        self._assembly = Assembly(settings, log=log, provider=self._telemetry.provider)
+        self._assembly = Application(settings, log=log, provider=self._telemetry.provider)
         self._telemetry.start()
         self._assembly.start()
         return self._assembly.wsgi
@@ -117,13 +117,13 @@ def serve(settings: Settings, *, patience: float = PATIENCE, stream: TextIO | No
     _allow_files(3 * settings.threads + 2 * SPARE_CONNECTIONS)
     listening = listen(settings.host, settings.port)
     listening.set_inheritable(True)
-    Assembly.check(settings)
+    Application.check(settings)
     _Server(
         settings,
         {
             "bind": f"fd://{listening.detach()}",
             "workers": 1,
-            "worker_class": Reception,
+            "worker_class": BufferedWorker,
             "control_socket_disable": True,
             **options(settings.threads),
         },

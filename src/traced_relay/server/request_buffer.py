@@ -19,7 +19,7 @@ _SIZE = re.compile(rb"[0-9a-fA-F]{1,8}(?=[;\r \t])")
 Stage = Literal["head", "too_long_a_head", "body", "whole", "part"]
 
 
-class Arriving:
+class RequestBuffer:
     """
     The bytes of one request as they come.
 

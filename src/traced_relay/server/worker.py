@@ -25,8 +25,8 @@ from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 
 from traced_relay.api import problems
 from traced_relay.api.request_host import asked_host
-from traced_relay.runtime.timer_queue import Agenda
-from traced_relay.server.request_buffer import Arriving
+from traced_relay.runtime.timer_queue import TimerQueue
+from traced_relay.server.request_buffer import RequestBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,7 @@ class _Connection(TConn):  # type: ignore[misc]
     def __init__(self, *args: Any, linger: Callable[[socket.socket], None]) -> None:
         super().__init__(*args)
         self.initialized = True
-        self.arriving = Arriving()
+        self.arriving = RequestBuffer()
         self._linger = linger
 
     def close(self, graceful: bool = False) -> None:
@@ -117,15 +117,15 @@ class _Wakes(PollableMethodQueue):  # type: ignore[misc]
         """Stay open: a request that ends after the worker writes here, where by then another file might be."""
 
 
-class Reception(ThreadWorker):  # type: ignore[misc]
+class BufferedWorker(ThreadWorker):  # type: ignore[misc]
     """The worker. All but `handle_request` and `handle_error` runs in its main thread."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.method_queue = _Wakes()
         self._patience: float = self.app.patience
-        self._arriving: Agenda[_Connection] = Agenda()
-        self._closing: Agenda[socket.socket] = Agenda()
+        self._arriving: TimerQueue[_Connection] = TimerQueue()
+        self._closing: TimerQueue[socket.socket] = TimerQueue()
         self._held = 0
         self._lacks_files = False
         self._accepts_from = 0.0
@@ -152,7 +152,7 @@ class Reception(ThreadWorker):  # type: ignore[misc]
 
     def enqueue_req(self, conn: _Connection) -> None:
         """The next request begins: on a kept connection, or behind the one that was answered."""
-        conn.arriving = Arriving()
+        conn.arriving = RequestBuffer()
         if behind := conn.parser.unreader.take_buffered():
             self._held += len(behind)
             conn.arriving.add(behind)

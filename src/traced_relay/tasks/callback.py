@@ -24,14 +24,14 @@ LARGEST = 20_000  # bytes; Standard Webhooks: receivers expect small ones
 
 
 @dataclass(frozen=True)
-class Teller:
+class CallbackBuilder:
     """Writes reports; they go to *queue*, and are tried again *first_wait* seconds after the first time."""
 
     queue: str
     first_wait: float
     links: Callable[[str], Links]
 
-    def callback_for(self, row: Row, *, now: float) -> Row | None:
+    def build(self, row: Row, *, now: float) -> Row | None:
         """The row of the callback that tells how *row* has ended; None if nobody wants to know."""
         if row.call.callback is None:
             return None

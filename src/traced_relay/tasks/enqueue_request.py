@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from traced_relay.errors import FieldError, InvalidCall
-from traced_relay.formats.validation import Duration, Model, Time, read, refusal
+from traced_relay.formats.validation import Duration, Model, Time, invalid_call, read
 from traced_relay.tasks import header_policy
 from traced_relay.tasks.call import REPEATABLE, SCHEDULE_AHEAD, Callback, JsonBody, Method, RetryPolicy, Url, content_of
 
@@ -52,7 +52,9 @@ def idempotency_key(field: str | None) -> str | None:
         raise InvalidCall("Idempotency-Key: must be one key; a key with a comma must be in double quotes", status=400)
     (key,) = keys
     if not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
-        raise refusal([FieldError("Idempotency-Key", "must be 1 to 255 printable ASCII characters, quoted or bare")])
+        raise invalid_call(
+            [FieldError("Idempotency-Key", "must be 1 to 255 printable ASCII characters, quoted or bare")]
+        )
     return key
 
 
@@ -148,7 +150,7 @@ def enqueue_request(document: Any) -> EnqueueRequest:
         headers = document.get("headers") if isinstance(document, dict) else None
         if isinstance(headers, dict) and all(isinstance(value, str) for value in headers.values()):
             errors = list(header_policy.broken_rules(headers))
-        raise refusal([*exc.errors, *errors]) from None
+        raise invalid_call([*exc.errors, *errors]) from None
     if errors:
-        raise refusal(errors)
+        raise invalid_call(errors)
     return request

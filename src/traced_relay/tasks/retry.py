@@ -35,7 +35,7 @@ _DATE = re.compile(
 
 
 @dataclass(frozen=True)
-class Ending:
+class AttemptResult:
     """How one attempt ended: a status code, or the reason that there is none."""
 
     status_code: int | None
@@ -63,7 +63,7 @@ class Verdict:
 
 
 def judge(
-    policy: RetryPolicy, *, idempotent: bool, ending: Ending, history: History, random: Callable[[], float]
+    policy: RetryPolicy, *, idempotent: bool, ending: AttemptResult, history: History, random: Callable[[], float]
 ) -> Verdict:
     """
     The verdict on the attempt that just ended.
@@ -87,7 +87,9 @@ def judge(
     return Verdict("retry", ending.reason, gave_up.blame, delay, delay_reason)
 
 
-def judge_callback(policy: RetryPolicy, *, ending: Ending, history: History, random: Callable[[], float]) -> Verdict:
+def judge_callback(
+    policy: RetryPolicy, *, ending: AttemptResult, history: History, random: Callable[[], float]
+) -> Verdict:
     """
     The verdict on an attempt to deliver a callback, which has a schedule of its own.
 
@@ -126,7 +128,7 @@ def broken_rule(policy: RetryPolicy) -> FieldError | None:
     return FieldError("max_retry_duration", f"must be 0s or at least {wait}, got {format_duration(longest)}")
 
 
-def is_retryable(policy: RetryPolicy, *, idempotent: bool, ending: Ending) -> bool:
+def is_retryable(policy: RetryPolicy, *, idempotent: bool, ending: AttemptResult) -> bool:
     if ending.status_code is not None and ending.reason == f"http_{ending.status_code}":
         return ending.status_code in retryable_status_codes(policy, idempotent=idempotent)
     if ending.reason == "interrupted" and not ending.was_sent:

@@ -22,14 +22,14 @@ HELD = "held_by_another_worker"
 
 
 @dataclass(frozen=True)
-class Said:
+class LogEvent:
     """A record that whoever commits the step writes."""
 
     event: str
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-FINISHED = Said("attempt.finished")
+FINISHED = LogEvent("attempt.finished")
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Step:
 
     answer: int = DONE
     row: Row | None = None
-    begins: bool = False
-    creates: bool = False
-    deletes: bool = False
-    tells: bool = False
-    says: tuple[Said, ...] = ()
+    start_attempt: bool = False
+    create_task: bool = False
+    delete_task: bool = False
+    create_callback: bool = False
+    events: tuple[LogEvent, ...] = ()
 
 
 class Holder(Enum):
@@ -62,9 +62,9 @@ class Holder(Enum):
 
 
 _ENDINGS = {
-    Holder.LOST: retry.Ending(None, "worker_lost"),
-    Holder.STOPPED: retry.Ending(None, "interrupted"),
-    Holder.STOPPED_UNSENT: retry.Ending(None, "interrupted", was_sent=False),
+    Holder.LOST: retry.AttemptResult(None, "worker_lost"),
+    Holder.STOPPED: retry.AttemptResult(None, "interrupted"),
+    Holder.STOPPED_UNSENT: retry.AttemptResult(None, "interrupted", was_sent=False),
 }
 
 
@@ -87,15 +87,15 @@ def arrive(row: Row, event: Dispatched, *, now: float, holder: Holder, random: C
     *holder* counts only while the row is running.
     """
     if row.has_ended:
-        return Step(DONE, tells=row.wants_callback)
+        return Step(DONE, create_callback=row.wants_callback)
     if row.state == "running":
         if event.number < row.attempt:
             return Step(DONE)
         if holder is Holder.ALIVE:
-            return Step(AGAIN, says=(Said("dispatch.deferred", {"reason": HELD}),))
+            return Step(AGAIN, events=(LogEvent("dispatch.deferred", {"reason": HELD}),))
         return lose(row, holder, now=now, random=random)
     if event.number != row.awaited:
-        return Step(DONE, creates=True)
+        return Step(DONE, create_task=True)
     if _has_expired(row, now):
         return _finish(row, "failed", "expired", now=now)
     return _begin(row, event, now)
@@ -127,10 +127,12 @@ def _begin(row: Row, event: Dispatched, now: float) -> Step:
         first_started_at=now if row.first_started_at is None else row.first_started_at,
         attempts=(*row.attempts[1 - ATTEMPTS_KEPT :], attempt),
     )
-    return Step(row=running, begins=True, says=(Said("attempt.started"),))
+    return Step(row=running, start_attempt=True, events=(LogEvent("attempt.started"),))
 
 
-def end(row: Row, ending: retry.Ending, *, response: Response | None, now: float, random: Callable[[], float]) -> Step:
+def end(
+    row: Row, ending: retry.AttemptResult, *, response: Response | None, now: float, random: Callable[[], float]
+) -> Step:
     """The running attempt is over: what the row becomes, and what comes next."""
     interruptions = row.interruptions + (ending.reason == "interrupted")
     verdict = _verdict(row, ending, interruptions, now, random)
@@ -145,13 +147,13 @@ def end(row: Row, ending: retry.Ending, *, response: Response | None, now: float
     if verdict.verdict == "retry":
         next_attempt_at = now + (verdict.retry_delay or 0.0)
         waiting = _changed(over, state="waiting", awaited=row.attempt + 1, next_attempt_at=next_attempt_at)
-        return Step(row=waiting, creates=True, says=(FINISHED,))
+        return Step(row=waiting, create_task=True, events=(FINISHED,))
     step = _finish(over, "succeeded" if verdict.verdict == "succeeded" else "failed", verdict.reason, now=now)
-    return replace(step, says=(FINISHED, *step.says))
+    return replace(step, events=(FINISHED, *step.events))
 
 
 def _verdict(
-    row: Row, ending: retry.Ending, interruptions: int, now: float, random: Callable[[], float]
+    row: Row, ending: retry.AttemptResult, interruptions: int, now: float, random: Callable[[], float]
 ) -> retry.Verdict:
     history = retry.History(row.started - interruptions, row.started, max(0.0, now - (row.first_started_at or now)))
     if row.kind == "callback":
@@ -168,18 +170,18 @@ def cancel(row: Row, *, actor: str, now: float) -> Step | None:
     if row.has_ended:
         return Step() if row.state == "cancelled" else None
     wanted = row.model_copy(update={"actor": actor, "cancel_requested_at": now, "worker": None})
-    says: tuple[Said, ...] = (Said("task.cancelled", {"actor": actor}),)
+    events: tuple[LogEvent, ...] = (LogEvent("task.cancelled", {"actor": actor}),)
     if row.state == "running":
         attempt = _judged(
             row.attempts[-1],
-            retry.Ending(None, "cancelled"),
+            retry.AttemptResult(None, "cancelled"),
             retry.Verdict("cancelled", "cancelled", reasons.blame("cancelled")),
             now,
         )
         wanted = wanted.model_copy(update={"attempts": (*row.attempts[:-1], attempt)})
-        says = (FINISHED, *says)
+        events = (FINISHED, *events)
     step = _finish(wanted, "cancelled", "cancelled", now=now)
-    return replace(step, deletes=row.state != "running", says=(*says, *step.says))
+    return replace(step, delete_task=row.state != "running", events=(*events, *step.events))
 
 
 def redrive(row: Row, *, actor: str, now: float) -> Step | None:
@@ -211,7 +213,7 @@ def _again(row: Row, actor: str, now: float) -> Step:
         blame=None,
         response=None,
     )
-    return Step(row=queued, creates=True, says=(Said("task.redriven", {"actor": actor}),))
+    return Step(row=queued, create_task=True, events=(LogEvent("task.redriven", {"actor": actor}),))
 
 
 def lose(row: Row, holder: Holder, *, now: float, random: Callable[[], float]) -> Step:
@@ -224,7 +226,7 @@ def remove(row: Row, *, now: float) -> Step:
     return _finish(row, "cancelled", "removed", now=now)
 
 
-def _judged(attempt: Attempt, ending: retry.Ending, verdict: retry.Verdict, now: float) -> Attempt:
+def _judged(attempt: Attempt, ending: retry.AttemptResult, verdict: retry.Verdict, now: float) -> Attempt:
     delay = verdict.retry_delay
     return attempt.model_copy(
         update={
@@ -243,7 +245,7 @@ def _judged(attempt: Attempt, ending: retry.Ending, verdict: retry.Verdict, now:
 def _finish(row: Row, state: str, reason: str | None, *, now: float) -> Step:
     blame = None if reason is None else reasons.blame(reason)
     ended = _changed(row, state=state, finished_at=now, next_attempt_at=None, reason=reason, blame=blame)
-    return Step(row=ended, tells=ended.wants_callback, says=(Said("task.finished"),))
+    return Step(row=ended, create_callback=ended.wants_callback, events=(LogEvent("task.finished"),))
 
 
 def _changed(row: Row, **update: Any) -> Row:

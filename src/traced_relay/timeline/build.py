@@ -14,7 +14,7 @@ from traced_relay.client import task_text
 from traced_relay.formats.durations import parse_time, readable
 from traced_relay.timeline import markers
 from traced_relay.timeline.bars import Bar, Segment, key_of
-from traced_relay.timeline.missing import dropped, gaps
+from traced_relay.timeline.missing import dropped, find_missing
 from traced_relay.tracing.span_tree import MESSAGE_ID, of_task
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ def build(
         end=max(bar.end for bar in bars),
         bars=bars,
         missing=(
-            *gaps(document, None if records is None else own, None if spans is None else its_spans, whole_since),
+            *find_missing(
+                document, None if records is None else own, None if spans is None else its_spans, whole_since
+            ),
             *(() if records is None else markers.untold(records, said, document)),
             *dropped(records or (), document),
         ),

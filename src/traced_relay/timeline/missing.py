@@ -16,7 +16,7 @@ _SAID_WITHIN = 120.0  # seconds: what was dropped is said once a minute
 _ENQUEUE = "POST /v1/tasks"  # its parent is the caller's, whose spans are not ours to have
 
 
-def gaps(
+def find_missing(
     document: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]] | None,
     spans: Sequence[FinishedSpan] | None,

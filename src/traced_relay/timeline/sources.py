@@ -32,7 +32,7 @@ _IN_A_NAME = re.compile(rf"projects/({_PROJECT})/locations/")
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Sources:
     """
     *records* or *spans* are None where nobody could look for them; *told* says where they come from, or why not.
 
@@ -46,14 +46,14 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Place:
+class LogProject:
     """A project whose log holds the records, and how that is known."""
 
     project: str
     known_from: str  # such as `--project says`
 
 
-def from_file(chunks: Iterable[bytes], name: str, ids: frozenset[str]) -> Evidence:
+def from_file(chunks: Iterable[bytes], name: str, ids: frozenset[str]) -> Sources:
     """Raises NoRecords where there is something, and nothing of it can be used."""
     records: list[dict[str, Any]] = []
     others = timeless = 0
@@ -72,7 +72,7 @@ def from_file(chunks: Iterable[bytes], name: str, ids: frozenset[str]) -> Eviden
         raise NoRecords(f"{name} holds no record; {cloud_entries.HOW_TO_READ}")
     its = sum(not ids.isdisjoint((str(one.get("task_id")), str(one.get("callback_of")))) for one in records)
     without = f", and {timeless} without their times" if timeless else ""
-    return Evidence(records, None, (f"records: {its} of this task among {len(records)} in {name}{without}",))
+    return Sources(records, None, (f"records: {its} of this task among {len(records)} in {name}{without}",))
 
 
 def _has_time(record: Mapping[str, Any]) -> bool:
@@ -83,19 +83,19 @@ def _has_time(record: Mapping[str, Any]) -> bool:
     return True
 
 
-def from_dev(open_console: Callable[[], DevConsole], task_id: str) -> Evidence:
+def from_dev(open_console: Callable[[], DevConsole], task_id: str) -> Sources:
     try:
         console = open_console()
         records, spans, whole_since = console.life(task_id)
     except RelayError as exc:
-        return Evidence(None, None, (f"records: none; {exc}",))
+        return Sources(None, None, (f"records: none; {exc}",))
     told = f"records: {len(records)}, spans: {len(spans)}, both kept by {console.relay}"
-    return Evidence(records, spans, (told,), whole_since)
+    return Sources(records, spans, (told,), whole_since)
 
 
 def from_cloud(
-    open_log: Callable[[], CloudLogging], place: Place, documents: Sequence[Document], now: float
-) -> Evidence:
+    open_log: Callable[[], CloudLogging], place: LogProject, documents: Sequence[Document], now: float
+) -> Sources:
     """Of the whole life of a task, and of its callbacks behind it."""
     ids = [str(one["task_id"]) for one in documents]
     names = [attempt["task_name"].rpartition("/")[2] for one in documents for attempt in one["attempts"]]
@@ -112,27 +112,27 @@ def from_cloud(
         for entry in open_log().entries(wanted):
             records.append(cloud_entries.as_record(entry))  # noqa: PERF401  (those before an error stay)
     except RelayError as exc:
-        return Evidence(records or None, None, (f"records: {'not all' if records else 'none'}; {exc}",))
+        return Sources(records or None, None, (f"records: {'not all' if records else 'none'}; {exc}",))
     queues = sum(queue_log.is_from(record) for record in records)
     told = [f"records: {len(records) - queues} in the log of project {place.project}, as {place.known_from}"]
     told.append(f"queue: {queues} entries in its own log" if queues else _QUIET_QUEUE)
-    return Evidence(records, None, tuple(told))
+    return Sources(records, None, tuple(told))
 
 
 _QUIET_QUEUE = "queue: nothing in its own log (`gcloud tasks queues update QUEUE --log-sampling-ratio=1.0` turns it on)"
 
 
-def place_of(document: Document, relay: str) -> Place | None:
+def log_project_of(document: Document, relay: str) -> LogProject | None:
     """Where a deployed relay's records are, by what the document says of it; None for a relay on this machine."""
     if is_local_host(urlsplit(relay).netloc):
         return None
     for attempt in document["attempts"]:
         if found := _IN_A_NAME.match(attempt["task_name"]):
-            return Place(found[1], "the names of its tasks say")
+            return LogProject(found[1], "the names of its tasks say")
     link = urlsplit(document["links"]["logs"])
     named = parse_qs(link.query).get("project", [])
     is_googles = link.hostname == "console.cloud.google.com" and named and re.fullmatch(_PROJECT, named[0])
-    return Place(named[0], "its link to the log says") if is_googles else None
+    return LogProject(named[0], "its link to the log says") if is_googles else None
 
 
 def _end(documents: Sequence[Document], now: float) -> float:

@@ -34,7 +34,7 @@ class Dropped(NamedTuple):
     why: str | None
 
 
-class Outbox(SpanProcessor):
+class BatchProcessor(SpanProcessor):
     """
     Sends what has gathered *delay* seconds after the first of it, or *size* at once; holds *room* spans.
 

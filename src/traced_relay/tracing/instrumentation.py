@@ -15,7 +15,7 @@ from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 
 from traced_relay.tracing.attributes import ARRIVALS, RESEND_COUNT, TRACE_REWRITTEN, URL_FULL
 from traced_relay.tracing.propagation import platform_span, rewritten
-from traced_relay.tracing.redaction import GuardedProvider, GuardedSpan
+from traced_relay.tracing.redaction import RedactingProvider, RedactingSpan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,7 +55,7 @@ def instrument(app: Flask, provider: TracerProvider) -> None:
     FlaskInstrumentor.instrument_app(  # type: ignore[no-untyped-call]
         app,
         request_hook=_arrived,
-        tracer_provider=GuardedProvider(provider, start=_server_attributes),
+        tracer_provider=RedactingProvider(provider, start=_server_attributes),
         excluded_urls="",  # none; without it the environment decides
         enable_commenter=False,
     )
@@ -63,7 +63,7 @@ def instrument(app: Flask, provider: TracerProvider) -> None:
     if outgoing.is_instrumented_by_opentelemetry:
         outgoing.uninstrument()
     outgoing.instrument(
-        tracer_provider=GuardedProvider(provider, start=_client_attributes, hidden=_trace_stays),
+        tracer_provider=RedactingProvider(provider, start=_client_attributes, hidden=_trace_stays),
         excluded_urls=_GOOGLE_CREDENTIALS,
     )
 
@@ -71,7 +71,7 @@ def instrument(app: Flask, provider: TracerProvider) -> None:
 def refuse() -> None:
     """Leave no span of the request that is being answered."""
     span = trace.get_current_span()
-    if isinstance(span, GuardedSpan):
+    if isinstance(span, RedactingSpan):
         span.refuse()
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from traced_relay.errors import InvalidSettings
 from traced_relay.runtime.clock import Clock, SystemClock
-from traced_relay.runtime.periodic import Rhythm
+from traced_relay.runtime.periodic import Periodic
 from traced_relay.tracing import otel_yaml
-from traced_relay.tracing.batch_processor import AT_THE_END, Outbox
+from traced_relay.tracing.batch_processor import AT_THE_END, BatchProcessor
 from traced_relay.tracing.exporters import detected, exporter_of
 from traced_relay.tracing.provider import configure, configure_off
 
@@ -37,13 +37,13 @@ class Telemetry:
     """*provider* makes the spans that *outboxes* send; `start` and `close` frame the saying of what was dropped."""
 
     def __init__(
-        self, provider: TracerProvider, log: Log, *, outboxes: Iterable[Outbox] = (), clock: Clock | None = None
+        self, provider: TracerProvider, log: Log, *, outboxes: Iterable[BatchProcessor] = (), clock: Clock | None = None
     ) -> None:
         self.provider = provider
         self._log = log
         self._outboxes = tuple(outboxes)
         self._closing = Lock()
-        self._rhythm = Rhythm("counting dropped spans", SAY_EVERY, self._say_dropped, clock or SystemClock())
+        self._rhythm = Periodic("counting dropped spans", SAY_EVERY, self._say_dropped, clock or SystemClock())
 
     def start(self) -> None:
         if self._outboxes:
@@ -124,7 +124,7 @@ def _as_in(
         _logger.info("spans stay here: a local relay sends none to Google, and RELAY_TRACE_ENDPOINT names no other")
     exporters = [exporter_of(batch, project=project) for batch in batches]
     outboxes = [
-        Outbox(exporter, clock, delay=batch.delay, size=batch.size, room=batch.room)
+        BatchProcessor(exporter, clock, delay=batch.delay, size=batch.size, room=batch.room)
         for exporter, batch in zip(exporters, batches, strict=True)
     ]
     provider = configure(

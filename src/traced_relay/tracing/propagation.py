@@ -184,7 +184,7 @@ def parent_context(carrier: Mapping[str, str]) -> Context:
 
 
 @dataclass(frozen=True)
-class Place:
+class SpanParent:
     """Where an attempt's span begins, in *context* or the current one; what it *links* to; what its *mark* is under."""
 
     context: Context | None
@@ -192,7 +192,7 @@ class Place:
     mark: Context | None
 
 
-def place_of(carrier: Mapping[str, str], *, is_old: bool) -> Place:
+def span_parent(carrier: Mapping[str, str], *, is_old: bool) -> SpanParent:
     """
     Where to go on with the trace of a task, whose first `send` wrote *carrier*.
 
@@ -203,13 +203,13 @@ def place_of(carrier: Mapping[str, str], *, is_old: bool) -> Place:
     send = trace.get_current_span(context).get_span_context()
     here = trace.get_current_span().get_span_context()
     if is_old:
-        return Place(Context(), (send,), None)
+        return SpanParent(Context(), (send,), None)
     if _came_from(send):
-        return Place(None, (), context)
-    return Place(context, (here,) if here.is_valid else (), context)
+        return SpanParent(None, (), context)
+    return SpanParent(context, (here,) if here.is_valid else (), context)
 
 
-def came_with(carrier: Mapping[str, str]) -> bool:
+def has_context(carrier: Mapping[str, str]) -> bool:
     """Whether the request that is being answered came with that context, or made it, as the first of a bare task."""
     return _came_from(trace.get_current_span(parent_context(carrier)).get_span_context())
 

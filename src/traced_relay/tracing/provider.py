@@ -26,7 +26,7 @@ from opentelemetry.trace import TracerProvider as ApiTracerProvider
 from traced_relay.tracing.attributes import ARRIVALS, DISPATCH
 from traced_relay.tracing.otel_yaml import LONGEST_VALUE, MOST_ATTRIBUTES
 from traced_relay.tracing.propagation import PROPAGATOR, has_own_copy
-from traced_relay.tracing.redaction import GuardedProvider
+from traced_relay.tracing.redaction import RedactingProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -167,4 +167,4 @@ def configure_off() -> ApiTracerProvider:
 
 
 def tracer_of(provider: ApiTracerProvider) -> Tracer:
-    return GuardedProvider(provider, start=lambda _, attributes: attributes).get_tracer(_SERVICE)
+    return RedactingProvider(provider, start=lambda _, attributes: attributes).get_tracer(_SERVICE)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LONGEST_VALUE = 256  # bytes; Cloud Trace's limit, the SDK counts characters
 
 
-class GuardedProvider(TracerProvider):
+class RedactingProvider(TracerProvider):
     """
     Hands out tracers that fence what they are told.
 
@@ -40,10 +40,10 @@ class GuardedProvider(TracerProvider):
         self._hidden = hidden
 
     def get_tracer(self, *args: Any, **kwargs: Any) -> Tracer:
-        return _GuardedTracer(self._inner.get_tracer(*args, **kwargs), self._start, self._hidden)
+        return _RedactingTracer(self._inner.get_tracer(*args, **kwargs), self._start, self._hidden)
 
 
-class _GuardedTracer(Tracer):
+class _RedactingTracer(Tracer):
     def __init__(self, inner: Tracer, start: Start, hidden: Callable[[], bool]) -> None:
         self._inner = inner
         self._start = start
@@ -64,9 +64,9 @@ class _GuardedTracer(Tracer):
         if wanted is None:
             return INVALID_SPAN
         inner = self._inner.start_span(
-            name, context, kind, fenced(wanted), links, start_time, False, set_status_on_exception
+            name, context, kind, redacted(wanted), links, start_time, False, set_status_on_exception
         )
-        return GuardedSpan(inner)
+        return RedactingSpan(inner)
 
     @contextmanager
     def start_as_current_span(  # type: ignore[override]  # the original's decorator is private
@@ -80,7 +80,7 @@ class _GuardedTracer(Tracer):
                 yield span
 
 
-class GuardedSpan(Span):
+class RedactingSpan(Span):
     kind = SpanKind.INTERNAL  # the instrumentations read headers only for a span that says it is SERVER
 
     def __init__(self, inner: Span) -> None:
@@ -99,7 +99,7 @@ class GuardedSpan(Span):
         return self._inner.get_span_context()
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
-        self._inner.set_attributes(fenced(attributes))
+        self._inner.set_attributes(redacted(attributes))
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         self.set_attributes({key: value})
@@ -108,7 +108,7 @@ class GuardedSpan(Span):
         """Nothing: the relay has no events, and an exception would be one."""
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
-        self._inner.add_link(context, fenced(attributes or {}))
+        self._inner.add_link(context, redacted(attributes or {}))
 
     def update_name(self, name: str) -> None:
         self._inner.update_name(name)
@@ -130,7 +130,7 @@ class GuardedSpan(Span):
         """Nothing: `error.type` names the class, and the rest may hold what nobody should read."""
 
 
-def fenced(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+def redacted(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
     return {
         name: _value(name, value)
         for name, value in attributes.items()

@@ -16,7 +16,7 @@ from support.asking import get, post
 from support.firestore_emulator import emulator_at
 from support.place import Place
 from support.schema import validate
-from traced_relay.app import Assembly
+from traced_relay.app import Application
 from traced_relay.config import settings
 from traced_relay.testing import Arrived, Downstream
 
@@ -137,6 +137,6 @@ def test_nothing_is_asked_of_firestore_before_the_server_forks(tmp_path: Path) -
     read = settings.from_environment(SERVING | {"RELAY_CONFIG": str(tmp_path / "relay.yaml")})
     with socket.create_server(("127.0.0.1", 0)) as store, emulator_at(f"127.0.0.1:{store.getsockname()[1]}"):
         store.setblocking(False)
-        Assembly.check(read)
+        Application.check(read)
         with pytest.raises(BlockingIOError):
             store.accept()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.datastructures import EnvironHeaders, Headers
 
-from traced_relay.api.auth import ANYBODY, GOOGLE_ISSUERS, Certificates, Gate, Keys
+from traced_relay.api.auth import ANYBODY, GOOGLE_ISSUERS, CertificateCache, Certificates, Gate
 from traced_relay.cloud_tasks.delivery import Dispatch
 from traced_relay.config import relay_yaml
 from traced_relay.emulator.id_tokens import Signer
@@ -60,7 +60,7 @@ def gate(
     )
     return Gate(
         rules,
-        keys=Keys(fetch, ManualClock()),
+        keys=CertificateCache(fetch, ManualClock()),
         issuers=issuers,
         believes_app_engine=believes_app_engine,
         is_local=is_local,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from traced_relay.api.auth import ASK_AGAIN_AFTER_NOTHING, Certificates, Keys
+from traced_relay.api.auth import ASK_AGAIN_AFTER_NOTHING, CertificateCache, Certificates
 from traced_relay.errors import Unavailable
 from traced_relay.runtime.clock import ManualClock
 
@@ -31,7 +31,7 @@ class Source:
 
 def test_keys_are_fetched_once_an_hour() -> None:
     source, clock = Source({"a": "1"}, {"a": "2"}), ManualClock()
-    keys = Keys(source, clock)
+    keys = CertificateCache(source, clock)
     assert [keys.having("a"), keys.having("a")] == [{"a": "1"}] * 2
     clock.advance(3599)
     assert (keys.having("a"), source.asked) == ({"a": "1"}, 1)
@@ -41,7 +41,7 @@ def test_keys_are_fetched_once_an_hour() -> None:
 
 def test_a_new_key_is_asked_for_but_not_for_every_strangers_token() -> None:
     source, clock = Source({"a": "1"}, {"a": "1"}, {"a": "1", "b": "2"}), ManualClock()
-    keys = Keys(source, clock)
+    keys = CertificateCache(source, clock)
     keys.having("a")
     clock.advance(31)
     assert [keys.having("b") for _ in range(5)] == [{"a": "1"}] * 5
@@ -52,7 +52,7 @@ def test_a_new_key_is_asked_for_but_not_for_every_strangers_token() -> None:
 
 def test_old_keys_serve_on_while_the_source_is_away_and_it_is_asked_now_and_then() -> None:
     source, clock = Source({"a": "1"}, None, None, {"a": "2"}), ManualClock()
-    keys = Keys(source, clock)
+    keys = CertificateCache(source, clock)
     keys.having("a")
     clock.advance(7200)
     assert [keys.having("a") for _ in range(5)] == [{"a": "1"}] * 5
@@ -65,7 +65,7 @@ def test_old_keys_serve_on_while_the_source_is_away_and_it_is_asked_now_and_then
 
 def test_without_any_key_the_source_is_asked_again_soon() -> None:
     source, clock = Source(None, None, {"a": "1"}), ManualClock()
-    keys = Keys(source, clock)
+    keys = CertificateCache(source, clock)
     for asked in (1, 2):
         for _ in range(3):
             with pytest.raises(Unavailable):
@@ -82,7 +82,7 @@ def test_all_who_wait_for_a_source_that_is_away_wait_for_one_fetch() -> None:
         asked.append(1)
         raise Unavailable("away")
 
-    keys = Keys(away, ManualClock())
+    keys = CertificateCache(away, ManualClock())
 
     def ask(_: int) -> str:
         everybody_is_here.wait(10)

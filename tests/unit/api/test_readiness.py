@@ -21,7 +21,7 @@ class Queue:
         self.failure: RelayError | None = None
         self.looks = 0
 
-    def see(self) -> None:
+    def check_queue(self) -> None:
         self.looks += 1
         if self.failure is not None:
             raise self.failure
@@ -41,7 +41,7 @@ def ledger(clock: ManualClock) -> Iterator[SqliteLedger]:
 
 def test_a_yes_is_believed_for_a_while(clock: ManualClock, ledger: SqliteLedger) -> None:
     queue = Queue()
-    readiness = Readiness(clock, ledger, queue.see, lambda: None)
+    readiness = Readiness(clock, ledger, queue.check_queue, lambda: None)
     assert [readiness.is_ready() for _ in range(5)] == [True] * 5
     queue.failure = Unavailable("away")
     clock.advance(YES_LASTS - 0.1)
@@ -57,7 +57,7 @@ def test_without_the_queue_it_is_not_ready_and_soon_looks_again(
 ) -> None:
     queue = Queue()
     queue.failure = failure
-    readiness = Readiness(clock, ledger, queue.see, lambda: None)
+    readiness = Readiness(clock, ledger, queue.check_queue, lambda: None)
     assert [readiness.is_ready() for _ in range(5)] == [False] * 5
     assert queue.looks == 1
     queue.failure = None
@@ -71,12 +71,12 @@ def test_while_one_looks_at_a_queue_that_hangs_the_others_take_the_answer_before
 ) -> None:
     hangs, looking, release = Event(), Event(), Event()
 
-    def see() -> None:
+    def check_queue() -> None:
         if hangs.is_set():
             looking.set()
             release.wait(10)
 
-    readiness = Readiness(clock, ledger, see, lambda: None)
+    readiness = Readiness(clock, ledger, check_queue, lambda: None)
     if was_ready:
         assert readiness.is_ready()
     hangs.set()
@@ -93,7 +93,7 @@ def test_while_one_looks_at_a_queue_that_hangs_the_others_take_the_answer_before
 def test_without_the_ledger_it_is_not_ready(clock: ManualClock) -> None:
     ledger = SqliteLedger(clock)
     ledger.close()
-    assert not Readiness(clock, ledger, Queue().see, lambda: None).is_ready()
+    assert not Readiness(clock, ledger, Queue().check_queue, lambda: None).is_ready()
 
 
 @pytest.mark.parametrize(
@@ -102,4 +102,4 @@ def test_without_the_ledger_it_is_not_ready(clock: ManualClock) -> None:
 def test_who_takes_on_nothing_is_not_ready_unless_it_is_only_busy(
     clock: ManualClock, ledger: SqliteLedger, refusal: str | None, is_ready: bool
 ) -> None:
-    assert Readiness(clock, ledger, Queue().see, lambda: refusal).is_ready() is is_ready
+    assert Readiness(clock, ledger, Queue().check_queue, lambda: refusal).is_ready() is is_ready

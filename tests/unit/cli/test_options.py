@@ -20,8 +20,8 @@ def test_a_token_file_is_read_again_when_it_has_changed_and_holds_a_token(tmp_pa
     with RelayStandIn([document()]) as relay:
 
         @click.command()
-        @options.asks_as_somebody
-        def look(**where: str) -> None:
+        @options.credential_options
+        def ask(**where: str) -> None:
             client = options.client(**where)
             for number, written in enumerate((None, "second.token.b", "", "third.token.c", "gone")):
                 if written == "gone":
@@ -31,7 +31,7 @@ def test_a_token_file_is_read_again_when_it_has_changed_and_holds_a_token(tmp_pa
                     os.utime(file, (number, number))
                 client.status(f"{0:032x}")
 
-        ran = CliRunner().invoke(look, ["--relay", relay.url, "--token-file", str(file)], catch_exceptions=False)
+        ran = CliRunner().invoke(ask, ["--relay", relay.url, "--token-file", str(file)], catch_exceptions=False)
         assert ran.exit_code == 0, ran.output
         said = ["first.token.a", "second.token.b", "second.token.b", "third.token.c", "third.token.c"]
         assert relay.tokens == [f"Bearer {token}" for token in said]
@@ -43,8 +43,8 @@ def test_flags_decide_over_the_relay_and_token_of_the_environment(tmp_path: Path
     other.write_text("second.token.b")
 
     @click.command()
-    @options.asks_as_somebody
-    def look(**where: str) -> None:
+    @options.credential_options
+    def ask(**where: str) -> None:
         options.client(**where).status("0" * 32)
 
     with RelayStandIn([document()]) as relay:
@@ -53,6 +53,6 @@ def test_flags_decide_over_the_relay_and_token_of_the_environment(tmp_path: Path
             (["--relay", relay.url, "--token-file", str(other)], "http://127.0.0.1:9"),
         ):
             environ = {"RELAY_URL": url, "RELAY_TOKEN_FILE": str(file)}
-            ran = CliRunner().invoke(look, arguments, env=environ, catch_exceptions=False)
+            ran = CliRunner().invoke(ask, arguments, env=environ, catch_exceptions=False)
             assert ran.exit_code == 0, ran.output
         assert relay.tokens == ["Bearer first.token.a", "Bearer second.token.b"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import Headers
 
 from support.example_rows import NOW, TASK_ID
-from traced_relay.cloud_tasks.delivery import APP_ENGINE, HTTP_TARGET, Bare, Dispatch, Ours, read_task
+from traced_relay.cloud_tasks.delivery import APP_ENGINE, HTTP_TARGET, BareTask, Dispatch, RelayTask, read_task
 from traced_relay.errors import InvalidCall
 from traced_relay.tasks.call import Call, RetryPolicy
 from traced_relay.tasks.ids import adopted_task_id
@@ -90,7 +90,7 @@ def test_the_wait_in_the_queue_counts_from_when_the_task_was_due(eta: float | No
 def test_a_task_of_the_relay_is_read() -> None:
     for attempt in (1, 3, 10_000):
         body = json.dumps({"task_id": TASK_ID, "attempt": attempt}).encode()
-        assert read_task(body) == Ours(TASK_ID, attempt)
+        assert read_task(body) == RelayTask(TASK_ID, attempt)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_body_that_is_no_task_is_refused(body: bytes, why: str) -> None:
 
 def made(max_timeout: float = 86_400.0, **fields: Any) -> Call:
     task = read_task(json.dumps({"url": URL} | fields).encode())
-    assert isinstance(task, Bare)
+    assert isinstance(task, BareTask)
     return task.call(retry=POLICY, max_timeout=max_timeout)
 
 
@@ -205,7 +205,7 @@ VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dic
 def test_no_bytes_make_it_raise_anything_but_invalid_call(body: bytes) -> None:
     with suppress(InvalidCall):
         task = read_task(body)
-        if isinstance(task, Bare):
+        if isinstance(task, BareTask):
             task.call(retry=POLICY, max_timeout=60)
 
 
@@ -213,6 +213,6 @@ def test_an_adopted_task_has_the_same_id_at_each_delivery_and_another_than_its_n
     name = "projects/p/locations/l/queues/q/tasks/t"
     assert adopted_task_id(name) == adopted_task_id(name)
     assert adopted_task_id(name) != adopted_task_id(name.replace("queues/q", "queues/r"))
-    assert Ours(adopted_task_id(name), 2) == read_task(
+    assert RelayTask(adopted_task_id(name), 2) == read_task(
         json.dumps({"task_id": adopted_task_id(name), "attempt": 2}).encode()
     )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traced_relay.config import relay_yaml
-from traced_relay.config.relay_yaml import CallbackReceiver, Caller, Queue, RelayFile, Worker
+from traced_relay.config.relay_yaml import CallbackReceiver, Caller, QueueRule, RelayFile, TaskTarget
 from traced_relay.downstream.rules import Downstream, find
 from traced_relay.errors import InvalidSettings
 from traced_relay.tasks.call import RetryPolicy
@@ -49,8 +49,8 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(WHOLE)
     assert relay_yaml.load(tmp_path / "relay.yaml") == RelayFile(
         location="us-central1",
-        queues=[Queue(name="relay"), Queue.model_validate({"name": "relay-callbacks", "for": "callbacks"})],
-        worker=Worker(url="https://relay-x.a.run.app", service_account="queue@p.iam.gserviceaccount.com"),
+        queues=[QueueRule(name="relay"), QueueRule.model_validate({"name": "relay-callbacks", "for": "callbacks"})],
+        worker=TaskTarget(url="https://relay-x.a.run.app", service_account="queue@p.iam.gserviceaccount.com"),
         audience="https://relay.example.com",
         callers=[
             Caller(email="reports@p.iam.gserviceaccount.com", queues=["relay"], downstreams=["reports"]),
@@ -89,7 +89,7 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
         "retention": "7d",
         "sweep_every": "1m",
     }
-    assert read.queues == [Queue(name="relay", max_dispatches_per_second=100, max_concurrent_dispatches=80)]
+    assert read.queues == [QueueRule(name="relay", max_dispatches_per_second=100, max_concurrent_dispatches=80)]
     assert read.retry == RetryPolicy()
 
 

@@ -15,9 +15,9 @@ from support.lives import BEGINNING, FLAKY, at, record, records, spans
 from support.relay_stand_in import RelayStandIn, answer, document
 from traced_relay.client.client import Client
 from traced_relay.console.app import console_app
-from traced_relay.console.bounded_ask import Asker
+from traced_relay.console.bounded_ask import BoundedClient
 from traced_relay.console.chart import draw
-from traced_relay.console.dev_data import Nearby
+from traced_relay.console.dev_data import DevData
 from traced_relay.console.pages import curl
 from traced_relay.console.task_rows import age, lasted, row
 from traced_relay.errors import InvalidCall
@@ -47,18 +47,18 @@ def console(relay: RelayStandIn) -> FlaskClient:
     return browser_of(relay.url)
 
 
-def browser_of(url: str, nearby: Nearby | None = None, patience: float = 10.0) -> FlaskClient:
+def browser_of(url: str, dev_data: DevData | None = None, patience: float = 10.0) -> FlaskClient:
     client = Client(url, tries=1, timeout=5.0)
-    return console_app(client, nearby, clock=ManualClock(NOW + 60), patience=patience).test_client()
+    return console_app(client, dev_data, clock=ManualClock(NOW + 60), patience=patience).test_client()
 
 
-def nearby(told: list[tuple[str, str]]) -> Nearby:
+def dev_data(told: list[tuple[str, str]]) -> DevData:
     def tell(method: str, name: str) -> None:
         if name.endswith("-2"):
             raise InvalidCall("there is no such task", status=409)
         told.append((method, name))
 
-    return Nearby(RecordStore(), SpanStore(), tell, sample="curl")
+    return DevData(RecordStore(), SpanStore(), tell, sample="curl")
 
 
 def test_the_list_is_there_without_any_script(console: FlaskClient) -> None:
@@ -139,7 +139,7 @@ def test_what_only_an_embedded_queue_can_do_is_not_there_for_a_deployed_one(cons
 
 def test_an_embedded_queue_is_told_what_to_do(relay: RelayStandIn) -> None:
     told: list[tuple[str, str]] = []
-    console = browser_of(relay.url, nearby(told))
+    console = browser_of(relay.url, dev_data(told))
     for path in ("/queues/relay/pause", "/queues/relay/resume", "/queues/relay/purge", f"/tasks/{TASK}/run"):
         assert console.post(path, headers=OWN).status_code == 200
     assert told == [
@@ -244,13 +244,13 @@ def test_what_may_be_done_with_a_task_has_its_button(
 ) -> None:
     told = {"state": callback, "attempt_count": 0, "next_attempt_at": None, "reason": None}
     relay.tasks[TASK] |= {"state": state, "callback": told}
-    page = browser_of(relay.url, nearby([])).get(f"/tasks/{TASK}").text
+    page = browser_of(relay.url, dev_data([])).get(f"/tasks/{TASK}").text
     assert re.findall(rf'data-post="/tasks/{TASK}/([a-z-]+)"', page) == verbs
 
 
 def test_many_may_ask_one_after_another() -> None:
-    asker = Asker(seconds=0.2, many=1)
-    assert [asker.ask(lambda: "told") for _ in range(3)] == ["told"] * 3
+    bounded_client = BoundedClient(seconds=0.2, many=1)
+    assert [bounded_client.ask(lambda: "told") for _ in range(3)] == ["told"] * 3
 
 
 def test_rows_say_how_long_things_take() -> None:
@@ -409,7 +409,7 @@ def test_of_a_callback_that_waits_it_is_said_when_and_how_often_it_is_tried(
 
 
 def test_a_task_whose_first_records_made_room_is_not_said_to_lack_them(relay: RelayStandIn) -> None:
-    beside = replace(nearby([]), records=RecordStore(2))
+    beside = replace(dev_data([]), records=RecordStore(2))
     for minute in (13, 14, 15):
         time = f"2026-09-21T14:{minute}:30.000000Z"
         beside.records.add({"event": "attempt.heartbeat", "task_id": TASK, "attempt": 1, "time": time})

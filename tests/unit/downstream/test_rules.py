@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from support.hostile_urls import ORDINARY_PATHS, PATHS
-from traced_relay.downstream.rules import Downstream, Place, find
+from traced_relay.downstream.rules import Downstream, UrlPattern, find
 
 
 def downstream(url: str, **changes: Any) -> Downstream:
@@ -185,4 +185,4 @@ def test_a_path_that_may_mean_an_earlier_rule_gets_no_later(path: str) -> None:
     ],
 )
 def test_a_rule_covers_another_if_it_matches_all_that_the_other_does(first: str, later: str, covers: bool) -> None:
-    assert Place(url=first).covers(Place(url=later)) is covers
+    assert UrlPattern(url=first).covers(UrlPattern(url=later)) is covers

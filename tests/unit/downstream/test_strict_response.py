@@ -8,7 +8,7 @@ from support.raw_downstream import OK, says, says_and_stays
 from support.sending import no_token, sent_to
 from traced_relay.downstream.sender import Sender
 from traced_relay.runtime.clock import SystemClock
-from traced_relay.tasks.retry import Ending
+from traced_relay.tasks.retry import AttemptResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,13 +39,13 @@ def test_a_status_that_is_no_final_one_is_malformed(sender: Sender, status: str)
 @pytest.mark.parametrize("status", ["+200", "-200", "2_00", "0200", "2e2", "200.0", "20", "", "\xb2\xb0\xb0"])
 def test_a_status_that_is_no_three_digits_is_malformed(sender: Sender, status: str) -> None:
     exchange = sent_to(sender, says(b"HTTP/1.1 %s\r\n" % status.encode("latin-1"), EMPTY))
-    assert exchange.ending == Ending(None, "malformed_response")
+    assert exchange.ending == AttemptResult(None, "malformed_response")
 
 
 @pytest.mark.parametrize("version", ["HTTP/2.0", "HTTP/x", "HTTP/1", "HTTP/11", "HTTPS/1.1", "http/1.1", "ICY"])
 def test_another_version_is_malformed(sender: Sender, version: str) -> None:
     exchange = sent_to(sender, says(version.encode(), b" 200 OK\r\n", EMPTY))
-    assert exchange.ending == Ending(None, "malformed_response")
+    assert exchange.ending == AttemptResult(None, "malformed_response")
 
 
 @pytest.mark.parametrize("status", [b"100", b"102", b"103", b"104", b"199"])
@@ -58,12 +58,14 @@ def test_interim_answers_are_passed_over(sender: Sender, status: bytes) -> None:
 
 
 def test_an_answer_that_is_waited_for_after_an_interim_one_is_a_timeout(sender: Sender) -> None:
-    assert sent_to(sender, says_and_stays(b"HTTP/1.1 102 Wait\r\n\r\n"), timeout=0.05).ending == Ending(None, "timeout")
+    assert sent_to(sender, says_and_stays(b"HTTP/1.1 102 Wait\r\n\r\n"), timeout=0.05).ending == AttemptResult(
+        None, "timeout"
+    )
 
 
 def test_nobody_asked_for_another_protocol(sender: Sender) -> None:
     exchange = sent_to(sender, says(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", WHOLE))
-    assert exchange.ending == Ending(101, "malformed_response")
+    assert exchange.ending == AttemptResult(101, "malformed_response")
 
 
 @pytest.mark.parametrize(
@@ -89,11 +91,11 @@ def test_nobody_asked_for_another_protocol(sender: Sender) -> None:
 @pytest.mark.parametrize("before", [b"", b"X: y\r\n"], ids=["first", "later"])
 def test_a_header_that_can_be_read_in_two_ways_is_malformed(sender: Sender, before: bytes, line: bytes) -> None:
     exchange = sent_to(sender, says(OK, before, line, b"\r\nContent-Length: 2\r\n\r\nok"))
-    assert exchange.ending == Ending(None, "malformed_response")
+    assert exchange.ending == AttemptResult(None, "malformed_response")
 
 
 def test_a_first_header_that_goes_on_with_another_is_malformed(sender: Sender) -> None:
-    assert sent_to(sender, says(OK, b"  folded\r\n", EMPTY)).ending == Ending(None, "malformed_response")
+    assert sent_to(sender, says(OK, b"  folded\r\n", EMPTY)).ending == AttemptResult(None, "malformed_response")
 
 
 @pytest.mark.parametrize(
@@ -123,4 +125,4 @@ def test_a_bare_newline_and_a_status_without_a_reason_are_understood(sender: Sen
 def test_wherever_an_answer_is_cut_off_it_is_no_success(sender: Sender, size: int) -> None:
     ending = sent_to(sender, says(WHOLE[:size])).ending
     is_in_status = size < len(b"HTTP/1.1 200")
-    assert ending == Ending(None, "malformed_response" if is_in_status else "incomplete_response")
+    assert ending == AttemptResult(None, "malformed_response" if is_in_status else "incomplete_response")

@@ -130,7 +130,7 @@ def test_a_name_that_nothing_can_have_is_nobodys(ledger: Ledger) -> None:
     for name in STRANGE:
         assert ledger.get(name) is None
         ledger.note(name, 1)
-        ledger.cut(name, TASK_ID)
+        ledger.abort(name, TASK_ID)
         assert not ledger.replace(changed(row(task_id=name)))
     assert ledger.get_many([*STRANGE, TASK_ID]) == {TASK_ID: row()}
 
@@ -195,7 +195,7 @@ def test_a_closed_ledger_is_unavailable(ledger: Ledger) -> None:
         lambda: ledger.remove(row()),
         lambda: ledger.remember_key(TASK_ID, ""),
         lambda: ledger.keep_alive("w1", 15),
-        lambda: ledger.cut("w1", TASK_ID),
+        lambda: ledger.abort("w1", TASK_ID),
         lambda: ledger.stop("w1", []),
         lambda: ledger.holder_of(row()),
         lambda: ledger.heartbeats({"w1"}),

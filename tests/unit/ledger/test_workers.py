@@ -98,7 +98,7 @@ def test_one_process_sees_what_became_of_the_worker_of_another(store: Store) -> 
     one, other = store.open(), store.open()
     one.keep_alive("w1", 15)
     assert holder(other) is Holder.ALIVE
-    other.cut("w1", "a")
+    other.abort("w1", "a")
     assert one.keep_alive("w1", 15) == ["a"]
     one.stop("w1", [f"{TASK_ID}-0"])
     assert holder(other) is Holder.STOPPED_UNSENT
@@ -107,18 +107,18 @@ def test_one_process_sees_what_became_of_the_worker_of_another(store: Store) -> 
 def test_a_worker_is_told_once_what_to_cut(ledger: Ledger) -> None:
     assert ledger.keep_alive("w1", 15) == []
     for task_id in ("a", "b", "a"):
-        ledger.cut("w1", task_id)
+        ledger.abort("w1", task_id)
     assert sorted(ledger.keep_alive("w1", 15)) == ["a", "b"]
     assert ledger.keep_alive("w1", 15) == []
-    ledger.cut("w1", "a")
+    ledger.abort("w1", "a")
     assert ledger.keep_alive("w1", 15) == ["a"]
 
 
 def test_what_a_worker_is_to_cut_is_no_other_workers_affair(ledger: Ledger) -> None:
     ledger.keep_alive("w1", 15)
     ledger.keep_alive("w2", 15)
-    ledger.cut("w1", "a")
-    ledger.cut("unknown", "b")
+    ledger.abort("w1", "a")
+    ledger.abort("unknown", "b")
     assert (ledger.keep_alive("w2", 15), ledger.keep_alive("unknown", 15)) == ([], [])
     assert ledger.keep_alive("w1", 15) == ["a"]
 
@@ -126,7 +126,7 @@ def test_what_a_worker_is_to_cut_is_no_other_workers_affair(ledger: Ledger) -> N
 def test_to_be_asked_to_cut_is_no_sign_of_life(ledger: Ledger, clock: ManualClock) -> None:
     ledger.keep_alive("w1", 15)
     clock.advance(15)
-    ledger.cut("w1", "a")
+    ledger.abort("w1", "a")
     assert holder(ledger) is Holder.LOST
     assert ledger.heartbeats(WORKERS) == {"w1": NOW}
 

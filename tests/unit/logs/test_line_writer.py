@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import pytest
 
-from traced_relay.logs.line_writer import Outlet
+from traced_relay.logs.line_writer import LineWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,14 +50,14 @@ def notice(count: int) -> str:
 
 
 def test_a_line_that_is_left_is_written_though_nothing_follows(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.stream, notice=notice)
+    outlet = LineWriter(pipe.stream, notice=notice)
     outlet.leave("one")
     assert pipe.read(4) == b"one\n"
     assert outlet.flush(10)
 
 
 def test_nobody_waits_who_leaves_a_line_and_drops_are_counted_once(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.stream, notice=notice, most=3)
+    outlet = LineWriter(pipe.stream, notice=notice, most=3)
     filled = pipe.fill()
     for number in range(10):
         outlet.leave(f"line {number}")
@@ -70,7 +70,7 @@ def test_nobody_waits_who_leaves_a_line_and_drops_are_counted_once(pipe: Pipe) -
 
 
 def test_who_writes_waits_for_the_reader_and_keeps_the_order(pipe: Pipe) -> None:
-    outlet, written = Outlet(pipe.stream, notice=notice), Event()
+    outlet, written = LineWriter(pipe.stream, notice=notice), Event()
     filled = pipe.fill()
     outlet.leave("first")
     Thread(target=lambda: (outlet.write("second"), written.set()), daemon=True).start()
@@ -84,13 +84,13 @@ def test_who_writes_waits_for_the_reader_and_keeps_the_order(pipe: Pipe) -> None
 
 def test_a_line_longer_than_the_pipe_arrives_whole(pipe: Pipe) -> None:
     os.set_blocking(pipe.stream.fileno(), False)
-    outlet = Outlet(pipe.stream, notice=notice)
+    outlet = LineWriter(pipe.stream, notice=notice)
     outlet.leave("x" * 300_000 + "\u2026")
     assert pipe.read(300_007) == b"x" * 300_000 + b"\\u2026\n"
 
 
 def test_a_reader_that_is_gone_holds_nobody_up(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.stream, notice=notice)
+    outlet = LineWriter(pipe.stream, notice=notice)
     pipe.reader.close()
     outlet.leave("lost")
     assert outlet.flush(10)
@@ -100,14 +100,14 @@ def test_a_reader_that_is_gone_holds_nobody_up(pipe: Pipe) -> None:
 
 def test_in_memory_a_line_is_there_at_once() -> None:
     stream = io.StringIO()
-    outlet = Outlet(stream, notice=notice)
+    outlet = LineWriter(stream, notice=notice)
     outlet.leave("one")
     outlet.write("two")
     assert stream.getvalue() == "one\ntwo\n"
 
 
 def test_a_forked_process_writes_its_own_lines_alone(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.stream, notice=notice)
+    outlet = LineWriter(pipe.stream, notice=notice)
     filled = pipe.fill()
     outlet.leave("parent")  # whose thread holds a lock when the process forks
     child = os.fork()

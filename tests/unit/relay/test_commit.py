@@ -7,15 +7,15 @@ import pytest
 
 from support.example_rows import NOW, SUCCESS, TASK_ID, row
 from traced_relay.cloud_tasks.client import CloudTasks
-from traced_relay.config.relay_yaml import Worker
+from traced_relay.config.relay_yaml import TaskTarget
 from traced_relay.errors import Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.logs.store import RecordStore
 from traced_relay.logs.writer import Identity, Log
-from traced_relay.relay.commit import Changed, Steps
-from traced_relay.relay.task_log import Journal
+from traced_relay.relay.commit import RowChanged, StepApplier
+from traced_relay.relay.task_log import TaskLog
 from traced_relay.runtime.clock import ManualClock, SystemClock
-from traced_relay.tasks.callback import Teller
+from traced_relay.tasks.callback import CallbackBuilder
 from traced_relay.tasks.state_machine import Dispatched, Holder, Step, arrive, cancel, end
 from traced_relay.tasks.status_document import Links
 
@@ -57,17 +57,19 @@ def records() -> RecordStore:
 
 
 @pytest.fixture
-def steps(ledger: AnswerLost, records: RecordStore) -> Iterator[Steps]:
-    journal = Journal(Log(Identity("p", "v", "i"), stream=io.StringIO(), store=records), "queues")
+def steps(ledger: AnswerLost, records: RecordStore) -> Iterator[StepApplier]:
+    task_log = TaskLog(Log(Identity("p", "v", "i"), stream=io.StringIO(), store=records), "queues")
     tasks = CloudTasks(
         project="p",
         location="l",
-        worker=Worker(app_engine="default"),
+        worker=TaskTarget(app_engine="default"),
         audience=None,
         emulator="127.0.0.1:9",
     )
-    teller = Teller("callbacks", 5.0, lambda origin: Links(origin, "p"))
-    yield Steps(ledger=ledger, cloud_tasks=tasks, journal=journal, clock=HastyClock(), teller=teller)
+    callback_builder = CallbackBuilder("callbacks", 5.0, lambda origin: Links(origin, "p"))
+    yield StepApplier(
+        ledger=ledger, cloud_tasks=tasks, task_log=task_log, clock=HastyClock(), callback_builder=callback_builder
+    )
     tasks.close()
 
 
@@ -81,7 +83,7 @@ def ending(ledger: AnswerLost) -> tuple[Row, Step]:
 
 
 def test_what_was_written_without_an_answer_is_said_all_the_same(
-    ledger: AnswerLost, records: RecordStore, steps: Steps
+    ledger: AnswerLost, records: RecordStore, steps: StepApplier
 ) -> None:
     running, step = ending(ledger)
     ledger.lost = 1
@@ -90,7 +92,7 @@ def test_what_was_written_without_an_answer_is_said_all_the_same(
 
 
 def test_without_patience_a_ledger_is_asked_twice_and_then_it_is_trouble(
-    ledger: AnswerLost, records: RecordStore, steps: Steps
+    ledger: AnswerLost, records: RecordStore, steps: StepApplier
 ) -> None:
     running, step = ending(ledger)
     ledger.lost = 2
@@ -100,7 +102,7 @@ def test_without_patience_a_ledger_is_asked_twice_and_then_it_is_trouble(
 
 
 def test_an_attempt_whose_beginning_was_written_without_an_answer_begins_all_the_same(
-    ledger: AnswerLost, records: RecordStore, steps: Steps
+    ledger: AnswerLost, records: RecordStore, steps: StepApplier
 ) -> None:
     assert ledger.insert(row())
     event = Dispatched(1, "w1", f"{TASK_ID}-1", "v1", "i1", queue_delay_ms=3)
@@ -111,7 +113,7 @@ def test_an_attempt_whose_beginning_was_written_without_an_answer_begins_all_the
 
 
 def test_of_two_who_cancel_at_once_only_one_takes_it_for_its_own(
-    ledger: AnswerLost, records: RecordStore, steps: Steps
+    ledger: AnswerLost, records: RecordStore, steps: StepApplier
 ) -> None:
     assert ledger.insert(row())
     mine, others = (cancel(row(), actor=actor, now=NOW) for actor in ("me", "another"))
@@ -120,17 +122,17 @@ def test_of_two_who_cancel_at_once_only_one_takes_it_for_its_own(
     assert others.row is not None
     ledger.replace(others.row)
     ledger.lost = 1
-    with pytest.raises(Changed):
+    with pytest.raises(RowChanged):
         steps.commit(mine, row())
     assert records.records() == []
 
 
 def test_what_somebody_else_wrote_meanwhile_is_not_taken_for_ours(
-    ledger: AnswerLost, records: RecordStore, steps: Steps
+    ledger: AnswerLost, records: RecordStore, steps: StepApplier
 ) -> None:
     running, step = ending(ledger)
     ledger.replace(running.model_copy(update={"state": "cancelled", "revision": running.revision + 1}))
     ledger.lost = 1
-    with pytest.raises(Changed):
+    with pytest.raises(RowChanged):
         steps.commit(step, running, patience=10)
     assert records.records() == []

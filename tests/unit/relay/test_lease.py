@@ -13,9 +13,9 @@ from traced_relay.api.readiness import Readiness
 from traced_relay.cloud_tasks.delivery import Delivery, Dispatch
 from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.logs.writer import Identity, Log
-from traced_relay.relay.lease import BEAT, LEASE, Pulse
+from traced_relay.relay.lease import BEAT, LEASE, LeaseKeeper
 from traced_relay.relay.running_calls import RunningCalls
-from traced_relay.relay.task_log import Journal
+from traced_relay.relay.task_log import TaskLog
 from traced_relay.runtime.clock import ManualClock
 from traced_relay.runtime.periodic import AGAIN_AFTER
 from traced_relay.tasks.state_machine import Holder
@@ -59,8 +59,8 @@ def ledger(clock: WatchedClock) -> Iterator[SqliteLedger]:
 
 
 def calls(ledger: SqliteLedger, clock: ManualClock) -> RunningCalls:
-    journal = Journal(Log(Identity("p", "v", "i"), stream=io.StringIO(), clock=clock), "queues")
-    return RunningCalls(clock, journal, ledger, worker="w1", capacity=9, heartbeat=60)
+    task_log = TaskLog(Log(Identity("p", "v", "i"), stream=io.StringIO(), clock=clock), "queues")
+    return RunningCalls(clock, task_log, ledger, worker="w1", capacity=9, heartbeat=60)
 
 
 def holder(ledger: SqliteLedger) -> Holder:
@@ -68,22 +68,22 @@ def holder(ledger: SqliteLedger) -> Holder:
 
 
 def test_a_worker_lives_as_long_as_its_pulse_beats(clock: WatchedClock, ledger: SqliteLedger) -> None:
-    pulse = Pulse(ledger, "w1", clock, calls(ledger, clock))
+    lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
     assert holder(ledger) is Holder.LOST
-    pulse.start()
+    lease_keeper.start()
     for beats in range(20):
         clock.wait_for_waits(beats + 1)
         assert (holder(ledger), ledger.heartbeats({"w1"})) == (Holder.ALIVE, {"w1": NOW + beats * BEAT})
         clock.advance(BEAT)
-    pulse.stop()
+    lease_keeper.stop()
 
 
 def test_a_pulse_that_ended_leaves_its_worker_until_the_lease_is_over(
     clock: WatchedClock, ledger: SqliteLedger
 ) -> None:
-    pulse = Pulse(ledger, "w1", clock, calls(ledger, clock))
-    pulse.start()
-    pulse.stop()
+    lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
+    lease_keeper.start()
+    lease_keeper.stop()
     clock.advance(LEASE - 0.1)
     assert holder(ledger) is Holder.ALIVE
     clock.advance(0.1)
@@ -91,14 +91,14 @@ def test_a_pulse_that_ended_leaves_its_worker_until_the_lease_is_over(
 
 
 def test_a_beat_after_the_worker_stopped_brings_it_not_back(clock: WatchedClock, ledger: SqliteLedger) -> None:
-    pulse = Pulse(ledger, "w1", clock, calls(ledger, clock))
-    pulse.start()
+    lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
+    lease_keeper.start()
     ledger.stop("w1", [])
     for beats in (1, 2):
         clock.wait_for_waits(beats)
         clock.advance(BEAT)
     clock.wait_for_waits(3)
-    pulse.stop()
+    lease_keeper.stop()
     assert holder(ledger) is Holder.STOPPED
 
 
@@ -114,15 +114,15 @@ def test_a_beat_that_cannot_be_written_is_told_of_and_does_not_end_the_pulse(
     clock: WatchedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = SqliteLedger(clock)
-    pulse = Pulse(ledger, "w1", clock, calls(ledger, clock))
-    pulse.start()
+    lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
+    lease_keeper.start()
     ledger.close()
     with caplog.at_level(logging.WARNING, "traced_relay.runtime.periodic"):
         for beats in (1, 2):
             clock.wait_for_waits(beats)
             clock.advance(BEAT)
         clock.wait_for_waits(3)
-        pulse.stop()
+        lease_keeper.stop()
     assert len(caplog.messages) == 2
     assert set(caplog.messages) == {caplog.messages[0]}
     assert caplog.messages[0].startswith("the worker's sign of life: the ledger cannot be used")
@@ -130,10 +130,10 @@ def test_a_beat_that_cannot_be_written_is_told_of_and_does_not_end_the_pulse(
 
 def test_a_worker_takes_no_work_while_its_ledger_takes_no_writes(clock: WatchedClock, tmp_path: Path) -> None:
     ledger = SqliteLedger(clock, tmp_path / "ledger")
-    pulse = Pulse(ledger, "w1", clock, calls(ledger, clock))
-    readiness = Readiness(clock, ledger, lambda: None, pulse.refusal)
+    lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
+    readiness = Readiness(clock, ledger, lambda: None, lease_keeper.refusal)
     assert not readiness.is_ready()
-    pulse.start()
+    lease_keeper.start()
     assert readiness.is_ready()
     with full_disk(0):
         clock.wait_for_waits(1)
@@ -146,7 +146,7 @@ def test_a_worker_takes_no_work_while_its_ledger_takes_no_writes(clock: WatchedC
     clock.advance(AGAIN_AFTER)
     clock.wait_for_waits(3)
     assert readiness.is_ready()
-    pulse.stop()
+    lease_keeper.stop()
     ledger.close()
 
 
@@ -154,23 +154,23 @@ def test_a_pulse_learns_what_was_cancelled_and_after_a_freeze_what_was_judged(
     clock: WatchedClock, ledger: SqliteLedger
 ) -> None:
     running = calls(ledger, clock)
-    pulse = Pulse(ledger, "w1", clock, running)
-    pulse.start()
+    lease_keeper = LeaseKeeper(ledger, "w1", clock, running)
+    lease_keeper.start()
     cancelled, judged = (row(task_id=c * 32, state="running", worker="w1", attempt=1) for c in "ab")
     for stored in (cancelled, judged):
         ledger.insert(stored)
     delivery = Delivery(Dispatch("relay", "t"), "t", 1, None, trace_rewritten=False)
     with running.hold(cancelled, delivery) as one, running.hold(judged, delivery) as two:
-        ledger.cut("w1", cancelled.attempt_name)
+        ledger.abort("w1", cancelled.attempt_name)
         clock.wait_for_waits(1)
         clock.advance(BEAT)
         clock.wait_for_waits(2)
-        assert (one.cut_for, two.cut_for) == ("cancelled", None)
+        assert (one.aborted_by, two.aborted_by) == ("cancelled", None)
         ledger.replace(judged.model_copy(update={"state": "waiting", "worker": None, "revision": 2}))
         clock.advance(BEAT)
         clock.wait_for_waits(3)
-        assert two.cut_for is None  # nobody may judge what lives; so nobody looks
+        assert two.aborted_by is None  # nobody may judge what lives; so nobody looks
         clock.advance(LEASE + BEAT)
         clock.wait_for_waits(4)
-        assert two.cut_for == "cancelled"
-    pulse.stop()
+        assert two.aborted_by == "cancelled"
+    lease_keeper.stop()

@@ -12,7 +12,7 @@ from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.logs.store import RecordStore
 from traced_relay.logs.writer import Identity, Log
 from traced_relay.relay.running_calls import AlreadyHeld, RunningCalls
-from traced_relay.relay.task_log import Journal
+from traced_relay.relay.task_log import TaskLog
 from traced_relay.runtime.clock import ManualClock
 from traced_relay.tasks.call import DAY
 from traced_relay.tasks.row import Attempt
@@ -47,11 +47,11 @@ def ledger(clock: ManualClock) -> Iterator[SqliteLedger]:
 @pytest.fixture
 def running(clock: ManualClock, records: RecordStore, ledger: SqliteLedger) -> Iterator[RunningCalls]:
     log = Log(Identity("p", "v", "i"), stream=io.StringIO(), store=records, clock=clock)
-    calls = RunningCalls(clock, Journal(log, QUEUES), ledger, worker="w1", capacity=2, heartbeat=60)
+    calls = RunningCalls(clock, TaskLog(log, QUEUES), ledger, worker="w1", capacity=2, heartbeat=60)
     calls.start()
     yield calls
     calls.stop("close")
-    calls.cut_all()
+    calls.abort_all()
 
 
 def attempted(number: int = 1, timeout: float = DAY) -> Row:
@@ -100,25 +100,25 @@ def test_of_a_call_that_it_cut_itself_while_stopping_the_ledger_knows_how_it_was
 
 def test_a_cancelled_call_is_cut_and_no_other(running: RunningCalls) -> None:
     other = attempted().model_copy(update={"task_id": "f" * 32})
-    with running.hold(attempted(), DELIVERY) as guard, running.hold(other, DELIVERY) as left:
-        running.cut(attempted().attempt_name)
-        assert (guard.cut_for, left.cut_for) == ("cancelled", None)
+    with running.hold(attempted(), DELIVERY) as deadline, running.hold(other, DELIVERY) as left:
+        running.abort(attempted().attempt_name)
+        assert (deadline.aborted_by, left.aborted_by) == ("cancelled", None)
 
 
 def test_what_others_judged_while_the_process_was_frozen_is_cut(running: RunningCalls, ledger: SqliteLedger) -> None:
-    still, judged, begins, gone = (attempted().model_copy(update={"task_id": c * 32}) for c in "abcd")
-    for stored in (still, judged, begins.model_copy(update={"state": "queued", "revision": 1})):
+    still, judged, start_attempt, gone = (attempted().model_copy(update={"task_id": c * 32}) for c in "abcd")
+    for stored in (still, judged, start_attempt.model_copy(update={"state": "queued", "revision": 1})):
         assert ledger.insert(stored)
     ledger.replace(judged.model_copy(update={"state": "failed", "worker": None, "revision": 2}))
-    begins = begins.model_copy(update={"revision": 2})
+    start_attempt = start_attempt.model_copy(update={"revision": 2})
     with (
         running.hold(still, DELIVERY) as one,
         running.hold(judged, DELIVERY) as two,
-        running.hold(begins, DELIVERY) as three,
+        running.hold(start_attempt, DELIVERY) as three,
         running.hold(gone, DELIVERY) as four,
     ):
-        running.cut_judged()
-        assert [guard.cut_for for guard in (one, two, three, four)] == [None, "cancelled", None, "cancelled"]
+        running.abort_judged()
+        assert [deadline.aborted_by for deadline in (one, two, three, four)] == [None, "cancelled", None, "cancelled"]
 
 
 def test_an_attempt_is_held_once(running: RunningCalls) -> None:
@@ -138,14 +138,14 @@ def test_no_more_calls_than_its_capacity_are_taken_on(running: RunningCalls) -> 
 def test_a_running_call_says_how_long_it_has_been_and_may_still_be(
     running: RunningCalls, clock: ManualClock, records: RecordStore
 ) -> None:
-    with running.hold(attempted(timeout=150), DELIVERY) as guard:
+    with running.hold(attempted(timeout=150), DELIVERY) as deadline:
         clock.advance(60)
         first = records.wait_for("attempt.heartbeat", TASK_ID, 5)
         assert first is not None
         assert (first["elapsed_ms"], first["deadline_in_ms"]) == (60_000, 90_000)
         assert (first["attempt"], first["logging.googleapis.com/trace"]) == (1, f"projects/p/traces/{TRACE_ID}")
         validate(first)
-        assert not guard.is_cut
+        assert not deadline.is_aborted
 
 
 def test_a_call_that_is_over_says_nothing_more(running: RunningCalls, clock: ManualClock, records: RecordStore) -> None:
@@ -164,7 +164,7 @@ def test_stopping_cuts_every_call_and_says_which_had_been_sent(
         sent.start_sending()
         clock.advance(7)
         assert running.stop("SIGTERM") == [f"{TASK_ID}-2"]
-        assert (sent.cut_for, unsent.cut_for) == ("interrupted", "interrupted")
+        assert (sent.aborted_by, unsent.aborted_by) == ("interrupted", "interrupted")
     (stopping,) = said(records, "relay.stopping")
     assert (stopping["signal"], stopping["running"]) == ("SIGTERM", 2)
     interrupted = said(records, "attempt.interrupted")

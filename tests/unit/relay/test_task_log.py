@@ -11,11 +11,11 @@ from traced_relay.cloud_tasks.delivery import Delivery, Dispatch
 from traced_relay.downstream.sender import Exchange, Timing
 from traced_relay.logs.store import RecordStore
 from traced_relay.logs.writer import Identity, Log
-from traced_relay.relay.task_log import Journal
+from traced_relay.relay.task_log import TaskLog
 from traced_relay.runtime.clock import ManualClock
-from traced_relay.tasks.retry import Ending
+from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.row import Response
-from traced_relay.tasks.state_machine import Dispatched, Holder, Said, arrive, end
+from traced_relay.tasks.state_machine import Dispatched, Holder, LogEvent, arrive, end
 
 if TYPE_CHECKING:
     from traced_relay.tasks.row import Row
@@ -52,7 +52,7 @@ class Told:
     def __init__(self) -> None:
         self._store = RecordStore()
         log = Log(Identity("p", "v1", "i1"), stream=io.StringIO(), store=self._store, clock=ManualClock(NOW + 99))
-        self.journal = Journal(log, QUEUES)
+        self.task_log = TaskLog(log, QUEUES)
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -88,32 +88,32 @@ def running(**changes: Any) -> Row:
     return begun.model_copy(update={"attempts": (begun.attempts[0].model_copy(update={"span_id": PROCESS}),)})
 
 
-def after(before: Row, ending: Ending) -> Row:
+def after(before: Row, ending: AttemptResult) -> Row:
     ended = end(before, ending, response=None, now=NOW + 2, random=lambda: 0.5).row
     assert ended is not None
     return ended
 
 
 def test_an_enqueued_task_is_told_of_as_of_when_its_row_was_made(told: Told) -> None:
-    told.journal.enqueued(row(), NAME)
+    told.task_log.enqueued(row(), NAME)
     assert told.fields == TASK | {"task_name": NAME, "route": "relay"}
     assert (told.span_id, told.records[0]["time"]) == (SPAN_ID, "2026-09-21T14:13:20.000000Z")
 
 
 def test_a_step_of_an_attempt_has_all_of_its_dispatch_and_its_span(told: Told) -> None:
-    told.journal.step(Said("attempt.started"), running(), DELIVERY)
+    told.task_log.step(LogEvent("attempt.started"), running(), DELIVERY)
     assert told.fields == DISPATCHED
     assert told.span_id == PROCESS
 
 
 def test_what_a_step_adds_is_said_too(told: Told) -> None:
-    told.journal.step(Said("attempt.heartbeat", {"elapsed_ms": 5, "deadline_in_ms": 7}), running(), DELIVERY)
+    told.task_log.step(LogEvent("attempt.heartbeat", {"elapsed_ms": 5, "deadline_in_ms": 7}), running(), DELIVERY)
     assert told.fields == DISPATCHED | {"elapsed_ms": 5, "deadline_in_ms": 7}
 
 
 def test_a_finished_attempt_in_full(told: Told) -> None:
     exchange = Exchange(BUSY, Timing(3, 20, 31, 1100, 80), Response(status_code=503, headers={}), 345)
-    told.journal.step(Said("attempt.finished"), after(running(), BUSY), DELIVERY, exchange)
+    told.task_log.step(LogEvent("attempt.finished"), after(running(), BUSY), DELIVERY, exchange)
     assert told.fields == DISPATCHED | {
         "latency_ms": 2000,
         "verdict": "retry",
@@ -137,7 +137,7 @@ def test_a_finished_attempt_in_full(told: Told) -> None:
 
 def test_who_tells_of_a_lost_attempt_does_not_pass_its_own_dispatch_for_that_ones(told: Told) -> None:
     later = Delivery(Dispatch("relay", f"{TASK_ID}-2", 3, 2, NOW), f"{NAME[:-1]}2", 2, 30_000, trace_rewritten=False)
-    told.journal.step(Said("attempt.finished"), after(running(), Ending(None, "worker_lost")), later)
+    told.task_log.step(LogEvent("attempt.finished"), after(running(), AttemptResult(None, "worker_lost")), later)
     assert told.fields == DISPATCHED | {
         "dispatch": None,
         "queue_delay_ms": 1500,
@@ -161,7 +161,7 @@ def test_who_tells_of_a_lost_attempt_does_not_pass_its_own_dispatch_for_that_one
 
 
 def test_the_end_of_a_task_is_its_own_record(told: Told) -> None:
-    told.journal.step(Said("task.finished"), after(running(), Ending(404, "http_404")), DELIVERY)
+    told.task_log.step(LogEvent("task.finished"), after(running(), AttemptResult(404, "http_404")), DELIVERY)
     assert told.fields == TASK | {
         "state": "failed",
         "attempt_count": 1,
@@ -174,26 +174,26 @@ def test_the_end_of_a_task_is_its_own_record(told: Told) -> None:
 
 
 def test_a_clock_that_was_set_back_makes_no_time_negative(told: Told) -> None:
-    told.journal.step(Said("task.finished"), row(state="succeeded", finished_at=NOW - 3600), DELIVERY)
+    told.task_log.step(LogEvent("task.finished"), row(state="succeeded", finished_at=NOW - 3600), DELIVERY)
     assert told.fields["total_ms"] == 0
 
 
 def test_a_denied_call_has_all_that_an_attempt_has_and_its_host_alone(told: Told) -> None:
     private = call(url="https://user.internal:8443/hush?token=hush")
-    told.journal.denied(running(call=private, rule=None), DELIVERY, "no rule matches")
+    told.task_log.denied(running(call=private, rule=None), DELIVERY, "no rule matches")
     denied = {"rule": None, "reason": "denied", "detail": "no rule matches", "downstream": "user.internal"}
     assert told.fields == DISPATCHED | denied
     assert (told.span_id, "hush" in str(told.records)) == (PROCESS, False)
 
 
 def test_a_deferred_dispatch_names_its_task_in_full(told: Told) -> None:
-    told.journal.deferred(DISPATCH, reason="capacity", detail="no room")
+    told.task_log.deferred(DISPATCH, reason="capacity", detail="no room")
     assert told.fields == {"reason": "capacity", "detail": "no room", "queue": "relay", "task_name": NAME}
     assert told.span_id is None
 
 
 def test_a_deferred_dispatch_whose_row_is_known_is_one_of_the_tasks_records(told: Told) -> None:
-    told.journal.deferred(DISPATCH, reason="held_by_another_worker", detail="busy", row=running())
+    told.task_log.deferred(DISPATCH, reason="held_by_another_worker", detail="busy", row=running())
     assert told.fields == TASK | {"reason": "held_by_another_worker", "detail": "busy", "task_name": NAME}
     assert (told.span_id, told.records[0][f"{GOOGLE}operation"]["id"]) == (SPAN_ID, TASK_ID)
 
@@ -213,19 +213,19 @@ def test_a_deferred_dispatch_whose_row_is_known_is_one_of_the_tasks_records(told
 def test_a_rejected_dispatch_is_told_of_as_it_names_itself(
     told: Told, claimed: Dispatch, named: dict[str, str]
 ) -> None:
-    told.journal.dispatch_rejected(claimed, reason="not_from_the_queue", detail="no")
+    told.task_log.dispatch_rejected(claimed, reason="not_from_the_queue", detail="no")
     assert told.fields == {"reason": "not_from_the_queue", "detail": "no"} | named
     assert told.span_id is None
 
 
 def test_a_rejected_request_names_who_asked_where_that_is_known(told: Told) -> None:
-    told.journal.enqueue_rejected(reason="no_token", detail="an ID token is required")
-    told.journal.enqueue_rejected(reason="invalid", detail="url is required", principal="a@b")
+    told.task_log.enqueue_rejected(reason="no_token", detail="an ID token is required")
+    told.task_log.enqueue_rejected(reason="invalid", detail="url is required", principal="a@b")
     first, second = told.records
     assert "principal" not in first
     assert (second["event"], second["reason"], second["principal"]) == ("enqueue.rejected", "invalid", "a@b")
 
 
 def test_who_stops_says_what_for_and_what_it_cuts(told: Told) -> None:
-    told.journal.stopping("SIGTERM", 3)
+    told.task_log.stopping("SIGTERM", 3)
     assert told.fields == {"signal": "SIGTERM", "running": 3}

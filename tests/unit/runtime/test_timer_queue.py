@@ -1,10 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traced_relay.runtime.timer_queue import Agenda
+from traced_relay.runtime.timer_queue import TimerQueue
 
 
-def drain(agenda: Agenda[str], now: float = float("inf")) -> list[str]:
+def drain(agenda: TimerQueue[str], now: float = float("inf")) -> list[str]:
     items = []
     while (item := agenda.pop_due(now)) is not None:
         items.append(item)
@@ -12,7 +12,7 @@ def drain(agenda: Agenda[str], now: float = float("inf")) -> list[str]:
 
 
 def test_items_come_in_the_order_of_their_times_and_then_of_arrival() -> None:
-    agenda: Agenda[str] = Agenda()
+    agenda: TimerQueue[str] = TimerQueue()
     for item, time in (("late", 3), ("first", 1), ("second", 1), ("middle", 2)):
         agenda.put(item, time)
 
@@ -20,7 +20,7 @@ def test_items_come_in_the_order_of_their_times_and_then_of_arrival() -> None:
 
 
 def test_only_what_is_due_comes_out() -> None:
-    agenda: Agenda[str] = Agenda()
+    agenda: TimerQueue[str] = TimerQueue()
     agenda.put("now", 1)
     agenda.put("later", 1.5)
 
@@ -29,7 +29,7 @@ def test_only_what_is_due_comes_out() -> None:
 
 
 def test_an_item_that_is_put_again_moves() -> None:
-    agenda: Agenda[str] = Agenda()
+    agenda: TimerQueue[str] = TimerQueue()
     agenda.put("moved", 1)
     agenda.put("other", 2)
     agenda.put("moved", 3)
@@ -39,7 +39,7 @@ def test_an_item_that_is_put_again_moves() -> None:
 
 
 def test_a_discarded_item_never_comes() -> None:
-    agenda: Agenda[str] = Agenda()
+    agenda: TimerQueue[str] = TimerQueue()
     agenda.put("gone", 1)
     agenda.discard("gone")
     agenda.discard("never there")
@@ -49,7 +49,7 @@ def test_a_discarded_item_never_comes() -> None:
 
 
 def test_what_was_discarded_does_not_pile_up() -> None:
-    agenda: Agenda[int] = Agenda()
+    agenda: TimerQueue[int] = TimerQueue()
     agenda.put(-1, 0)
     for item in range(10_000):
         agenda.put(item, 1e9)
@@ -61,7 +61,7 @@ def test_what_was_discarded_does_not_pile_up() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.one_of(st.none(), st.integers(0, 9)))))
 def test_it_is_a_dictionary_sorted_by_time(steps: list[tuple[int, int | None]]) -> None:
-    agenda: Agenda[int] = Agenda()
+    agenda: TimerQueue[int] = TimerQueue()
     model: dict[int, int] = {}
     for item, time in steps:
         model.pop(item, None)

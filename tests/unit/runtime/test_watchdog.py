@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from traced_relay.runtime.clock import ManualClock, SystemClock
-from traced_relay.runtime.watchdog import Watch
+from traced_relay.runtime.watchdog import Watchdog
 from traced_relay.tasks.call import DAY
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def watch(clock: ManualClock) -> Iterator[Watch]:
-    made = Watch(clock)
+def watch(clock: ManualClock) -> Iterator[Watchdog]:
+    made = Watchdog(clock)
     made.start()
     yield made
     made.stop()
@@ -35,22 +35,22 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_a_connection_is_cut_when_its_time_is_up(
-    watch: Watch, clock: ManualClock, pair: tuple[socket.socket, socket.socket]
+    watch: Watchdog, clock: ManualClock, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    with watch.over(15) as guard:
-        guard.hold(pair[0])
+    with watch.over(15) as deadline:
+        deadline.hold(pair[0])
         clock.advance(15)
 
         assert pair[1].recv(1) == b""
-        assert not guard.release()
+        assert not deadline.release()
 
 
 def test_what_ended_in_time_is_left_alone(
-    watch: Watch, clock: ManualClock, pair: tuple[socket.socket, socket.socket]
+    watch: Watchdog, clock: ManualClock, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    with watch.over(15) as guard:
-        guard.hold(pair[0])
-        assert guard.release()
+    with watch.over(15) as deadline:
+        deadline.hold(pair[0])
+        assert deadline.release()
     clock.advance(60)
 
     pair[0].sendall(b"x")
@@ -58,20 +58,20 @@ def test_what_ended_in_time_is_left_alone(
 
 
 def test_the_earliest_deadline_is_kept_though_it_came_last(
-    watch: Watch, clock: ManualClock, pair: tuple[socket.socket, socket.socket]
+    watch: Watchdog, clock: ManualClock, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    with watch.over(86400), watch.over(15) as guard:
-        guard.hold(pair[0])
+    with watch.over(86400), watch.over(15) as deadline:
+        deadline.hold(pair[0])
         clock.advance(15)
 
         assert pair[1].recv(1) == b""
 
 
 def test_a_short_deadline_wakes_a_watch_that_naps_for_a_long_one(pair: tuple[socket.socket, socket.socket]) -> None:
-    watch = Watch(SystemClock())
+    watch = Watchdog(SystemClock())
     watch.start()
-    with watch.over(3600), watch.over(0.05) as guard:
-        guard.hold(pair[0])
+    with watch.over(3600), watch.over(0.05) as deadline:
+        deadline.hold(pair[0])
         pair[1].settimeout(5)
 
         assert pair[1].recv(1) == b""
@@ -79,17 +79,17 @@ def test_a_short_deadline_wakes_a_watch_that_naps_for_a_long_one(pair: tuple[soc
 
 
 def test_a_connection_that_comes_after_its_time_is_cut_at_once(clock: ManualClock) -> None:
-    watch = Watch(clock)
-    with watch.over(15) as guard:
-        guard.cut("deadline")
+    watch = Watchdog(clock)
+    with watch.over(15) as deadline:
+        deadline.abort("deadline")
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            guard.hold(ours)
+            deadline.hold(ours)
             assert theirs.recv(1) == b""
 
 
 def test_stopping_cuts_everything_and_what_comes_later_too(pair: tuple[socket.socket, socket.socket]) -> None:
-    watch = Watch(SystemClock())
+    watch = Watchdog(SystemClock())
     watch.start()
     with watch.over(3600) as held, watch.over(3600) as late:
         held.hold(pair[0])
@@ -103,37 +103,37 @@ def test_stopping_cuts_everything_and_what_comes_later_too(pair: tuple[socket.so
             assert theirs.recv(1) == b""
 
 
-def test_cutting_what_is_closed_already_is_no_fault(watch: Watch) -> None:
-    with watch.over(15) as guard:
+def test_cutting_what_is_closed_already_is_no_fault(watch: Watchdog) -> None:
+    with watch.over(15) as deadline:
         ours, theirs = socket.socketpair()
-        guard.hold(ours)
+        deadline.hold(ours)
         ours.close()
         theirs.close()
-        guard.cut("deadline")
+        deadline.abort("deadline")
 
-    assert guard.is_cut
+    assert deadline.is_aborted
 
 
 def test_a_call_of_a_day_gives_a_sign_of_life_each_minute_and_is_cut_at_its_end(
-    watch: Watch, clock: ManualClock, pair: tuple[socket.socket, socket.socket]
+    watch: Watchdog, clock: ManualClock, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     beats: Queue[float] = Queue()
     begun = clock.now()
-    with watch.over(DAY, every=60, beat=lambda: beats.put(clock.now() - begun)) as guard:
-        guard.hold(pair[0])
+    with watch.over(DAY, every=60, beat=lambda: beats.put(clock.now() - begun)) as deadline:
+        deadline.hold(pair[0])
         for minute in range(1, 1440):
             clock.advance(60)
             assert beats.get(timeout=5) == 60 * minute
         clock.advance(59)
-        assert not guard.is_cut
+        assert not deadline.is_aborted
         clock.advance(1)
         pair[1].settimeout(5)
         assert pair[1].recv(1) == b""
-        assert guard.cut_for == "deadline"
+        assert deadline.aborted_by == "deadline"
     assert beats.empty()
 
 
-def test_a_clock_that_leaps_over_beats_gives_one_and_not_many(watch: Watch, clock: ManualClock) -> None:
+def test_a_clock_that_leaps_over_beats_gives_one_and_not_many(watch: Watchdog, clock: ManualClock) -> None:
     beats: Queue[float] = Queue()
     with watch.over(DAY, every=60, beat=lambda: beats.put(clock.now())):
         clock.advance(3600)
@@ -144,15 +144,15 @@ def test_a_clock_that_leaps_over_beats_gives_one_and_not_many(watch: Watch, cloc
 
 
 def test_a_sign_of_life_that_fails_stops_neither_the_others_nor_the_deadline(
-    watch: Watch, clock: ManualClock, pair: tuple[socket.socket, socket.socket], caplog: pytest.LogCaptureFixture
+    watch: Watchdog, clock: ManualClock, pair: tuple[socket.socket, socket.socket], caplog: pytest.LogCaptureFixture
 ) -> None:
     beats: Queue[None] = Queue()
 
     def fail() -> None:
         raise ValueError("no record")
 
-    with watch.over(120, every=60, beat=fail) as guard, watch.over(DAY, every=60, beat=lambda: beats.put(None)):
-        guard.hold(pair[0])
+    with watch.over(120, every=60, beat=fail) as deadline, watch.over(DAY, every=60, beat=lambda: beats.put(None)):
+        deadline.hold(pair[0])
         clock.advance(60)
         beats.get(timeout=5)
         clock.advance(60)
@@ -163,18 +163,18 @@ def test_a_sign_of_life_that_fails_stops_neither_the_others_nor_the_deadline(
 
 
 def test_the_first_reason_of_a_cut_stays(clock: ManualClock) -> None:
-    with Watch(clock).over(15) as guard:
-        guard.cut("interrupted")
-        guard.cut("deadline")
-    assert guard.cut_for == "interrupted"
+    with Watchdog(clock).over(15) as deadline:
+        deadline.abort("interrupted")
+        deadline.abort("deadline")
+    assert deadline.aborted_by == "interrupted"
 
 
 def test_what_is_cut_sends_nothing_any_more_and_says_whether_it_had(clock: ManualClock) -> None:
-    watch = Watch(clock)
+    watch = Watchdog(clock)
     with watch.over(15) as sent, watch.over(15) as unsent:
         sent.start_sending()
-        for guard in (sent, unsent):
-            guard.cut("deadline")
+        for deadline in (sent, unsent):
+            deadline.abort("deadline")
             with pytest.raises(ConnectionAbortedError):
-                guard.start_sending()
+                deadline.start_sending()
     assert (sent.was_sent, unsent.was_sent) == (True, False)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traced_relay.api.limits import MAX_DISPATCH, MAX_REQUEST
-from traced_relay.server.request_buffer import MOST_HEAD, Arriving
+from traced_relay.server.request_buffer import MOST_HEAD, RequestBuffer
 
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 LENGTH = b"POST /v1/tasks HTTP/1.1\r\nHost: x\r\ncontent-LENGTH:  5 \r\n\r\nhello"
@@ -25,7 +25,7 @@ def posted(path: bytes, announced: int) -> bytes:
 
 @pytest.mark.parametrize("request_bytes", WHOLE, ids=["get", "length", "chunks", "trailers", "empty line before"])
 def test_a_request_is_whole_with_its_last_byte_and_not_before(request_bytes: bytes) -> None:
-    arriving = Arriving()
+    arriving = RequestBuffer()
     stages = [arriving.add(bytes([byte])) for byte in request_bytes]
     assert set(stages[:-1]) <= {"head", "body"}
     assert stages[-1] == "whole"
@@ -36,7 +36,7 @@ def test_a_request_is_whole_with_its_last_byte_and_not_before(request_bytes: byt
 
 @given(st.sampled_from(WHOLE), st.lists(st.integers(0, 120)), st.binary(max_size=40))
 def test_how_it_is_cut_and_what_follows_makes_no_difference(request_bytes: bytes, cuts: list[int], more: bytes) -> None:
-    arriving, sent = Arriving(), request_bytes + more
+    arriving, sent = RequestBuffer(), request_bytes + more
     places = [0, *sorted(cut for cut in cuts if cut < len(request_bytes)), len(sent)]
     stages = [arriving.add(sent[begin:end]) for begin, end in pairwise(places)]
     assert stages[-1] == "whole"
@@ -46,7 +46,7 @@ def test_how_it_is_cut_and_what_follows_makes_no_difference(request_bytes: bytes
 @given(st.lists(st.binary(min_size=1, max_size=60), max_size=30))
 def test_no_bytes_make_it_raise(pieces: list[bytes]) -> None:
     for before in (b"", CHUNKED):
-        arriving = Arriving()
+        arriving = RequestBuffer()
         for piece in (before, *pieces):
             arriving.add(piece)
         assert arriving.taken() == before + b"".join(pieces)
@@ -65,14 +65,14 @@ def test_no_bytes_make_it_raise(pieces: list[bytes]) -> None:
     ],
 )
 def test_what_announces_too_much_is_not_waited_for(path: bytes, announced: int, stage: str) -> None:
-    assert Arriving().add(posted(path, announced)) == stage
+    assert RequestBuffer().add(posted(path, announced)) == stage
 
 
 def test_chunks_that_grow_too_large_are_not_waited_for() -> None:
-    arriving, chunk = Arriving(), b"186a0\r\n" + b"x" * 100_000 + b"\r\n"
+    arriving, chunk = RequestBuffer(), b"186a0\r\n" + b"x" * 100_000 + b"\r\n"
     assert arriving.add(CHUNKED) == "body"
     assert [arriving.add(chunk) for _ in range(9)] == ["body"] * 8 + ["part"]
-    begun = Arriving()
+    begun = RequestBuffer()
     assert begun.add(CHUNKED + b"fffffff\r\n" + b"x" * (MAX_REQUEST - 1)) == "body"
     assert begun.add(b"x") == "part"
 
@@ -92,21 +92,21 @@ def test_chunks_that_grow_too_large_are_not_waited_for() -> None:
     ids=["no size", "negative", "huge", "extension", "long extension", "long trailers", "tiny", "too many tiny ones"],
 )
 def test_chunks_that_make_no_sense_are_not_waited_for(body: bytes, stage: str) -> None:
-    assert Arriving().add(CHUNKED + body) == stage
+    assert RequestBuffer().add(CHUNKED + body) == stage
 
 
 def test_a_coding_that_is_not_chunked_is_left_to_the_parser() -> None:
-    assert Arriving().add(CHUNKED.replace(b"chunked", b"gzip")) == "part"
+    assert RequestBuffer().add(CHUNKED.replace(b"chunked", b"gzip")) == "part"
 
 
 def test_a_head_has_to_end() -> None:
-    arriving = Arriving()
+    arriving = RequestBuffer()
     assert arriving.add(b"GET / HTTP/1.1\r\nX: " + b"x" * (MOST_HEAD - 100)) == "head"
     assert arriving.add(b"x" * 100) == "too_long_a_head"
 
 
 def test_a_wish_to_be_told_to_go_on_is_seen() -> None:
-    arriving = Arriving()
+    arriving = RequestBuffer()
     arriving.add(posted(b"/v1/tasks", 5).replace(b"\r\n\r\n", b"\r\nEXPECT: 100-Continue\r\n\r\n"))
     assert (arriving.stage, arriving.expects_continue) == ("body", True)
 
@@ -116,4 +116,4 @@ def test_a_wish_to_be_told_to_go_on_is_seen() -> None:
 )
 def test_behind_a_length_that_two_readers_could_read_in_two_ways_nobody_reads_on(lengths: bytes) -> None:
     sent = b"POST /v1/tasks HTTP/1.1\r\nContent-Length: %b\r\n\r\nhello" % lengths
-    assert Arriving().add(sent) == "part"
+    assert RequestBuffer().add(sent) == "part"

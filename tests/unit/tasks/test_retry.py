@@ -11,7 +11,7 @@ from support.example_rows import BUSY, MISSING, NOW, SUCCESS, policy
 from traced_relay.errors import FieldError
 from traced_relay.tasks.retry import (
     LONGEST_WAIT,
-    Ending,
+    AttemptResult,
     History,
     Verdict,
     broken_rule,
@@ -29,7 +29,7 @@ FIRST = History(counted_attempts=1, failures=1, since_first=0.5)
 
 
 def verdict(
-    ending: Ending, history: History = FIRST, *, idempotent: bool = False, dice: float = 0.5, **changes: Any
+    ending: AttemptResult, history: History = FIRST, *, idempotent: bool = False, dice: float = 0.5, **changes: Any
 ) -> Verdict:
     return judge(policy(**changes), idempotent=idempotent, ending=ending, history=history, random=lambda: dice)
 
@@ -107,7 +107,7 @@ ALWAYS, IF_IDEMPOTENT, NEVER = (True, True), (False, True), (False, False)
 )
 def test_what_is_retried_without_a_word_from_the_caller(reason: str, expected: tuple[bool, bool]) -> None:
     code = int(reason.removeprefix("http_")) if reason.startswith("http_") else None
-    ending = Ending(302 if reason == "redirect" else code, reason)
+    ending = AttemptResult(302 if reason == "redirect" else code, reason)
     assert (
         tuple(is_retryable(policy(), idempotent=idempotent, ending=ending) for idempotent in (False, True)) == expected
     )
@@ -115,17 +115,21 @@ def test_what_is_retried_without_a_word_from_the_caller(reason: str, expected: t
 
 
 def test_an_attempt_interrupted_before_it_was_sent_is_always_tried_again() -> None:
-    assert verdict(Ending(None, "interrupted", was_sent=False)).verdict == "retry"
-    assert verdict(Ending(None, "interrupted", was_sent=True)).verdict == "gave_up"
+    assert verdict(AttemptResult(None, "interrupted", was_sent=False)).verdict == "retry"
+    assert verdict(AttemptResult(None, "interrupted", was_sent=True)).verdict == "gave_up"
 
 
 @pytest.mark.parametrize("idempotent", [False, True])
 def test_the_callers_status_codes_replace_the_status_part_alone(idempotent: bool) -> None:
-    def outcome(ending: Ending) -> str:
+    def outcome(ending: AttemptResult) -> str:
         return verdict(ending, idempotent=idempotent, retryable_status_codes=[404]).verdict
 
-    assert [outcome(ending) for ending in (MISSING, BUSY, Ending(None, "dns_failed"))] == ["retry", "gave_up", "retry"]
-    assert outcome(Ending(None, "timeout")) == ("retry" if idempotent else "gave_up")
+    assert [outcome(ending) for ending in (MISSING, BUSY, AttemptResult(None, "dns_failed"))] == [
+        "retry",
+        "gave_up",
+        "retry",
+    ]
+    assert outcome(AttemptResult(None, "timeout")) == ("retry" if idempotent else "gave_up")
 
 
 def test_no_status_code_at_all_may_be_wanted() -> None:
@@ -155,7 +159,7 @@ def test_success_is_success_however_late() -> None:
         (BUSY, History(2, 2, 1e7), {"max_attempts": 9}, Verdict("retry", "http_503", "downstream", 20.0, "backoff")),
         (MISSING, History(1, 1, 0), {}, Verdict("gave_up", "http_404", "caller")),
         (
-            Ending(None, "auth_unavailable"),
+            AttemptResult(None, "auth_unavailable"),
             FIRST,
             {},
             Verdict("retry", "auth_unavailable", "platform", 10.0, "backoff"),
@@ -163,13 +167,13 @@ def test_success_is_success_however_late() -> None:
     ],
 )
 def test_whichever_limit_comes_first_ends_it(
-    ending: Ending, history: History, changes: dict[str, Any], expected: Verdict
+    ending: AttemptResult, history: History, changes: dict[str, Any], expected: Verdict
 ) -> None:
     assert verdict(ending, history, **changes) == expected
 
 
-def busy_for(seconds: float) -> Ending:
-    return Ending(503, "http_503", retry_after=seconds)
+def busy_for(seconds: float) -> AttemptResult:
+    return AttemptResult(503, "http_503", retry_after=seconds)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +262,7 @@ def test_a_duration_shorter_than_the_first_wait_breaks_a_rule(changes: dict[str,
 
 
 def test_a_retry_after_retries_nothing_that_is_not_retried() -> None:
-    assert verdict(Ending(404, "http_404", retry_after=5)).verdict == "gave_up"
+    assert verdict(AttemptResult(404, "http_404", retry_after=5)).verdict == "gave_up"
 
 
 @given(
@@ -275,7 +279,7 @@ def test_a_wait_is_never_shorter_than_asked_for_nor_longer_than_either(
     made = judge(
         wanted,
         idempotent=False,
-        ending=Ending(429, "http_429", retry_after=asked),
+        ending=AttemptResult(429, "http_429", retry_after=asked),
         history=History(failures, failures, 0.0),
         random=lambda: dice,
     )

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from support.example_rows import BUSY, MISSING, NOW, SUCCESS, TASK_ID, call, policy, row
-from traced_relay.tasks.retry import Ending
+from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.row import Attempt, Response, Row
-from traced_relay.tasks.state_machine import AGAIN, DONE, Dispatched, Holder, Said, Step, arrive, end
+from traced_relay.tasks.state_machine import AGAIN, DONE, Dispatched, Holder, LogEvent, Step, arrive, end
 
-STARTED = Said("attempt.started")
-FINISHED, OVER = Said("attempt.finished"), Said("task.finished")
-LOST = Ending(None, "worker_lost")
+STARTED = LogEvent("attempt.started")
+FINISHED, OVER = LogEvent("attempt.finished"), LogEvent("task.finished")
+LOST = AttemptResult(None, "worker_lost")
 GONE = [Holder.LOST, Holder.STOPPED, Holder.STOPPED_UNSENT]
 
 
@@ -25,7 +25,7 @@ def arrived(
     return arrive(before, dispatched(number, worker), now=now, holder=holder, random=lambda: 0.5)
 
 
-def ended(before: Row, ending: Ending, *, now: float = NOW + 2, response: Response | None = None) -> Step:
+def ended(before: Row, ending: AttemptResult, *, now: float = NOW + 2, response: Response | None = None) -> Step:
     return end(before, ending, response=response, now=now, random=lambda: 0.5)
 
 
@@ -62,7 +62,7 @@ FIRST = Attempt(
 def test_the_awaited_dispatch_begins_the_attempt() -> None:
     before = row()
     step = arrived(before)
-    assert step == Step(DONE, step.row, begins=True, says=(STARTED,))
+    assert step == Step(DONE, step.row, start_attempt=True, events=(STARTED,))
     assert changes(before, committed(step)) == {
         "state": "running",
         "attempt": 1,
@@ -87,7 +87,7 @@ def test_a_later_attempt_keeps_when_the_first_one_started() -> None:
 @pytest.mark.parametrize("state", ["queued", "waiting"])
 @pytest.mark.parametrize("number", [1, 2, 3, 5])
 def test_the_dispatch_of_another_task_than_the_awaited_creates_that_again(state: str, number: int) -> None:
-    assert arrived(row(state=state, attempt=3, awaited=4), number) == Step(DONE, creates=True)
+    assert arrived(row(state=state, attempt=3, awaited=4), number) == Step(DONE, create_task=True)
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
@@ -103,14 +103,14 @@ def test_while_an_attempt_runs_the_dispatch_of_an_older_one_is_done(holder: Hold
 
 @pytest.mark.parametrize("holder", Holder)
 def test_what_is_known_of_a_holder_counts_only_while_an_attempt_runs(holder: Holder) -> None:
-    assert arrived(row(), holder=holder).begins
-    assert arrived(row(state="waiting", attempt=1, awaited=2), 2, holder=holder).begins
+    assert arrived(row(), holder=holder).start_attempt
+    assert arrived(row(state="waiting", attempt=1, awaited=2), 2, holder=holder).start_attempt
 
 
 @pytest.mark.parametrize("number", [2, 3])
 def test_while_its_holder_lives_a_second_dispatch_comes_again_later(number: int) -> None:
-    deferred = Said("dispatch.deferred", {"reason": "held_by_another_worker"})
-    assert arrived(running(2), number, holder=Holder.ALIVE) == Step(AGAIN, says=(deferred,))
+    deferred = LogEvent("dispatch.deferred", {"reason": "held_by_another_worker"})
+    assert arrived(running(2), number, holder=Holder.ALIVE) == Step(AGAIN, events=(deferred,))
 
 
 def test_when_its_holder_is_gone_the_attempt_ends_as_lost() -> None:
@@ -136,7 +136,7 @@ def test_what_a_holder_left_behind_is_judged_by_how_it_went(
     step = arrived(before, 1, now=NOW + 30, holder=holder, worker="w2")
     after = committed(step)
     again = state == "waiting"
-    assert step == Step(DONE, after, creates=again, says=(FINISHED,) if again else (FINISHED, OVER))
+    assert step == Step(DONE, after, create_task=again, events=(FINISHED,) if again else (FINISHED, OVER))
     assert (after.state, after.worker, after.attempt, after.interruptions) == (state, None, 1, interruptions)
     assert (after.reason, after.blame) == ((None, None) if again else (reason, "platform"))
     assert after.next_attempt_at == (NOW + 40 if again else None)
@@ -155,7 +155,7 @@ def test_only_a_worker_that_was_lost_uses_up_an_attempt(holder: Holder) -> None:
 def test_a_success_ends_the_task() -> None:
     before, response = running(), Response(status_code=200, headers={}, body=b"ok")
     step = ended(before, SUCCESS, response=response)
-    assert step == Step(DONE, step.row, says=(FINISHED, OVER))
+    assert step == Step(DONE, step.row, events=(FINISHED, OVER))
     assert changes(before, committed(step)) == {
         "state": "succeeded",
         "finished_at": NOW + 2,
@@ -173,7 +173,7 @@ def test_a_success_ends_the_task() -> None:
 def test_a_failure_that_may_be_repeated_waits_for_the_next_attempt() -> None:
     before = running()
     step = ended(before, BUSY)
-    assert step == Step(DONE, step.row, creates=True, says=(FINISHED,))
+    assert step == Step(DONE, step.row, create_task=True, events=(FINISHED,))
     assert changes(before, committed(step)) == {
         "state": "waiting",
         "next_attempt_at": NOW + 12,
@@ -201,7 +201,7 @@ def test_a_failure_that_may_not_be_repeated_ends_the_task() -> None:
     before = running()
     step = ended(before, MISSING)
     after = committed(step)
-    assert step == Step(DONE, after, says=(FINISHED, OVER))
+    assert step == Step(DONE, after, events=(FINISHED, OVER))
     assert (after.state, after.reason, after.blame, after.finished_at) == ("failed", "http_404", "caller", NOW + 2)
     assert (after.attempts[-1].verdict, after.attempts[-1].reason) == ("gave_up", "http_404")
 
@@ -218,7 +218,7 @@ def test_the_time_that_the_policy_gives_counts_from_the_first_attempts_start() -
 
 
 def test_an_interrupted_attempt_counts_against_no_limit_but_waits_its_turn() -> None:
-    interrupted = Ending(None, "interrupted", was_sent=False)
+    interrupted = AttemptResult(None, "interrupted", was_sent=False)
     after = committed(ended(running(5), interrupted))
     assert (after.state, after.interruptions, after.started) == ("waiting", 1, 5)
     last = committed(ended(committed(arrived(after, 6)), BUSY))
@@ -227,7 +227,7 @@ def test_an_interrupted_attempt_counts_against_no_limit_but_waits_its_turn() -> 
 
 def test_an_answer_of_an_earlier_attempt_gives_way_to_none() -> None:
     answered = running(2).model_copy(update={"response": Response(status_code=503, headers={})})
-    assert committed(ended(answered, Ending(None, "dns_failed"))).response is None
+    assert committed(ended(answered, AttemptResult(None, "dns_failed"))).response is None
 
 
 def test_no_attempt_starts_past_the_time_the_policy_gives() -> None:
@@ -235,9 +235,9 @@ def test_no_attempt_starts_past_the_time_the_policy_gives() -> None:
     before = row(
         call=hurried, state="waiting", attempt=1, awaited=2, started=1, first_started_at=NOW, attempts=(FIRST,)
     )
-    assert arrived(before, 2, now=NOW + 60).begins
+    assert arrived(before, 2, now=NOW + 60).start_attempt
     step = arrived(before, 2, now=NOW + 60.1)
-    assert step == Step(DONE, step.row, says=(OVER,))
+    assert step == Step(DONE, step.row, events=(OVER,))
     assert changes(before, committed(step)) == {
         "state": "failed",
         "finished_at": NOW + 60.1,
@@ -261,7 +261,7 @@ def test_the_queue_is_answered_with_statuses_that_it_knows() -> None:
 
 
 def test_a_first_attempt_never_expires() -> None:
-    assert arrived(row(call=call(retry=policy(max_retry_duration="1s"))), 1, now=NOW + 86_400).begins
+    assert arrived(row(call=call(retry=policy(max_retry_duration="1s"))), 1, now=NOW + 86_400).start_attempt
 
 
 def test_the_last_hundred_attempts_are_kept() -> None:

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from support.example_rows import NOW, TASK_ID, call, policy, row
 from traced_relay.tasks.call import Callback
-from traced_relay.tasks.retry import Ending
+from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.state_machine import AGAIN, Dispatched, Holder, Step, arrive, cancel, end, lose, redrive, remove
 from traced_relay.tasks.states import ENDED
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 ENDINGS = st.sampled_from(
     [
-        Ending(200, None),
-        Ending(404, "http_404"),
-        Ending(500, "http_500"),
-        Ending(503, "http_503"),
-        Ending(429, "http_429", retry_after=30.0),
-        Ending(503, "http_503", retry_after=1e6),
-        Ending(None, "timeout"),
-        Ending(None, "connect_failed", was_sent=False),
-        Ending(None, "denied", was_sent=False),
-        Ending(None, "interrupted"),
-        Ending(None, "interrupted", was_sent=False),
+        AttemptResult(200, None),
+        AttemptResult(404, "http_404"),
+        AttemptResult(500, "http_500"),
+        AttemptResult(503, "http_503"),
+        AttemptResult(429, "http_429", retry_after=30.0),
+        AttemptResult(503, "http_503", retry_after=1e6),
+        AttemptResult(None, "timeout"),
+        AttemptResult(None, "connect_failed", was_sent=False),
+        AttemptResult(None, "denied", was_sent=False),
+        AttemptResult(None, "interrupted"),
+        AttemptResult(None, "interrupted", was_sent=False),
     ]
 )
 POLICIES = st.builds(
@@ -72,14 +72,14 @@ class TaskLife(RuleBasedStateMachine):
         step = arrive(before, event, now=self.now, holder=self.holder, random=lambda: dice)
         if before.state == "running" and number == before.attempt and self.holder is Holder.ALIVE:
             assert step.answer == AGAIN
-        if step.begins:
+        if step.start_attempt:
             self.begun.append(number)
             self.holder = Holder.ALIVE
         self._commit(step)
 
     @precondition(lambda self: self.row.state == "running" and self.holder is Holder.ALIVE)
     @rule(ending=ENDINGS, dice=st.floats(0, 1, exclude_max=True))
-    def finish(self, ending: Ending, dice: float) -> None:
+    def finish(self, ending: AttemptResult, dice: float) -> None:
         self._commit(end(self.row, ending, response=None, now=self.now, random=lambda: dice))
 
     @precondition(lambda self: self.row.state == "running" and self.holder is not Holder.ALIVE)
@@ -126,16 +126,16 @@ class TaskLife(RuleBasedStateMachine):
         if step.row is not None:
             assert step.row.revision == before.revision + 1
             self.history.append(step.row)
-            self.finished += [before.attempt for said in step.says if said.event == "attempt.finished"]
-            self.told += [self.row.round] if step.tells else []
-        if step.creates:
+            self.finished += [before.attempt for said in step.events if said.event == "attempt.finished"]
+            self.told += [self.row.round] if step.create_callback else []
+        if step.create_task:
             assert self.row.awaited not in self.gone
             self.tasks.add(self.row.awaited)
-        if step.deletes:
+        if step.delete_task:
             self._delete(before.awaited)
         if self.row.state != "running":
             self.holder = Holder.LOST
-        self.ends += [self.row.round for said in step.says if said.event == "task.finished"]
+        self.ends += [self.row.round for said in step.events if said.event == "task.finished"]
 
     @invariant()
     def each_round_ends_once_and_is_told_once(self) -> None:

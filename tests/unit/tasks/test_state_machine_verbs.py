@@ -6,14 +6,14 @@ import pytest
 
 from support.example_rows import BUSY, NOW, SUCCESS, TASK_ID, call, row
 from traced_relay.tasks.call import Callback
-from traced_relay.tasks.retry import Ending
+from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.row import Response, Row
 from traced_relay.tasks.state_machine import (
     DONE,
     FINISHED,
     Dispatched,
     Holder,
-    Said,
+    LogEvent,
     Step,
     arrive,
     cancel,
@@ -24,7 +24,7 @@ from traced_relay.tasks.state_machine import (
     resend,
 )
 
-OVER = Said("task.finished")
+OVER = LogEvent("task.finished")
 WHO = "oncall@example.com"
 TOLD = Callback(url="https://hooks.example.com/")
 
@@ -34,7 +34,7 @@ def begun(before: Row) -> Row:
     return committed(arrive(before, event, now=NOW, holder=Holder.LOST, random=lambda: 0.5))
 
 
-def ended(before: Row, ending: Ending, response: Response | None = None) -> Row:
+def ended(before: Row, ending: AttemptResult, response: Response | None = None) -> Row:
     return committed(end(before, ending, response=response, now=NOW + 2, random=lambda: 0.5))
 
 
@@ -52,7 +52,7 @@ def verdict(before: Row) -> tuple[Any, ...]:
 def test_what_waits_is_cancelled_and_its_task_taken_away() -> None:
     step = cancel(row(), actor=WHO, now=NOW + 5)
     after = committed(step)
-    assert step == Step(DONE, after, deletes=True, says=(Said("task.cancelled", {"actor": WHO}), OVER))
+    assert step == Step(DONE, after, delete_task=True, events=(LogEvent("task.cancelled", {"actor": WHO}), OVER))
     assert (after.state, after.reason, after.blame, after.finished_at) == ("cancelled", "cancelled", "caller", NOW + 5)
     assert (after.actor, after.cancel_requested_at, after.next_attempt_at) == (WHO, NOW + 5, None)
 
@@ -60,7 +60,7 @@ def test_what_waits_is_cancelled_and_its_task_taken_away() -> None:
 def test_what_runs_is_cancelled_with_its_attempt_and_its_worker_let_go() -> None:
     step = cancel(begun(row()), actor=WHO, now=NOW + 5)
     after = committed(step)
-    assert step == Step(DONE, after, says=(FINISHED, Said("task.cancelled", {"actor": WHO}), OVER))
+    assert step == Step(DONE, after, events=(FINISHED, LogEvent("task.cancelled", {"actor": WHO}), OVER))
     assert verdict(after) == ("cancelled", "cancelled", "caller", NOW + 5)
     assert (after.state, after.worker) == ("cancelled", None)
 
@@ -88,7 +88,7 @@ def test_a_redriven_task_begins_a_new_round_with_the_policy_afresh() -> None:
     assert failed.state == "failed"
     step = redrive(failed, actor=WHO, now=NOW + 60)
     again = committed(step)
-    assert step == Step(DONE, again, creates=True, says=(Said("task.redriven", {"actor": WHO}),))
+    assert step == Step(DONE, again, create_task=True, events=(LogEvent("task.redriven", {"actor": WHO}),))
     assert (again.state, again.round, again.attempt, again.awaited) == ("queued", 2, 2, 3)
     assert (again.started, again.retry_count, again.reason, again.finished_at) == (0, 0, None, None)
     assert again.next_attempt_at == again.schedule_time == again.due_at == NOW + 60
@@ -109,7 +109,7 @@ def test_a_task_that_was_cancelled_before_it_began_is_redriven_under_another_nam
 def test_a_late_dispatch_of_the_round_before_begins_nothing() -> None:
     again = committed(redrive(committed(cancel(row(), actor=WHO, now=NOW)), actor=WHO, now=NOW))
     late = Dispatched(1, "w1", f"{TASK_ID}-1", "v1", "i1", queue_delay_ms=3)
-    assert arrive(again, late, now=NOW, holder=Holder.LOST, random=lambda: 0.5) == Step(DONE, creates=True)
+    assert arrive(again, late, now=NOW, holder=Holder.LOST, random=lambda: 0.5) == Step(DONE, create_task=True)
 
 
 def test_the_end_of_a_cancelled_call_that_comes_late_meets_another_revision() -> None:
@@ -120,33 +120,35 @@ def test_the_end_of_a_cancelled_call_that_comes_late_meets_another_revision() ->
 
 
 @pytest.mark.parametrize(
-    ("ending", "on", "tells"),
+    ("ending", "on", "create_callback"),
     [
         (SUCCESS, ("succeeded",), True),
         (SUCCESS, ("failed", "cancelled"), False),
-        (Ending(404, "http_404"), ("failed",), True),
-        (Ending(404, "http_404"), ("succeeded",), False),
+        (AttemptResult(404, "http_404"), ("failed",), True),
+        (AttemptResult(404, "http_404"), ("succeeded",), False),
     ],
 )
-def test_an_end_is_told_to_whom_it_may_concern(ending: Ending, on: Any, tells: bool) -> None:
+def test_an_end_is_told_to_whom_it_may_concern(ending: AttemptResult, on: Any, create_callback: bool) -> None:
     before = begun(row(call=call(callback=Callback(url=TOLD.url, on=on))))
     step = end(before, ending, response=None, now=NOW, random=lambda: 0.5)
-    assert step.tells is tells
+    assert step.create_callback is create_callback
     late = Dispatched(1, "w2", f"{TASK_ID}-1", "v1", "i1", queue_delay_ms=3)
     again = arrive(committed(step), late, now=NOW, holder=Holder.LOST, random=lambda: 0.5)
-    assert again == Step(DONE, tells=tells)  # applied again: whoever ended it may not have come to make the task
+    assert again == Step(
+        DONE, create_callback=create_callback
+    )  # applied again: whoever ended it may not have come to make the task
 
 
 def test_a_cancelled_or_removed_task_is_told_of_too() -> None:
     wanted = row(call=call(callback=TOLD))
-    assert (cancel(wanted, actor=WHO, now=NOW) or Step()).tells
-    assert remove(wanted, now=NOW).tells
+    assert (cancel(wanted, actor=WHO, now=NOW) or Step()).create_callback
+    assert remove(wanted, now=NOW).create_callback
 
 
 def test_a_task_that_somebody_removed_from_the_queue_ends_as_cancelled() -> None:
     step = remove(row(), now=NOW + 90)
     after = committed(step)
-    assert step == Step(DONE, after, says=(OVER,))
+    assert step == Step(DONE, after, events=(OVER,))
     assert (after.state, after.reason, after.blame) == ("cancelled", "removed", "platform")
 
 
@@ -154,7 +156,7 @@ def test_a_task_that_somebody_removed_from_the_queue_ends_as_cancelled() -> None
 def test_a_lost_workers_attempt_is_judged_without_a_dispatch(holder: Holder, reason: str) -> None:
     step = lose(begun(row(call=call(idempotent=True))), holder, now=NOW + 60, random=lambda: 0.5)
     assert verdict(committed(step))[:2] == ("retry", reason)
-    assert step.creates
+    assert step.create_task
 
 
 def told(**changes: Any) -> Row:
@@ -172,24 +174,26 @@ def test_a_callback_keeps_its_own_schedule_and_then_fails() -> None:
     assert (current.state, current.reason, current.attempt) == ("failed", "http_503", 10)
 
 
-@pytest.mark.parametrize("ending", [Ending(404, "http_404"), Ending(302, "redirect"), Ending(None, "tls_failed")])
-def test_what_would_end_a_call_does_not_end_a_callback(ending: Ending) -> None:
+@pytest.mark.parametrize(
+    "ending", [AttemptResult(404, "http_404"), AttemptResult(302, "redirect"), AttemptResult(None, "tls_failed")]
+)
+def test_what_would_end_a_call_does_not_end_a_callback(ending: AttemptResult) -> None:
     assert ended(begun(told()), ending).state == "waiting"
 
 
-@pytest.mark.parametrize("ending", [Ending(410, "http_410"), Ending(None, "denied", was_sent=False)])
-def test_a_receiver_that_is_gone_or_not_allowed_any_more_ends_a_callback(ending: Ending) -> None:
+@pytest.mark.parametrize("ending", [AttemptResult(410, "http_410"), AttemptResult(None, "denied", was_sent=False)])
+def test_a_receiver_that_is_gone_or_not_allowed_any_more_ends_a_callback(ending: AttemptResult) -> None:
     assert ended(begun(told()), ending).state == "failed"
 
 
 def test_a_callbacks_wait_is_jittered_and_heeds_retry_after_for_a_day() -> None:
-    def delay(ending: Ending, dice: float) -> float | None:
+    def delay(ending: AttemptResult, dice: float) -> float | None:
         after = committed(end(begun(told()), ending, response=None, now=NOW, random=lambda: dice))
         return None if after.next_attempt_at is None else after.next_attempt_at - NOW
 
     assert delay(BUSY, 1.0) == 6.0
-    assert delay(Ending(503, "http_503", retry_after=60.0), 0.5) == 60.0
-    assert delay(Ending(503, "http_503", retry_after=90_000.0), 0.5) is None
+    assert delay(AttemptResult(503, "http_503", retry_after=60.0), 0.5) == 60.0
+    assert delay(AttemptResult(503, "http_503", retry_after=90_000.0), 0.5) is None
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed"])

@@ -152,7 +152,7 @@ def test_a_receipt_in_full() -> None:
 @given(st.floats(0, 1e11), st.from_regex(r"[0-9a-f]{32}", fullmatch=True))
 def test_a_page_token_leads_back_to_its_place(created_at: float, task_id: str) -> None:
     token = listing.page_token(row(created_at=created_at, task_id=task_id))
-    assert listing.place_of(token) == (created_at, task_id)
+    assert listing.page_position(token) == (created_at, task_id)
 
 
 def token(text: bytes) -> str:
@@ -177,10 +177,10 @@ def token(text: bytes) -> str:
 )
 def test_a_token_that_no_list_gave_out_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        listing.place_of(given)
+        listing.page_position(given)
 
 
 @given(st.text() | st.binary().map(token))
 def test_no_token_makes_it_raise_anything_but_value_error(given: str) -> None:
     with suppress(ValueError):
-        listing.place_of(given)
+        listing.page_position(given)

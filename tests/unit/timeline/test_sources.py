@@ -6,7 +6,7 @@ import pytest
 
 from support.lives import BUSY, attempt, document
 from traced_relay.client.dev_console import DevConsole
-from traced_relay.timeline.sources import Place, from_dev, place_of
+from traced_relay.timeline.sources import LogProject, from_dev, log_project_of
 
 RELAY = "https://relay.example.com"
 GOOGLES = "https://console.cloud.google.com/logs/query;query=operation.id%3D%22a%22?project=named"
@@ -16,9 +16,9 @@ NAMED = attempt(1, 0, 1, BUSY, task_name="projects/of-tasks/locations/l/queues/q
 @pytest.mark.parametrize(
     ("relay", "life", "place"),
     [
-        (RELAY, document("failed", NAMED), Place("of-tasks", "the names of its tasks say")),
-        (RELAY, document("queued"), Place("named", "its link to the log says")),
-        (RELAY, document("failed", attempt(1, 0, 1, BUSY)), Place("named", "its link to the log says")),
+        (RELAY, document("failed", NAMED), LogProject("of-tasks", "the names of its tasks say")),
+        (RELAY, document("queued"), LogProject("named", "its link to the log says")),
+        (RELAY, document("failed", attempt(1, 0, 1, BUSY)), LogProject("named", "its link to the log says")),
         (RELAY, document("queued", links={"logs": "https://elsewhere.example/?project=named"}), None),
         (RELAY, document("queued", links={"logs": "https://console.cloud.google.com/logs"}), None),
         (RELAY, document("queued", links={"logs": GOOGLES + "%22%20OR%20a:%22"}), None),
@@ -26,9 +26,9 @@ NAMED = attempt(1, 0, 1, BUSY, task_name="projects/of-tasks/locations/l/queues/q
     ],
 )
 def test_the_project_is_what_the_document_names_and_never_guessed(
-    relay: str, life: dict[str, Any], place: Place | None
+    relay: str, life: dict[str, Any], place: LogProject | None
 ) -> None:
-    assert place_of({"links": {"logs": GOOGLES}} | life, relay) == place
+    assert log_project_of({"links": {"logs": GOOGLES}} | life, relay) == place
 
 
 def test_a_relay_elsewhere_that_names_no_project_is_drawn_from_its_document() -> None:

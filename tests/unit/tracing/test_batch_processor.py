@@ -12,7 +12,7 @@ from opentelemetry.trace import Status
 
 from traced_relay.runtime.clock import ManualClock, SystemClock
 from traced_relay.tracing import provider
-from traced_relay.tracing.batch_processor import AT_THE_END, SOON, Outbox
+from traced_relay.tracing.batch_processor import AT_THE_END, SOON, BatchProcessor
 from traced_relay.tracing.spans import processing, started
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Kept(SpanExporter):
 class Made:
     def __init__(self, exporter: Kept, **settings: Any) -> None:
         self.clock = ManualClock()
-        self.outbox = Outbox(exporter, self.clock, **settings)
+        self.outbox = BatchProcessor(exporter, self.clock, **settings)
         self.tracer = provider.tracer_of(provider.configure(version="v", instance="i", processors=[self.outbox]))
 
     def span(self, *names: str) -> None:
@@ -174,7 +174,7 @@ def test_the_end_does_not_wait_for_an_exporter_that_hangs(make: Callable[..., Ma
 
 def test_an_unsampled_span_is_not_sent() -> None:
     exporter = Kept()
-    outbox = Outbox(exporter, ManualClock(), size=1)
+    outbox = BatchProcessor(exporter, ManualClock(), size=1)
     tracer: Tracer = provider.tracer_of(provider.configure(version="v", instance="i", processors=[outbox], ratio=0.0))
     span = tracer.start_span("a", Context())
     span.set_status(Status())

@@ -18,7 +18,7 @@ from traced_relay.runtime.listener import Listener
 from traced_relay.tracing import instrumentation, propagation
 from traced_relay.tracing.propagation import RelayOrigin, task_headers
 from traced_relay.tracing.provider import configure, tracer_of
-from traced_relay.tracing.redaction import GuardedSpan
+from traced_relay.tracing.redaction import RedactingSpan
 from traced_relay.tracing.span_store import SpanStore
 from traced_relay.tracing.spans import judged, processing, sending, trace_ref
 
@@ -378,7 +378,7 @@ def test_the_last_provider_gets_the_spans_of_what_is_sent(
 def test_a_fenced_span_keeps_known_attributes_only(store: SpanStore) -> None:
     bare = configure(version="v7", instance="i-1", processors=[store]).get_tracer("bare")
     with bare.start_as_current_span("inner") as inner:
-        span = GuardedSpan(inner)
+        span = RedactingSpan(inner)
         span.update_name("outer")
         span.add_event("redirected", {"url.full": "http://x/?token=secret"})
         span.set_attributes({"url.full": "http://x/a?token=secret#part", "url.query": "secret", "relay.sizes": [1, 2]})

@@ -36,7 +36,7 @@ def sent_on(provider: TracerProvider, **headers: str | list[str]) -> tuple[dict[
     with use_span(tracer.start_span("POST /v1/tasks", arrived, SpanKind.SERVER)), spans.sending(tracer, "relay", "t"):
         task = propagation.task_headers()
     call: dict[str, str] = {}
-    place = propagation.place_of(task, is_old=False)
+    place = propagation.span_parent(task, is_old=False)
     with spans.processing(tracer, "relay", "t", task_name="t-1", attempt=1, context=place.context):
         propagate.inject(call)
     return task, call

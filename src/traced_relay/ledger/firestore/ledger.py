@@ -230,8 +230,8 @@ class FirestoreLedger:
     def keep_alive(self, worker: str, seconds: float) -> list[str]:
         return self._workers.keep_alive(worker, seconds)
 
-    def cut(self, worker: str, attempt_name: str) -> None:
-        self._workers.cut(worker, attempt_name)
+    def abort(self, worker: str, attempt_name: str) -> None:
+        self._workers.abort(worker, attempt_name)
 
     def stop(self, worker: str, unsent: Sequence[str]) -> None:
         self._workers.stop(worker, unsent)

@@ -49,7 +49,7 @@ class Workers:
                 _must(requests.commit(batch))
             return cuts
 
-    def cut(self, worker: str, attempt_name: str) -> None:
+    def abort(self, worker: str, attempt_name: str) -> None:
         with self._database.requests() as requests:
             batch = self._database.client.batch()
             batch.update(document(self.documents, worker), {"cuts": ArrayUnion([attempt_name])})
