@@ -259,10 +259,10 @@ def test_where_this_is_is_asked_on_google_alone(tmp_path: Path, detects: bool) -
             "import sys, io",
             "from pathlib import Path",
             "from opentelemetry.context import Context",
-            "from traced_relay import logs, tracing, telemetry",
-            "log = logs.configure(logs.Identity('p', 'v7', 'i-1'), stream=io.StringIO())",
-            f"made = telemetry.telemetry(Path(sys.argv[1]), log, project='p', is_local=True, on_google={detects})",
-            "tracing.tracer_of(made.provider).start_span('send relay', Context()).end()",
+            "from traced_relay.logs import writer; from traced_relay.tracing import pipeline, provider",
+            "log = writer.configure(writer.Identity('p', 'v7', 'i-1'), stream=io.StringIO())",
+            f"made = pipeline.telemetry(Path(sys.argv[1]), log, project='p', is_local=True, on_google={detects})",
+            "provider.tracer_of(made.provider).start_span('send relay', Context()).end()",
             "made.close()",
         ]
     )

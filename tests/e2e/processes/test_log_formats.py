@@ -36,7 +36,7 @@ PRINTED = [
     for n, (event, fields, severity) in enumerate(EXAMPLES)
 ]
 LOG = {"logName": f"projects/{PROJECT}/logs/stdout", "resource": {"type": "gae_app", "labels": {"module_id": "relay"}}}
-TAIL = Path(__file__).parents[1] / "gcloud_tail.py"
+TAIL = Path(__file__).parents[2] / "support" / "gcloud_tail.py"
 
 
 def entries(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -89,11 +89,12 @@ def test_a_taken_port_is_one_entry(tmp_path: Path) -> None:
 
 _BROKEN = """
 from dataclasses import replace
-from traced_relay import serve, settings
+from traced_relay.config import settings
+from traced_relay.server.production import serve
 from traced_relay.server.captured_output import Captured
 
 with Captured() as captured:
-    serve.serve(replace(settings.from_environment(), otel_file=5), stream=captured.stream)
+    serve(replace(settings.from_environment(), otel_file=5), stream=captured.stream)
 """
 
 
@@ -116,7 +117,7 @@ def test_an_import_that_fails_is_one_entry(tmp_path: Path) -> None:
 
 _ODD = """
 import faulthandler, gc, logging, os, signal, sys, threading, time, warnings
-from traced_relay import logs
+from traced_relay.logs import writer
 from traced_relay.server.captured_output import Captured, log_uncaught
 
 class Odd:
@@ -125,7 +126,7 @@ class Odd:
 
 log_uncaught()
 with Captured() as captured:
-    logs.configure(logs.Identity("p", "v", "i"), stream=captured.stream)
+    writer.configure(writer.Identity("p", "v", "i"), stream=captured.stream)
     child = os.fork()
     if child == 0:
         print("of a child")

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.whole
 # The port that `dev` usually has may be taken on this machine.
 _RUN = """
 import sys
-from traced_relay import flags
-flags.LOCAL_RELAY = sys.argv.pop(1)
+from traced_relay.cli import options
+options.LOCAL_RELAY = sys.argv.pop(1)
 from traced_relay.cli.main import main
 main(sys.argv[1:])
 """

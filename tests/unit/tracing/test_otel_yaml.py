@@ -182,13 +182,13 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path, caplog: pytest.LogC
 _WITHOUT_PLUG_INS = """
 import importlib.metadata
 from pathlib import Path
-from traced_relay import tracing
+from traced_relay.tracing import exporters, otel_yaml, provider
 asked = []
 importlib.metadata.entry_points = lambda **group: asked.append(group) or []
-file = tracing.read_otel_file(Path("otel.yaml"))
-exporters = [type(tracing.exporter_of(batch, project="p")).__name__ for batch in file.batches]
-tracing.configure(version="v", instance="i", ratio=file.ratio)
-print(exporters, [group for group in asked if "resource" not in str(group)])
+file = otel_yaml.read(Path("otel.yaml"))
+made = [type(exporters.exporter_of(batch, project="p")).__name__ for batch in file.batches]
+provider.configure(version="v", instance="i", ratio=file.ratio)
+print(made, [group for group in asked if "resource" not in str(group)])
 """
 
 
