@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from support.gcloud_forks import load
+from gcloud_forks import load  # beside this script, which runs by its path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from support.command import command, surroundings
 from support.example_records import EXAMPLES, TRACE
 from support.google_resources import PROJECT
 from support.log_entry import lift
+from support.parts import require
 from traced_relay.logs.record import Identity, record
 from traced_relay.testing import Downstream, RunningRelay
 
@@ -127,7 +127,7 @@ class Pipe:
 @contextmanager
 def gcloud_tail(directory: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """The real `gcloud beta logging tail`, to which entries are written instead of Google's stream."""
-    gcloud = Path(shutil.which("gcloud") or pytest.skip("there is no gcloud")).resolve()
+    gcloud = Path(require("gcloud")).resolve()
     environ = surroundings(
         HOME=str(directory),
         CLOUDSDK_CONFIG=str(directory / ".config"),
