@@ -18,6 +18,7 @@ from google.protobuf import empty_pb2, wrappers_pb2
 
 from traced_relay.errors import EnqueueFailed, Unavailable
 from traced_relay.formats.durations import format_time
+from traced_relay.tasks.ids import attempt_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -103,7 +104,7 @@ class CloudTasks:
         """Create the task that *row* awaits, due *at* (epoch seconds; None: now); False if its name is taken."""
         content = json.dumps({"task_id": row.task_id, "attempt": row.awaited}, separators=(",", ":")).encode()
         request = {"headers": {"content-type": "application/json", **headers}, "body": content}
-        task: dict[str, Any] = {"name": self.task_name(row.queue, f"{row.task_id}-{row.awaited}")}
+        task: dict[str, Any] = {"name": self.task_name(row.queue, attempt_name(row.task_id, row.awaited))}
         task["dispatch_deadline"] = _duration(max(row.call.timeout + SLACK, MIN_DEADLINE))
         if self._worker.app_engine is not None:
             routing = {"service": self._worker.app_engine} if self._worker.app_engine != "default" else {}
@@ -126,7 +127,7 @@ class CloudTasks:
         if call.audience is not None:
             request["oidc_token"] = {"service_account_email": call.service_account, "audience": call.audience}
         deadline = min(max(call.timeout, MIN_DEADLINE), MAX_DEADLINE_HTTP)
-        name = self.task_name(queue, f"{task_id}-1")
+        name = self.task_name(queue, attempt_name(task_id, 1))
         task = {"name": name, "dispatch_deadline": _duration(deadline), "http_request": request}
         return self._create(queue, task, at)
 

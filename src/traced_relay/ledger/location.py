@@ -7,7 +7,7 @@ import re
 from traced_relay.errors import InvalidSettings
 
 
-def firestore_place(place: str) -> tuple[str, str]:
+def firestore_location(place: str) -> tuple[str, str]:
     """Database and collection; InvalidSettings where Firestore, or what is put behind the name, would not take it."""
     before, _, collection = place.rpartition("/")
     database = before or "(default)"

@@ -8,7 +8,7 @@ import pytest
 from traced_relay.config import relay_yaml
 from traced_relay.dev import default_rules
 from traced_relay.downstream.rules import Downstream
-from traced_relay.relay.policy import Policy
+from traced_relay.relay.policy import OWN_URL, Decision, Policy
 
 if TYPE_CHECKING:
     from traced_relay.config.settings import Settings
@@ -22,9 +22,9 @@ def given(worker: dict[str, str], audience: str = "https://relay.example.com") -
     return replace(default_rules.for_dev(rules=relay_yaml.parse(document, "rules"), environ={}), project="my-project")
 
 
-def rule_for(url: str, worker: dict[str, str]) -> Downstream | None:
+def decision(url: str, worker: dict[str, str]) -> Decision:
     read = given(worker)
-    return Policy(read.call_queues, [REPORTS, ANYWHERE], read.rules.retry, 600.0, read.own_hosts).rule_for(url)
+    return Policy(read.call_queues, [REPORTS, ANYWHERE], read.rules.retry, 600.0, read.own_hosts).decide_call(url)
 
 
 ON_RUN = {"url": "https://Relay-x.a.run.app/", "service_account": "queue@p.iam.gserviceaccount.com"}
@@ -47,7 +47,7 @@ ON_RUN = {"url": "https://Relay-x.a.run.app/", "service_account": "queue@p.iam.g
     ],
 )
 def test_no_rule_lets_the_relay_call_itself(host: str, worker: dict[str, str]) -> None:
-    assert rule_for(f"https://{host}/dispatch", worker) is None
+    assert decision(f"https://{host}/dispatch", worker) == Decision(None, OWN_URL)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_no_rule_lets_the_relay_call_itself(host: str, worker: dict[str, str]) -
     ],
 )
 def test_its_neighbours_may_be_called(host: str, worker: dict[str, str], rule: Downstream) -> None:
-    assert rule_for(f"https://{host}/", worker) == rule
+    assert decision(f"https://{host}/", worker) == Decision(rule)
 
 
 def test_loopback_is_nobodys_own_host() -> None:

@@ -101,19 +101,19 @@ def test_an_enqueued_task_is_told_of_as_of_when_its_row_was_made(told: Told) -> 
 
 
 def test_a_step_of_an_attempt_has_all_of_its_dispatch_and_its_span(told: Told) -> None:
-    told.task_log.step(LogEvent("attempt.started"), running(), DELIVERY)
+    told.task_log.log_event(LogEvent("attempt.started"), running(), DELIVERY)
     assert told.fields == DISPATCHED
     assert told.span_id == PROCESS
 
 
 def test_what_a_step_adds_is_said_too(told: Told) -> None:
-    told.task_log.step(LogEvent("attempt.heartbeat", {"elapsed_ms": 5, "deadline_in_ms": 7}), running(), DELIVERY)
+    told.task_log.log_event(LogEvent("attempt.heartbeat", {"elapsed_ms": 5, "deadline_in_ms": 7}), running(), DELIVERY)
     assert told.fields == DISPATCHED | {"elapsed_ms": 5, "deadline_in_ms": 7}
 
 
 def test_a_finished_attempt_in_full(told: Told) -> None:
     exchange = Exchange(BUSY, Timing(3, 20, 31, 1100, 80), Response(status_code=503, headers={}), 345)
-    told.task_log.step(LogEvent("attempt.finished"), after(running(), BUSY), DELIVERY, exchange)
+    told.task_log.log_event(LogEvent("attempt.finished"), after(running(), BUSY), DELIVERY, exchange)
     assert told.fields == DISPATCHED | {
         "latency_ms": 2000,
         "verdict": "retry",
@@ -137,7 +137,7 @@ def test_a_finished_attempt_in_full(told: Told) -> None:
 
 def test_who_tells_of_a_lost_attempt_does_not_pass_its_own_dispatch_for_that_ones(told: Told) -> None:
     later = Delivery(Dispatch("relay", f"{TASK_ID}-2", 3, 2, NOW), f"{NAME[:-1]}2", 2, 30_000, trace_rewritten=False)
-    told.task_log.step(LogEvent("attempt.finished"), after(running(), AttemptResult(None, "worker_lost")), later)
+    told.task_log.log_event(LogEvent("attempt.finished"), after(running(), AttemptResult(None, "worker_lost")), later)
     assert told.fields == DISPATCHED | {
         "dispatch": None,
         "queue_delay_ms": 1500,
@@ -161,7 +161,7 @@ def test_who_tells_of_a_lost_attempt_does_not_pass_its_own_dispatch_for_that_one
 
 
 def test_the_end_of_a_task_is_its_own_record(told: Told) -> None:
-    told.task_log.step(LogEvent("task.finished"), after(running(), AttemptResult(404, "http_404")), DELIVERY)
+    told.task_log.log_event(LogEvent("task.finished"), after(running(), AttemptResult(404, "http_404")), DELIVERY)
     assert told.fields == TASK | {
         "state": "failed",
         "attempt_count": 1,
@@ -174,7 +174,7 @@ def test_the_end_of_a_task_is_its_own_record(told: Told) -> None:
 
 
 def test_a_clock_that_was_set_back_makes_no_time_negative(told: Told) -> None:
-    told.task_log.step(LogEvent("task.finished"), row(state="succeeded", finished_at=NOW - 3600), DELIVERY)
+    told.task_log.log_event(LogEvent("task.finished"), row(state="succeeded", finished_at=NOW - 3600), DELIVERY)
     assert told.fields["total_ms"] == 0
 
 

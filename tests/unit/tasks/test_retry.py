@@ -31,7 +31,7 @@ FIRST = History(counted_attempts=1, failures=1, since_first=0.5)
 def verdict(
     ending: AttemptResult, history: History = FIRST, *, idempotent: bool = False, dice: float = 0.5, **changes: Any
 ) -> Verdict:
-    return judge(policy(**changes), idempotent=idempotent, ending=ending, history=history, random=lambda: dice)
+    return judge(policy(**changes), idempotent=idempotent, result=ending, history=history, random=lambda: dice)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_what_is_retried_without_a_word_from_the_caller(reason: str, expected: t
     code = int(reason.removeprefix("http_")) if reason.startswith("http_") else None
     ending = AttemptResult(302 if reason == "redirect" else code, reason)
     assert (
-        tuple(is_retryable(policy(), idempotent=idempotent, ending=ending) for idempotent in (False, True)) == expected
+        tuple(is_retryable(policy(), idempotent=idempotent, result=ending) for idempotent in (False, True)) == expected
     )
     assert verdict(ending, idempotent=True).verdict == ("retry" if expected[1] else "gave_up")
 
@@ -227,7 +227,7 @@ def test_a_policy_makes_its_waits_until_a_limit_it_names(wanted: RetryPolicy, di
     since_first = 0.0
     for failures in range(1, wanted.max_attempts + 1):
         history = History(failures, failures, since_first)
-        made = judge(wanted, idempotent=False, ending=BUSY, history=history, random=lambda: dice)
+        made = judge(wanted, idempotent=False, result=BUSY, history=history, random=lambda: dice)
         wait = jittered(curve(wanted, failures), wanted.jitter, lambda: dice)
         if made.verdict == "gave_up":
             is_too_long = 0 < wanted.max_retry_duration < since_first + wait
@@ -240,7 +240,7 @@ def test_a_policy_makes_its_waits_until_a_limit_it_names(wanted: RetryPolicy, di
 
 @given(ANY_POLICY)
 def test_a_policy_without_a_broken_rule_can_retry(wanted: RetryPolicy) -> None:
-    made = judge(wanted, idempotent=False, ending=BUSY, history=History(1, 1, 0.0), random=lambda: 0.0)
+    made = judge(wanted, idempotent=False, result=BUSY, history=History(1, 1, 0.0), random=lambda: 0.0)
     assert (made.verdict == "retry") == (broken_rule(wanted) is None and wanted.max_attempts > 1)
 
 
@@ -279,7 +279,7 @@ def test_a_wait_is_never_shorter_than_asked_for_nor_longer_than_either(
     made = judge(
         wanted,
         idempotent=False,
-        ending=AttemptResult(429, "http_429", retry_after=asked),
+        result=AttemptResult(429, "http_429", retry_after=asked),
         history=History(failures, failures, 0.0),
         random=lambda: dice,
     )

@@ -71,7 +71,7 @@ class TaskLife(RuleBasedStateMachine):
         event = Dispatched(number, "w", f"{TASK_ID}-{number}", "v", "i", None)
         step = arrive(before, event, now=self.now, holder=self.holder, random=lambda: dice)
         if before.state == "running" and number == before.attempt and self.holder is Holder.ALIVE:
-            assert step.answer == AGAIN
+            assert step.queue_status == AGAIN
         if step.start_attempt:
             self.begun.append(number)
             self.holder = Holder.ALIVE
