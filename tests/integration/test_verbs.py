@@ -180,7 +180,7 @@ def test_what_runs_waits_or_succeeded_is_not_redriven(relay: RunningRelay, downs
     relay.wait_for("task.finished", done)
     for task_id in (waiting, done):
         answer = verb(relay, task_id, "redrive")
-        assert (answer.status, "only a failed or cancelled one" in answer.document["detail"]) == (409, True)
+        assert (answer.status, "only a failed or cancelled task" in answer.document["detail"]) == (409, True)
     verb(relay, waiting, "cancel")
 
 

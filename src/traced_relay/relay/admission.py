@@ -11,7 +11,7 @@ from traced_relay.cloud_tasks.client import MAX_DEADLINE_HTTP
 from traced_relay.errors import FieldError, InvalidCall
 from traced_relay.formats import strict_json, validation
 from traced_relay.formats.durations import format_duration
-from traced_relay.relay.policy import UNSIGNED, OWN_URL
+from traced_relay.relay.policy import OWN_URL, UNSIGNED
 from traced_relay.tasks import enqueue_request, retry
 from traced_relay.tasks.call import SCHEDULE_AHEAD, Call, RetryPolicy, is_idempotent, split_target
 from traced_relay.tasks.enqueue_request import EnqueueRequest

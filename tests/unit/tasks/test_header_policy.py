@@ -10,7 +10,7 @@ from traced_relay.tasks.header_policy import broken_rules, is_owned
 
 NOT_A_NAME = "must be a header name: letters, digits and !#$%&'*+-.^_`|~ only"
 OWNED = "is set by the relay or belongs to the connection; a call cannot set it"
-NOT_A_VALUE = "must be printable ASCII without spaces at its ends"
+NOT_A_VALUE = "must be printable ASCII without leading or trailing spaces"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_value_that_http_forbids_is_named_and_never_repeated(value: str) -> No
 
 def test_names_that_differ_by_case_alone_are_one() -> None:
     errors = list(broken_rules({"X-A": "1", "x-a": "2"}))
-    assert errors == [FieldError("headers.x-a", "is given twice; header names do not differ by case")]
+    assert errors == [FieldError("headers.x-a", "is given twice; header names are case-insensitive")]
 
 
 def test_too_many_headers_are_refused() -> None:
