@@ -49,7 +49,7 @@ def status(
     heartbeat_at: float | None = None,
     callback: Row | None = None,
 ) -> dict[str, Any]:
-    """The status document: the summary, the attempts and the response; *callback* is the row of this round's callback."""
+    """The summary with the attempts and the response; *callback* is the row of this round's callback."""
     return {
         **summary(row, links, now=now, retention=retention, heartbeat_at=heartbeat_at, callback=callback),
         "attempts": [_attempt(attempt) for attempt in row.attempts],
