@@ -83,7 +83,7 @@ class Application:
         self.ledger = _open_ledger(settings, self._clock)
         self._cloud_tasks = self._make_cloud_tasks()
         self._sender = sender or Sender(self._clock, IdTokens().token, connections=settings.threads)
-        self._signing = SigningSecrets(self._clock)
+        self._signing_secrets = SigningSecrets(self._clock)
         self._running_calls = RunningCalls(
             self._clock,
             self._task_log,
@@ -98,7 +98,7 @@ class Application:
         self._step_applier = self._make_step_applier()
         self._sweeper = self._make_sweeper()
         every = None if settings.has_cron else settings.rules.sweep_every
-        self._sweeps = Periodic("the sweep", every, self._sweeper.sweep, self._clock, at_once=True)
+        self._periodic_sweep = Periodic("the sweep", every, self._sweeper.sweep, self._clock, at_once=True)
         self.app = self._make_api().flask_app()
         instrumentation.instrument(self.app, provider)
         self.wsgi: WSGIApplication = AuthMiddleware(self.app.wsgi_app, self._make_gate(), self._task_log)
@@ -152,7 +152,7 @@ class Application:
                 ledger=self.ledger, step_applier=self._step_applier, clock=self._clock, abort=self._abort
             ),
             sweeper=self._sweeper,
-            queues=self._make_queues(),
+            queues=self._make_queue_statuses(),
             ledger=self.ledger,
             task_log=self._task_log,
             clock=self._clock,
@@ -161,7 +161,7 @@ class Application:
             links=lambda: self._links(self._origin()),
         )
 
-    def _make_queues(self) -> QueueStatuses:
+    def _make_queue_statuses(self) -> QueueStatuses:
         listed = [(queue.name, queue.use) for queue in self._settings.rules.queues]
         return QueueStatuses(listed, self._cloud_tasks.get_queue_stats, self._clock)
 
@@ -209,7 +209,7 @@ class Application:
             worker=self._worker,
             running_calls=self._running_calls,
             step_applier=self._step_applier,
-            signing_keys=self._signing.of,
+            signing_keys=self._signing_secrets.of,
             origin=self._origin,
         )
 
@@ -249,7 +249,7 @@ class Application:
         self._is_started = True
         self._lease_keeper.start()
         self._running_calls.start()
-        self._sweeps.start()
+        self._periodic_sweep.start()
         settings = self._settings
         self._log.say("relay.started", message=f"traced-relay {settings.version} on {settings.instance}", fields={})
 
@@ -276,10 +276,10 @@ class Application:
         self._sweeper.stop()
         if self._is_started:
             self.interrupt("close")
-        self._sweeps.stop()
+        self._periodic_sweep.stop()
         self._lease_keeper.stop()
         self._sender.close()
-        self._signing.close()
+        self._signing_secrets.close()
         self._cloud_tasks.close()
         self.ledger.close()
 

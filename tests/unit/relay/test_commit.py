@@ -82,7 +82,7 @@ def ending(ledger: AnswerLost) -> tuple[Row, Step]:
     return running, end(running, SUCCESS, response=None, now=NOW + 2, random=lambda: 0.5)
 
 
-def test_what_was_written_without_an_answer_is_said_all_the_same(
+def test_a_commit_whose_response_was_lost_is_logged(
     ledger: AnswerLost, records: RecordStore, step_applier: StepApplier
 ) -> None:
     running, step = ending(ledger)
@@ -91,7 +91,7 @@ def test_what_was_written_without_an_answer_is_said_all_the_same(
     assert [record["event"] for record in records.records()] == ["attempt.finished", "task.finished"]
 
 
-def test_without_patience_a_ledger_is_asked_twice_and_then_it_is_trouble(
+def test_without_patience_a_commit_is_tried_twice(
     ledger: AnswerLost, records: RecordStore, step_applier: StepApplier
 ) -> None:
     running, step = ending(ledger)
@@ -101,7 +101,7 @@ def test_without_patience_a_ledger_is_asked_twice_and_then_it_is_trouble(
     assert (ledger.lost, records.records()) == (0, [])
 
 
-def test_an_attempt_whose_beginning_was_written_without_an_answer_begins_all_the_same(
+def test_an_attempt_starts_if_only_the_ledgers_response_was_lost(
     ledger: AnswerLost, records: RecordStore, step_applier: StepApplier
 ) -> None:
     assert ledger.insert(row())
@@ -112,7 +112,7 @@ def test_an_attempt_whose_beginning_was_written_without_an_answer_begins_all_the
     assert [record["event"] for record in records.records()] == ["attempt.started"]
 
 
-def test_of_two_who_cancel_at_once_only_one_takes_it_for_its_own(
+def test_only_one_of_two_concurrent_cancels_commits(
     ledger: AnswerLost, records: RecordStore, step_applier: StepApplier
 ) -> None:
     assert ledger.insert(row())
@@ -126,7 +126,7 @@ def test_of_two_who_cancel_at_once_only_one_takes_it_for_its_own(
     assert records.records() == []
 
 
-def test_what_somebody_else_wrote_meanwhile_is_not_taken_for_ours(
+def test_another_workers_change_is_not_taken_for_an_own_one(
     ledger: AnswerLost, records: RecordStore, step_applier: StepApplier
 ) -> None:
     running, step = ending(ledger)

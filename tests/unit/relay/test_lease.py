@@ -67,7 +67,7 @@ def holder(ledger: SqliteLedger) -> Holder:
     return ledger.holder_of(row(state="running", worker="w1"))
 
 
-def test_a_worker_lives_as_long_as_its_pulse_beats(clock: WatchedClock, ledger: SqliteLedger) -> None:
+def test_a_worker_lives_as_long_as_its_lease_is_renewed(clock: WatchedClock, ledger: SqliteLedger) -> None:
     lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
     assert holder(ledger) is Holder.LOST
     lease_keeper.start()
@@ -78,9 +78,7 @@ def test_a_worker_lives_as_long_as_its_pulse_beats(clock: WatchedClock, ledger: 
     lease_keeper.stop()
 
 
-def test_a_pulse_that_ended_leaves_its_worker_until_the_lease_is_over(
-    clock: WatchedClock, ledger: SqliteLedger
-) -> None:
+def test_a_worker_lives_until_its_last_lease_ends(clock: WatchedClock, ledger: SqliteLedger) -> None:
     lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
     lease_keeper.start()
     lease_keeper.stop()
@@ -90,7 +88,7 @@ def test_a_pulse_that_ended_leaves_its_worker_until_the_lease_is_over(
     assert holder(ledger) is Holder.LOST
 
 
-def test_a_beat_after_the_worker_stopped_brings_it_not_back(clock: WatchedClock, ledger: SqliteLedger) -> None:
+def test_a_renewal_does_not_revive_a_stopped_worker(clock: WatchedClock, ledger: SqliteLedger) -> None:
     lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
     lease_keeper.start()
     ledger.stop("w1", [])
@@ -102,7 +100,7 @@ def test_a_beat_after_the_worker_stopped_brings_it_not_back(clock: WatchedClock,
     assert holder(ledger) is Holder.STOPPED
 
 
-def test_a_lease_outlives_two_beats_that_are_missed(clock: WatchedClock, ledger: SqliteLedger) -> None:
+def test_a_lease_outlives_two_missed_renewals(clock: WatchedClock, ledger: SqliteLedger) -> None:
     ledger.keep_alive("w1", LEASE)
     clock.advance(2 * RENEW_EVERY)
     assert holder(ledger) is Holder.ALIVE
@@ -110,9 +108,7 @@ def test_a_lease_outlives_two_beats_that_are_missed(clock: WatchedClock, ledger:
     assert holder(ledger) is Holder.LOST
 
 
-def test_a_beat_that_cannot_be_written_is_told_of_and_does_not_end_the_pulse(
-    clock: WatchedClock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failed_renewal_is_logged_and_repeated(clock: WatchedClock, caplog: pytest.LogCaptureFixture) -> None:
     ledger = SqliteLedger(clock)
     lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
     lease_keeper.start()
@@ -128,7 +124,7 @@ def test_a_beat_that_cannot_be_written_is_told_of_and_does_not_end_the_pulse(
     assert caplog.messages[0].startswith("the lease renewal: the ledger cannot be used")
 
 
-def test_a_worker_takes_no_work_while_its_ledger_takes_no_writes(clock: WatchedClock, tmp_path: Path) -> None:
+def test_a_worker_refuses_calls_while_its_lease_is_not_written(clock: WatchedClock, tmp_path: Path) -> None:
     ledger = SqliteLedger(clock, tmp_path / "ledger")
     lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
     readiness = Readiness(clock, ledger, lambda: None, lease_keeper.refusal)
@@ -150,9 +146,7 @@ def test_a_worker_takes_no_work_while_its_ledger_takes_no_writes(clock: WatchedC
     ledger.close()
 
 
-def test_a_pulse_learns_what_was_cancelled_and_after_a_freeze_what_was_judged(
-    clock: WatchedClock, ledger: SqliteLedger
-) -> None:
+def test_a_lapsed_lease_makes_the_keeper_read_its_rows(clock: WatchedClock, ledger: SqliteLedger) -> None:
     running = calls(ledger, clock)
     lease_keeper = LeaseKeeper(ledger, "w1", clock, running)
     lease_keeper.start()

@@ -63,11 +63,11 @@ def test_no_rule_lets_the_relay_call_itself(host: str, worker: dict[str, str]) -
         ("my-project.evilappspot.com", {"app_engine": "default"}, ANYWHERE),
     ],
 )
-def test_its_neighbours_may_be_called(host: str, worker: dict[str, str], rule: Downstream) -> None:
+def test_neighbours_of_the_relay_may_be_called(host: str, worker: dict[str, str], rule: Downstream) -> None:
     assert decision(f"https://{host}/", worker) == Decision(rule)
 
 
-def test_loopback_is_nobodys_own_host() -> None:
+def test_loopback_is_never_an_own_host() -> None:
     worker = {"url": "http://127.0.0.1:8080", "service_account": "queue@p.iam.gserviceaccount.com"}
     assert given(worker).own_hosts == ["relay.example.com"]
 

@@ -94,19 +94,19 @@ def after(before: Row, ending: AttemptResult) -> Row:
     return ended
 
 
-def test_an_enqueued_task_is_told_of_as_of_when_its_row_was_made(told: Told) -> None:
+def test_an_enqueued_record_has_the_time_of_its_row(told: Told) -> None:
     told.task_log.enqueued(row(), NAME)
     assert told.fields == TASK | {"task_name": NAME, "route": "relay"}
     assert (told.span_id, told.records[0]["time"]) == (SPAN_ID, "2026-09-21T14:13:20.000000Z")
 
 
-def test_a_step_of_an_attempt_has_all_of_its_dispatch_and_its_span(told: Told) -> None:
+def test_an_attempts_record_has_its_dispatch_and_its_span(told: Told) -> None:
     told.task_log.log_event(LogEvent("attempt.started"), running(), DELIVERY)
     assert told.fields == DISPATCHED
     assert told.span_id == PROCESS
 
 
-def test_what_a_step_adds_is_said_too(told: Told) -> None:
+def test_fields_of_an_event_are_logged(told: Told) -> None:
     told.task_log.log_event(LogEvent("attempt.heartbeat", {"elapsed_ms": 5, "deadline_in_ms": 7}), running(), DELIVERY)
     assert told.fields == DISPATCHED | {"elapsed_ms": 5, "deadline_in_ms": 7}
 
@@ -135,7 +135,7 @@ def test_a_finished_attempt_in_full(told: Told) -> None:
     assert (told.records[0]["severity"], told.records[0]["time"]) == ("WARNING", "2026-09-21T14:13:22.000000Z")
 
 
-def test_who_tells_of_a_lost_attempt_does_not_pass_its_own_dispatch_for_that_ones(told: Told) -> None:
+def test_a_lost_attempts_record_has_no_fields_of_another_dispatch(told: Told) -> None:
     later = Delivery(Dispatch("relay", f"{TASK_ID}-2", 3, 2, NOW), f"{NAME[:-1]}2", 2, 30_000, trace_rewritten=False)
     told.task_log.log_event(LogEvent("attempt.finished"), after(running(), AttemptResult(None, "worker_lost")), later)
     assert told.fields == DISPATCHED | {
@@ -173,12 +173,12 @@ def test_the_end_of_a_task_is_its_own_record(told: Told) -> None:
     assert (told.span_id, told.records[0]["severity"]) == (SPAN_ID, "ERROR")
 
 
-def test_a_clock_that_was_set_back_makes_no_time_negative(told: Told) -> None:
+def test_a_clock_set_back_makes_no_duration_negative(told: Told) -> None:
     told.task_log.log_event(LogEvent("task.finished"), row(state="succeeded", finished_at=NOW - 3600), DELIVERY)
     assert told.fields["total_ms"] == 0
 
 
-def test_a_denied_call_has_all_that_an_attempt_has_and_its_host_alone(told: Told) -> None:
+def test_a_denied_record_names_the_host_and_not_the_url(told: Told) -> None:
     private = call(url="https://user.internal:8443/hush?token=hush")
     told.task_log.denied(running(call=private, rule=None), DELIVERY, "no rule matches")
     denied = {"rule": None, "reason": "denied", "detail": "no rule matches", "downstream": "user.internal"}
@@ -186,13 +186,13 @@ def test_a_denied_call_has_all_that_an_attempt_has_and_its_host_alone(told: Told
     assert (told.span_id, "hush" in str(told.records)) == (PROCESS, False)
 
 
-def test_a_deferred_dispatch_names_its_task_in_full(told: Told) -> None:
+def test_a_deferred_dispatch_has_the_full_task_name(told: Told) -> None:
     told.task_log.deferred(DISPATCH, reason="capacity", detail="no room")
     assert told.fields == {"reason": "capacity", "detail": "no room", "queue": "relay", "task_name": NAME}
     assert told.span_id is None
 
 
-def test_a_deferred_dispatch_whose_row_is_known_is_one_of_the_tasks_records(told: Told) -> None:
+def test_a_deferred_dispatch_with_a_row_has_the_tasks_fields(told: Told) -> None:
     told.task_log.deferred(DISPATCH, reason="held_by_another_worker", detail="busy", row=running())
     assert told.fields == TASK | {"reason": "held_by_another_worker", "detail": "busy", "task_name": NAME}
     assert (told.span_id, told.records[0][f"{GOOGLE}operation"]["id"]) == (SPAN_ID, TASK_ID)
@@ -210,15 +210,13 @@ def test_a_deferred_dispatch_whose_row_is_known_is_one_of_the_tasks_records(told
         ),
     ],
 )
-def test_a_rejected_dispatch_is_told_of_as_it_names_itself(
-    told: Told, claimed: Dispatch, named: dict[str, str]
-) -> None:
+def test_a_rejected_dispatch_has_its_claimed_names(told: Told, claimed: Dispatch, named: dict[str, str]) -> None:
     told.task_log.dispatch_rejected(claimed, reason="not_from_the_queue", detail="no")
     assert told.fields == {"reason": "not_from_the_queue", "detail": "no"} | named
     assert told.span_id is None
 
 
-def test_a_rejected_request_names_who_asked_where_that_is_known(told: Told) -> None:
+def test_a_rejected_request_names_its_principal_if_known(told: Told) -> None:
     told.task_log.enqueue_rejected(reason="no_token", detail="an ID token is required")
     told.task_log.enqueue_rejected(reason="invalid", detail="url is required", principal="a@b")
     first, second = told.records
@@ -226,6 +224,6 @@ def test_a_rejected_request_names_who_asked_where_that_is_known(told: Told) -> N
     assert (second["event"], second["reason"], second["principal"]) == ("enqueue.rejected", "invalid", "a@b")
 
 
-def test_who_stops_says_what_for_and_what_it_cuts(told: Told) -> None:
+def test_a_stopping_record_has_its_signal_and_running_calls(told: Told) -> None:
     told.task_log.stopping("SIGTERM", 3)
     assert told.fields == {"signal": "SIGTERM", "running": 3}
