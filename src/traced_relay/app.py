@@ -287,9 +287,9 @@ class Application:
         if self._settings.is_local:
             return self._cloud_tasks.local_certificates()
         try:
-            answer = requests.get(_GOOGLE_CERTIFICATES, timeout=5)
-            answer.raise_for_status()
-            certificates: Certificates = answer.json()
+            response = requests.get(_GOOGLE_CERTIFICATES, timeout=5)
+            response.raise_for_status()
+            certificates: Certificates = response.json()
         except (requests.RequestException, ValueError) as exc:
             raise Unavailable("Google's certificates cannot be fetched") from exc
         return certificates

@@ -21,9 +21,9 @@ def columns_of(row: Row) -> dict[str, Any]:
 
 
 def row_of(
-    document: str, *, noted_attempt: int, callback_ended_at: float | None, body: bytes = b"", answer: bytes = b""
+    document: str, *, noted_attempt: int, callback_ended_at: float | None, body: bytes = b"", response_body: bytes = b""
 ) -> Row:
-    """The stored row; *body* is the call's, *answer* the response's."""
+    """The stored row; *body* is the call's, *response_body* the response's."""
     try:
         row = Row.model_validate_json(document, extra="ignore")
     except ValidationError as exc:
@@ -33,6 +33,6 @@ def row_of(
     changes: dict[str, Any] = {"noted_attempt": noted_attempt, "callback_ended_at": callback_ended_at}
     if body:
         changes["call"] = row.call.model_copy(update={"body": body})
-    if row.response and answer:
-        changes["response"] = row.response.model_copy(update={"body": answer})
+    if row.response and response_body:
+        changes["response"] = row.response.model_copy(update={"body": response_body})
     return row.model_copy(update=changes)

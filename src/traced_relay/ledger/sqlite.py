@@ -298,5 +298,5 @@ def _row(stored: tuple[str, int, float | None], bodies: Mapping[str, bytes]) -> 
         noted_attempt=noted_attempt,
         callback_ended_at=callback_ended_at,
         body=bodies.get("call", b""),
-        answer=bodies.get("response", b""),
+        response_body=bodies.get("response", b""),
     )

@@ -93,4 +93,4 @@ class TaskActions:
         try:
             self._step_applier.follow(step, row)
         except (Unavailable, EnqueueFailed) as exc:
-            _logger.warning("the sweep will see to the tasks of %s: %s", row.task_id, exc)
+            _logger.warning("the sweep will create or delete the tasks of %s: %s", row.task_id, exc)

@@ -126,7 +126,7 @@ class Admission:
 
 
 def _url_error(decision: Decision) -> str:
-    """Does not tell a rule that the caller may not use from one that does not exist."""
+    """The same error for a rule that the caller may not use and for none, so that rules stay private."""
     if decision.reason == OWN_URL:
         return "must not be the relay's own"
     return f"must match a downstream of relay.yaml that you may call{_PATH}"

@@ -207,7 +207,7 @@ class Enqueuer:
 
 
 def _due(row: Row) -> float | None:
-    """When the first task is due; None for now, whatever Cloud Tasks' clock says."""
+    """When the first task is due; None for now, so that clocks may differ."""
     return row.schedule_time if row.schedule_time > row.created_at else None
 
 

@@ -262,9 +262,11 @@ class FirestoreLedger:
         return self._database.client.batch()
 
 
-def _row(found: Any, body: bytes = b"", answer: bytes = b"") -> Row:
+def _row(found: Any, body: bytes = b"", response_body: bytes = b"") -> Row:
     text, noted_attempt, callback_ended_at = (found.get(name) for name in IN_LISTS)
-    return row_of(text, noted_attempt=noted_attempt, callback_ended_at=callback_ended_at, body=body, answer=answer)
+    return row_of(
+        text, noted_attempt=noted_attempt, callback_ended_at=callback_ended_at, body=body, response_body=response_body
+    )
 
 
 def _counted(requests: Requests, query: Any, field: str) -> tuple[int, float | None]:
