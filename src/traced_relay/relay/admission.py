@@ -136,9 +136,7 @@ def _callback_error(decision: Decision) -> str:
     if decision.reason == OWN_URL:
         return "must not be the relay's own"
     if decision.reason == UNSIGNED:
-        return (
-            "must match a receiver of relay.yaml that has a secret to sign with, or RELAY_CALLBACK_SECRET must be set"
-        )
+        return "must match a receiver of relay.yaml that has a secret to sign with"
     return f"must match a receiver of relay.yaml{_PATH}"
 
 

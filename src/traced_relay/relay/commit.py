@@ -80,7 +80,7 @@ class StepApplier:
 
     def create_task(self, row: Row, *, at: float | None) -> bool:
         """Create the task that *row* awaits, due *at*, None for now, and note it; False if its name is taken."""
-        is_new = self._cloud_tasks.create(row, at=at, headers=row.trace.task_headers())
+        is_new = self._cloud_tasks.create(row, name=self.task_name(row), at=at, headers=row.trace.task_headers())
         if is_new:
             self.note_task(row)
         return is_new

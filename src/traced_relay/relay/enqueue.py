@@ -173,7 +173,7 @@ class Enqueuer:
             call, rule = row.call, admitted.rule
             is_new = self._cloud_tasks.create_direct(
                 queue=row.queue,
-                task_id=row.task_id,
+                name=self._step_applier.task_name(row),
                 at=_due(row),
                 call=DirectCall(
                     url=call.url,
