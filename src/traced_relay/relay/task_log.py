@@ -90,7 +90,7 @@ class TaskLog:
             at = row.attempts[-1].ended_at
             # Without an exchange another worker ran the attempt: this delivery, if any, is not the one that led to it.
             dispatched = _dispatched(row, delivery) if delivery and exchange else _abandoned(row)
-            fields |= {**dispatched, **_judged(row, exchange)}
+            fields |= {**dispatched, **_result_fields(row, exchange)}
         elif delivery is not None:
             fields = {**_dispatched(row, delivery), **event.fields}
         trace = _process_span(row) if event.event.startswith("attempt.") else _send_span(row)
@@ -160,7 +160,7 @@ def _queue_fields(dispatch: Dispatch) -> Mapping[str, Any]:
     }
 
 
-def _judged(row: Row, exchange: Exchange | None) -> dict[str, Any]:
+def _result_fields(row: Row, exchange: Exchange | None) -> dict[str, Any]:
     attempt = row.attempts[-1]
     request: dict[str, Any] = {
         "requestMethod": row.call.method,

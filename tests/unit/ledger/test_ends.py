@@ -1,4 +1,4 @@
-"""How a row ends and is forgotten, and its callback with it, whatever the ledger."""
+"""Ends and expiry of rows and their callbacks, in every ledger."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def callback(**changes: Any) -> Row:
 
 
 def end(ledger: Ledger, **changes: Any) -> Row:
-    """The call has ended, and there is a row for its callback."""
+    """A call that has ended, and the row of its callback."""
     enqueued = row(**{"call": TOLD} | changes)
     ended = changed(enqueued, state="succeeded", finished_at=NOW + 1, next_attempt_at=None)
     assert ledger.insert(enqueued)

@@ -1,4 +1,4 @@
-"""Which rows a list shows, and which ones wait, run or are left behind, whatever the ledger."""
+"""Lists of rows: selected, overdue, abandoned; in every ledger."""
 
 from __future__ import annotations
 

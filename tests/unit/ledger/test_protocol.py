@@ -1,4 +1,4 @@
-"""What every ledger does with a row; where several processes share one, too."""
+"""Rows in every ledger, also shared by several processes."""
 
 from __future__ import annotations
 

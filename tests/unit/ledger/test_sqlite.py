@@ -1,4 +1,4 @@
-"""What only a SQLite file can meet: other versions, foreign files, a full disk."""
+"""Cases of a SQLite file only: other versions, foreign files, a full disk."""
 
 from __future__ import annotations
 

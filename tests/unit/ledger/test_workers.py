@@ -1,4 +1,4 @@
-"""Who is alive, who has stopped and what is to be cut, whatever the ledger."""
+"""Leases, stopped workers and abort requests, in every ledger."""
 
 from __future__ import annotations
 

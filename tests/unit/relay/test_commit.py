@@ -32,7 +32,7 @@ class HastyClock(SystemClock):
 
 
 class AnswerLost(SqliteLedger):
-    """A ledger on the other side of a network: it does what it is asked, and the answer gets lost."""
+    """A ledger that writes the change but loses the response."""
 
     lost = 0
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class WatchedClock(ManualClock):
-    """Tells when somebody waits on it, so that a test moves it no sooner."""
+    """Counts the threads that wait on it, so that a test advances it only then."""
 
     def __init__(self) -> None:
         super().__init__(NOW)

@@ -8,7 +8,7 @@ import pytest
 from traced_relay.config import relay_yaml
 from traced_relay.dev import default_rules
 from traced_relay.downstream.rules import Downstream
-from traced_relay.relay.policy import OWN_URL, Decision, Policy
+from traced_relay.relay.policy import AMBIGUOUS_PATH, NO_RULE, OWN_URL, UNSIGNED, Decision, Policy, Receiver
 
 if TYPE_CHECKING:
     from traced_relay.config.settings import Settings
@@ -75,3 +75,26 @@ def test_loopback_is_never_an_own_host() -> None:
 @pytest.mark.parametrize("audience", ["/projects/7/apps/my-project", "relay", "https://"])
 def test_an_audience_that_names_no_host_is_no_own_host(audience: str) -> None:
     assert given(ON_RUN, audience).own_hosts == ["relay-x.a.run.app"]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://hooks.example.com/in/7", None),
+        ("https://unsigned.example.com/", UNSIGNED),
+        ("https://elsewhere.example.com/", NO_RULE),
+        ("https://hooks.example.com/in/%2e%2e/7", AMBIGUOUS_PATH),
+        ("https://relay.example.com/", OWN_URL),
+    ],
+)
+def test_a_refused_callback_has_one_of_four_reasons(url: str, reason: str | None) -> None:
+    read = given(ON_RUN)
+    hooks, unsigned = (
+        Downstream(name="callback", url=f"https://{host}", auth="none")
+        for host in ("hooks.example.com/in/", "unsigned.example.com/")
+    )
+    receivers = [Receiver(hooks, "whsec_secret"), Receiver(unsigned, None)]
+    policy = Policy(["relay"], [], read.rules.retry, 600.0, read.own_hosts, receivers)
+    decision = policy.decide_callback(url)
+    assert decision == (Decision(None, reason) if reason else Decision(hooks, secret="whsec_secret"))
+    assert "whsec" not in repr(decision)

@@ -1,4 +1,4 @@
-"""Any order of dispatches, ends, people and sweeps, with workers that die, against what a task promises."""
+"""Any order of dispatches, ends, operator actions, sweeps and dying workers, against the delivery promise."""
 
 from __future__ import annotations
 
