@@ -35,13 +35,11 @@ if TYPE_CHECKING:
 LONGEST_STATE = 513
 _LARGE_MEMBER = 128
 
-W3C = TraceContextTextMapPropagator()
-
 
 def trace_context(context: Context | None = None) -> TraceContext:
     """The context of the span in *context*, or of the current span, as a row keeps it."""
     carrier: dict[str, str] = {}
-    W3C.inject(carrier, context)
+    _W3C.inject(carrier, context)
     if state := _shortened(carrier.pop("tracestate", "")):
         carrier["tracestate"] = state
     span = trace.get_current_span(context).get_span_context()
