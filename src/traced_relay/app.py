@@ -1,4 +1,4 @@
-"""Puts the parts together: settings in, a running relay out. The only place that knows them all."""
+"""Composition root: settings in, a running relay out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from traced_relay.downstream.rules import Downstream
 from traced_relay.downstream.sender import Sender
 from traced_relay.downstream.signing_secrets import SigningSecrets
 from traced_relay.errors import InvalidSettings, Unavailable
-from traced_relay.ledger.location import firestore_place
+from traced_relay.ledger.location import firestore_location
 from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.relay.actions import TaskActions
 from traced_relay.relay.commit import StepApplier
@@ -58,10 +58,9 @@ _GOOGLE_CERTIFICATES = "https://www.googleapis.com/oauth2/v1/certs"
 
 class Application:
     """
-    One relay. *wsgi* is served by whatever server there is; `start` and `close` frame its life.
+    One relay: a WSGI application and its background work, between `start` and `close`.
 
-    *has_console* makes links point to this process's own pages; *sender* makes
-    the calls in place of the usual one, and is closed with the rest.
+    *has_console* makes links point to this process's own pages. *sender* replaces the usual one; `close` closes it.
     """
 
     def __init__(
@@ -84,8 +83,8 @@ class Application:
         self.ledger = _open_ledger(settings, self._clock)
         self._cloud_tasks = self._make_cloud_tasks()
         self._sender = sender or Sender(self._clock, IdTokens().token, connections=settings.threads)
-        self._signing = SigningSecrets(self._clock)
-        self._running = RunningCalls(
+        self._signing_secrets = SigningSecrets(self._clock)
+        self._running_calls = RunningCalls(
             self._clock,
             self._task_log,
             self.ledger,
@@ -93,13 +92,13 @@ class Application:
             capacity=settings.max_running,
             heartbeat=settings.rules.heartbeat,
         )
-        self._lease_keeper = LeaseKeeper(self.ledger, self._worker.id, self._clock, self._running)
+        self._lease_keeper = LeaseKeeper(self.ledger, self._worker.id, self._clock, self._running_calls)
         self._has_console = has_console
         self._is_started = False
-        self._steps = self._make_step_applier()
+        self._step_applier = self._make_step_applier()
         self._sweeper = self._make_sweeper()
         every = None if settings.has_cron else settings.rules.sweep_every
-        self._sweeps = Periodic("the sweep", every, self._sweeper.sweep, self._clock, at_once=True)
+        self._periodic_sweep = Periodic("the sweep", every, self._sweeper.sweep, self._clock, at_once=True)
         self.app = self._make_api().flask_app()
         instrumentation.instrument(self.app, provider)
         self.wsgi: WSGIApplication = AuthMiddleware(self.app.wsgi_app, self._make_gate(), self._task_log)
@@ -133,8 +132,8 @@ class Application:
             task_log=self._task_log,
             clock=self._clock,
             random=_random,
-            steps=self._steps,
-            holder_of=self._running.holder_of,
+            step_applier=self._step_applier,
+            holder_of=self._running_calls.holder_of,
             grace=self._settings.rules.sweep_every,
         )
 
@@ -148,10 +147,12 @@ class Application:
         )
         return Api(
             enqueuer=self._make_enqueuer(policy),
-            relay=self._make_relay(policy),
-            actions=TaskActions(ledger=self.ledger, steps=self._steps, clock=self._clock, cut=self._abort),
+            relay=self._make_dispatcher(policy),
+            actions=TaskActions(
+                ledger=self.ledger, step_applier=self._step_applier, clock=self._clock, abort=self._abort
+            ),
             sweeper=self._sweeper,
-            queues=self._make_queues(),
+            queues=self._make_queue_statuses(),
             ledger=self.ledger,
             task_log=self._task_log,
             clock=self._clock,
@@ -160,7 +161,7 @@ class Application:
             links=lambda: self._links(self._origin()),
         )
 
-    def _make_queues(self) -> QueueStatuses:
+    def _make_queue_statuses(self) -> QueueStatuses:
         listed = [(queue.name, queue.use) for queue in self._settings.rules.queues]
         return QueueStatuses(listed, self._cloud_tasks.get_queue_stats, self._clock)
 
@@ -190,11 +191,12 @@ class Application:
             tracer=self._tracer,
             clock=self._clock,
             policy=policy,
+            step_applier=self._step_applier,
             direct_account=worker.service_account or f"{self._settings.project}@appspot.gserviceaccount.com",
             origin=self._origin,
         )
 
-    def _make_relay(self, policy: Policy) -> Dispatcher:
+    def _make_dispatcher(self, policy: Policy) -> Dispatcher:
         return Dispatcher(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
@@ -205,16 +207,16 @@ class Application:
             random=_random,
             policy=policy,
             worker=self._worker,
-            running=self._running,
-            steps=self._steps,
-            signing_keys=self._signing.of,
+            running_calls=self._running_calls,
+            step_applier=self._step_applier,
+            signing_keys=self._signing_secrets.of,
             origin=self._origin,
         )
 
     def _abort(self, worker: str, attempt_name: str) -> None:
-        """End a call that is out, here at once, elsewhere with that worker's next sign of life."""
+        """Abort a running call: here at once, elsewhere when that worker renews its lease."""
         if worker == self._worker.id:
-            self._running.abort(attempt_name)
+            self._running_calls.abort(attempt_name)
         else:
             self.ledger.abort(worker, attempt_name)
 
@@ -235,7 +237,7 @@ class Application:
 
     @staticmethod
     def check(settings: Settings) -> None:
-        """Raise now, in one line, what would else end a worker: no ledger that opens, no Google credentials."""
+        """Raise at start what would end a worker later: a ledger that does not open, missing Google credentials."""
         _open_ledger(settings, SystemClock()).close()
         if settings.emulator is None:
             try:
@@ -246,38 +248,38 @@ class Application:
     def start(self) -> None:
         self._is_started = True
         self._lease_keeper.start()
-        self._running.start()
-        self._sweeps.start()
+        self._running_calls.start()
+        self._periodic_sweep.start()
         settings = self._settings
         self._log.say("relay.started", message=f"traced-relay {settings.version} on {settings.instance}", fields={})
 
     def check_tasks(self) -> None:
-        """See at once what a purge has taken away, and not with the sweep after the tasks were due."""
+        """Find at once the tasks that a purge removed; the sweep would find them after they were due."""
         self._sweeper.check_all()
 
     def interrupt(self, signal: str) -> None:
         """
-        Cut all running calls, and tell the ledger so; everything else is for the next delivery.
+        Abort all running calls and record that in the ledger; the next deliveries judge them.
 
-        Meant for the moments between a signal and the end of the process; once is enough.
+        For the time between a signal and the end of the process; a second call does nothing.
         """
-        unsent = self._running.stop(signal)
+        unsent = self._running_calls.stop(signal)
         if unsent is None:
             return
         try:
             self.ledger.stop(self._worker.id, unsent)
         except Unavailable as exc:
-            _logger.warning("the ledger was not told that this worker stops: %s", exc)
-        self._running.abort_all()
+            _logger.warning("the ledger does not know that this worker stopped: %s", exc)
+        self._running_calls.abort_all()
 
     def close(self) -> None:
         self._sweeper.stop()
         if self._is_started:
             self.interrupt("close")
-        self._sweeps.stop()
+        self._periodic_sweep.stop()
         self._lease_keeper.stop()
         self._sender.close()
-        self._signing.close()
+        self._signing_secrets.close()
         self._cloud_tasks.close()
         self.ledger.close()
 
@@ -285,27 +287,27 @@ class Application:
         if self._settings.is_local:
             return self._cloud_tasks.local_certificates()
         try:
-            answer = requests.get(_GOOGLE_CERTIFICATES, timeout=5)
-            answer.raise_for_status()
-            certificates: Certificates = answer.json()
+            response = requests.get(_GOOGLE_CERTIFICATES, timeout=5)
+            response.raise_for_status()
+            certificates: Certificates = response.json()
         except (requests.RequestException, ValueError) as exc:
             raise Unavailable("Google's certificates cannot be fetched") from exc
         return certificates
 
     def _origin(self) -> str:
-        """App Engine and Cloud Run end TLS before us; everything else is what the caller says."""
+        """Scheme and host of the request; App Engine and Cloud Run terminate TLS in front of this process."""
         scheme = "https" if self._settings.platform in ("app_engine", "cloud_run") else request.scheme
         return f"{scheme}://{request.host}"
 
 
 def _open_ledger(settings: Settings, clock: Clock) -> Ledger:
-    """Of Firestore nothing is asked yet, so this may happen before a fork; a file is opened, or made."""
-    kind, _, place = settings.ledger.partition(":")
+    """The ledger of RELAY_LEDGER. Safe before a fork: Firestore is not connected yet; a SQLite file is created."""
+    kind, _, location = settings.ledger.partition(":")
     retention = settings.rules.retention
     if kind != "firestore":
-        return SqliteLedger(clock, Path(place) if place else None, retention=retention)
+        return SqliteLedger(clock, Path(location) if location else None, retention=retention)
     try:
         from traced_relay.ledger.firestore.ledger import FirestoreLedger
     except ImportError as exc:
         raise InvalidSettings(f"RELAY_LEDGER {settings.ledger} needs: pip install 'traced-relay[firestore]'") from exc
-    return FirestoreLedger(settings.project, *firestore_place(place), retention=retention)
+    return FirestoreLedger(settings.project, *firestore_location(location), retention=retention)

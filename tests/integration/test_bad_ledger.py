@@ -11,7 +11,7 @@ import pytest
 
 from support.asking import ask, get, post
 from support.full_disk import full_disk
-from traced_relay.relay.commit import COMMIT_AGAIN_AFTER
+from traced_relay.relay.commit import COMMIT_RETRY_DELAY
 from traced_relay.runtime.clock import SystemClock
 from traced_relay.testing import Downstream, RunningRelay
 
@@ -30,7 +30,7 @@ class ImpatientClock(SystemClock):
     """Has what could not be committed tried again at once."""
 
     def wait(self, condition: Condition, seconds: float | None) -> None:
-        if seconds != COMMIT_AGAIN_AFTER:
+        if seconds != COMMIT_RETRY_DELAY:
             super().wait(condition, seconds)
 
 

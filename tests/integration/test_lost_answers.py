@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from opentelemetry.trace import NoOpTracer
 
+from support.step_appliers import step_applier
 from traced_relay.api.auth import ANYBODY
 from traced_relay.errors import Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
@@ -53,6 +54,7 @@ def enqueuer(relay: RunningRelay, ledger: LosesAnswers) -> Enqueuer:
         tracer=NoOpTracer(),
         clock=SystemClock(),
         policy=Policy(["relay"], rules.downstreams, rules.retry, 3600.0),
+        step_applier=step_applier(relay, ledger, relay.assembly._cloud_tasks, SystemClock()),
         direct_account="a@example.com",
         origin=lambda: "http://localhost",
     )

@@ -16,6 +16,7 @@ from support.asking import Answer, post
 from support.firestore_emulator import emulator_at
 from support.ledgers import RETENTION
 from support.schema import validate
+from support.step_appliers import step_applier
 from traced_relay.api.auth import ANYBODY
 from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
@@ -103,6 +104,7 @@ class Two:
             tracer=self.relay.assembly._tracer,
             clock=self._clock,
             policy=Policy(["relay"], rules.downstreams, rules.retry, 3600.0),
+            step_applier=step_applier(self.relay, ledger, cloud_tasks, self._clock),
             direct_account="a@example.com",
             origin=lambda: "http://localhost",
         )

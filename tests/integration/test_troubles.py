@@ -18,7 +18,7 @@ from support.asking import get, post
 from support.schema import validate
 from support.sending import no_token
 from traced_relay.downstream.sender import Sender
-from traced_relay.relay.commit import COMMIT_AGAIN_AFTER
+from traced_relay.relay.commit import COMMIT_RETRY_DELAY
 from traced_relay.runtime.clock import SystemClock
 from traced_relay.testing import Downstream, RunningRelay
 
@@ -36,7 +36,7 @@ class PatientClock(SystemClock):
         self.has_failed, self.is_back = Event(), Event()
 
     def wait(self, condition: Condition, seconds: float | None) -> None:
-        if seconds != COMMIT_AGAIN_AFTER:
+        if seconds != COMMIT_RETRY_DELAY:
             super().wait(condition, seconds)
             return
         self.has_failed.set()

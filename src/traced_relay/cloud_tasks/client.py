@@ -99,11 +99,11 @@ class CloudTasks:
     def task_name(self, queue: str, task: str) -> str:
         return f"{self._parent}/{queue}/tasks/{task}"
 
-    def create(self, row: Row, *, at: float | None, headers: Mapping[str, str]) -> bool:
+    def create(self, row: Row, *, name: str, at: float | None, headers: Mapping[str, str]) -> bool:
         """Create the task that *row* awaits, due *at* (epoch seconds; None: now); False if its name is taken."""
         content = json.dumps({"task_id": row.task_id, "attempt": row.awaited}, separators=(",", ":")).encode()
         request = {"headers": {"content-type": "application/json", **headers}, "body": content}
-        task: dict[str, Any] = {"name": self.task_name(row.queue, f"{row.task_id}-{row.awaited}")}
+        task: dict[str, Any] = {"name": name}
         task["dispatch_deadline"] = _duration(max(row.call.timeout + SLACK, MIN_DEADLINE))
         if self._worker.app_engine is not None:
             routing = {"service": self._worker.app_engine} if self._worker.app_engine != "default" else {}
@@ -114,7 +114,7 @@ class CloudTasks:
             task["http_request"] = {"url": url, "oidc_token": token, **request}
         return self._create(row.queue, task, at)
 
-    def create_direct(self, *, queue: str, task_id: str, at: float | None, call: DirectCall) -> bool:
+    def create_direct(self, *, queue: str, name: str, at: float | None, call: DirectCall) -> bool:
         """Create the HTTP task that is the call itself; False if its name is taken."""
         request: dict[str, Any] = {
             "url": call.url,
@@ -126,7 +126,6 @@ class CloudTasks:
         if call.audience is not None:
             request["oidc_token"] = {"service_account_email": call.service_account, "audience": call.audience}
         deadline = min(max(call.timeout, MIN_DEADLINE), MAX_DEADLINE_HTTP)
-        name = self.task_name(queue, f"{task_id}-1")
         task = {"name": name, "dispatch_deadline": _duration(deadline), "http_request": request}
         return self._create(queue, task, at)
 

@@ -17,7 +17,7 @@ from traced_relay.config.relay_yaml import longest_timeout, rule_problems
 from traced_relay.config.service_links import is_service_link
 from traced_relay.downstream import webhook_signature
 from traced_relay.errors import InvalidSettings
-from traced_relay.ledger.location import firestore_place
+from traced_relay.ledger.location import firestore_location
 from traced_relay.runtime.loopback import is_local_host
 from traced_relay.version import __version__
 
@@ -275,7 +275,7 @@ def read_ledger(environ: Mapping[str, str], platform: Platform) -> str:
     ledger = _required(environ, "RELAY_LEDGER", f"where tasks are kept: {_LEDGERS}")
     kind, _, place = ledger.partition(":")
     if kind == "firestore":
-        firestore_place(place)
+        firestore_location(place)
     elif ledger != "memory" and not (kind == "sqlite" and place):
         raise InvalidSettings(f"RELAY_LEDGER must be {_LEDGERS}, got {ledger[:80]!r}")
     elif platform in ("app_engine", "cloud_run"):

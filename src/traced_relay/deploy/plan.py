@@ -15,7 +15,7 @@ from traced_relay.config import relay_yaml, settings
 from traced_relay.deploy import app_yaml
 from traced_relay.errors import InvalidSettings
 from traced_relay.formats.yaml_file import document_of
-from traced_relay.ledger.location import firestore_place
+from traced_relay.ledger.location import firestore_location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ def wanted(project: str, directory: Path = Path(), environ: Mapping[str, str] | 
     if kind != "firestore":
         where = "app.yaml: env_variables.RELAY_LEDGER" if rules.worker.app_engine else "environment: RELAY_LEDGER"
         raise InvalidSettings(f"{where} must be firestore:[DATABASE/]COLLECTION")
-    yield " ".join(["ledger", *firestore_place(place)])
+    yield " ".join(["ledger", *firestore_location(place)])
     named = [receiver.secret for receiver in rules.callbacks] + [given.get("RELAY_CALLBACK_SECRET")]
     names = [name.split("/") for name in named if name and name.startswith("projects/")]
     for owner, secret in sorted({(parts[1], parts[3]) for parts in names} | {(project, _DEFAULT_SECRET)}):

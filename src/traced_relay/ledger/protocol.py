@@ -1,7 +1,7 @@
 """
-The stored state of all tasks: what a ledger does, whatever it is written on.
+The stored state of all tasks: the interface of the SQLite and the Firestore ledger.
 
-A row changes by compare-and-set on its revision; whatever is written together is there together or not at all.
+A row changes by compare-and-set on its revision; one method's writes are atomic.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from traced_relay.tasks.row import Row
     from traced_relay.tasks.state_machine import Holder
 
-KEYS_KEPT = 31 * 86_400.0  # as long as Cloud Tasks keeps a task
-WORKERS_KEPT = 7 * 86_400.0  # long after the last of a dead worker's calls has been judged
+KEYS_KEPT = 31 * 86_400.0  # Cloud Tasks keeps a task as long
+WORKERS_KEPT = 7 * 86_400.0  # long after the calls of a dead worker were judged
 BEYOND_DIGITS = "g"  # sorts after every hexadecimal digit
 FILTERS = ("kind", "state", "queue", "rule", "reason", "version", "caller")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which tasks a list shows; None leaves a question open. *since* is in seconds since the epoch."""
+    """Filters of a list; None selects all. *since* is in seconds since the epoch."""
 
     kind: str = "call"
     state: str | None = None
@@ -34,15 +34,15 @@ class Selection:
     caller: str | None = None
     since: float | None = None
     label: tuple[str, str] | None = None
-    before: tuple[float, str] | None = None  # created_at and task_id of the row that the page follows
+    before: tuple[float, str] | None = None  # created_at and task_id of the row before the page
 
 
 @dataclass(frozen=True)
 class Tally:
     """
-    How things stand: tasks that wait for longer than they should, tasks that run, callbacks still to be delivered.
+    Counts of overdue tasks, running tasks and pending callbacks.
 
-    The oldest are moments in seconds since the epoch, None where there is none.
+    The oldest are in seconds since the epoch, None if there are none.
     """
 
     overdue: int
@@ -54,11 +54,10 @@ class Tally:
 
 class Ledger(Protocol):
     """
-    Rows by their task's id. Every method raises Unavailable where the store does not do what is asked.
+    Rows by their task's id. Every method raises Unavailable if the store cannot do it.
 
-    The store's own clock decides who is alive. A ledger keeps a row and its
-    callback's `retention` seconds after both have ended, and forgets them when
-    `expire` is called, or by itself.
+    The store's own clock decides which workers are alive. A row is kept `retention` seconds after it and its callback
+    have ended; `expire` deletes it, or the store itself.
     """
 
     def insert(self, row: Row) -> bool:
@@ -68,62 +67,61 @@ class Ledger(Protocol):
         """The row with its bodies."""
 
     def starting_with(self, prefix: str, limit: int) -> list[Row]:
-        """Up to *limit* rows whose ids begin with *prefix*, hexadecimal digits, in the ids' order; without bodies."""
+        """Up to *limit* rows whose ids start with *prefix*, hexadecimal digits, ordered by id; without bodies."""
 
     def get_many(self, task_ids: Sequence[str]) -> dict[str, Row]:
-        """Those of the rows that there are, without bodies."""
+        """The existing ones of these rows, without bodies."""
 
     def replace(self, row: Row, *, callback: Row | None = None) -> bool:
         """
         Write the changed *row* over the revision before it; False if another change came first.
 
-        A new row for the *callback* of its end is written with it. A callback's
-        own end, or its new beginning, is told to its call's row, if that is in
-        the same round still (`callback_ended_at`).
+        Inserts the row of its *callback* with it. When *row* is a callback that has ended, or was started again, also
+        sets `callback_ended_at` of its call's row, if that is still in the same round.
         """
 
     def note(self, task_id: str, attempt: int) -> None:
-        """Remember that Cloud Tasks has answered for the task of *attempt*; no other change is in its way."""
+        """Record that the task of *attempt* exists in Cloud Tasks; never conflicts with another change."""
 
     def remove(self, row: Row) -> bool:
-        """Forget a row that nobody was told of; False if it has changed since, or its task is known to be there."""
+        """Delete a row whose task was not created; False if it has changed since, or its task is noted."""
 
     def remember_key(self, task_id: str, use: str) -> str:
-        """Keep what a key is used for where no row says it, unless it was used before; the first *use*."""
+        """Store what an Idempotency-Key without a row was used for; returns the first *use*."""
 
     def select(self, selection: Selection, limit: int) -> list[Row]:
         """Up to *limit* rows, newest first, without bodies."""
 
     def overdue(self, before: float, limit: int, *, after: tuple[float, str] | None = None) -> list[Row]:
-        """Rows without bodies that await a dispatch due *before* then, by time and id, *after* such a place."""
+        """Rows that await a dispatch due *before* then, ordered by due time and id, *after* those; without bodies."""
 
     def abandoned(self, limit: int) -> list[Row]:
-        """Running rows, without bodies, whose worker has stopped or is believed dead."""
+        """Running rows whose worker has stopped or lost its lease, without bodies."""
 
     def tally(self, overdue_before: float) -> Tally:
-        """Count what is running, and what awaits a dispatch that was due before then."""
+        """Count running tasks, pending callbacks, and tasks that await a dispatch due before then."""
 
     def keep_alive(self, worker: str, seconds: float) -> list[str]:
         """
-        Let *worker* hold what it runs for the given *seconds* from now, unless it has stopped.
+        Extend the lease of *worker* to *seconds* from now, unless it has stopped.
 
-        Answers with the attempts that it was asked to cut, by their names, once.
+        Returns the names of the attempts that it has been asked to abort, each once.
         """
 
     def abort(self, worker: str, attempt_name: str) -> None:
-        """Ask *worker* to end the call of that attempt; it learns of it at its next sign of life."""
+        """Ask *worker* to abort the call of that attempt when it next renews its lease."""
 
     def stop(self, worker: str, unsent: Sequence[str]) -> None:
-        """Note that *worker* works no more, and of which attempts (by name) nothing had been sent yet."""
+        """Record that *worker* has stopped, and the names of its attempts of which nothing was sent."""
 
     def holder_of(self, row: Row) -> Holder:
-        """What became of the worker that runs *row*, by this ledger's clock."""
+        """Status of the worker that runs *row*, by this ledger's clock."""
 
     def heartbeats(self, workers: Collection[str]) -> dict[str, float]:
-        """When each of the *workers* was last seen, in seconds since the epoch; those that are known."""
+        """When each of the known *workers* last renewed its lease, in seconds since the epoch."""
 
     def expire(self, limit: int) -> int:
-        """Forget up to *limit* rows whose time is over; how many there were."""
+        """Delete up to *limit* expired rows; returns their number."""
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Close the store."""

@@ -1,4 +1,4 @@
-"""The ledger in SQLite: a file, or the memory of one process."""
+"""The ledger in SQLite: in a file, or in the memory of one process."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ CREATE TABLE IF NOT EXISTS cuts (
 """
 _STORED = "document, noted_attempt, callback_ended_at"
 _REMOVE = "DELETE FROM tasks WHERE task_id = ? AND revision = ? AND noted_attempt = 0"
-# An empty answer has its place too: it follows one that was not. The same one again is not written again.
-_ANSWERED = (
+# An empty response is written too, since it replaces an earlier one. An unchanged response is not written again.
+_SET_RESPONSE = (
     "INSERT INTO bodies VALUES (?, 'response', ?)"
     " ON CONFLICT DO UPDATE SET content = excluded.content WHERE content != excluded.content"
 )
-_TELL_CALL = (
+_SET_CALLBACK_ENDED = (
     "UPDATE tasks SET callback_ended_at = ?, expires_at = ?"
     " WHERE task_id = ? AND round = ? AND state IN ('succeeded', 'failed', 'cancelled')"
 )
@@ -76,8 +76,7 @@ class SqliteLedger:
     """
     Rows in a SQLite file (WAL, every commit synced), or in memory without one.
 
-    One connection under one lock: a commit takes a tenth of a millisecond, and
-    a second process on the same file waits its turn.
+    One connection under one lock: a commit takes 0.1 ms. A second process on the same file waits for the write lock.
     """
 
     def __init__(self, clock: Clock, file: Path | None = None, *, retention: float = 7 * 86_400.0) -> None:
@@ -137,10 +136,10 @@ class SqliteLedger:
             if not done.rowcount:
                 return False
             if row.response:
-                db.execute(_ANSWERED, (row.task_id, row.response.body))
+                db.execute(_SET_RESPONSE, (row.task_id, row.response.body))
             if row.callback_of is not None:
                 ended = row.finished_at, None if row.finished_at is None else row.finished_at + self._retention
-                db.execute(_TELL_CALL, (*ended, row.callback_of, row.callback_round))
+                db.execute(_SET_CALLBACK_ENDED, (*ended, row.callback_of, row.callback_round))
             if callback is not None:
                 self._insert(db, callback)
             return True
@@ -164,20 +163,20 @@ class SqliteLedger:
     def select(self, selection: Selection, limit: int) -> list[Row]:
         wheres = [(f"{name} = ?", getattr(selection, name)) for name in FILTERS]
         wheres.append(("created_at >= ?", selection.since))
-        asked: list[tuple[str, tuple[Any, ...]]] = [(where, (value,)) for where, value in wheres if value is not None]
+        given: list[tuple[str, tuple[Any, ...]]] = [(where, (value,)) for where, value in wheres if value is not None]
         if selection.label:
-            found = "task_id IN (SELECT task_id FROM labels WHERE name = ? AND value = ?)"
-            asked.append((found, selection.label))
+            labelled = "task_id IN (SELECT task_id FROM labels WHERE name = ? AND value = ?)"
+            given.append((labelled, selection.label))
         if selection.before:
-            asked.append(("(created_at, task_id) < (?, ?)", selection.before))
-        where = " AND ".join(where for where, _ in asked)
-        values = [value for _, values in asked for value in values]
+            given.append(("(created_at, task_id) < (?, ?)", selection.before))
+        where = " AND ".join(where for where, _ in given)
+        values = [value for _, values in given for value in values]
         return self._rows(f"{where} ORDER BY created_at DESC, task_id DESC LIMIT ?", (*values, limit))
 
     def overdue(self, before: float, limit: int, *, after: tuple[float, str] | None = None) -> list[Row]:
-        place = after or (float("-inf"), "")
+        start = after or (float("-inf"), "")
         where = "next_attempt_at < ? AND (next_attempt_at, task_id) > (?, ?) ORDER BY next_attempt_at, task_id LIMIT ?"
-        return self._rows(where, (before, *place, limit))
+        return self._rows(where, (before, *start, limit))
 
     def abandoned(self, limit: int) -> list[Row]:
         alive = "SELECT worker FROM workers WHERE unsent IS NULL AND alive_until > ?"
@@ -207,14 +206,14 @@ class SqliteLedger:
                 " SET seen_at = excluded.seen_at, alive_until = excluded.alive_until WHERE unsent IS NULL",
                 (worker, now, now + seconds),
             )
-            asked = db.execute("SELECT attempt_name FROM cuts WHERE worker = ?", (worker,)).fetchall()
+            to_abort = db.execute("SELECT attempt_name FROM cuts WHERE worker = ?", (worker,)).fetchall()
             db.execute("DELETE FROM cuts WHERE worker = ?", (worker,))
-            return [attempt_name for (attempt_name,) in asked]
+            return [attempt_name for (attempt_name,) in to_abort]
 
     def abort(self, worker: str, attempt_name: str) -> None:
         with self._transaction() as db:
-            asked = "INSERT INTO cuts SELECT worker, ? FROM workers WHERE worker = ? ON CONFLICT DO NOTHING"
-            db.execute(asked, (attempt_name, worker))
+            insert = "INSERT INTO cuts SELECT worker, ? FROM workers WHERE worker = ? ON CONFLICT DO NOTHING"
+            db.execute(insert, (attempt_name, worker))
 
     def stop(self, worker: str, unsent: Sequence[str]) -> None:
         now = self._clock.now()
@@ -274,7 +273,7 @@ def _mapped_errors() -> Iterator[None]:
 
 
 def _open(file: Path | None) -> sqlite3.Connection:
-    """The database, made or brought up to this version; Unavailable if a later one has changed it."""
+    """The database, created if it is new; Unavailable if another version created it."""
     if file:
         make_private(file)
     db = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False, timeout=10)
@@ -283,7 +282,7 @@ def _open(file: Path | None) -> sqlite3.Connection:
             db.execute(f"PRAGMA {pragma}")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version not in (0, _VERSION):
-            raise Unavailable(f"the ledger is of version {version}, this relay knows {_VERSION}")
+            raise Unavailable(f"the ledger has schema version {version}; this relay supports {_VERSION}")
         db.executescript(_SCHEMA)
         db.execute(f"PRAGMA user_version={_VERSION}")
     except BaseException:
@@ -299,5 +298,5 @@ def _row(stored: tuple[str, int, float | None], bodies: Mapping[str, bytes]) -> 
         noted_attempt=noted_attempt,
         callback_ended_at=callback_ended_at,
         body=bodies.get("call", b""),
-        answer=bodies.get("response", b""),
+        response_body=bodies.get("response", b""),
     )

@@ -1,17 +1,17 @@
 """
-Does what a step of the machine asks for, in its order: commit, say, then the tasks that follow.
+Applies a step of the state machine, in this order: commit the row, log its events, create the tasks that follow.
 
-Whoever decides about a row hands the step here: a dispatch, a person, the sweep.
+A dispatch, an operator's action and the sweep all hand their steps in here.
 """
 
 from __future__ import annotations
 
+import logging
 from threading import Condition
 from typing import TYPE_CHECKING
 
 from traced_relay.errors import Unavailable
-from traced_relay.tasks.ids import callback_id
-from traced_relay.tracing import propagation
+from traced_relay.tasks.ids import attempt_name, callback_id
 
 if TYPE_CHECKING:
     from traced_relay.cloud_tasks.client import CloudTasks
@@ -24,11 +24,9 @@ if TYPE_CHECKING:
     from traced_relay.tasks.row import Row
     from traced_relay.tasks.state_machine import Step
 
-COMMIT_AGAIN_AFTER = 0.5
+COMMIT_RETRY_DELAY = 0.5
 
-
-class RowChanged(Exception):
-    """Somebody else changed the row first; what it is now decides."""
+_logger = logging.getLogger(__name__)
 
 
 class StepApplier:
@@ -55,67 +53,75 @@ class StepApplier:
         delivery: Delivery | None = None,
         exchange: Exchange | None = None,
         patience: float = 0.0,
-    ) -> Row:
+    ) -> Row | None:
         """
-        Write what the step makes of *before*, and say it; Changed if another change came first.
+        Write the row of *step* over *before* and log its events; None if another change came first.
 
-        A ledger that is away is asked once more, and for *patience* seconds on,
-        in which nobody else may judge the row: it may have written the change,
-        and only its answer was lost.
+        Asks an unavailable ledger once more, and goes on for *patience* seconds, in which no other worker may judge
+        the row: the ledger may have written the change although its response was lost.
         """
         row = step.row or before
         if step.row is not None:
             callback = self._callback_builder.build(row, now=self._clock.now()) if step.create_callback else None
-            self._write(row, callback, patience)
-        for said in step.events:
-            self._task_log.step(said, row, delivery, exchange)
+            if not self._write(row, callback, patience):
+                return None
+        for event in step.events:
+            self._task_log.log_event(event, row, delivery, exchange)
         return row
 
     def follow(self, step: Step, row: Row) -> None:
-        """Make the tasks that the committed *row* asks for; Unavailable and EnqueueFailed leave that to be repeated."""
-        if step.create_task:
-            self.create(row)
+        """Create or delete the tasks that the committed *row* needs; repeat it after Unavailable or EnqueueFailed."""
+        if step.create_task and not self.create_task(row, at=row.next_attempt_at):
+            self._ledger.note(row.task_id, row.awaited)
         if step.delete_task:
             self._cloud_tasks.delete(self.task_name(row))
         if step.create_callback:
             self._create_callback(row)
 
-    def create(self, row: Row) -> bool:
-        """Create the task that *row* awaits, and note that it is there; False if it was, or had been, there before."""
-        headers = propagation.task_headers(propagation.parent_context(row.carrier))
-        is_new = self._cloud_tasks.create(row, at=row.next_attempt_at, headers=headers)
-        self._ledger.note(row.task_id, row.awaited)
+    def create_task(self, row: Row, *, at: float | None) -> bool:
+        """Create the task that *row* awaits, due *at*, None for now, and note it; False if its name is taken."""
+        is_new = self._cloud_tasks.create(row, name=self.task_name(row), at=at, headers=row.trace.task_headers())
+        if is_new:
+            self.note_task(row)
         return is_new
 
-    def task_name(self, row: Row) -> str:
-        """The full name of the task that *row* awaits."""
-        if row.adopted_task_name is not None and row.awaited == 1:
+    def note_task(self, row: Row) -> None:
+        """Log the first task of *row*, then note that the awaited one exists: a noted row needs no other record."""
+        if row.attempt == 0 and row.round == 1:
+            self._task_log.enqueued(row, self.task_name(row))
+        try:
+            self._ledger.note(row.task_id, row.awaited)
+        except Unavailable as exc:
+            _logger.warning("the sweep will note that the task of %s exists: %s", row.task_id, exc)
+
+    def task_name(self, row: Row, number: int | None = None) -> str:
+        """Full name of the task of attempt *number*, or of the one that *row* awaits."""
+        number = row.awaited if number is None else number
+        if row.adopted_task_name is not None and number == 1:
             return row.adopted_task_name
-        return self._cloud_tasks.task_name(row.queue, f"{row.task_id}-{row.awaited}")
+        return self._cloud_tasks.task_name(row.queue, attempt_name(row.task_id, number))
 
     def _create_callback(self, row: Row) -> None:
         callback = self._ledger.get(callback_id(row.task_id, row.round))
-        if callback is not None and callback.state == "queued" and callback.noted_attempt < callback.awaited:
-            self.create(callback)
-            self._task_log.enqueued(callback, self.task_name(callback))
+        if callback is None or callback.state != "queued" or callback.noted_attempt >= callback.awaited:
+            return
+        if not self.create_task(callback, at=callback.next_attempt_at):
+            self.note_task(callback)
 
-    def _write(self, row: Row, callback: Row | None, patience: float) -> None:
+    def _write(self, row: Row, callback: Row | None, patience: float) -> bool:
         pause, until, is_unclear = Condition(), self._clock.monotonic() + patience, False
         while True:
             try:
-                if self._ledger.replace(row, callback=callback) or (is_unclear and self._is_written(row)):
-                    return
+                return self._ledger.replace(row, callback=callback) or (is_unclear and self._is_written(row))
             except Unavailable:
                 if is_unclear and self._clock.monotonic() >= until:
                     raise
                 is_unclear = True
-            else:
-                raise RowChanged
             with pause:
-                self._clock.wait(pause, COMMIT_AGAIN_AFTER)
+                self._clock.wait(pause, COMMIT_RETRY_DELAY)
 
     def _is_written(self, row: Row) -> bool:
-        """Whether a ledger that gave no clear answer had done what it was asked; others leave other times in a row."""
+        """Whether the ledger holds this very change; another worker's differs in its times."""
         stored = self._ledger.get(row.task_id)
         beside = {"noted_attempt": row.noted_attempt, "callback_ended_at": row.callback_ended_at}
         return stored is not None and stored.model_copy(update=beside) == row

@@ -1,8 +1,7 @@
-"""A dispatch becomes an attempt: claim, send, judge, record, then the next task. The queue is answered last."""
+"""A dispatch becomes an attempt: claim, send, judge, record, then the next task. Cloud Tasks is answered last."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,20 +11,19 @@ from traced_relay.cloud_tasks.delivery import BareTask, Delivery, read_task
 from traced_relay.downstream import webhook_signature
 from traced_relay.downstream.sender import Exchange, Timing
 from traced_relay.errors import IdentityFailed, InvalidCall
-from traced_relay.relay.commit import RowChanged
 from traced_relay.relay.lease import LEASE
-from traced_relay.relay.running_calls import AlreadyHeld
 from traced_relay.tasks import state_machine
 from traced_relay.tasks.ids import adopted_task_id
 from traced_relay.tasks.retry import AttemptResult
-from traced_relay.tasks.row import Row
+from traced_relay.tasks.row import new_row
 from traced_relay.tasks.state_machine import AGAIN, DONE, HELD, Dispatched, Holder, Step
 from traced_relay.tracing import instrumentation, propagation, spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
-    from opentelemetry.trace import Tracer
+    from opentelemetry.trace import Span, Tracer
 
     from traced_relay.cloud_tasks.client import CloudTasks
     from traced_relay.cloud_tasks.delivery import Dispatch
@@ -37,21 +35,17 @@ if TYPE_CHECKING:
     from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
     from traced_relay.runtime.watchdog import Deadline
-    from traced_relay.tasks.row import Attempt
-    from traced_relay.tracing.propagation import SpanParent
+    from traced_relay.tasks.row import Attempt, Row
+    from traced_relay.tracing.propagation import Arrival
 
-
-CHANGES_MET = 3
+MAX_CHANGES = 3
+IN_PROGRESS = "already in progress in this process, or the process is stopping"
 TRACE_ENDS_AFTER = 7 * 86_400.0  # Cloud Trace refuses spans that are older than 14 days
-
-
-class _Overtaken(RowChanged):
-    """The call was made, and then cancelled or taken for lost: what it brought counts no more."""
 
 
 @dataclass(frozen=True)
 class WorkerIdentity:
-    """This process: *id* is its alone, *version* and *instance* are the platform's words for it."""
+    """This process: *id* is unique to it, *version* and *instance* are the platform's names."""
 
     id: str
     version: str
@@ -60,7 +54,7 @@ class WorkerIdentity:
 
 @dataclass(frozen=True)
 class DispatchResult:
-    """What the queue gets, and the task it was about as far as it is known."""
+    """The response to Cloud Tasks, and the task it is about, if known."""
 
     status_code: int
     row: Row | None = None
@@ -80,8 +74,8 @@ class Dispatcher:
         random: Callable[[], float],
         policy: Policy,
         worker: WorkerIdentity,
-        running: RunningCalls,
-        steps: StepApplier,
+        running_calls: RunningCalls,
+        step_applier: StepApplier,
         signing_keys: Callable[[str], tuple[bytes, ...]],
         origin: Callable[[], str],
     ) -> None:
@@ -94,51 +88,88 @@ class Dispatcher:
         self._random = random
         self._policy = policy
         self._worker = worker
-        self._running = running
-        self._steps = steps
+        self._running_calls = running_calls
+        self._step_applier = step_applier
         self._signing_keys = signing_keys
         self._origin = origin
 
     def dispatch(self, dispatch: Dispatch, body: bytes) -> DispatchResult:
-        """Work one delivery; Unavailable and EnqueueFailed leave it to be delivered again."""
-        refusal = self._running.refusal() or (None if self._sender.has_room() else "capacity")
+        """Handle one delivery; after Unavailable or EnqueueFailed Cloud Tasks delivers it again."""
+        refusal = self._running_calls.refusal() or (None if self._sender.has_room() else "capacity")
         if refusal is not None:
-            self._task_log.deferred(dispatch, reason=refusal, detail="no further call is taken on here")
-            return DispatchResult(AGAIN, reason=refusal)
-        for _ in range(CHANGES_MET):
+            return self._defer(dispatch, refusal, "this process accepts no further call")
+        for _ in range(MAX_CHANGES):
             delivery, row = self._read(dispatch, body)
             if row is None:
                 return DispatchResult(DONE, reason="rejected")
-            try:
-                return self._work(row, delivery)
-            except AlreadyHeld:
-                break
-            except RowChanged:
-                continue  # what the row is now decides
-        reason = self._running.refusal() or HELD
-        self._task_log.deferred(
-            dispatch, reason=reason, detail="another delivery works on it, or none any more", row=row
-        )
-        return DispatchResult(AGAIN, row, reason)
+            result = self._run(row, delivery)
+            if result is not None:
+                return result
+        return self._defer(dispatch, self._running_calls.refusal() or HELD, f"its row changed {MAX_CHANGES} times", row)
 
-    def _work(self, row: Row, delivery: Delivery) -> DispatchResult:
+    def _run(self, row: Row, delivery: Delivery) -> DispatchResult | None:
+        """Claim, send, judge, record, then the next task; None if *row* was changed first and has to be read again."""
+        is_old = row.trace_age(self._clock.now()) > TRACE_ENDS_AFTER
+        arrival = propagation.arrival(row.trace, is_old=is_old)
+        if arrival.is_rewritten and delivery.task_name != row.adopted_task_name:  # a bare task carries no context
+            spans.set_rewritten(get_current_span())
+            delivery = replace(delivery, trace_rewritten=True)
         step = self._arrive(row, delivery)
         if not step.start_attempt or step.row is None:
-            after = self._steps.commit(step, row, delivery=delivery)
-            self._steps.follow(step, after)
-            return DispatchResult(step.answer, after)
-        place = self._place_of(row)
-        with self._processing(step.row, delivery, place) as running, self._running.hold(running, delivery) as deadline:
-            self._steps.commit(replace(step, row=running), row, delivery=delivery)
-            spans.started(self._tracer, running.queue, place.mark, at=self._clock.now())
-            exchange = self._send(running, delivery, deadline)
-            if exchange.ending.reason == "interrupted" and deadline.is_aborted:
-                spans.interrupted(get_current_span())
-                return DispatchResult(AGAIN, running, "interrupted")
-            return self._finish(running, exchange, delivery)
+            after = self._step_applier.commit(step, row, delivery=delivery)
+            if after is None:
+                return None
+            self._step_applier.follow(step, after)
+            return DispatchResult(step.queue_status, after)
+        if is_old:
+            instrumentation.refuse()  # the dispatch's own span, which is in the old trace
+        with self._process_span(step.row, delivery, arrival) as span:
+            claimed = step.row.with_last_attempt(span_id=spans.trace_ref(span).span_id)
+            with self._running_calls.hold(claimed, delivery) as deadline:
+                if deadline is None:
+                    instrumentation.refuse()  # the delivery in progress has a span of its own
+                    return self._defer(delivery.dispatch, self._running_calls.refusal() or HELD, IN_PROGRESS, row)
+                if self._step_applier.commit(replace(step, row=claimed), row, delivery=delivery) is None:
+                    instrumentation.refuse()
+                    return None
+                spans.started(self._tracer, row.queue, arrival.send, at=self._clock.now())
+                exchange = self._send(claimed, delivery, deadline)
+                result, after = exchange.ending, None
+                if result.reason == "interrupted" and deadline.is_aborted:
+                    spans.set_error(span, "interrupted")
+                    return DispatchResult(AGAIN, claimed, "interrupted")
+                if result.reason != "cancelled":
+                    now = self._clock.now()
+                    step = state_machine.end(claimed, result, response=exchange.response, now=now, random=self._random)
+                    after = self._step_applier.commit(
+                        step, claimed, delivery=delivery, exchange=exchange, patience=LEASE
+                    )
+                if after is None:  # cancelled, or judged as lost, during the call: its result counts no more
+                    spans.set_verdict(span, verdict="cancelled", reason="cancelled")
+                    return None
+                _set_verdict(span, after.attempts[-1])
+                self._step_applier.follow(step, after)
+                return DispatchResult(step.queue_status, after)
+
+    def _process_span(self, row: Row, delivery: Delivery, arrival: Arrival) -> AbstractContextManager[Span]:
+        return spans.processing(
+            self._tracer,
+            row.queue,
+            row.task_id,
+            task_name=delivery.task_name,
+            attempt=row.attempt,
+            task_retry_count=delivery.dispatch.task_retry_count,
+            queue_delay_ms=delivery.queue_delay_ms,
+            context=arrival.parent,
+            links=arrival.links,
+        )
+
+    def _defer(self, dispatch: Dispatch, reason: str, detail: str, row: Row | None = None) -> DispatchResult:
+        self._task_log.deferred(dispatch, reason=reason, detail=detail, row=row)
+        return DispatchResult(AGAIN, row, reason)
 
     def _read(self, dispatch: Dispatch, body: bytes) -> tuple[Delivery, Row | None]:
-        """The row the delivery is about; None, with a record, where a retry could not mend it."""
+        """The delivery and its row; None, with a record, if delivering it again would not help."""
         task_name = self._cloud_tasks.task_name(dispatch.queue, dispatch.task)
         delay = dispatch.queue_delay_ms(self._clock.now())
         delivery = Delivery(dispatch, task_name, 1, delay, propagation.rewritten())
@@ -147,31 +178,24 @@ class Dispatcher:
             if isinstance(task, BareTask):
                 return delivery, self._adopt(task, delivery)
         except InvalidCall as exc:
-            self._reject(delivery, "unreadable", exc.detail)
+            self._task_log.dispatch_rejected(dispatch, reason="unreadable", detail=exc.detail)
             return delivery, None
         row = self._ledger.get(task.task_id)
         if row is None:
-            self._reject(delivery, "unknown_task", f"the ledger has no task {task.task_id}")
-        elif not propagation.has_context(row.carrier):
-            spans.came_rewritten(get_current_span())
-            delivery = replace(delivery, trace_rewritten=True)
+            detail = f"the ledger has no task {task.task_id}"
+            self._task_log.dispatch_rejected(dispatch, reason="unknown_task", detail=detail)
         return replace(delivery, number=task.attempt), row
 
-    def _reject(self, delivery: Delivery, reason: str, detail: str) -> None:
-        self._task_log.dispatch_rejected(delivery.dispatch, reason=reason, detail=detail)
-
     def _adopt(self, bare: BareTask, delivery: Delivery) -> Row | None:
-        """The row of a task that somebody made by hand; its first dispatch writes it."""
+        """The row of a task that another Cloud Tasks client created; its first dispatch inserts it."""
         task_id = adopted_task_id(delivery.task_name)
         known = self._ledger.get(task_id)
         if known is not None:
             return known
         call = bare.call(retry=self._policy.retry, max_timeout=self._policy.max_timeout)
-        rule = self._policy.rule_for(call.url)
-        span = spans.trace_ref(get_current_span())
-        headers = propagation.task_headers()
+        rule = self._policy.decide_call(call.url).rule
         now = self._clock.now()
-        row = Row(
+        row = new_row(
             task_id=task_id,
             queue=delivery.dispatch.queue,
             call=call,
@@ -179,11 +203,8 @@ class Dispatcher:
             caller="adopted",
             origin=self._origin(),
             adopted_task_name=delivery.task_name,
-            carrier={name: headers[name] for name in ("traceparent", "tracestate") if name in headers},
-            trace_id=span.trace_id,
-            span_id=span.span_id,
-            sampled=span.sampled,
-            created_at=now,
+            trace=propagation.trace_context(),
+            now=now,
             schedule_time=delivery.dispatch.task_eta or now,
             next_attempt_at=now,
             noted_attempt=1,
@@ -191,7 +212,7 @@ class Dispatcher:
         return row if self._ledger.insert(row) else self._ledger.get(task_id)
 
     def _arrive(self, row: Row, delivery: Delivery) -> Step:
-        event = Dispatched(
+        dispatched = Dispatched(
             number=delivery.number,
             worker=self._worker.id,
             task_name=delivery.task_name,
@@ -199,82 +220,35 @@ class Dispatcher:
             instance=self._worker.instance,
             queue_delay_ms=delivery.queue_delay_ms,
         )
-        holder = self._running.holder_of(row) if row.state == "running" else Holder.LOST
-        return state_machine.arrive(row, event, now=self._clock.now(), holder=holder, random=self._random)
-
-    def _place_of(self, row: Row) -> SpanParent:
-        """Where in the row's trace, or after it, the attempt that begins now belongs."""
-        is_old = row.trace_age(self._clock.now()) > TRACE_ENDS_AFTER
-        place = propagation.span_parent(row.carrier, is_old=is_old)
-        if is_old:
-            instrumentation.refuse()  # the dispatch's own span, which is in the old trace already
-        return place
-
-    @contextmanager
-    def _processing(self, row: Row, delivery: Delivery, place: SpanParent) -> Iterator[Row]:
-        """The `process` span, in the row's trace even where the task's headers were lost, and its id in the row."""
-        with spans.processing(
-            self._tracer,
-            row.queue,
-            row.task_id,
-            task_name=delivery.task_name,
-            attempt=row.attempt,
-            task_retry_count=delivery.dispatch.task_retry_count,
-            queue_delay_ms=delivery.queue_delay_ms,
-            context=place.context,
-            links=place.links,
-        ) as span:
-            begun = row.attempts[-1].model_copy(update={"span_id": spans.trace_ref(span).span_id})
-            try:
-                yield row.model_copy(update={"attempts": (*row.attempts[:-1], begun)})
-            except _Overtaken:
-                raise
-            except (AlreadyHeld, RowChanged):
-                instrumentation.refuse()  # whoever works on it has a span of its own
-                raise
+        holder = self._running_calls.holder_of(row) if row.state == "running" else Holder.LOST
+        return state_machine.arrive(row, dispatched, now=self._clock.now(), holder=holder, random=self._random)
 
     def _send(self, row: Row, delivery: Delivery, deadline: Deadline) -> Exchange:
-        rule = self._policy.rule_of(row)
+        decision = self._policy.decide(row)
+        rule = decision.rule
         trace_leaves = rule is not None and rule.trace == "w3c"
         with instrumentation.calling(attempt=row.attempt, trace_leaves=trace_leaves, whole_url=row.kind == "call"):
             try:
-                headers = self._headers(row)
+                headers = self._headers(row, decision.secret)
             except IdentityFailed as exc:
                 return Exchange(AttemptResult(None, "auth_unavailable", was_sent=False), Timing(), detail=str(exc))
             exchange = self._sender.send(row.call, rule, headers, deadline, head_decides=row.kind == "callback")
         if exchange.ending.reason == "denied":
-            self._task_log.denied(row, delivery, exchange.detail or "no rule of relay.yaml allows its URL")
+            self._task_log.denied(row, delivery, exchange.detail or decision.reason or "")
         return exchange
 
-    def _headers(self, row: Row) -> Mapping[str, str]:
-        """What tells the other side which task this is, the same in every attempt; of a callback, signed."""
+    def _headers(self, row: Row, secret: str | None) -> Mapping[str, str]:
+        """The headers that identify the task, the same in every attempt; a callback's are signed."""
         if row.kind == "call":
             return {"idempotency-key": row.task_id}
-        receiver = self._policy.receiver_for(row.call.url)
-        if receiver is None or receiver.secret is None:
+        if secret is None:
             return {}
-        return webhook_signature.sign(
-            self._signing_keys(receiver.secret), row.task_id, self._clock.now(), row.call.body
-        )
-
-    def _finish(self, row: Row, exchange: Exchange, delivery: Delivery) -> DispatchResult:
-        if exchange.ending.reason == "cancelled":
-            spans.judged(get_current_span(), verdict="cancelled", reason="cancelled")
-            raise _Overtaken
-        now = self._clock.now()
-        step = state_machine.end(row, exchange.ending, response=exchange.response, now=now, random=self._random)
-        try:
-            after = self._steps.commit(step, row, delivery=delivery, exchange=exchange, patience=LEASE)
-        except RowChanged:
-            raise _Overtaken from None
-        _judged(after.attempts[-1])
-        self._steps.follow(step, after)
-        return DispatchResult(step.answer, after)
+        return webhook_signature.sign(self._signing_keys(secret), row.task_id, self._clock.now(), row.call.body)
 
 
-def _judged(attempt: Attempt) -> None:
-    spans.judged(
-        get_current_span(),
+def _set_verdict(span: Span, attempt: Attempt) -> None:
+    spans.set_verdict(
+        span,
         verdict=str(attempt.verdict),
         reason=attempt.reason,
         blame=attempt.blame,

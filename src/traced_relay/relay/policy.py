@@ -1,4 +1,4 @@
-"""What the operator's rules decide about a call: where it may go, how often it is tried, how long it may take."""
+"""What the operator's rules decide about a call: where it may go, how it is retried, how long it may take."""
 
 from __future__ import annotations
 
@@ -17,10 +17,24 @@ if TYPE_CHECKING:
     from traced_relay.tasks.call import RetryPolicy
     from traced_relay.tasks.row import Row
 
+OWN_URL = "its URL is the relay's own"
+NO_RULE = "no rule of relay.yaml allows its URL"
+AMBIGUOUS_PATH = "servers may read the path of its URL in more than one way"
+UNSIGNED = "its receiver has no secret to sign with"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The *rule* that allows a URL, or the *reason* that none does. *secret* signs a callback."""
+
+    rule: Downstream | None
+    reason: str | None = None
+    secret: str | None = field(default=None, repr=False)
+
 
 @dataclass(frozen=True)
 class Receiver:
-    """Where callbacks may go, and what they are signed with: secrets, or the name that Secret Manager has for them."""
+    """Where callbacks may go, and the secrets that sign them, or their name in Secret Manager."""
 
     rule: Downstream
     secret: str | None = field(repr=False)
@@ -29,9 +43,10 @@ class Receiver:
 @dataclass(frozen=True)
 class Policy:
     """
-    *retry* is for calls without a policy of their own, *max_timeout* in seconds; the first of *queues* is meant.
+    The rules of relay.yaml for calls and callbacks.
 
-    *own_hosts* are those at which the relay itself listens, `*` for any text.
+    *retry* is for calls without a policy of their own, *max_timeout* in seconds; the first of *queues* is the default.
+    *own_hosts* are the relay's own, `*` for any text.
     """
 
     queues: Sequence[str]
@@ -41,30 +56,36 @@ class Policy:
     own_hosts: Sequence[str] = ()
     receivers: Sequence[Receiver] = ()
 
-    def rule_of(self, row: Row) -> Downstream | None:
-        """The rule that a stored task is called by now."""
-        if row.kind == "call":
-            return self.rule_for(row.call.url)
-        receiver = self.receiver_for(row.call.url)
-        return receiver.rule if receiver is not None else None
+    def decide(self, row: Row) -> Decision:
+        """Whether a stored task may be sent today."""
+        return self.decide_call(row.call.url) if row.kind == "call" else self.decide_callback(row.call.url)
 
-    def receiver_for(self, url: str) -> Receiver | None:
-        """Who may get a callback at *url*; None if nobody, or nobody whose secret is known."""
-        found = None if self._is_own(url) else find((receiver.rule for receiver in self.receivers), url)
-        return next((receiver for receiver in self.receivers if receiver.rule is found and receiver.secret), None)
+    def decide_call(self, url: str) -> Decision:
+        """Whether a call may go to *url*, by the first downstream that matches; never to the relay itself."""
+        return self._decide(self.downstreams, url)
 
-    def rule_for(self, url: str) -> Downstream | None:
-        """The first rule that matches; None means that the URL may not be called, which holds for the relay's own."""
-        return None if self._is_own(url) else find(self.downstreams, url)
+    def decide_callback(self, url: str) -> Decision:
+        """Whether a callback may go to *url*, by the first receiver that matches; only if it can be signed."""
+        found = self._decide([receiver.rule for receiver in self.receivers], url)
+        if found.rule is None:
+            return found
+        signed = (receiver for receiver in self.receivers if receiver.rule is found.rule and receiver.secret)
+        receiver = next(signed, None)
+        return Decision(None, UNSIGNED) if receiver is None else Decision(found.rule, secret=receiver.secret)
 
-    def _is_own(self, url: str) -> bool:
+    def _decide(self, rules: Sequence[Downstream], url: str) -> Decision:
         host = (urlsplit(url).hostname or "").rstrip(".")
-        return any(fnmatchcase(host, own) for own in self.own_hosts)
+        if any(fnmatchcase(host, own) for own in self.own_hosts):
+            return Decision(None, OWN_URL)
+        rule = find(rules, url)
+        if rule is None:
+            return Decision(None, AMBIGUOUS_PATH if any(rule.may_match(url) for rule in rules) else NO_RULE)
+        return Decision(rule)
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Somebody who may enqueue. *queues* and *downstreams* are names, or `"*"` for all."""
+    """An authenticated caller. *queues* and *downstreams* are names, or `"*"` for all."""
 
     name: str
     queues: Literal["*"] | tuple[str, ...]

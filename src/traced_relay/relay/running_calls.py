@@ -1,4 +1,4 @@
-"""The calls that this process runs: room for them, their signs of life, and the end of them all."""
+"""The calls that this process runs: their capacity, their heartbeats and their end."""
 
 from __future__ import annotations
 
@@ -31,17 +31,12 @@ class _Call:
     started: float
 
 
-class AlreadyHeld(Exception):
-    """Another delivery of the same attempt is being worked on in this process, or none is any more."""
-
-
 class RunningCalls:
     """
-    At most *capacity* at once; each says that it lives *heartbeat* seconds after the last time it did.
+    At most *capacity* calls at once; each logs a heartbeat every *heartbeat* seconds.
 
-    *worker* is the name under which the *ledger* has them, `lease_until` the
-    moment from which on others may judge them, by the clock's monotonic time;
-    `renew` puts it off, or raises Unavailable.
+    *worker* is this process's id in the *ledger*. After `lease_until`, in monotonic time, other workers may judge
+    the calls; `renew` extends it, or raises Unavailable.
     """
 
     def __init__(
@@ -53,7 +48,7 @@ class RunningCalls:
         self._worker = worker
         self._capacity = capacity
         self._heartbeat = heartbeat
-        self._watch = Watchdog(clock)
+        self._watchdog = Watchdog(clock)
         self._calls: dict[str, _Call] = {}
         self._lock = Lock()
         self._is_stopping = False
@@ -61,10 +56,10 @@ class RunningCalls:
         self.renew: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        self._watch.start()
+        self._watchdog.start()
 
     def refusal(self) -> str | None:
-        """Why no further call can be taken on; None if one can."""
+        """Why no further call can start; None if one can."""
         if self._is_stopping:
             return "stopping"
         if self._clock.monotonic() > self.lease_until and not self._is_renewed():
@@ -80,9 +75,9 @@ class RunningCalls:
 
     def holder_of(self, row: Row) -> Holder:
         """
-        What became of whoever runs *row*: of calls of its own this process knows best.
+        Status of the worker that runs *row*; for this process's own calls the table in memory decides.
 
-        Of those that it has cut itself the ledger was told, with whether anything had been sent.
+        While stopping, the ledger decides: it knows which calls were aborted before anything was sent.
         """
         if row.worker == self._worker and row.attempt_name in self._calls:
             return Holder.ALIVE
@@ -91,15 +86,18 @@ class RunningCalls:
         return Holder.LOST
 
     @contextmanager
-    def hold(self, row: Row, delivery: Delivery) -> Iterator[Deadline]:
-        """Watch the call of *row* while what is inside makes it; AlreadyHeld if somebody here does that already."""
+    def hold(self, row: Row, delivery: Delivery) -> Iterator[Deadline | None]:
+        """The deadline of the call of *row*; None if that attempt is in progress here already, or while stopping."""
         key, started = row.attempt_name, self._clock.monotonic()
-        beat = partial(self._beat, row, delivery, started)
-        with self._watch.over(row.call.timeout, every=self._heartbeat, beat=beat) as deadline:
+        log_heartbeat = partial(self._log_heartbeat, row, delivery, started)
+        with self._watchdog.over(row.call.timeout, every=self._heartbeat, beat=log_heartbeat) as deadline:
             with self._lock:
-                if self._is_stopping or key in self._calls:
-                    raise AlreadyHeld
-                self._calls[key] = _Call(row, delivery, deadline, started)
+                is_refused = self._is_stopping or key in self._calls
+                if not is_refused:
+                    self._calls[key] = _Call(row, delivery, deadline, started)
+            if is_refused:
+                yield None
+                return
             try:
                 yield deadline
             finally:
@@ -107,56 +105,55 @@ class RunningCalls:
                     del self._calls[key]
 
     def abort(self, attempt_name: str) -> None:
-        """End the call of that attempt, if it is out: it was cancelled."""
+        """Abort the call of a cancelled attempt, if it is still running."""
         with self._lock:
             call = self._calls.get(attempt_name)
         if call is not None:
-            self._watch.abort(call.deadline, "cancelled")
+            self._watchdog.abort(call.deadline, "cancelled")
 
     def abort_judged(self) -> None:
-        """End what somebody else has cancelled, or has judged while this process could not be seen to live."""
+        """Abort the calls that were cancelled, or that another worker judged after this one's lease had run out."""
         with self._lock:
-            out = list(self._calls.values())
-        stored = self._ledger.get_many([call.row.task_id for call in out]) if out else {}
-        for call in out:
-            if not _is_still(call.row, stored.get(call.row.task_id)):
-                self._watch.abort(call.deadline, "cancelled")
+            calls = list(self._calls.values())
+        stored = self._ledger.get_many([call.row.task_id for call in calls]) if calls else {}
+        for call in calls:
+            if not _is_running(call.row, stored.get(call.row.task_id)):
+                self._watchdog.abort(call.deadline, "cancelled")
 
     def stop(self, signal: str) -> list[str] | None:
         """
-        Let every call count as cut, and say so; the names of those attempts of which nothing had been sent, None the
-        second time.
+        Mark every call as interrupted and log it; returns the attempts of which nothing was sent, None the second time.
 
-        What becomes of them is for the next delivery to judge. The connections are
-        left for `cut_all`: all those threads, once awake, would keep this one from saying anything.
+        The next delivery judges them. `abort_all` closes the connections: doing it here would wake all their threads,
+        and delay these records.
         """
         with self._lock:
             if self._is_stopping:
                 return None
             self._is_stopping = True
-            cut = list(self._calls.values())
-        self._watch.halt()
-        self._task_log.stopping(signal, len(cut))
-        for call in cut:
+            calls = list(self._calls.values())
+        self._watchdog.halt()
+        self._task_log.stopping(signal, len(calls))
+        for call in calls:
             fields = {"elapsed_ms": self._ms_since(call.started), "request_sent": call.deadline.was_sent}
-            self._task_log.step(LogEvent("attempt.interrupted", fields), call.row, call.delivery)
-        return [call.row.attempt_name for call in cut if not call.deadline.was_sent]
+            self._task_log.log_event(LogEvent("attempt.interrupted", fields), call.row, call.delivery)
+        return [call.row.attempt_name for call in calls if not call.deadline.was_sent]
 
     def abort_all(self) -> None:
-        """Wake whoever still waits for an answer."""
-        self._watch.stop()
+        """Close the connections of all calls, and of those that start later."""
+        self._watchdog.stop()
 
-    def _beat(self, row: Row, delivery: Delivery, started: float) -> None:
+    def _log_heartbeat(self, row: Row, delivery: Delivery, started: float) -> None:
         elapsed_ms = self._ms_since(started)
         fields = {"elapsed_ms": elapsed_ms, "deadline_in_ms": max(0, round(row.call.timeout * 1000) - elapsed_ms)}
-        self._task_log.step(LogEvent("attempt.heartbeat", fields), row, delivery)
+        self._task_log.log_event(LogEvent("attempt.heartbeat", fields), row, delivery)
 
     def _ms_since(self, started: float) -> int:
         return round((self._clock.monotonic() - started) * 1000)
 
 
-def _is_still(row: Row, stored: Row | None) -> bool:
-    """Whether the ledger has that attempt as running still; not begun yet is not judged."""
+def _is_running(row: Row, stored: Row | None) -> bool:
+    """Whether the attempt runs according to the ledger, or has yet to be committed as started."""
     if stored is None:
         return False
     return stored.revision < row.revision or (stored.state, stored.attempt) == ("running", row.attempt)

@@ -1,4 +1,4 @@
-"""The records of a task's steps: which fields each event carries, taken from the row, the dispatch and the exchange."""
+"""The log records about tasks: the fields of each event, from the row, the delivery and the exchange."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 class TaskLog:
     """
-    Says what was committed; whoever commits a change of state calls it, and nobody else.
+    Logs changes of state, called by the code that commits them.
 
-    *queues* is what the full names of tasks start with.
+    The full names of queues start with *queues*.
     """
 
     def __init__(self, log: Log, queues: str) -> None:
@@ -40,67 +40,67 @@ class TaskLog:
         )
 
     def enqueue_rejected(self, *, reason: str, detail: str, principal: str | None = None) -> None:
-        """A caller's request that was refused; *principal* is whom a valid token names."""
+        """A caller's request was refused; a valid token names *principal*."""
         fields = {"reason": reason, "detail": detail} | ({"principal": principal} if principal else {})
         self._log.say("enqueue.rejected", message=f"enqueue rejected, {reason}: {detail}", fields=fields)
 
-    def dispatch_rejected(self, claimed: Dispatch, *, reason: str, detail: str, principal: str | None = None) -> None:
-        """A delivery that was refused; its queue and its task are what it says of itself."""
-        fields = {"reason": reason, "detail": detail, **self._named(claimed)}
+    def dispatch_rejected(self, dispatch: Dispatch, *, reason: str, detail: str, principal: str | None = None) -> None:
+        """A delivery was refused; *dispatch* names its queue and task, unverified."""
+        fields = {"reason": reason, "detail": detail, **self._names(dispatch)}
         fields |= {"principal": principal} if principal else {}
         self._log.say("dispatch.rejected", message=f"dispatch rejected, {reason}: {detail}", fields=fields)
 
     def deferred(self, dispatch: Dispatch, *, reason: str, detail: str, row: Row | None = None) -> None:
-        """A delivery that could not be worked now, through no fault of its task: the queue keeps it."""
-        fields = {"reason": reason, "detail": detail, **self._named(dispatch), **(_task(row) if row else {})}
+        """A delivery was answered 500, so that Cloud Tasks delivers it again."""
+        fields = {"reason": reason, "detail": detail, **self._names(dispatch), **(_task(row) if row else {})}
         message = f"dispatch of {dispatch.task[:500]} deferred, {reason}: {detail}"
         trace = _send_span(row) if row else None
         self._log.say("dispatch.deferred", message=message, fields=fields, trace=trace)
 
-    def _named(self, dispatch: Dispatch) -> dict[str, str]:
-        named = {"queue": dispatch.queue[:100]} if dispatch.queue else {}
+    def _names(self, dispatch: Dispatch) -> dict[str, str]:
+        names = {"queue": dispatch.queue[:100]} if dispatch.queue else {}
         if dispatch.task:
-            named["task_name"] = f"{self._queues}/{dispatch.queue[:100]}/tasks/{dispatch.task[:500]}"
-        return named
+            names["task_name"] = f"{self._queues}/{dispatch.queue[:100]}/tasks/{dispatch.task[:500]}"
+        return names
 
     def stopping(self, signal: str, running: int) -> None:
-        message = f"{signal}: {running} running calls are cut"
+        message = f"stopping on {signal}: {running} running calls aborted"
         self._log.say("relay.stopping", message=message, fields={"signal": signal, "running": running})
 
     def swept(self, fields: Mapping[str, Any]) -> None:
-        """How things stand, every minute; an alert that misses it knows that nobody looks."""
+        """The summary of a sweep, every minute; its absence is an alert."""
         overdue, pending = fields["overdue"], fields["callbacks_pending"]
         message = f"swept: {fields['running']} running, {overdue} overdue, {pending} callbacks pending"
         self._log.say("relay.swept", message=message, fields=fields)
 
-    def step(
+    def log_event(
         self,
-        said: LogEvent,
+        event: LogEvent,
         row: Row,
         delivery: Delivery | None = None,
         exchange: Exchange | None = None,
     ) -> None:
-        """One record of the step that made *row* what it is; without *delivery* no dispatch has led to it."""
-        if said.event == "task.finished":
+        """Log one event of the step that led to *row*; without *delivery* the step came from no dispatch."""
+        if event.event == "task.finished":
             self._finished(row)
             return
-        fields: dict[str, Any] = {**_task(row), **said.fields}
+        fields: dict[str, Any] = {**_task(row), **event.fields}
         at = None
-        if said.event == "attempt.finished":
+        if event.event == "attempt.finished":
             at = row.attempts[-1].ended_at
-            # Without an exchange it was somebody else's; that dispatch is over, and this is another one or none.
+            # Without an exchange another worker ran the attempt: this delivery, if any, is not the one that led to it.
             dispatched = _dispatched(row, delivery) if delivery and exchange else _abandoned(row)
-            fields |= {**dispatched, **_judged(row, exchange)}
+            fields |= {**dispatched, **_result_fields(row, exchange)}
         elif delivery is not None:
-            fields = {**_dispatched(row, delivery), **said.fields}
-        trace = _process_span(row) if said.event.startswith("attempt.") else _send_span(row)
-        message = _message(said, row)
-        if exchange and exchange.detail and said.event == "attempt.finished":
+            fields = {**_dispatched(row, delivery), **event.fields}
+        trace = _process_span(row) if event.event.startswith("attempt.") else _send_span(row)
+        message = _message(event, row)
+        if exchange and exchange.detail and event.event == "attempt.finished":
             message, fields["detail"] = f"{message}: {exchange.detail}", exchange.detail
-        self._log.say(said.event, trace=trace, message=message, fields=fields, at=at)
+        self._log.say(event.event, trace=trace, message=message, fields=fields, at=at)
 
     def denied(self, row: Row, delivery: Delivery, detail: str) -> None:
-        """A call that policy does not let out; *detail* is for the operator, its caller only gets the reason."""
+        """Policy denied a call; *detail* is for the operator, the caller only gets the reason."""
         host = urlsplit(row.call.url).hostname
         self._log.say(
             "downstream.denied",
@@ -133,16 +133,16 @@ def _dispatched(row: Row, delivery: Delivery) -> dict[str, Any]:
     return {
         **_attempted(row),
         "task_name": delivery.task_name,
-        "dispatch": _as_the_queue_said(delivery.dispatch),
+        "dispatch": _queue_fields(delivery.dispatch),
         "queue_delay_ms": delivery.queue_delay_ms,
         "trace_rewritten": delivery.trace_rewritten,
     }
 
 
 def _abandoned(row: Row) -> dict[str, Any]:
-    """What is known of the dispatch of an attempt that somebody else has begun."""
-    begun = row.attempts[-1]
-    known = {"task_name": begun.task_name, "queue_delay_ms": begun.queue_delay_ms}
+    """What the row knows of the delivery whose attempt another worker ran."""
+    last = row.attempts[-1]
+    known = {"task_name": last.task_name, "queue_delay_ms": last.queue_delay_ms}
     return {**_attempted(row), **known, "dispatch": None, "trace_rewritten": None}
 
 
@@ -150,7 +150,7 @@ def _attempted(row: Row) -> dict[str, Any]:
     return {**_task(row), "attempt": row.attempt, "retry_count": row.retry_count, "rule": row.rule}
 
 
-def _as_the_queue_said(dispatch: Dispatch) -> Mapping[str, Any]:
+def _queue_fields(dispatch: Dispatch) -> Mapping[str, Any]:
     return {
         "task_retry_count": dispatch.task_retry_count,
         "task_execution_count": dispatch.task_execution_count,
@@ -160,7 +160,7 @@ def _as_the_queue_said(dispatch: Dispatch) -> Mapping[str, Any]:
     }
 
 
-def _judged(row: Row, exchange: Exchange | None) -> dict[str, Any]:
+def _result_fields(row: Row, exchange: Exchange | None) -> dict[str, Any]:
     attempt = row.attempts[-1]
     request: dict[str, Any] = {
         "requestMethod": row.call.method,
@@ -190,24 +190,30 @@ def _judged(row: Row, exchange: Exchange | None) -> dict[str, Any]:
 
 
 def _origin_of(url: str) -> str:
-    """Whatever is behind the host of a callback's URL may be a receiver's secret."""
+    """The URL of a callback without its path, which may contain the receiver's secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}/"
 
 
-def _message(said: LogEvent, row: Row) -> str:
-    what = f"attempt {row.attempt} of task {row.task_id}"
-    match said.event:
+def _message(event: LogEvent, row: Row) -> str:
+    subject = f"attempt {row.attempt} of task {row.task_id}"
+    match event.event:
         case "attempt.finished":
             attempt = row.attempts[-1]
-            ending = attempt.reason or f"answered {attempt.status_code}"
-            delay = f", again in {attempt.retry_delay_ms} ms" if attempt.retry_delay_ms is not None else ""
-            return f"{what}: {attempt.verdict}, {ending}{delay}"
+            ending = attempt.reason or f"status {attempt.status_code}"
+            delay = f", retry in {attempt.retry_delay_ms} ms" if attempt.retry_delay_ms is not None else ""
+            return f"{subject} finished: {attempt.verdict}, {ending}{delay}"
         case "attempt.started":
-            return f"{what} started: {row.call.method} to {urlsplit(row.call.url).hostname}"
+            return f"{subject} started: {row.call.method} to {urlsplit(row.call.url).hostname}"
+        case "attempt.heartbeat":
+            return f"{subject} is running, {event.fields['elapsed_ms'] / 1000:.0f} s so far"
+        case "attempt.interrupted":
+            return f"{subject} interrupted: its process is stopping"
         case "task.cancelled" | "task.redriven":
-            return f"task {row.task_id} {said.event.removeprefix('task.')} by {said.fields['actor']}"
-    return f"{what}: {said.event}"
+            return f"task {row.task_id} {event.event.removeprefix('task.')} by {event.fields['actor']}"
+        case "dispatch.deferred":
+            return f"{subject} is running in another worker; this delivery is deferred"
+    return f"{subject}: {event.event}"
 
 
 def _send_span(row: Row) -> TraceRef:

@@ -1,8 +1,4 @@
-"""
-A call: the HTTP request that a caller wants made, and all that may be said about making it.
-
-What is here has been checked; nobody further in looks again.
-"""
+"""A call: the HTTP request that a caller wants made, with its retry policy. Values are validated here and only here."""
 
 from __future__ import annotations
 
@@ -10,12 +6,7 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from traced_relay.formats import strict_json
 from traced_relay.formats.durations import format_duration
@@ -25,7 +16,7 @@ DAY = 86_400.0
 SCHEDULE_AHEAD = 30 * DAY
 MAX_URL = 8192
 MAX_HOST = 253
-# Labels of at most 63 characters (RFC 1035), or an IPv6 address without zone; what resolvers would choke on stays out.
+# Labels of at most 63 characters (RFC 1035), or an IPv6 address without zone; resolvers fail on anything else.
 _HOST = re.compile(r"(([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -34,7 +25,7 @@ Jitter = Literal["full", "equal", "none"]
 
 
 def _check_url(url: str) -> str:
-    """An absolute http(s) URL, without userinfo and fragment, whose target can be sent as it is."""
+    """Check that *url* is an absolute http(s) URL without userinfo and fragment, which can be sent byte for byte."""
     if len(url) > MAX_URL:
         raise ValueError(f"must take at most {MAX_URL} characters, got {len(url)}")
     if re.match(r"[^/?#]*//[^/?#]*[^\x00-\x7f]", url):
@@ -42,7 +33,7 @@ def _check_url(url: str) -> str:
     if not re.fullmatch("[!-~]*", url):
         raise ValueError("must be printable ASCII; percent-encode everything else (RFC 3986)")
     if re.search(r"%(?![0-9A-Fa-f]{2})", url):
-        raise ValueError("must have two hex digits behind every % (RFC 3986)")
+        raise ValueError("must have two hex digits after every % (RFC 3986)")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -51,11 +42,11 @@ def _check_url(url: str) -> str:
     if parts.scheme not in ("http", "https"):
         raise ValueError("must start with http:// or https://")
     if "@" in parts.netloc:
-        raise ValueError("must not carry a user name or password")
+        raise ValueError("must not contain a user name or password")
     if not _HOST.fullmatch(parts.netloc) or len(parts.hostname or "") > MAX_HOST or port == 0:
-        raise ValueError("must have a host, by its name in DNS or its IP address, and a port from 1 to 65535 if any")
+        raise ValueError("must have a DNS name or an IP address as its host, and a port, if any, from 1 to 65535")
     if "#" in url:
-        raise ValueError("must have no fragment, because HTTP never sends one; percent-encode # as %23")
+        raise ValueError("must have no fragment, since HTTP never sends one; percent-encode # as %23")
     return url
 
 
@@ -72,7 +63,7 @@ Url = Annotated[str, AfterValidator(_check_url), Field(description=_URL)]
 
 
 class RetryPolicy(Model):
-    """When a failed attempt is followed by another: Cloud Tasks' RetryConfig, `jitter`, and which statuses count."""
+    """When a failed attempt is retried: Cloud Tasks' RetryConfig, `jitter` and the retryable status codes."""
 
     max_attempts: Annotated[int, Field(ge=1, le=10_000)] = 5
     max_retry_duration: Annotated[Duration, Field(ge=0, le=365 * DAY)] = 0.0
@@ -94,7 +85,7 @@ class RetryPolicy(Model):
 
 
 class Callback(Model):
-    """Who is told of the call's end, and of which ends."""
+    """URL to notify when the task ends, and the states to notify it of."""
 
     url: Url
     on: Annotated[tuple[Literal["succeeded", "failed", "cancelled"], ...], Field(strict=False, min_length=1)] = (
@@ -105,7 +96,7 @@ class Callback(Model):
 
 
 class Call(Model):
-    """The request to make and how: what the ledger keeps of the caller's wish."""
+    """The request to make, as the ledger stores it."""
 
     url: str
     method: Method = "POST"
@@ -127,13 +118,13 @@ def _check_body(value: Any) -> Any:
 
 
 def content_of(value: Any) -> bytes:
-    """What is sent for a body given as JSON: a string as it is, everything else as compact JSON."""
+    """The bytes to send for a JSON body: a string unchanged, everything else as compact JSON."""
     return value.encode() if isinstance(value, str) else strict_json.dumps(value)
 
 
 JsonBody = Annotated[Any, AfterValidator(_check_body)]
 
 
-def is_idempotent(method: Method, said: bool | None) -> bool:
-    """Whether a call may be repeated: as its caller *said*, else as its method is."""
-    return method in REPEATABLE if said is None else said
+def is_idempotent(method: Method, given: bool | None) -> bool:
+    """Whether a call may be repeated: as *given*, else by its method."""
+    return method in REPEATABLE if given is None else given

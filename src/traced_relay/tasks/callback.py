@@ -1,4 +1,4 @@
-"""The callback of a call's end: a row of the same machine, whose call is the report. Pure."""
+"""The callback for a call's end: a row of the same state machine, whose call sends the report. Pure."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from traced_relay.formats.durations import format_time
 from traced_relay.tasks import status_document
 from traced_relay.tasks.call import Call, RetryPolicy
 from traced_relay.tasks.ids import callback_id
-from traced_relay.tasks.row import Row
+from traced_relay.tasks.row import new_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from traced_relay.tasks.row import Row
     from traced_relay.tasks.status_document import Links
 
 TIMEOUT = 30.0
 MOST_ATTEMPTS = 10
 _SCHEDULE = RetryPolicy.model_validate({"max_attempts": MOST_ATTEMPTS, "max_backoff": "24h"})
-LARGEST = 20_000  # bytes; Standard Webhooks: receivers expect small ones
+MAX_BYTES = 20_000  # Standard Webhooks recommends payloads below 20 kB
 
 
 @dataclass(frozen=True)
 class CallbackBuilder:
-    """Writes reports; they go to *queue*, and are tried again *first_wait* seconds after the first time."""
+    """Builds callbacks for *queue*; the first retry follows after *first_wait* seconds."""
 
     queue: str
     first_wait: float
     links: Callable[[str], Links]
 
     def build(self, row: Row, *, now: float) -> Row | None:
-        """The row of the callback that tells how *row* has ended; None if nobody wants to know."""
+        """The row of the callback that reports the end of *row*; None if its call asks for none."""
         if row.call.callback is None:
             return None
-        return Row(
+        return new_row(
             task_id=callback_id(row.task_id, row.round),
             kind="callback",
             queue=self.queue,
@@ -53,24 +54,19 @@ class CallbackBuilder:
             callback_of=row.task_id,
             callback_round=row.round,
             sent_at=row.created_at,
-            carrier=row.carrier,
-            trace_id=row.trace_id,
-            span_id=row.span_id,
-            sampled=row.sampled,
-            created_at=now,
-            schedule_time=now,
-            next_attempt_at=now,
+            trace=row.trace,
+            now=now,
         )
 
     def _report(self, row: Row, now: float) -> bytes:
-        """What the receiver gets, byte for byte in every attempt; a long answer is left to be fetched."""
+        """The body of the callback, the same in every attempt; without the response's body if longer than MAX_BYTES."""
         status = status_document.status(row, self.links(row.origin), now=now, retention=0.0)
-        told = {name: value for name, value in status.items() if name not in ("attempts", "callback")}
-        report = {"type": f"task.{row.state}", "timestamp": format_time(row.finished_at or now), "data": told}
+        data = {name: value for name, value in status.items() if name not in ("attempts", "callback")}
+        report = {"type": f"task.{row.state}", "timestamp": format_time(row.finished_at or now), "data": data}
         content = strict_json.dumps(report)
-        if len(content) <= LARGEST or row.response is None:
+        if len(content) <= MAX_BYTES or row.response is None:
             return content
-        return strict_json.dumps(report | {"data": told | {"response": _without_body(told["response"])}})
+        return strict_json.dumps(report | {"data": data | {"response": _without_body(data["response"])}})
 
 
 def _without_body(response: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A caller's request as the API takes it, and what is wrong with one."""
+"""The body of an enqueue request, and every rule that one breaks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ _PARTS: dict[str, type[Model]] = {"retry": RetryPolicy, "callback": Callback}
 
 
 _STRING = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
-
-
 _STRINGS = re.compile(rf"{_STRING.pattern}(?:[ \t]*,[ \t]*{_STRING.pattern})*")
 
 
 def without_nulls(model: type[Model], document: Any) -> Any:
     """
-    The *document* without its nulls, which mean "not given"; a null inside a body is the caller's own.
+    The *document* without its nulls, which mean "not given"; nulls inside a body stay.
 
-    A null under a name that the *model* does not have stays, so that the name is refused.
+    A null under a name that the *model* does not have stays, so that the name is rejected.
     """
     if not isinstance(document, dict):
         return document
@@ -42,7 +40,8 @@ def idempotency_key(field: str | None) -> str | None:
     """
     The key in an `Idempotency-Key` *field*, whose lines are joined by commas.
 
-    A quoted key is a string of RFC 9651, and the same key as its text without quotes. Only a quoted key holds a comma.
+    A quoted key is a string of RFC 9651, and the same key as its text without quotes. Only a quoted key may contain a
+    comma.
     """
     if field is None:
         return None
@@ -59,7 +58,7 @@ def idempotency_key(field: str | None) -> str | None:
 
 
 def _key(line: str) -> str:
-    """The key of one line; empty if it begins with a quote and is no string."""
+    """The key of one line; empty if it starts with a quote but is not a string."""
     if not line.startswith('"'):
         return line
     string = _STRING.fullmatch(line)
@@ -67,7 +66,7 @@ def _key(line: str) -> str:
 
 
 class RetryRequest(RetryPolicy):
-    """A policy as a caller gives it: what is left out comes from relay.yaml, and only then are its parts compared."""
+    """A policy as a caller gives it; relay.yaml completes it before its fields are compared."""
 
     @field_validator("max_backoff")
     @classmethod
@@ -77,13 +76,11 @@ class RetryRequest(RetryPolicy):
 
 def _check_label(text: str) -> str:
     if any(c < " " or "\x7f" <= c <= "\x9f" for c in text):
-        raise ValueError("must not hold control characters")
+        raise ValueError("must not contain control characters")
     return text
 
 
 LabelKey = Annotated[str, Field(min_length=1, max_length=63), AfterValidator(_check_label)]
-
-
 LabelValue = Annotated[str, Field(max_length=256), AfterValidator(_check_label)]
 
 
@@ -128,7 +125,7 @@ class EnqueueRequest(Model):
         return self
 
     def content(self) -> tuple[bytes, str | None]:
-        """The body as it is sent, byte for byte, and the content type it has unless the caller names one."""
+        """The body to send, byte for byte, and its content type unless the caller gives one."""
         if self.body_base64 is not None:
             return base64.b64decode(self.body_base64), "application/octet-stream"
         if "body" not in self.model_fields_set:
@@ -141,7 +138,7 @@ class EnqueueRequest(Model):
 
 
 def enqueue_request(document: Any) -> EnqueueRequest:
-    """The request that a parsed JSON *document* holds, or InvalidCall with every rule it breaks."""
+    """The request in a parsed JSON *document*; InvalidCall with every rule that it breaks."""
     errors = []
     try:
         request = read(EnqueueRequest, document)

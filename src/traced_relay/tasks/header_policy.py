@@ -1,4 +1,4 @@
-"""Which headers a call may set: what HTTP allows (RFC 9110), less what is the relay's or belongs to one hop."""
+"""Which headers a call may set: those of RFC 9110, without the relay's own and hop-by-hop ones."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ _OWNED_PREFIXES = (
 
 
 def is_owned(name: str) -> bool:
-    """Whether the header is the relay's or the connection's; servers read `_` as `-`, so we do too."""
+    """Whether the header belongs to the relay or to the connection; `_` counts as `-`, as some servers read it."""
     folded = name.lower().replace("_", "-")
     return folded in _OWNED or folded.startswith(_OWNED_PREFIXES)
 
 
 def broken_rules(headers: Mapping[str, str]) -> Iterator[FieldError]:
-    """What is wrong with *headers*, a line each; values are never repeated, they may be secrets."""
+    """The rules that *headers* break, without their values, which may be secrets."""
     seen: set[str] = set()
     for name, value in headers.items():
         field = f"headers.{name}"[:300]
@@ -68,9 +68,9 @@ def broken_rules(headers: Mapping[str, str]) -> Iterator[FieldError]:
         elif is_owned(name):
             yield FieldError(field, "is set by the relay or belongs to the connection; a call cannot set it")
         elif name.lower() in seen:
-            yield FieldError(field, "is given twice; header names do not differ by case")
+            yield FieldError(field, "is given twice; header names are case-insensitive")
         elif not _VALUE.fullmatch(value) or value != value.strip():
-            yield FieldError(field, "must be printable ASCII without spaces at its ends")
+            yield FieldError(field, "must be printable ASCII without leading or trailing spaces")
         seen.add(name.lower())
     if len(headers) > MAX_HEADERS:
         yield FieldError("headers", f"must be at most {MAX_HEADERS}, got {len(headers)}")

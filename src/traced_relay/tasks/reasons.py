@@ -1,4 +1,4 @@
-"""The one table of reasons: why an attempt or a task ended as it did, who is to blame, and what may be tried again."""
+"""Reasons why an attempt or a task ended: the blame of each, and which may be retried."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BLAME: dict[str, Blame] = {
 SAFE_STATUS_CODES = (429, 503)
 IDEMPOTENT_STATUS_CODES = (408, 425, 429, 500, 502, 503, 504)
 
-# The request had not been sent, or was refused before anybody worked on it: repeating it repeats nothing.
+# The request was not sent, or was refused before it was processed: a retry repeats nothing.
 SAFE_REASONS = frozenset({"connect_failed", "dns_failed", "auth_unavailable"})
 IDEMPOTENT_REASONS = SAFE_REASONS | {
     *("timeout", "reset", "stale_connection", "incomplete_response", "interrupted", "worker_lost"),
@@ -36,7 +36,7 @@ IDEMPOTENT_REASONS = SAFE_REASONS | {
 
 
 def of_status(status_code: int) -> str | None:
-    """The reason an answer gives: none for 2xx (RFC 9110, section 15)."""
+    """The reason for a status code; None for 2xx (RFC 9110, section 15)."""
     if 200 <= status_code <= 299:
         return None
     if not 200 <= status_code <= 599:
@@ -45,7 +45,7 @@ def of_status(status_code: int) -> str | None:
 
 
 def blame(reason: str) -> Blame:
-    """Who has to act: a 4xx is the caller's to mend, unless it only asks for patience."""
+    """Who has to act on *reason*: the caller on a 4xx, unless it is one of IDEMPOTENT_STATUS_CODES."""
     if not reason.startswith("http_"):
         return BLAME[reason]
     status_code = int(reason.removeprefix("http_"))

@@ -1,4 +1,4 @@
-"""What follows an attempt. Pure: the time and the dice are arguments."""
+"""The verdict on an attempt. Pure: the time and the random numbers are arguments."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from traced_relay.tasks.call import Jitter, RetryPolicy
 
-# Seconds; Cloud Tasks takes 30 days by its own clock. If that is behind ours it refuses the task, and the redelivery
-# that follows creates it a few seconds later.
+# Seconds. Cloud Tasks accepts 30 days by its own clock; if that is behind, it refuses the task, and the redelivery that
+# follows creates it a few seconds later.
 LONGEST_WAIT = SCHEDULE_AHEAD
-# After the first, which is a setting; seconds.
+# Seconds, after the first wait, which is a setting.
 CALLBACK_WAITS = (300.0, *(hours * 3600.0 for hours in (0.5, 2, 5, 10, 14, 20, 24)))
 CALLBACK_JITTER = 0.2
-RETRY_AFTER_WITHOUT_LIMIT = 86_400.0  # the longest Retry-After that is waited for where the policy sets no duration
+RETRY_AFTER_WITHOUT_LIMIT = 86_400.0  # longest Retry-After that is honoured if the policy sets no duration
 
 # The three forms of RFC 9110, section 5.6.7; a zone may have another name.
 _DATE = re.compile(
@@ -36,7 +36,7 @@ _DATE = re.compile(
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """How one attempt ended: a status code, or the reason that there is none."""
+    """How one attempt ended: with a status code, or without one for a reason. *retry_after* in seconds."""
 
     status_code: int | None
     reason: str | None
@@ -46,11 +46,11 @@ class AttemptResult:
 
 @dataclass(frozen=True)
 class History:
-    """What came before in this round; times in seconds."""
+    """The attempts of this round so far, the one that just ended among them."""
 
-    counted_attempts: int
+    counted_attempts: int  # towards max_attempts: without interrupted ones
     failures: int
-    since_first: float
+    since_first: float  # seconds since the first attempt's start
 
 
 @dataclass(frozen=True)
@@ -63,52 +63,51 @@ class Verdict:
 
 
 def judge(
-    policy: RetryPolicy, *, idempotent: bool, ending: AttemptResult, history: History, random: Callable[[], float]
+    policy: RetryPolicy, *, idempotent: bool, result: AttemptResult, history: History, random: Callable[[], float]
 ) -> Verdict:
     """
     The verdict on the attempt that just ended.
 
-    *history* counts that attempt too. Whichever limit of the policy is reached
-    first ends the call; Cloud Tasks would go on until both are.
+    The limit of the policy that is reached first ends the call; Cloud Tasks would go on until both are.
     """
-    if ending.reason is None:
+    if result.reason is None:
         return Verdict("succeeded")
-    gave_up = Verdict("gave_up", ending.reason, reasons.blame(ending.reason))
-    if not is_retryable(policy, idempotent=idempotent, ending=ending):
+    gave_up = Verdict("gave_up", result.reason, reasons.blame(result.reason))
+    if not is_retryable(policy, idempotent=idempotent, result=result):
         return gave_up
     if history.counted_attempts >= policy.max_attempts:
         return gave_up
     delay = jittered(curve(policy, history.failures), policy.jitter, random)
     delay_reason: Literal["backoff", "retry_after"] = "backoff"
-    if ending.retry_after is not None and ending.retry_after > delay:
-        delay, delay_reason = ending.retry_after, "retry_after"
+    if result.retry_after is not None and result.retry_after > delay:
+        delay, delay_reason = result.retry_after, "retry_after"
     if _is_too_late(policy, history.since_first, delay, delay_reason):
         return gave_up
-    return Verdict("retry", ending.reason, gave_up.blame, delay, delay_reason)
+    return Verdict("retry", result.reason, gave_up.blame, delay, delay_reason)
 
 
 def judge_callback(
-    policy: RetryPolicy, *, ending: AttemptResult, history: History, random: Callable[[], float]
+    policy: RetryPolicy, *, result: AttemptResult, history: History, random: Callable[[], float]
 ) -> Verdict:
     """
-    The verdict on an attempt to deliver a callback, which has a schedule of its own.
+    The verdict on an attempt to deliver a callback, which has its own schedule.
 
-    Any 2xx has been understood; 410 says that nobody wants to hear more
-    (Standard Webhooks); all else is tried again, as repeating a callback harms nobody.
+    A 2xx ends it; 410 means that the receiver wants no more callbacks (Standard Webhooks); everything else is retried,
+    since callbacks are idempotent.
     """
-    if ending.reason is None:
+    if result.reason is None:
         return Verdict("succeeded")
-    gave_up = Verdict("gave_up", ending.reason, reasons.blame(ending.reason))
+    gave_up = Verdict("gave_up", result.reason, reasons.blame(result.reason))
     waits = (policy.min_backoff, *CALLBACK_WAITS)
-    if ending.reason in ("http_410", "denied") or history.counted_attempts > len(waits):
+    if result.reason in ("http_410", "denied") or history.counted_attempts > len(waits):
         return gave_up
     wait = waits[max(0, history.counted_attempts - 1)]
     delay = wait + random() * wait * CALLBACK_JITTER
-    if ending.retry_after is None or ending.retry_after <= delay:
+    if result.retry_after is None or result.retry_after <= delay:
         return replace(gave_up, verdict="retry", retry_delay=delay, delay_reason="backoff")
-    if ending.retry_after > RETRY_AFTER_WITHOUT_LIMIT:
+    if result.retry_after > RETRY_AFTER_WITHOUT_LIMIT:
         return gave_up
-    return replace(gave_up, verdict="retry", retry_delay=ending.retry_after, delay_reason="retry_after")
+    return replace(gave_up, verdict="retry", retry_delay=result.retry_after, delay_reason="retry_after")
 
 
 def _is_too_late(policy: RetryPolicy, since_first: float, delay: float, delay_reason: str) -> bool:
@@ -120,7 +119,7 @@ def _is_too_late(policy: RetryPolicy, since_first: float, delay: float, delay_re
 
 
 def broken_rule(policy: RetryPolicy) -> FieldError | None:
-    """The rule that a policy breaks whose `max_retry_duration` ends every call before its first retry."""
+    """The rule that *policy* breaks if its `max_retry_duration` ends every call before the first retry."""
     least, longest = jittered(curve(policy, 1), policy.jitter, lambda: 0.0), policy.max_retry_duration
     if policy.max_attempts == 1 or longest == 0 or least <= longest:
         return None
@@ -128,12 +127,12 @@ def broken_rule(policy: RetryPolicy) -> FieldError | None:
     return FieldError("max_retry_duration", f"must be 0s or at least {wait}, got {format_duration(longest)}")
 
 
-def is_retryable(policy: RetryPolicy, *, idempotent: bool, ending: AttemptResult) -> bool:
-    if ending.status_code is not None and ending.reason == f"http_{ending.status_code}":
-        return ending.status_code in retryable_status_codes(policy, idempotent=idempotent)
-    if ending.reason == "interrupted" and not ending.was_sent:
+def is_retryable(policy: RetryPolicy, *, idempotent: bool, result: AttemptResult) -> bool:
+    if result.status_code is not None and result.reason == f"http_{result.status_code}":
+        return result.status_code in retryable_status_codes(policy, idempotent=idempotent)
+    if result.reason == "interrupted" and not result.was_sent:
         return True
-    return ending.reason in (reasons.IDEMPOTENT_REASONS if idempotent else reasons.SAFE_REASONS)
+    return result.reason in (reasons.IDEMPOTENT_REASONS if idempotent else reasons.SAFE_REASONS)
 
 
 def retryable_status_codes(policy: RetryPolicy, *, idempotent: bool) -> tuple[int, ...]:
@@ -146,9 +145,8 @@ def curve(policy: RetryPolicy, failures: int) -> float:
     """
     Seconds to wait after the given number of *failures*, before jitter.
 
-    `min_backoff`, doubled `max_doublings` times, then growing by the last step,
-    never over `max_backoff` (Cloud Tasks' RetryConfig): 10, 20, 40, 80, 160,
-    240, 300, 300 for 10 s, 300 s and 3 doublings.
+    `min_backoff`, doubled `max_doublings` times, then growing by the last step, at most `max_backoff` (Cloud Tasks'
+    RetryConfig): 10, 20, 40, 80, 160, 240, 300, 300 for 10 s, 300 s and 3 doublings.
     """
     doublings = min(max(failures - 1, 0), policy.max_doublings)
     step = policy.min_backoff * 2.0**doublings
@@ -164,9 +162,9 @@ def jittered(seconds: float, jitter: Jitter, random: Callable[[], float]) -> flo
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
     """
-    Seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3); None if it cannot be read or is over.
+    Seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3); None if it is malformed or past.
 
-    Several lines, joined by commas, cannot be read.
+    Several lines, joined by commas, are malformed.
     """
     value = (value or "").strip(" \t")
     if re.fullmatch("[0-9]+", value):

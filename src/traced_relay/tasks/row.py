@@ -1,19 +1,21 @@
-"""The ledger's row: the truth about one task, and how it is written down. Times are seconds since the epoch."""
+"""One task as the ledger stores it. Times are seconds since the epoch."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from traced_relay.formats.trace_context import TraceContext
 from traced_relay.tasks.call import Call
+from traced_relay.tasks.ids import attempt_name
 from traced_relay.tasks.states import ENDED, State
 
 ATTEMPTS_KEPT = 100
 
 
 class Stored(BaseModel):
-    """What was written by one version is read by the one before it, too: names it does not know are left aside."""
+    """Ignores fields that a later version wrote, so that a rollback can read its rows."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
@@ -24,7 +26,7 @@ class Attempt(Stored):
     attempt: int
     round: int
     task_name: str
-    span_id: str
+    span_id: str  # of the `process` span
     version: str
     instance: str
     started_at: float
@@ -40,7 +42,7 @@ class Attempt(Stored):
 
 
 class Response(Stored):
-    """What the downstream answered: bytes, as they came, as many as are kept."""
+    """The downstream's last response; the *body* is raw bytes, *truncated* if it was longer than the limit."""
 
     status_code: int
     headers: dict[str, str]
@@ -49,61 +51,53 @@ class Response(Stored):
 
 
 class Row(Stored):
-    """
-    One task: a call, or the callback that tells of a call's end.
-
-    *attempt* is the last one started, *awaited* the one whose task may start
-    next (or has started last); *started* is how many this round has had,
-    *interruptions* how many of those count against no limit. *carrier* holds
-    the W3C headers of the first `send`, *span_id* and *sampled* say the same in
-    parts; *origin* is what links start with. *schedule_time* is when the round
-    was to start: a redrive moves it. Of a callback, *callback_of* and
-    *callback_round* name the end it tells of, and *sent_at* is when that
-    `send` was.
-
-    Two values change beside the row, in no conflict with it: *noted_attempt* is
-    the last attempt whose task Cloud Tasks is known to have, *callback_ended_at*
-    when the callback of this round was over. *revision* grows with every other
-    change.
-    """
+    """One task: a call, or the callback that reports a call's end. A row changes by compare-and-set on *revision*."""
 
     task_id: str
     kind: Literal["call", "callback"] = "call"
     queue: str
     call: Call
-    rule: str | None
-    caller: str
-    fingerprint: str = ""
-    origin: str = ""
-    adopted_task_name: str | None = None
-    callback_of: str | None = None
-    callback_round: int | None = None
-    sent_at: float | None = None
-    carrier: dict[str, str]
+    rule: str | None  # name of the downstream rule at enqueue
+    caller: str  # who enqueued it; "adopted" for a bare task
+    fingerprint: str = ""  # hash of the enqueue request, to recognise another one with the same Idempotency-Key
+    origin: str = ""  # scheme and host with which links start
+    adopted_task_name: str | None = None  # full name of the bare task that this row was made for
+    callback_of: str | None = None  # of a callback: task_id of its call
+    callback_round: int | None = None  # of a callback: the round that it reports
+    sent_at: float | None = None  # of a callback: when the `send` span of its call started
+    carrier: dict[str, str]  # traceparent and tracestate of the first `send` span; the next three are its parts
     trace_id: str
     span_id: str
     sampled: bool
     state: State = "queued"
-    round: int = 1
+    round: int = 1  # a redrive starts the next one
     created_at: float
-    schedule_time: float
-    next_attempt_at: float | None
+    schedule_time: float  # when this round was scheduled; a redrive moves it
+    next_attempt_at: float | None  # when the awaited task is due; None while running and after the end
     finished_at: float | None = None
-    first_started_at: float | None = None
+    first_started_at: float | None = None  # start of this round's first attempt
     cancel_requested_at: float | None = None
-    actor: str | None = None
-    attempt: int = 0
-    awaited: int = 1
-    started: int = 0
-    interruptions: int = 0
-    worker: str | None = None
-    noted_attempt: int = 0
-    callback_ended_at: float | None = None
+    actor: str | None = None  # who cancelled, redrove or resent it last
+    attempt: int = 0  # number of the last attempt started; goes on over rounds
+    awaited: int = 1  # number of the attempt whose task may start next, or has started last
+    started: int = 0  # attempts started in this round
+    interruptions: int = 0  # attempts of this round that count against no limit
+    worker: str | None = None  # id of the process that runs the attempt
+    noted_attempt: int = 0  # last attempt whose task is known to exist; written without a new revision
+    callback_ended_at: float | None = None  # end of this round's callback; written without a new revision
     reason: str | None = None
     blame: str | None = None
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[Attempt, ...] = ()  # the last ATTEMPTS_KEPT
     response: Response | None = None
     revision: int = 1
+
+    @property
+    def trace(self) -> TraceContext:
+        return TraceContext(self.carrier, self.trace_id, self.span_id, self.sampled)
+
+    def with_last_attempt(self, **update: Any) -> Row:
+        last = self.attempts[-1].model_copy(update=update)
+        return self.model_copy(update={"attempts": (*self.attempts[:-1], last)})
 
     @property
     def has_ended(self) -> bool:
@@ -116,36 +110,80 @@ class Row(Stored):
 
     @property
     def due_at(self) -> float:
-        """When this round was due; an attempt that a person starts before makes it due then."""
+        """When this round was due: as scheduled, or when its first attempt started, if that was forced earlier."""
         times = (self.schedule_time, self.first_started_at)
         return max(self.created_at, min(time for time in times if time is not None))
 
     @property
     def total_ms(self) -> int | None:
-        """How long this round took, from when it was due; None before its end."""
+        """Time from when this round was due to its end; None before."""
         return None if self.finished_at is None else max(0, round((self.finished_at - self.due_at) * 1000))
 
     def trace_age(self, now: float) -> float:
-        """Seconds since the `send` that everything about this task hangs under."""
+        """Seconds since the start of the `send` span under which all spans of this task are."""
         return now - (self.created_at if self.sent_at is None else self.sent_at)
 
     @property
     def attempt_name(self) -> str:
-        """The last attempt started, by a name that no other attempt has."""
-        return f"{self.task_id}-{self.attempt}"
+        """The last attempt started, by its task's short name."""
+        return attempt_name(self.task_id, self.attempt)
+
+    @property
+    def first_number(self) -> int:
+        """Number of the first task: 1, unless Cloud Tasks had reserved names of an earlier row with the same key."""
+        if 0 < len(self.attempts) < ATTEMPTS_KEPT:
+            return self.attempts[0].attempt
+        return self.awaited if self.attempt == 0 else 1
+
+    @property
+    def lacks_task(self) -> bool:
+        """Whether the first task is not known to exist."""
+        return self.state == "queued" and self.attempt == 0 and self.noted_attempt < self.awaited
 
     @property
     def wants_callback(self) -> bool:
-        """Whether somebody is to be told of the end that this round came to."""
+        """Whether the caller asked for a callback for the state in which this round ended."""
         return self.call.callback is not None and self.state in self.call.callback.on
 
     def expires_at(self, retention: float) -> float | None:
-        """When it may be forgotten, *retention* seconds after it and its callback have ended; None before."""
+        """When the row may be deleted: *retention* seconds after it and its callback have ended; None before."""
         if self.finished_at is None or (self.wants_callback and self.callback_ended_at is None):
             return None
         return max(self.finished_at, self.callback_ended_at or 0.0) + retention
 
     @property
     def version(self) -> str | None:
-        """The deployed version that made the last attempt."""
+        """Deployed version that ran the last attempt."""
         return self.attempts[-1].version if self.attempts else None
+
+
+def new_row(
+    *,
+    task_id: str,
+    queue: str,
+    call: Call,
+    rule: str | None,
+    caller: str,
+    origin: str,
+    trace: TraceContext,
+    now: float,
+    schedule_time: float | None = None,
+    **others: Any,
+) -> Row:
+    """The row of a task that is enqueued, adopted or called back for, due at *schedule_time*, or *now* without one."""
+    due = now if schedule_time is None else schedule_time
+    return Row(
+        task_id=task_id,
+        queue=queue,
+        call=call,
+        rule=rule,
+        caller=caller,
+        origin=origin,
+        carrier=dict(trace.carrier),
+        trace_id=trace.trace_id,
+        span_id=trace.span_id,
+        sampled=trace.sampled,
+        created_at=now,
+        schedule_time=due,
+        **{"next_attempt_at": due, **others},
+    )

@@ -1,8 +1,8 @@
 """
 The state machine of a task: row and event in, Step out.
 
-Pure: no clock, no dice, no ledger. Every effect a Step names is idempotent by
-name, so a redelivery that applies it again does no harm.
+Pure: the time and the random numbers are arguments. Every effect that a Step names is idempotent, so that a redelivery
+may apply it again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HELD = "held_by_another_worker"
 
 @dataclass(frozen=True)
 class LogEvent:
-    """A record that whoever commits the step writes."""
+    """A record to write once the step is committed."""
 
     event: str
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -34,34 +34,27 @@ FINISHED = LogEvent("attempt.finished")
 
 @dataclass(frozen=True)
 class Step:
-    """
-    What follows an event.
+    """What follows an event. The booleans are about *row*, or the row as it was."""
 
-    *answer* is for the queue; *row* is to be committed (None: nothing changes);
-    *begins* lets the downstream be called. The rest is about *row*, or the row
-    as it was: *creates* asks for the task that it awaits, *deletes* takes that
-    away, *tells* asks for the callback of its end.
-    """
-
-    answer: int = DONE
-    row: Row | None = None
-    start_attempt: bool = False
-    create_task: bool = False
-    delete_task: bool = False
-    create_callback: bool = False
-    events: tuple[LogEvent, ...] = ()
+    queue_status: int = DONE  # response to Cloud Tasks
+    row: Row | None = None  # to be committed; None if nothing changes
+    start_attempt: bool = False  # call the downstream after the commit
+    create_task: bool = False  # for the attempt that the row awaits
+    delete_task: bool = False  # of the attempt that the row awaits
+    create_callback: bool = False  # for the end of the row's round
+    events: tuple[LogEvent, ...] = ()  # to log after the commit
 
 
 class Holder(Enum):
-    """What is known of the worker that a running row names."""
+    """Status of the worker that a running row names."""
 
     ALIVE = "alive"
     LOST = "lost"
-    STOPPED = "stopped"  # it said so, while the call was out
-    STOPPED_UNSENT = "stopped_unsent"  # and that nothing of this call had left yet
+    STOPPED = "stopped"  # it stopped during the call
+    STOPPED_UNSENT = "stopped_unsent"  # it stopped before it had sent anything of this call
 
 
-_ENDINGS = {
+_RESULTS = {
     Holder.LOST: retry.AttemptResult(None, "worker_lost"),
     Holder.STOPPED: retry.AttemptResult(None, "interrupted"),
     Holder.STOPPED_UNSENT: retry.AttemptResult(None, "interrupted", was_sent=False),
@@ -70,7 +63,7 @@ _ENDINGS = {
 
 @dataclass(frozen=True)
 class Dispatched:
-    """A dispatch of the task's attempt *number* arrived at *worker*."""
+    """*worker* received the task of attempt *number*."""
 
     number: int
     worker: str
@@ -80,25 +73,21 @@ class Dispatched:
     queue_delay_ms: int | None
 
 
-def arrive(row: Row, event: Dispatched, *, now: float, holder: Holder, random: Callable[[], float]) -> Step:
-    """
-    A dispatch came in.
-
-    *holder* counts only while the row is running.
-    """
+def arrive(row: Row, dispatched: Dispatched, *, now: float, holder: Holder, random: Callable[[], float]) -> Step:
+    """The step after a dispatch; *holder* counts only while the row is running."""
     if row.has_ended:
         return Step(DONE, create_callback=row.wants_callback)
     if row.state == "running":
-        if event.number < row.attempt:
+        if dispatched.number < row.attempt:
             return Step(DONE)
         if holder is Holder.ALIVE:
             return Step(AGAIN, events=(LogEvent("dispatch.deferred", {"reason": HELD}),))
         return lose(row, holder, now=now, random=random)
-    if event.number != row.awaited:
+    if dispatched.number != row.awaited:
         return Step(DONE, create_task=True)
     if _has_expired(row, now):
         return _finish(row, "failed", "expired", now=now)
-    return _begin(row, event, now)
+    return _start(row, dispatched, now)
 
 
 def _has_expired(row: Row, now: float) -> bool:
@@ -106,23 +95,23 @@ def _has_expired(row: Row, now: float) -> bool:
     return limit > 0 and row.first_started_at is not None and now - row.first_started_at > limit
 
 
-def _begin(row: Row, event: Dispatched, now: float) -> Step:
+def _start(row: Row, dispatched: Dispatched, now: float) -> Step:
     attempt = Attempt(
-        attempt=event.number,
+        attempt=dispatched.number,
         round=row.round,
-        task_name=event.task_name,
+        task_name=dispatched.task_name,
         span_id="",
-        version=event.version,
-        instance=event.instance,
+        version=dispatched.version,
+        instance=dispatched.instance,
         started_at=now,
-        queue_delay_ms=event.queue_delay_ms,
+        queue_delay_ms=dispatched.queue_delay_ms,
     )
     running = _changed(
         row,
         state="running",
-        attempt=event.number,
+        attempt=dispatched.number,
         started=row.started + 1,
-        worker=event.worker,
+        worker=dispatched.worker,
         next_attempt_at=None,
         first_started_at=now if row.first_started_at is None else row.first_started_at,
         attempts=(*row.attempts[1 - ATTEMPTS_KEPT :], attempt),
@@ -131,18 +120,13 @@ def _begin(row: Row, event: Dispatched, now: float) -> Step:
 
 
 def end(
-    row: Row, ending: retry.AttemptResult, *, response: Response | None, now: float, random: Callable[[], float]
+    row: Row, result: retry.AttemptResult, *, response: Response | None, now: float, random: Callable[[], float]
 ) -> Step:
-    """The running attempt is over: what the row becomes, and what comes next."""
-    interruptions = row.interruptions + (ending.reason == "interrupted")
-    verdict = _verdict(row, ending, interruptions, now, random)
-    over = row.model_copy(
-        update={
-            "attempts": (*row.attempts[:-1], _judged(row.attempts[-1], ending, verdict, now)),
-            "interruptions": interruptions,
-            "worker": None,
-            "response": response,
-        }
+    """The step after the running attempt ended with *result*."""
+    interruptions = row.interruptions + (result.reason == "interrupted")
+    verdict = _verdict(row, result, interruptions, now, random)
+    over = _with_verdict(row, result, verdict, now).model_copy(
+        update={"interruptions": interruptions, "worker": None, "response": response}
     )
     if verdict.verdict == "retry":
         next_attempt_at = now + (verdict.retry_delay or 0.0)
@@ -153,53 +137,48 @@ def end(
 
 
 def _verdict(
-    row: Row, ending: retry.AttemptResult, interruptions: int, now: float, random: Callable[[], float]
+    row: Row, result: retry.AttemptResult, interruptions: int, now: float, random: Callable[[], float]
 ) -> retry.Verdict:
     history = retry.History(row.started - interruptions, row.started, max(0.0, now - (row.first_started_at or now)))
     if row.kind == "callback":
-        return retry.judge_callback(row.call.retry, ending=ending, history=history, random=random)
-    return retry.judge(row.call.retry, idempotent=row.call.idempotent, ending=ending, history=history, random=random)
+        return retry.judge_callback(row.call.retry, result=result, history=history, random=random)
+    return retry.judge(row.call.retry, idempotent=row.call.idempotent, result=result, history=history, random=random)
 
 
 def cancel(row: Row, *, actor: str, now: float) -> Step | None:
     """
-    Somebody does not want it any more; None if it has ended otherwise.
+    The step that cancels *row*; None if it has ended otherwise.
 
-    A running attempt ends here and now, whatever its worker has still to learn.
+    A running attempt ends with it; its worker aborts the call later.
     """
     if row.has_ended:
         return Step() if row.state == "cancelled" else None
-    wanted = row.model_copy(update={"actor": actor, "cancel_requested_at": now, "worker": None})
+    cancelled = row.model_copy(update={"actor": actor, "cancel_requested_at": now, "worker": None})
     events: tuple[LogEvent, ...] = (LogEvent("task.cancelled", {"actor": actor}),)
     if row.state == "running":
-        attempt = _judged(
-            row.attempts[-1],
-            retry.AttemptResult(None, "cancelled"),
-            retry.Verdict("cancelled", "cancelled", reasons.blame("cancelled")),
-            now,
-        )
-        wanted = wanted.model_copy(update={"attempts": (*row.attempts[:-1], attempt)})
+        verdict = retry.Verdict("cancelled", "cancelled", reasons.blame("cancelled"))
+        cancelled = _with_verdict(cancelled, retry.AttemptResult(None, "cancelled"), verdict, now)
         events = (FINISHED, *events)
-    step = _finish(wanted, "cancelled", "cancelled", now=now)
+    step = _finish(cancelled, "cancelled", "cancelled", now=now)
     return replace(step, delete_task=row.state != "running", events=(*events, *step.events))
 
 
 def redrive(row: Row, *, actor: str, now: float) -> Step | None:
-    """A new round with the policy afresh, of what failed or was cancelled; None of anything else."""
-    return _again(row, actor, now) if row.state in ("failed", "cancelled") else None
+    """The step that starts a new round of a failed or cancelled *row*; None in any other state."""
+    return _new_round(row, actor, now) if row.state in ("failed", "cancelled") else None
 
 
 def resend(row: Row, *, actor: str, now: float) -> Step | None:
-    """A callback that has ended, however it did, once more; None if it is still under way."""
-    return _again(row, actor, now) if row.has_ended else None
+    """The step that sends a callback again; None if it is still being delivered."""
+    return _new_round(row, actor, now) if row.has_ended else None
 
 
-def _again(row: Row, actor: str, now: float) -> Step:
+def _new_round(row: Row, actor: str, now: float) -> Step:
     queued = _changed(
         row,
         state="queued",
         round=row.round + 1,
-        awaited=row.awaited + 1,  # whatever was the name of the last task, it may not be used again for a day
+        awaited=row.awaited + 1,  # Cloud Tasks reserves the name of the last task
         started=0,
         interruptions=0,
         schedule_time=now,
@@ -217,28 +196,26 @@ def _again(row: Row, actor: str, now: float) -> Step:
 
 
 def lose(row: Row, holder: Holder, *, now: float, random: Callable[[], float]) -> Step:
-    """The worker of the running *row* is gone: its attempt is over without an answer."""
-    return end(row, _ENDINGS[holder], response=None, now=now, random=random)
+    """The step after the worker of the running *row* died or stopped: its attempt ends without a response."""
+    return end(row, _RESULTS[holder], response=None, now=now, random=random)
 
 
 def remove(row: Row, *, now: float) -> Step:
-    """The task that *row* awaits was there and is no more: somebody purged or deleted it, and that holds."""
+    """The step after an operator purged or deleted the task that *row* awaits: the row is cancelled."""
     return _finish(row, "cancelled", "removed", now=now)
 
 
-def _judged(attempt: Attempt, ending: retry.AttemptResult, verdict: retry.Verdict, now: float) -> Attempt:
+def _with_verdict(row: Row, result: retry.AttemptResult, verdict: retry.Verdict, now: float) -> Row:
     delay = verdict.retry_delay
-    return attempt.model_copy(
-        update={
-            "ended_at": now,
-            "latency_ms": max(0, round((now - attempt.started_at) * 1000)),
-            "status_code": ending.status_code,
-            "verdict": verdict.verdict,
-            "reason": verdict.reason,
-            "blame": verdict.blame,
-            "retry_delay_ms": None if delay is None else round(delay * 1000),
-            "delay_reason": verdict.delay_reason,
-        }
+    return row.with_last_attempt(
+        ended_at=now,
+        latency_ms=max(0, round((now - row.attempts[-1].started_at) * 1000)),
+        status_code=result.status_code,
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+        blame=verdict.blame,
+        retry_delay_ms=None if delay is None else round(delay * 1000),
+        delay_reason=verdict.delay_reason,
     )
 
 

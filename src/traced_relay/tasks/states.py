@@ -1,4 +1,4 @@
-"""The states of a task, and which of them are its end."""
+"""The states of a task; ENDED are terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows as the API shows them: the status document, the list and the receipt. Pure."""
+"""Rows as the API shows them: the status document and its summary in lists. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CALLBACK_STATES = {"succeeded": "delivered", "failed": "failed", "cancelled": "
 
 @dataclass(frozen=True)
 class Links:
-    """Where a task can be looked at; *console* is a local one's URL, without it Google's is meant."""
+    """URLs of a task's pages: in the local *console*, or in Google's without one."""
 
     base: str
     project: str
@@ -49,7 +49,7 @@ def status(
     heartbeat_at: float | None = None,
     callback: Row | None = None,
 ) -> dict[str, Any]:
-    """The whole document: what the list shows, every kept attempt, and the answer; *callback* is this round's row."""
+    """The summary with the attempts and the response; *callback* is the row of this round's callback."""
     return {
         **summary(row, links, now=now, retention=retention, heartbeat_at=heartbeat_at, callback=callback),
         "attempts": [_attempt(attempt) for attempt in row.attempts],
@@ -101,7 +101,7 @@ def summary(
 
 
 def _callback(row: Row, callback: Row | None) -> dict[str, Any]:
-    """How the report of this round's end is doing; *pending* is also one that is still to come."""
+    """State of this round's callback; pending also before the task has ended."""
     wanted = row.call.callback is not None if not row.has_ended else row.wants_callback
     if callback is None:
         return {"state": _PENDING if wanted else "none", "attempt_count": 0, "next_attempt_at": None, "reason": None}
@@ -124,7 +124,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 
 def _response(response: Response) -> dict[str, Any]:
-    """The kept bytes, as text where they are UTF-8."""
+    """The stored response; its body as text if it is UTF-8, else in base64."""
     document: dict[str, Any] = {"status_code": response.status_code, "headers": response.headers}
     try:
         document["body"] = response.body.decode()

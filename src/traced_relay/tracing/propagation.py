@@ -1,8 +1,8 @@
 """
-The trace's way through Cloud Tasks.
+Propagation of a trace through Cloud Tasks.
 
 A task carries its context twice, because Google's front ends replace the parent in `traceparent`; the relay's own
-copy decides who the parent is.
+copy decides which span is the parent.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from opentelemetry.propagators.textmap import (
     default_getter,
     default_setter,
 )
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from traced_relay.formats.trace_context import COPY, TraceContext
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-COPY = "x-relay-"
-
-
 # W3C asks for at least 512; one member may have 513. A task carries it twice, and a server takes 8 kB of headers.
 LONGEST_STATE = 513
-
-
 _LARGE_MEMBER = 128
 
 
-W3C = TraceContextTextMapPropagator()
+def trace_context(context: Context | None = None) -> TraceContext:
+    """The context of the span in *context*, or of the current span, as a row keeps it."""
+    carrier: dict[str, str] = {}
+    _W3C.inject(carrier, context)
+    if state := _shortened(carrier.pop("tracestate", "")):
+        carrier["tracestate"] = state
+    span = trace.get_current_span(context).get_span_context()
+    return TraceContext(carrier, format_trace_id(span.trace_id), format_span_id(span.span_id), span.trace_flags.sampled)
 
 
 def task_headers(context: Context | None = None) -> dict[str, str]:
-    """The headers a task carries: the context in the standard's form, and the relay's own copy."""
-    standard: dict[str, str] = {}
-    W3C.inject(standard, context)
-    if state := _shortened(standard.pop("tracestate", "")):
-        standard["tracestate"] = state
-    return standard | {COPY + name: value for name, value in standard.items()}
+    """The headers of a task or request that continues *context*, or the current one."""
+    return trace_context(context).task_headers()
 
 
 def _shortened(state: str) -> str:
-    """Remove whole members, the last one first, and large ones before all others, as W3C says."""
+    """*state* without whole members, large ones first, then from the end (W3C Trace Context)."""
     members = state.split(",")
     while len(state) > LONGEST_STATE:
         large = [number for number, member in enumerate(members) if len(member) > _LARGE_MEMBER]
@@ -72,11 +72,11 @@ _MEMBER = re.compile(
 )
 _MOST_MEMBERS, _LONGEST_MEMBER = 32, 513
 
-logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)  # it quotes the headers that it cannot read
+logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)  # it logs headers that it cannot parse
 
 
 class _State(TraceState):
-    """OpenTelemetry's class knows the keys of Level 1 alone, and refuses all members for one key or one duplicate."""
+    """Accepts Level 2 keys, which OpenTelemetry's class refuses together with all other members."""
 
     def __init__(self, members: Mapping[str, str]) -> None:
         super().__init__()
@@ -85,9 +85,9 @@ class _State(TraceState):
 
 class _Level2(TraceContextTextMapPropagator):
     """
-    OpenTelemetry's propagator, with what W3C's Trace Context Level 2 says of flags and of `tracestate`.
+    OpenTelemetry's propagator, with the flags and the `tracestate` of W3C's Trace Context Level 2.
 
-    Flags that have no meaning yet are cleared, with spans off too: what leaves is version 00.
+    It clears flags that have no meaning yet, with spans off too: the relay sends version 00.
     """
 
     def extract(
@@ -109,7 +109,7 @@ class _Level2(TraceContextTextMapPropagator):
 
 
 def _members(lines: Sequence[str]) -> dict[str, str]:
-    """The members of all *lines* in order, of a key the first; none if there are too many or one is malformed."""
+    """The members of all *lines* in order, the first of each key; empty if one is malformed or there are too many."""
     text = ",".join(lines)
     if len(text) > _MOST_MEMBERS * (_LONGEST_MEMBER + 1):
         return {}
@@ -128,9 +128,9 @@ _W3C = _Level2()
 
 class RelayOrigin(TextMapPropagator):
     """
-    Lets the relay's own copy of the context win over what the platform made of `traceparent`.
+    Prefers the relay's own copy of the context to a `traceparent` that the platform may have rewritten.
 
-    Listed after `tracecontext`. Reads only: the copy is written with a task, never into other calls.
+    Listed after `tracecontext`. Reads only: tasks carry the copy, other calls never do.
     """
 
     def extract(
@@ -142,17 +142,17 @@ class RelayOrigin(TextMapPropagator):
         origin = trace.get_current_span(_W3C.extract(copy, Context()))
         if not origin.get_span_context().is_valid:
             return set_value(_PARENT, trace.get_current_span(given).get_span_context(), given)
-        seen = set_value(_OWN_COPY, True, set_value(_PARENT, origin.get_span_context(), given))
-        platform = trace.get_current_span(seen).get_span_context()
+        read = set_value(_OWN_COPY, True, set_value(_PARENT, origin.get_span_context(), given))
+        platform = trace.get_current_span(read).get_span_context()
         if _same_span(platform, origin.get_span_context()):
-            return trace.set_span_in_context(origin, seen)
-        kept = set_value(_REWRITTEN, True, trace.set_span_in_context(origin, seen))
+            return trace.set_span_in_context(origin, read)
+        kept = set_value(_REWRITTEN, True, trace.set_span_in_context(origin, read))
         return set_value(_PLATFORM_SPAN, platform, kept) if platform.is_valid else kept
 
     def inject(
         self, carrier: CarrierT, context: Context | None = None, setter: Setter[CarrierT] = default_setter
     ) -> None:
-        """Nothing: see the class."""
+        """Writes nothing: see the class."""
 
     @property
     def fields(self) -> set[str]:
@@ -168,65 +168,64 @@ def rewritten(context: Context | None = None) -> bool:
 
 
 def has_own_copy(context: Context | None = None) -> bool:
-    """Whether the context was read from the relay's own copy, so that its flag is what was decided at enqueue."""
+    """Whether the context came from the relay's own copy, so that its flag is the decision taken at enqueue."""
     return bool(get_value(_OWN_COPY, context))
 
 
 def platform_span(context: Context | None = None) -> SpanContext | None:
-    """The parent that the platform put in place of ours; None if it did not."""
+    """The parent that the platform put in place of the relay's; None if it did not."""
     found = get_value(_PLATFORM_SPAN, context)
     return found if isinstance(found, SpanContext) else None
 
 
 def parent_context(carrier: Mapping[str, str]) -> Context:
-    """Go on with a trace from *carrier*, the headers of a task as they were stored, whatever runs at the moment."""
+    """The context that *carrier*, the headers of a task as they were stored, names; the current one plays no part."""
     return PROPAGATOR.extract({name.lower(): value for name, value in carrier.items()}, Context())
 
 
 @dataclass(frozen=True)
-class SpanParent:
-    """Where an attempt's span begins, in *context* or the current one; what it *links* to; what its *mark* is under."""
+class Arrival:
+    """
+    How a dispatch belongs to the trace of its task.
 
-    context: Context | None
+    *parent* is the context under which the attempt's span starts, None for the current one; *links* are that span's.
+    The `started` span is under *send*, None for the attempt's span. *is_rewritten*: the task came with another
+    context than the relay gave it.
+    """
+
+    parent: Context | None
     links: tuple[SpanContext, ...]
-    mark: Context | None
+    send: Context | None
+    is_rewritten: bool
 
 
-def span_parent(carrier: Mapping[str, str], *, is_old: bool) -> SpanParent:
+def arrival(task: TraceContext, *, is_old: bool) -> Arrival:
     """
-    Where to go on with the trace of a task, whose first `send` wrote *carrier*.
+    How the current dispatch belongs to the trace of *task*.
 
-    Under the dispatch; under the `send` itself, where that dispatch came with another context; in a trace of its
-    own, where the task's *is_old*.
+    The attempt's span starts under the dispatch; under the `send` itself, where the dispatch came with another
+    context; in a trace of its own, where *is_old*.
     """
-    context = parent_context(carrier)
-    send = trace.get_current_span(context).get_span_context()
-    here = trace.get_current_span().get_span_context()
+    here, remote = trace.get_current_span().get_span_context(), get_value(_PARENT)
+    came_from_send = _names(task, here)
+    send = None
+    # The trace id alone says little: where the relay's copy is lost, a front end's parent is of the same trace, and
+    # its flag another decision.
+    if isinstance(remote, SpanContext) and _names(task, remote) and remote.trace_flags.sampled == task.sampled:
+        came_from_send, send = True, remote  # parsed when the request came in
+    if send is None:
+        send = trace.get_current_span(parent_context(task.carrier)).get_span_context()
+    is_rewritten = rewritten() or not came_from_send
     if is_old:
-        return SpanParent(Context(), (send,), None)
-    if _came_from(send):
-        return SpanParent(None, (), context)
-    return SpanParent(context, (here,) if here.is_valid else (), context)
+        return Arrival(Context(), (send,), None, is_rewritten)
+    context = trace.set_span_in_context(NonRecordingSpan(send), Context())
+    if came_from_send:
+        return Arrival(None, (), context, is_rewritten)
+    return Arrival(context, (here,) if here.is_valid else (), context, is_rewritten)
 
 
-def has_context(carrier: Mapping[str, str]) -> bool:
-    """Whether the request that is being answered came with that context, or made it, as the first of a bare task."""
-    return _came_from(trace.get_current_span(parent_context(carrier)).get_span_context())
-
-
-def _came_from(send: SpanContext) -> bool:
-    """
-    By span and decision.
-
-    The trace id alone says little: where the relay's copy is lost, a front end's parent is of the same trace, and
-    its flag another decision.
-    """
-    if _same_span(trace.get_current_span().get_span_context(), send):
-        return True
-    parent = get_value(_PARENT)
-    if not isinstance(parent, SpanContext):
-        return False
-    return _same_span(parent, send) and parent.trace_flags.sampled == send.trace_flags.sampled
+def _names(task: TraceContext, span: SpanContext) -> bool:
+    return (format_trace_id(span.trace_id), format_span_id(span.span_id)) == (task.trace_id, task.span_id)
 
 
 def _same_span(one: SpanContext, other: SpanContext) -> bool:

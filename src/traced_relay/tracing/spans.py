@@ -1,4 +1,4 @@
-"""The relay's own spans: `send {queue}` where a task is made, `process {queue}` where one is worked on."""
+"""The relay's own spans: `send {queue}` when it creates a task, `process {queue}` when it runs an attempt."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def sending(
-    tracer: Tracer, queue: str, task_id: str, *, task_name: str | None = None, context: Context | None = None
-) -> Iterator[Span]:
+def sending(tracer: Tracer, queue: str, task_id: str, *, task_name: str | None = None) -> Iterator[Span]:
     attributes = _attributes("send", queue, task_id) | _known({names.TASK_NAME: task_name})
-    with _current(tracer, names.send(queue), SpanKind.PRODUCER, attributes, context) as span:
+    with _current(tracer, names.send(queue), SpanKind.PRODUCER, attributes) as span:
         yield span
 
 
@@ -54,32 +52,32 @@ def processing(
 
 def started(tracer: Tracer, queue: str, context: Context | None, *, at: float) -> None:
     """
-    Leave a mark of the attempt that begins here, beside its span.
+    End a span of no length for the attempt that starts now.
 
-    A span is exported when it ends: without the mark, a call that runs for a
-    day, or is killed, would not be in its trace. It hangs under *context*, or
-    the current span, and names that, which is still to come; *at* is now, in seconds.
+    A span is exported when it ends: without this one, the trace would not show a call that runs for a day or is
+    killed. Its parent is in *context*, or the current span; it names the current span, which ends later.
+    *at* is now, in seconds.
     """
     now = int(at * 1e9)
     pending = trace_ref(get_current_span()).span_id
-    mark = tracer.start_span(
+    span = tracer.start_span(
         names.started(queue), context, SpanKind.INTERNAL, {names.PENDING_SPAN_ID: pending}, start_time=now
     )
-    mark.end(now)
+    span.end(now)
 
 
-def came_rewritten(span: Span) -> None:
-    """Write on the dispatch's *span* that the task had been given another context than it came with."""
+def set_rewritten(span: Span) -> None:
+    """Mark the dispatch's *span*: its task came with another context than the relay gave it."""
     span.set_attribute(names.TRACE_REWRITTEN, True)
 
 
-def interrupted(span: Span) -> None:
-    """Write on the attempt's *span* that its process had to end; whether the call is made again is not known here."""
-    span.set_attribute(names.ERROR_TYPE, "interrupted")
-    span.set_status(Status(StatusCode.ERROR, "interrupted"))
+def set_error(span: Span, error_type: str) -> None:
+    """Mark the attempt's *span* as failed, without a verdict."""
+    span.set_attribute(names.ERROR_TYPE, error_type)
+    span.set_status(Status(StatusCode.ERROR, error_type))
 
 
-def judged(
+def set_verdict(
     span: Span,
     *,
     verdict: str,
@@ -88,7 +86,7 @@ def judged(
     retry_delay_ms: int | None = None,
     status_code: int | None = None,
 ) -> None:
-    """Write on the attempt's *span* how it ended."""
+    """Write the result of an attempt on its *span*."""
     span.set_attributes(
         _known(
             {
@@ -100,8 +98,8 @@ def judged(
         )
     )
     if verdict != "succeeded":
-        answered_badly = status_code is not None and reason == f"http_{status_code}"
-        span.set_attribute(names.ERROR_TYPE, str(status_code) if answered_badly else reason or verdict)
+        is_status = status_code is not None and reason == f"http_{status_code}"
+        span.set_attribute(names.ERROR_TYPE, str(status_code) if is_status else reason or verdict)
         span.set_status(Status(StatusCode.ERROR, reason))
 
 
@@ -116,10 +114,10 @@ def _current(
     name: str,
     kind: SpanKind,
     attributes: Mapping[str, AttributeValue],
-    context: Context | None,
+    context: Context | None = None,
     links: Sequence[SpanContext] = (),
 ) -> Iterator[Span]:
-    """A span that an exception marks by its class alone: its text may hold a URL with its query."""
+    """The current span; an exception leaves its class on it, not its text, which may contain a URL with its query."""
     with tracer.start_as_current_span(
         name,
         context,
@@ -132,8 +130,7 @@ def _current(
         try:
             yield span
         except Exception as exc:
-            span.set_attribute(names.ERROR_TYPE, type(exc).__qualname__)
-            span.set_status(Status(StatusCode.ERROR, type(exc).__qualname__))
+            set_error(span, type(exc).__qualname__)
             raise
 
 

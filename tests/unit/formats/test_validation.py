@@ -16,12 +16,12 @@ from traced_relay.tasks.enqueue_request import EnqueueRequest, enqueue_request, 
 
 URL = "https://reports.example.com/build"
 DURATION = 'must be a duration such as "30s", "1.5s", "5m", "24h" or "7d"'
-NOT_A_HOST = "must have a host, by its name in DNS or its IP address, and a port from 1 to 65535 if any"
+NOT_A_HOST = "must have a DNS name or an IP address as its host, and a port, if any, from 1 to 65535"
 NOT_ASCII = "must be printable ASCII; percent-encode everything else (RFC 3986)"
-NO_FRAGMENT = "must have no fragment, because HTTP never sends one; percent-encode # as %23"
+NO_FRAGMENT = "must have no fragment, since HTTP never sends one; percent-encode # as %23"
 INTERNATIONAL = "must have a host in ASCII; write an international name in its xn-- form"
 NOT_UNICODE = "must be valid Unicode, without lone surrogates"
-PERCENT = "must have two hex digits behind every % (RFC 3986)"
+PERCENT = "must have two hex digits after every % (RFC 3986)"
 BASE64 = "must be base64 (RFC 4648, section 4) with its padding"
 
 WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
@@ -32,9 +32,9 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"url": "javascript:alert(1)"}, [("url", "must start with http:// or https://")]),
     ({"url": "//a/"}, [("url", "must start with http:// or https://")]),
     ({"url": ""}, [("url", "must start with http:// or https://")]),
-    ({"url": "http://user@a/"}, [("url", "must not carry a user name or password")]),
-    ({"url": "http://user:secret@a/"}, [("url", "must not carry a user name or password")]),
-    ({"url": "http://@a/"}, [("url", "must not carry a user name or password")]),
+    ({"url": "http://user@a/"}, [("url", "must not contain a user name or password")]),
+    ({"url": "http://user:secret@a/"}, [("url", "must not contain a user name or password")]),
+    ({"url": "http://@a/"}, [("url", "must not contain a user name or password")]),
     *(
         ({"url": url}, [("url", NOT_A_HOST)])
         for url in (
@@ -82,7 +82,7 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
         for url in ("http://a/#", "http://a#b", "http://a/?b#c", "http://a/%23#/../")
     ),
     *(({"url": url}, [("url", INTERNATIONAL)]) for url in ("http://bücher.example/", "http://a\u3002b/", "http://é")),
-    ({"url": "http://a\\@b/"}, [("url", "must not carry a user name or password")]),
+    ({"url": "http://a\\@b/"}, [("url", "must not contain a user name or password")]),
     *(({"url": f"http://a/{end}"}, [("url", PERCENT)]) for end in ("%", "%4", "%g1", "a%%20", "?q=%", "%u002e")),
     ({"url": "http://a/" + "x" * 8184}, [("url", "must take at most 8192 characters, got 8193")]),
     ({"method": "get"}, [("method", "must be one of 'GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE' or 'OPTIONS'")]),
@@ -93,12 +93,12 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"headers": []}, [("headers", "must be an object")]),
     ({"headers": {"x": 1}}, [("headers.x", "must be a string")]),
     ({"headers": {"x": ["1", "2"]}}, [("headers.x", "must be a string")]),
-    ({"headers": {"x": "\ud800"}}, [("headers.x", "must be printable ASCII without spaces at its ends")]),
+    ({"headers": {"x": "\ud800"}}, [("headers.x", "must be printable ASCII without leading or trailing spaces")]),
     (
         {"headers": {"Host": "b", "x": "a\r\nb"}},
         [
             ("headers.Host", "is set by the relay or belongs to the connection; a call cannot set it"),
-            ("headers.x", "must be printable ASCII without spaces at its ends"),
+            ("headers.x", "must be printable ASCII without leading or trailing spaces"),
         ],
     ),
     (
@@ -170,8 +170,8 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"labels": {"": "x"}}, [("labels.", "must be at least 1 long")]),
     ({"labels": {"k" * 64: "x"}}, [(f"labels.{'k' * 64}", "must be at most 63 long")]),
     ({"labels": {"team": "x" * 257}}, [("labels.team", "must be at most 256 long")]),
-    ({"labels": {"team": "a\nb"}}, [("labels.team", "must not hold control characters")]),
-    ({"labels": {"te\x85am": "a"}}, [("labels.te\x85am", "must not hold control characters")]),
+    ({"labels": {"team": "a\nb"}}, [("labels.team", "must not contain control characters")]),
+    ({"labels": {"te\x85am": "a"}}, [("labels.te\x85am", "must not contain control characters")]),
     ({"labels": {"team": "\ud800"}}, [("labels.team", NOT_UNICODE)]),
     ({"labels": {f"k{number}": "x" for number in range(17)}}, [("labels", "must be at most 16 long")]),
     ({"surprise": {}}, [("surprise", "is not a known field")]),

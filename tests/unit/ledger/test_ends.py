@@ -1,4 +1,4 @@
-"""How a row ends and is forgotten, and its callback with it, whatever the ledger."""
+"""Ends and expiry of rows and their callbacks, in every ledger."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def callback(**changes: Any) -> Row:
 
 
 def end(ledger: Ledger, **changes: Any) -> Row:
-    """The call has ended, and there is a row for its callback."""
+    """A call that has ended, and the row of its callback."""
     enqueued = row(**{"call": TOLD} | changes)
     ended = changed(enqueued, state="succeeded", finished_at=NOW + 1, next_attempt_at=None)
     assert ledger.insert(enqueued)
@@ -49,7 +49,7 @@ def test_an_end_and_its_callback_are_written_together(ledger: Ledger) -> None:
     assert [listed.task_id for listed in ledger.select(Selection(kind="callback"), 5)] == ["report"]
 
 
-def test_without_the_end_there_is_no_callback_either(ledger: Ledger) -> None:
+def test_no_callback_is_written_if_its_end_is_not(ledger: Ledger) -> None:
     ledger.insert(row(call=TOLD))
     ledger.replace(changed(row(call=TOLD), state="running", worker="w1"))
     late = changed(row(call=TOLD), state="succeeded", finished_at=NOW + 1)
@@ -58,13 +58,13 @@ def test_without_the_end_there_is_no_callback_either(ledger: Ledger) -> None:
     assert ledger.tally(NOW).callbacks_pending == 0
 
 
-def test_a_callback_that_is_there_already_stays_as_it_is(ledger: Ledger) -> None:
+def test_an_existing_callback_is_not_replaced(ledger: Ledger) -> None:
     ledger.insert(callback(attempt=7))
     end(ledger)
     assert found(ledger, "report") == callback(attempt=7)
 
 
-def test_the_end_of_a_callback_is_told_to_its_call(ledger: Ledger) -> None:
+def test_a_callbacks_end_is_written_to_its_call(ledger: Ledger) -> None:
     ended = end(ledger)
     over = changed(callback(), state="succeeded", finished_at=NOW + 5)
     assert ledger.replace(over)
@@ -75,7 +75,7 @@ def test_the_end_of_a_callback_is_told_to_its_call(ledger: Ledger) -> None:
     assert ledger.get(TASK_ID) == ended
 
 
-def test_what_became_of_an_earlier_rounds_callback_is_not_told(ledger: Ledger) -> None:
+def test_an_earlier_rounds_callback_does_not_touch_the_call(ledger: Ledger) -> None:
     ended = end(ledger)
     redriven = changed(ended, round=2, state="queued", finished_at=None)
     assert ledger.replace(redriven)
@@ -88,13 +88,13 @@ def test_what_became_of_an_earlier_rounds_callback_is_not_told(ledger: Ledger) -
     assert ledger.get(TASK_ID) == again
 
 
-def test_a_callback_whose_call_is_gone_ends_all_the_same(ledger: Ledger) -> None:
+def test_a_callback_without_its_call_still_ends(ledger: Ledger) -> None:
     ledger.insert(callback())
     assert ledger.replace(changed(callback(), state="failed", finished_at=NOW + 5))
     assert ledger.get(TASK_ID) is None
 
 
-def test_a_row_is_forgotten_when_its_time_is_over_and_not_before(ledger: Ledger, clock: ManualClock) -> None:
+def test_a_row_is_deleted_when_it_expires_and_not_before(ledger: Ledger, clock: ManualClock) -> None:
     ended = changed(row(), state="failed", finished_at=NOW + 1, next_attempt_at=None)
     ledger.insert(row())
     ledger.insert(row(task_id="pending"))
@@ -127,7 +127,7 @@ def test_a_row_is_kept_for_its_callback(ledger: Ledger, clock: ManualClock, give
     assert ledger.get(TASK_ID) == row()
 
 
-def test_a_row_that_runs_again_is_not_forgotten(ledger: Ledger, clock: ManualClock) -> None:
+def test_a_row_that_runs_again_is_not_deleted(ledger: Ledger, clock: ManualClock) -> None:
     ended = changed(row(), state="failed", finished_at=NOW + 1)
     ledger.insert(row())
     ledger.replace(ended)
@@ -136,7 +136,7 @@ def test_a_row_that_runs_again_is_not_forgotten(ledger: Ledger, clock: ManualClo
     assert ledger.expire(10) == 0
 
 
-def test_no_more_is_forgotten_at_once_than_was_asked_for(ledger: Ledger, clock: ManualClock) -> None:
+def test_expire_deletes_no_more_than_its_limit(ledger: Ledger, clock: ManualClock) -> None:
     for number in range(5):
         ledger.insert(row(task_id=f"t{number}"))
         ledger.replace(row(task_id=f"t{number}", state="cancelled", finished_at=NOW - number, revision=2))
@@ -144,7 +144,7 @@ def test_no_more_is_forgotten_at_once_than_was_asked_for(ledger: Ledger, clock: 
     assert [ledger.expire(2) for _ in range(4)] == [2, 2, 1, 0]
 
 
-def test_the_oldest_is_forgotten_first(ledger: Ledger, clock: ManualClock) -> None:
+def test_the_oldest_row_is_deleted_first(ledger: Ledger, clock: ManualClock) -> None:
     for number in range(3):
         ledger.insert(row(task_id=f"t{number}"))
         ledger.replace(row(task_id=f"t{number}", state="cancelled", finished_at=NOW - number, revision=2))

@@ -1,4 +1,4 @@
-"""Which rows a list shows, and which ones wait, run or are left behind, whatever the ledger."""
+"""Lists of rows: selected, overdue, abandoned; in every ledger."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def test_a_list_is_newest_first_and_filtered(filled: Ledger, selection: dict[str
     ("prefix", "limit", "expected"),
     [("a1", 9, ["a1", "a1ff", "a1ff0"]), ("a1ff", 9, ["a1ff", "a1ff0"]), ("a1", 2, ["a1", "a1ff"]), ("a2", 9, [])],
 )
-def test_rows_are_found_by_how_their_ids_begin(ledger: Ledger, prefix: str, limit: int, expected: list[str]) -> None:
+def test_rows_are_found_by_the_prefix_of_their_ids(
+    ledger: Ledger, prefix: str, limit: int, expected: list[str]
+) -> None:
     for task_id in ("b0", "a1ff", "a1ff0", "a1", "a0ff"):
         ledger.insert(row(task_id=task_id))
     assert [found.task_id for found in ledger.starting_with(prefix, limit)] == expected
@@ -98,7 +100,7 @@ def waiting(ledger: Ledger) -> Ledger:
     return ledger
 
 
-def test_what_is_overdue_comes_by_time_and_name(waiting: Ledger) -> None:
+def test_overdue_rows_are_ordered_by_time_and_id(waiting: Ledger) -> None:
     assert [found.task_id for found in waiting.overdue(NOW + 10, 10)] == ["a", "b", "c", "e", "d"]
     assert [found.task_id for found in waiting.overdue(NOW + 3, 10)] == ["a", "b", "c", "e"]
     assert waiting.overdue(NOW + 1, 10) == []
@@ -106,7 +108,7 @@ def test_what_is_overdue_comes_by_time_and_name(waiting: Ledger) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_pages_of_what_is_overdue_follow_each_other(waiting: Ledger, size: int) -> None:
+def test_pages_of_overdue_rows_follow_each_other(waiting: Ledger, size: int) -> None:
     seen: list[str] = []
     after: tuple[float, str] | None = None
     while page := waiting.overdue(NOW + 10, size, after=after):
@@ -115,7 +117,7 @@ def test_pages_of_what_is_overdue_follow_each_other(waiting: Ledger, size: int) 
     assert seen == ["a", "b", "c", "e", "d"]
 
 
-def test_a_row_that_was_put_off_or_is_gone_breaks_no_page(waiting: Ledger) -> None:
+def test_a_moved_or_deleted_row_breaks_no_page(waiting: Ledger) -> None:
     [first, second] = waiting.overdue(NOW + 10, 2)
     waiting.replace(changed(first, next_attempt_at=NOW + 9))
     waiting.remove(second)
@@ -132,7 +134,7 @@ def abandoned(ledger: Ledger, limit: int = 10) -> list[str]:
     return sorted(found.task_id for found in ledger.abandoned(limit))
 
 
-def test_rows_of_workers_that_live_are_not_abandoned(ledger: Ledger, clock: ManualClock) -> None:
+def test_rows_of_live_workers_are_not_abandoned(ledger: Ledger, clock: ManualClock) -> None:
     for worker in ("w1", "w3", "w5"):
         ledger.keep_alive(worker, 15)
     for number in range(7):
@@ -145,7 +147,7 @@ def test_rows_of_workers_that_live_are_not_abandoned(ledger: Ledger, clock: Manu
     assert abandoned(ledger, 20) == sorted(f"{kind}{number}" for kind in "ab" for number in (0, 1, 2, 3, 4, 6))
 
 
-def test_rows_of_a_worker_that_has_stopped_are_abandoned_at_once(ledger: Ledger) -> None:
+def test_rows_of_a_stopped_worker_are_abandoned_at_once(ledger: Ledger) -> None:
     ledger.keep_alive("w1", 15)
     run(ledger, "w1", "a", "b")
     assert abandoned(ledger) == []
@@ -155,16 +157,16 @@ def test_rows_of_a_worker_that_has_stopped_are_abandoned_at_once(ledger: Ledger)
     assert abandoned(ledger) == ["b"]
 
 
-def test_an_abandoned_row_comes_without_its_body(ledger: Ledger) -> None:
+def test_abandoned_rows_come_without_bodies(ledger: Ledger) -> None:
     ledger.insert(row(state="running", worker="w1", next_attempt_at=None, call=call(body=b"x")))
     assert ledger.abandoned(1) == [row(state="running", worker="w1", next_attempt_at=None)]
 
 
-def test_nothing_makes_an_empty_tally(ledger: Ledger) -> None:
+def test_an_empty_ledger_has_an_empty_tally(ledger: Ledger) -> None:
     assert ledger.tally(NOW) == Tally(0, None, 0, 0, None)
 
 
-def test_a_tally_counts_what_waits_runs_and_is_to_be_delivered(waiting: Ledger) -> None:
+def test_a_tally_counts_overdue_running_and_callbacks(waiting: Ledger) -> None:
     run(waiting, "w2", "r1", "r2")
     for name, state, age in (
         ("k1", "queued", 5.0),

@@ -1,4 +1,4 @@
-"""What every ledger does with a row; where several processes share one, too."""
+"""Rows in every ledger, also shared by several processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_row_comes_back_as_it_was_written(ledger: Ledger) -> None:
     assert ledger.get(TASK_ID) == row(call=FULL.call)
 
 
-def test_what_is_not_there_is_none(ledger: Ledger) -> None:
+def test_a_missing_row_is_none(ledger: Ledger) -> None:
     assert ledger.get(TASK_ID) is None
     assert ledger.get("") is None
 
@@ -37,7 +37,7 @@ def test_a_task_is_written_once(ledger: Ledger) -> None:
     assert ledger.select(Selection(label=("a", "b")), 10) == []
 
 
-def test_a_change_is_written_over_the_revision_before_it_and_no_other(ledger: Ledger) -> None:
+def test_a_change_replaces_only_the_revision_before_it(ledger: Ledger) -> None:
     ledger.insert(row())
     first = changed(
         row(), state="running", attempts=(ATTEMPT,), response=Response(status_code=200, headers={}, body=b"x")
@@ -53,19 +53,19 @@ def test_a_change_is_written_over_the_revision_before_it_and_no_other(ledger: Le
 
 
 @pytest.mark.parametrize("body", [b"", b"longer than before", b"x"])
-def test_an_answer_takes_the_place_of_the_one_before_it(ledger: Ledger, body: bytes) -> None:
+def test_a_response_replaces_the_one_before_it(ledger: Ledger, body: bytes) -> None:
     write(ledger, FULL)
     answered = changed(FULL, response=Response(status_code=200, headers={}, body=body))
     assert ledger.replace(answered)
     assert ledger.get(TASK_ID) == answered
 
 
-def test_a_row_that_is_not_there_cannot_be_changed(ledger: Ledger) -> None:
+def test_a_missing_row_cannot_be_changed(ledger: Ledger) -> None:
     assert not ledger.replace(changed(row()))
     assert ledger.get(TASK_ID) is None
 
 
-def test_a_note_is_in_nobodys_way_and_never_goes_back(ledger: Ledger) -> None:
+def test_a_note_conflicts_with_nothing_and_never_decreases(ledger: Ledger) -> None:
     ledger.insert(row())
     for attempt in (1, 3, 2):
         ledger.note(TASK_ID, attempt)
@@ -86,7 +86,7 @@ def test_a_row_is_removed_unless_it_has_changed(ledger: Ledger) -> None:
     assert ledger.select(Selection(label=("a", "b")), 10) == []
 
 
-def test_a_row_whose_task_is_known_to_be_there_is_not_removed(ledger: Ledger) -> None:
+def test_a_row_with_a_noted_task_is_not_removed(ledger: Ledger) -> None:
     ledger.insert(row())
     ledger.note(TASK_ID, 1)
     assert not ledger.remove(row())
@@ -125,7 +125,7 @@ def test_a_body_of_any_size_stays_with_its_row(ledger: Ledger, size: int) -> Non
     assert ledger.get(TASK_ID) == row()
 
 
-def test_a_name_that_nothing_can_have_is_nobodys(ledger: Ledger) -> None:
+def test_a_name_that_no_row_can_have_finds_none(ledger: Ledger) -> None:
     ledger.insert(row())
     for name in STRANGE:
         assert ledger.get(name) is None
@@ -135,7 +135,7 @@ def test_a_name_that_nothing_can_have_is_nobodys(ledger: Ledger) -> None:
     assert ledger.get_many([*STRANGE, TASK_ID]) == {TASK_ID: row()}
 
 
-def test_many_rows_are_had_at_once_without_their_bodies(ledger: Ledger) -> None:
+def test_get_many_returns_rows_without_bodies(ledger: Ledger) -> None:
     for task_id in ("a", "b", "c"):
         ledger.insert(row(task_id=task_id, call=call(body=b"x")))
     ledger.note("a", 2)
@@ -144,7 +144,7 @@ def test_many_rows_are_had_at_once_without_their_bodies(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("round_", range(3))
-def test_of_two_processes_that_change_one_row_one_wins(store: Store, round_: int) -> None:
+def test_one_of_two_processes_changes_a_row(store: Store, round_: int) -> None:
     ledgers = {name: store.open() for name in ("w1", "w2", "w3")}
     ledgers["w1"].insert(row())
     for ledger in ledgers.values():
@@ -165,7 +165,7 @@ def test_of_two_processes_that_change_one_row_one_wins(store: Store, round_: int
     assert [ledger.get(TASK_ID) for ledger in ledgers.values()] == [changed(row(), worker=won[0])] * 3
 
 
-def test_notes_are_in_the_way_of_no_change_however_many_there_are(store: Store) -> None:
+def test_notes_never_conflict_with_a_change(store: Store) -> None:
     one, other = store.open(), store.open()
     one.insert(row())
     noting = Thread(target=lambda: [other.note(TASK_ID, attempt) for attempt in range(1, 21)])

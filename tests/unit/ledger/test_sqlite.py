@@ -1,4 +1,4 @@
-"""What only a SQLite file can meet: other versions, foreign files, a full disk."""
+"""Cases of a SQLite file only: other versions, foreign files, a full disk."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_large_body_is_written_once(clock: ManualClock, tmp_path: Path) -> Non
         assert (tmp_path / "ledger-wal").stat().st_size - before < 200_000
 
 
-def test_a_place_that_holds_no_ledger_is_unavailable(clock: ManualClock, tmp_path: Path) -> None:
+def test_a_file_that_is_no_ledger_raises_unavailable(clock: ManualClock, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a database, and long enough to be looked at " * 100)
     for place in (tmp_path, tmp_path / "missing" / "ledger", tmp_path / "text"):
         with pytest.raises(Unavailable, match="the ledger cannot be used"):
@@ -62,7 +62,7 @@ def rewrite(file: Path, statement: str, *values: str) -> None:
         raw.execute(statement, values)
 
 
-def test_what_another_version_added_to_a_row_is_left_aside(clock: ManualClock, tmp_path: Path) -> None:
+def test_fields_of_another_version_are_ignored(clock: ManualClock, tmp_path: Path) -> None:
     added = ("$.colour", "$.call.colour", "$.call.retry.colour", "$.call.callback.colour", "$.response.colour")
     with opened(clock, tmp_path / "ledger") as ledger:
         write(ledger, FULL)
@@ -73,7 +73,7 @@ def test_what_another_version_added_to_a_row_is_left_aside(clock: ManualClock, t
         assert ledger.replace(changed(FULL))
 
 
-def test_a_row_that_cannot_be_read_is_unavailable_and_not_guessed_at(clock: ManualClock, tmp_path: Path) -> None:
+def test_an_unreadable_row_raises_unavailable(clock: ManualClock, tmp_path: Path) -> None:
     with opened(clock, tmp_path / "ledger") as ledger:
         ledger.insert(row())
         rewrite(tmp_path / "ledger", "UPDATE tasks SET document = json_set(document, '$.state', 'dreaming')")
@@ -81,7 +81,7 @@ def test_a_row_that_cannot_be_read_is_unavailable_and_not_guessed_at(clock: Manu
             ledger.get(TASK_ID)
 
 
-def test_on_a_full_disk_nothing_is_half_made_and_later_all_is_well(clock: ManualClock, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_partial_write(clock: ManualClock, tmp_path: Path) -> None:
     large = call(body=b"x" * 500_000, labels={"a": "b"})
     with opened(clock, tmp_path / "ledger") as ledger:
         ledger.insert(row(task_id="before"))
@@ -97,11 +97,11 @@ def test_on_a_full_disk_nothing_is_half_made_and_later_all_is_well(clock: Manual
 
 
 @pytest.mark.parametrize("version", [1, 3])
-def test_a_ledger_of_another_version_is_unavailable(clock: ManualClock, tmp_path: Path, version: int) -> None:
+def test_a_ledger_of_another_version_raises_unavailable(clock: ManualClock, tmp_path: Path, version: int) -> None:
     with opened(clock, tmp_path / "ledger") as ledger:
         ledger.insert(row())
     rewrite(tmp_path / "ledger", f"PRAGMA user_version={version}")
-    with pytest.raises(Unavailable, match=f"the ledger is of version {version}, this relay knows 2"):
+    with pytest.raises(Unavailable, match=f"the ledger has schema version {version}; this relay supports 2"):
         SqliteLedger(clock, tmp_path / "ledger")
     rewrite(tmp_path / "ledger", "PRAGMA user_version=2")
     with opened(clock, tmp_path / "ledger") as ledger:

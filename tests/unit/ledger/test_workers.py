@@ -1,4 +1,4 @@
-"""Who is alive, who has stopped and what is to be cut, whatever the ledger."""
+"""Leases, stopped workers and abort requests, in every ledger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def holder(ledger: Ledger, worker: str = "w1", task_id: str = TASK_ID) -> Holder
     return ledger.holder_of(row(task_id=task_id, state="running", worker=worker))
 
 
-def test_a_worker_lives_until_its_time_is_over(ledger: Ledger, clock: ManualClock) -> None:
+def test_a_worker_lives_until_its_lease_ends(ledger: Ledger, clock: ManualClock) -> None:
     assert holder(ledger) is Holder.LOST
     ledger.keep_alive("w1", 15)
     clock.advance(14.9)
@@ -33,7 +33,7 @@ def test_a_worker_lives_until_its_time_is_over(ledger: Ledger, clock: ManualCloc
     assert holder(ledger) is Holder.LOST
 
 
-def test_a_worker_that_stops_says_of_which_attempts_nothing_had_left(ledger: Ledger, clock: ManualClock) -> None:
+def test_a_stopped_worker_names_its_unsent_attempts(ledger: Ledger, clock: ManualClock) -> None:
     ledger.keep_alive("w1", 15)
     ledger.keep_alive("w2", 15)
     ledger.stop("w1", ["a-0", "b-0"])
@@ -46,12 +46,12 @@ def test_a_worker_that_stops_says_of_which_attempts_nothing_had_left(ledger: Led
     assert holder(ledger, task_id="a") is Holder.STOPPED_UNSENT
 
 
-def test_a_worker_that_never_gave_a_sign_of_life_may_stop_too(ledger: Ledger) -> None:
+def test_a_worker_without_a_lease_may_stop(ledger: Ledger) -> None:
     ledger.stop("w1", [])
     assert holder(ledger) is Holder.STOPPED
 
 
-def test_who_has_stopped_does_not_come_back(ledger: Ledger, clock: ManualClock) -> None:
+def test_a_stopped_worker_stays_stopped(ledger: Ledger, clock: ManualClock) -> None:
     ledger.keep_alive("w1", 15)
     ledger.stop("w1", ["a-0"])
     clock.advance(5)
@@ -60,7 +60,7 @@ def test_who_has_stopped_does_not_come_back(ledger: Ledger, clock: ManualClock) 
     assert ledger.heartbeats(WORKERS) == {"w1": NOW}
 
 
-def test_a_heartbeat_is_when_a_worker_was_last_seen(ledger: Ledger, clock: ManualClock) -> None:
+def test_a_heartbeat_is_a_workers_last_renewal(ledger: Ledger, clock: ManualClock) -> None:
     assert ledger.heartbeats(WORKERS) == {}
     ledger.keep_alive("w1", 15)
     ledger.keep_alive("w2", 15)
@@ -69,7 +69,7 @@ def test_a_heartbeat_is_when_a_worker_was_last_seen(ledger: Ledger, clock: Manua
     assert ledger.heartbeats(WORKERS) == {"w1": NOW + 5, "w2": NOW}
 
 
-def test_workers_that_are_long_gone_are_forgotten(ledger: Ledger, clock: ManualClock) -> None:
+def test_workers_without_a_lease_for_long_are_deleted(ledger: Ledger, clock: ManualClock) -> None:
     ledger.keep_alive("w1", 15)
     ledger.stop("w2", ["a-0"])
     clock.advance(WORKERS_KEPT)
@@ -83,9 +83,7 @@ def test_workers_that_are_long_gone_are_forgotten(ledger: Ledger, clock: ManualC
     assert holder(ledger, "w2", "a") is Holder.LOST
 
 
-def test_a_key_of_a_direct_call_is_remembered_as_long_as_its_task_may_be_kept(
-    ledger: Ledger, clock: ManualClock
-) -> None:
+def test_a_direct_calls_key_is_kept_as_long_as_its_task(ledger: Ledger, clock: ManualClock) -> None:
     assert [ledger.remember_key("a", use) for use in ("1", "1", "2", "1")] == ["1"] * 4
     assert ledger.remember_key("b", "2") == "2"
     clock.advance(KEYS_KEPT)
@@ -94,7 +92,7 @@ def test_a_key_of_a_direct_call_is_remembered_as_long_as_its_task_may_be_kept(
     assert ledger.remember_key("a", "2") == "2"
 
 
-def test_one_process_sees_what_became_of_the_worker_of_another(store: Store) -> None:
+def test_a_process_sees_the_status_of_another_ones_worker(store: Store) -> None:
     one, other = store.open(), store.open()
     one.keep_alive("w1", 15)
     assert holder(other) is Holder.ALIVE
@@ -104,7 +102,7 @@ def test_one_process_sees_what_became_of_the_worker_of_another(store: Store) -> 
     assert holder(other) is Holder.STOPPED_UNSENT
 
 
-def test_a_worker_is_told_once_what_to_cut(ledger: Ledger) -> None:
+def test_a_worker_gets_each_abort_request_once(ledger: Ledger) -> None:
     assert ledger.keep_alive("w1", 15) == []
     for task_id in ("a", "b", "a"):
         ledger.abort("w1", task_id)
@@ -114,7 +112,7 @@ def test_a_worker_is_told_once_what_to_cut(ledger: Ledger) -> None:
     assert ledger.keep_alive("w1", 15) == ["a"]
 
 
-def test_what_a_worker_is_to_cut_is_no_other_workers_affair(ledger: Ledger) -> None:
+def test_an_abort_reaches_its_own_worker_only(ledger: Ledger) -> None:
     ledger.keep_alive("w1", 15)
     ledger.keep_alive("w2", 15)
     ledger.abort("w1", "a")
@@ -123,7 +121,7 @@ def test_what_a_worker_is_to_cut_is_no_other_workers_affair(ledger: Ledger) -> N
     assert ledger.keep_alive("w1", 15) == ["a"]
 
 
-def test_to_be_asked_to_cut_is_no_sign_of_life(ledger: Ledger, clock: ManualClock) -> None:
+def test_an_abort_request_renews_no_lease(ledger: Ledger, clock: ManualClock) -> None:
     ledger.keep_alive("w1", 15)
     clock.advance(15)
     ledger.abort("w1", "a")
@@ -131,12 +129,12 @@ def test_to_be_asked_to_cut_is_no_sign_of_life(ledger: Ledger, clock: ManualCloc
     assert ledger.heartbeats(WORKERS) == {"w1": NOW}
 
 
-def test_what_had_not_left_was_one_attempt_and_not_the_next_of_its_task(ledger: Ledger) -> None:
+def test_only_unsent_attempts_are_retried_as_unsent(ledger: Ledger) -> None:
     ledger.stop("w1", [f"{TASK_ID}-1"])
     one, two = (row(state="running", worker="w1", attempt=number) for number in (1, 2))
     assert (ledger.holder_of(one), ledger.holder_of(two)) == (Holder.STOPPED_UNSENT, Holder.STOPPED)
 
 
-def test_of_no_workers_nothing_is_known(ledger: Ledger) -> None:
+def test_no_workers_have_no_heartbeats(ledger: Ledger) -> None:
     ledger.keep_alive("w1", 15)
     assert (ledger.heartbeats(()), ledger.heartbeats({"w2"})) == ({}, {})

@@ -12,7 +12,7 @@ from traced_relay.errors import Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.logs.store import RecordStore
 from traced_relay.logs.writer import Identity, Log
-from traced_relay.relay.commit import RowChanged, StepApplier
+from traced_relay.relay.commit import StepApplier
 from traced_relay.relay.task_log import TaskLog
 from traced_relay.runtime.clock import ManualClock, SystemClock
 from traced_relay.tasks.callback import CallbackBuilder
@@ -32,7 +32,7 @@ class HastyClock(SystemClock):
 
 
 class AnswerLost(SqliteLedger):
-    """A ledger on the other side of a network: it does what it is asked, and the answer gets lost."""
+    """A ledger that writes the change but loses the response."""
 
     lost = 0
 
@@ -57,7 +57,7 @@ def records() -> RecordStore:
 
 
 @pytest.fixture
-def steps(ledger: AnswerLost, records: RecordStore) -> Iterator[StepApplier]:
+def step_applier(ledger: AnswerLost, records: RecordStore) -> Iterator[StepApplier]:
     task_log = TaskLog(Log(Identity("p", "v", "i"), stream=io.StringIO(), store=records), "queues")
     tasks = CloudTasks(
         project="p",
@@ -82,38 +82,38 @@ def ending(ledger: AnswerLost) -> tuple[Row, Step]:
     return running, end(running, SUCCESS, response=None, now=NOW + 2, random=lambda: 0.5)
 
 
-def test_what_was_written_without_an_answer_is_said_all_the_same(
-    ledger: AnswerLost, records: RecordStore, steps: StepApplier
+def test_a_commit_whose_response_was_lost_is_logged(
+    ledger: AnswerLost, records: RecordStore, step_applier: StepApplier
 ) -> None:
     running, step = ending(ledger)
     ledger.lost = 1
-    assert steps.commit(step, running, patience=10) == step.row
+    assert step_applier.commit(step, running, patience=10) == step.row
     assert [record["event"] for record in records.records()] == ["attempt.finished", "task.finished"]
 
 
-def test_without_patience_a_ledger_is_asked_twice_and_then_it_is_trouble(
-    ledger: AnswerLost, records: RecordStore, steps: StepApplier
+def test_without_patience_a_commit_is_tried_twice(
+    ledger: AnswerLost, records: RecordStore, step_applier: StepApplier
 ) -> None:
     running, step = ending(ledger)
     ledger.lost = 2
     with pytest.raises(Unavailable):
-        steps.commit(step, running)
+        step_applier.commit(step, running)
     assert (ledger.lost, records.records()) == (0, [])
 
 
-def test_an_attempt_whose_beginning_was_written_without_an_answer_begins_all_the_same(
-    ledger: AnswerLost, records: RecordStore, steps: StepApplier
+def test_an_attempt_starts_if_only_the_ledgers_response_was_lost(
+    ledger: AnswerLost, records: RecordStore, step_applier: StepApplier
 ) -> None:
     assert ledger.insert(row())
     event = Dispatched(1, "w1", f"{TASK_ID}-1", "v1", "i1", queue_delay_ms=3)
     step = arrive(row(), event, now=NOW, holder=Holder.LOST, random=lambda: 0.5)
     ledger.lost = 1
-    assert steps.commit(step, row()) == ledger.get(TASK_ID) == step.row
+    assert step_applier.commit(step, row()) == ledger.get(TASK_ID) == step.row
     assert [record["event"] for record in records.records()] == ["attempt.started"]
 
 
-def test_of_two_who_cancel_at_once_only_one_takes_it_for_its_own(
-    ledger: AnswerLost, records: RecordStore, steps: StepApplier
+def test_only_one_of_two_concurrent_cancels_commits(
+    ledger: AnswerLost, records: RecordStore, step_applier: StepApplier
 ) -> None:
     assert ledger.insert(row())
     mine, others = (cancel(row(), actor=actor, now=NOW) for actor in ("me", "another"))
@@ -122,17 +122,15 @@ def test_of_two_who_cancel_at_once_only_one_takes_it_for_its_own(
     assert others.row is not None
     ledger.replace(others.row)
     ledger.lost = 1
-    with pytest.raises(RowChanged):
-        steps.commit(mine, row())
+    assert step_applier.commit(mine, row()) is None
     assert records.records() == []
 
 
-def test_what_somebody_else_wrote_meanwhile_is_not_taken_for_ours(
-    ledger: AnswerLost, records: RecordStore, steps: StepApplier
+def test_another_workers_change_is_not_taken_for_an_own_one(
+    ledger: AnswerLost, records: RecordStore, step_applier: StepApplier
 ) -> None:
     running, step = ending(ledger)
     ledger.replace(running.model_copy(update={"state": "cancelled", "revision": running.revision + 1}))
     ledger.lost = 1
-    with pytest.raises(RowChanged):
-        steps.commit(step, running, patience=10)
+    assert step_applier.commit(step, running, patience=10) is None
     assert records.records() == []

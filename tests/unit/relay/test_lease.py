@@ -13,7 +13,7 @@ from traced_relay.api.readiness import Readiness
 from traced_relay.cloud_tasks.delivery import Delivery, Dispatch
 from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.logs.writer import Identity, Log
-from traced_relay.relay.lease import BEAT, LEASE, LeaseKeeper
+from traced_relay.relay.lease import LEASE, RENEW_EVERY, LeaseKeeper
 from traced_relay.relay.running_calls import RunningCalls
 from traced_relay.relay.task_log import TaskLog
 from traced_relay.runtime.clock import ManualClock
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class WatchedClock(ManualClock):
-    """Tells when somebody waits on it, so that a test moves it no sooner."""
+    """Counts the threads that wait on it, so that a test advances it only then."""
 
     def __init__(self) -> None:
         super().__init__(NOW)
@@ -67,20 +67,18 @@ def holder(ledger: SqliteLedger) -> Holder:
     return ledger.holder_of(row(state="running", worker="w1"))
 
 
-def test_a_worker_lives_as_long_as_its_pulse_beats(clock: WatchedClock, ledger: SqliteLedger) -> None:
+def test_a_worker_lives_as_long_as_its_lease_is_renewed(clock: WatchedClock, ledger: SqliteLedger) -> None:
     lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
     assert holder(ledger) is Holder.LOST
     lease_keeper.start()
     for beats in range(20):
         clock.wait_for_waits(beats + 1)
-        assert (holder(ledger), ledger.heartbeats({"w1"})) == (Holder.ALIVE, {"w1": NOW + beats * BEAT})
-        clock.advance(BEAT)
+        assert (holder(ledger), ledger.heartbeats({"w1"})) == (Holder.ALIVE, {"w1": NOW + beats * RENEW_EVERY})
+        clock.advance(RENEW_EVERY)
     lease_keeper.stop()
 
 
-def test_a_pulse_that_ended_leaves_its_worker_until_the_lease_is_over(
-    clock: WatchedClock, ledger: SqliteLedger
-) -> None:
+def test_a_worker_lives_until_its_last_lease_ends(clock: WatchedClock, ledger: SqliteLedger) -> None:
     lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
     lease_keeper.start()
     lease_keeper.stop()
@@ -90,29 +88,27 @@ def test_a_pulse_that_ended_leaves_its_worker_until_the_lease_is_over(
     assert holder(ledger) is Holder.LOST
 
 
-def test_a_beat_after_the_worker_stopped_brings_it_not_back(clock: WatchedClock, ledger: SqliteLedger) -> None:
+def test_a_renewal_does_not_revive_a_stopped_worker(clock: WatchedClock, ledger: SqliteLedger) -> None:
     lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
     lease_keeper.start()
     ledger.stop("w1", [])
     for beats in (1, 2):
         clock.wait_for_waits(beats)
-        clock.advance(BEAT)
+        clock.advance(RENEW_EVERY)
     clock.wait_for_waits(3)
     lease_keeper.stop()
     assert holder(ledger) is Holder.STOPPED
 
 
-def test_a_lease_outlives_two_beats_that_are_missed(clock: WatchedClock, ledger: SqliteLedger) -> None:
+def test_a_lease_outlives_two_missed_renewals(clock: WatchedClock, ledger: SqliteLedger) -> None:
     ledger.keep_alive("w1", LEASE)
-    clock.advance(2 * BEAT)
+    clock.advance(2 * RENEW_EVERY)
     assert holder(ledger) is Holder.ALIVE
-    clock.advance(BEAT)
+    clock.advance(RENEW_EVERY)
     assert holder(ledger) is Holder.LOST
 
 
-def test_a_beat_that_cannot_be_written_is_told_of_and_does_not_end_the_pulse(
-    clock: WatchedClock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failed_renewal_is_logged_and_repeated(clock: WatchedClock, caplog: pytest.LogCaptureFixture) -> None:
     ledger = SqliteLedger(clock)
     lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
     lease_keeper.start()
@@ -120,15 +116,15 @@ def test_a_beat_that_cannot_be_written_is_told_of_and_does_not_end_the_pulse(
     with caplog.at_level(logging.WARNING, "traced_relay.runtime.periodic"):
         for beats in (1, 2):
             clock.wait_for_waits(beats)
-            clock.advance(BEAT)
+            clock.advance(RENEW_EVERY)
         clock.wait_for_waits(3)
         lease_keeper.stop()
     assert len(caplog.messages) == 2
     assert set(caplog.messages) == {caplog.messages[0]}
-    assert caplog.messages[0].startswith("the worker's sign of life: the ledger cannot be used")
+    assert caplog.messages[0].startswith("the lease renewal: the ledger cannot be used")
 
 
-def test_a_worker_takes_no_work_while_its_ledger_takes_no_writes(clock: WatchedClock, tmp_path: Path) -> None:
+def test_a_worker_refuses_calls_while_its_lease_is_not_written(clock: WatchedClock, tmp_path: Path) -> None:
     ledger = SqliteLedger(clock, tmp_path / "ledger")
     lease_keeper = LeaseKeeper(ledger, "w1", clock, calls(ledger, clock))
     readiness = Readiness(clock, ledger, lambda: None, lease_keeper.refusal)
@@ -137,7 +133,7 @@ def test_a_worker_takes_no_work_while_its_ledger_takes_no_writes(clock: WatchedC
     assert readiness.is_ready()
     with full_disk(0):
         clock.wait_for_waits(1)
-        clock.advance(BEAT)
+        clock.advance(RENEW_EVERY)
         clock.wait_for_waits(2)
         assert ledger.get("") is None  # reading goes on
         written = (tmp_path / "ledger-wal").read_bytes()
@@ -150,9 +146,7 @@ def test_a_worker_takes_no_work_while_its_ledger_takes_no_writes(clock: WatchedC
     ledger.close()
 
 
-def test_a_pulse_learns_what_was_cancelled_and_after_a_freeze_what_was_judged(
-    clock: WatchedClock, ledger: SqliteLedger
-) -> None:
+def test_a_lapsed_lease_makes_the_keeper_read_its_rows(clock: WatchedClock, ledger: SqliteLedger) -> None:
     running = calls(ledger, clock)
     lease_keeper = LeaseKeeper(ledger, "w1", clock, running)
     lease_keeper.start()
@@ -163,14 +157,14 @@ def test_a_pulse_learns_what_was_cancelled_and_after_a_freeze_what_was_judged(
     with running.hold(cancelled, delivery) as one, running.hold(judged, delivery) as two:
         ledger.abort("w1", cancelled.attempt_name)
         clock.wait_for_waits(1)
-        clock.advance(BEAT)
+        clock.advance(RENEW_EVERY)
         clock.wait_for_waits(2)
         assert (one.aborted_by, two.aborted_by) == ("cancelled", None)
         ledger.replace(judged.model_copy(update={"state": "waiting", "worker": None, "revision": 2}))
-        clock.advance(BEAT)
+        clock.advance(RENEW_EVERY)
         clock.wait_for_waits(3)
         assert two.aborted_by is None  # nobody may judge what lives; so nobody looks
-        clock.advance(LEASE + BEAT)
+        clock.advance(LEASE + RENEW_EVERY)
         clock.wait_for_waits(4)
         assert two.aborted_by == "cancelled"
     lease_keeper.stop()

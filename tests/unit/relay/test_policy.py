@@ -8,7 +8,7 @@ import pytest
 from traced_relay.config import relay_yaml
 from traced_relay.dev import default_rules
 from traced_relay.downstream.rules import Downstream
-from traced_relay.relay.policy import Policy
+from traced_relay.relay.policy import AMBIGUOUS_PATH, NO_RULE, OWN_URL, UNSIGNED, Decision, Policy, Receiver
 
 if TYPE_CHECKING:
     from traced_relay.config.settings import Settings
@@ -22,9 +22,9 @@ def given(worker: dict[str, str], audience: str = "https://relay.example.com") -
     return replace(default_rules.for_dev(rules=relay_yaml.parse(document, "rules"), environ={}), project="my-project")
 
 
-def rule_for(url: str, worker: dict[str, str]) -> Downstream | None:
+def decision(url: str, worker: dict[str, str]) -> Decision:
     read = given(worker)
-    return Policy(read.call_queues, [REPORTS, ANYWHERE], read.rules.retry, 600.0, read.own_hosts).rule_for(url)
+    return Policy(read.call_queues, [REPORTS, ANYWHERE], read.rules.retry, 600.0, read.own_hosts).decide_call(url)
 
 
 ON_RUN = {"url": "https://Relay-x.a.run.app/", "service_account": "queue@p.iam.gserviceaccount.com"}
@@ -47,7 +47,7 @@ ON_RUN = {"url": "https://Relay-x.a.run.app/", "service_account": "queue@p.iam.g
     ],
 )
 def test_no_rule_lets_the_relay_call_itself(host: str, worker: dict[str, str]) -> None:
-    assert rule_for(f"https://{host}/dispatch", worker) is None
+    assert decision(f"https://{host}/dispatch", worker) == Decision(None, OWN_URL)
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_no_rule_lets_the_relay_call_itself(host: str, worker: dict[str, str]) -
         ("my-project.evilappspot.com", {"app_engine": "default"}, ANYWHERE),
     ],
 )
-def test_its_neighbours_may_be_called(host: str, worker: dict[str, str], rule: Downstream) -> None:
-    assert rule_for(f"https://{host}/", worker) == rule
+def test_neighbours_of_the_relay_may_be_called(host: str, worker: dict[str, str], rule: Downstream) -> None:
+    assert decision(f"https://{host}/", worker) == Decision(rule)
 
 
-def test_loopback_is_nobodys_own_host() -> None:
+def test_loopback_is_never_an_own_host() -> None:
     worker = {"url": "http://127.0.0.1:8080", "service_account": "queue@p.iam.gserviceaccount.com"}
     assert given(worker).own_hosts == ["relay.example.com"]
 
@@ -75,3 +75,26 @@ def test_loopback_is_nobodys_own_host() -> None:
 @pytest.mark.parametrize("audience", ["/projects/7/apps/my-project", "relay", "https://"])
 def test_an_audience_that_names_no_host_is_no_own_host(audience: str) -> None:
     assert given(ON_RUN, audience).own_hosts == ["relay-x.a.run.app"]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://hooks.example.com/in/7", None),
+        ("https://unsigned.example.com/", UNSIGNED),
+        ("https://elsewhere.example.com/", NO_RULE),
+        ("https://hooks.example.com/in/%2e%2e/7", AMBIGUOUS_PATH),
+        ("https://relay.example.com/", OWN_URL),
+    ],
+)
+def test_a_refused_callback_has_one_of_four_reasons(url: str, reason: str | None) -> None:
+    read = given(ON_RUN)
+    hooks, unsigned = (
+        Downstream(name="callback", url=f"https://{host}", auth="none")
+        for host in ("hooks.example.com/in/", "unsigned.example.com/")
+    )
+    receivers = [Receiver(hooks, "whsec_secret"), Receiver(unsigned, None)]
+    policy = Policy(["relay"], [], read.rules.retry, 600.0, read.own_hosts, receivers)
+    decision = policy.decide_callback(url)
+    assert decision == (Decision(None, reason) if reason else Decision(hooks, secret="whsec_secret"))
+    assert "whsec" not in repr(decision)

@@ -11,7 +11,7 @@ from traced_relay.cloud_tasks.delivery import Delivery, Dispatch
 from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.logs.store import RecordStore
 from traced_relay.logs.writer import Identity, Log
-from traced_relay.relay.running_calls import AlreadyHeld, RunningCalls
+from traced_relay.relay.running_calls import RunningCalls
 from traced_relay.relay.task_log import TaskLog
 from traced_relay.runtime.clock import ManualClock
 from traced_relay.tasks.call import DAY
@@ -72,21 +72,19 @@ def said(records: RecordStore, event: str) -> list[dict[str, object]]:
     return [record for record in records.records() if record["event"] == event]
 
 
-def test_what_is_held_is_known_until_it_is_let_go(running: RunningCalls) -> None:
+def test_a_held_attempt_is_alive_until_it_is_released(running: RunningCalls) -> None:
     with running.hold(attempted(1), DELIVERY):
         assert running.holder_of(attempted(1)) is Holder.ALIVE
         assert running.holder_of(attempted(2)) is Holder.LOST
     assert running.holder_of(attempted(1)) is Holder.LOST
 
 
-def test_of_others_calls_the_ledger_knows(running: RunningCalls, ledger: SqliteLedger) -> None:
+def test_the_ledger_decides_about_other_workers_calls(running: RunningCalls, ledger: SqliteLedger) -> None:
     ledger.keep_alive("w2", 15)
     assert running.holder_of(attempted().model_copy(update={"worker": "w2"})) is Holder.ALIVE
 
 
-def test_of_a_call_that_it_cut_itself_while_stopping_the_ledger_knows_how_it_was(
-    running: RunningCalls, ledger: SqliteLedger
-) -> None:
+def test_while_stopping_the_ledger_decides_about_own_calls(running: RunningCalls, ledger: SqliteLedger) -> None:
     ledger.keep_alive("w1", 15)
     with running.hold(attempted(1), DELIVERY), running.hold(attempted(2), DELIVERY) as sent:
         sent.start_sending()
@@ -98,14 +96,14 @@ def test_of_a_call_that_it_cut_itself_while_stopping_the_ledger_knows_how_it_was
     assert running.holder_of(attempted(2)) is Holder.STOPPED
 
 
-def test_a_cancelled_call_is_cut_and_no_other(running: RunningCalls) -> None:
+def test_only_the_cancelled_call_is_aborted(running: RunningCalls) -> None:
     other = attempted().model_copy(update={"task_id": "f" * 32})
     with running.hold(attempted(), DELIVERY) as deadline, running.hold(other, DELIVERY) as left:
         running.abort(attempted().attempt_name)
         assert (deadline.aborted_by, left.aborted_by) == ("cancelled", None)
 
 
-def test_what_others_judged_while_the_process_was_frozen_is_cut(running: RunningCalls, ledger: SqliteLedger) -> None:
+def test_calls_judged_by_others_are_aborted(running: RunningCalls, ledger: SqliteLedger) -> None:
     still, judged, start_attempt, gone = (attempted().model_copy(update={"task_id": c * 32}) for c in "abcd")
     for stored in (still, judged, start_attempt.model_copy(update={"state": "queued", "revision": 1})):
         assert ledger.insert(stored)
@@ -121,21 +119,21 @@ def test_what_others_judged_while_the_process_was_frozen_is_cut(running: Running
         assert [deadline.aborted_by for deadline in (one, two, three, four)] == [None, "cancelled", None, "cancelled"]
 
 
-def test_an_attempt_is_held_once(running: RunningCalls) -> None:
+def test_an_attempt_is_held_only_once(running: RunningCalls) -> None:
     with running.hold(attempted(), DELIVERY):
-        with pytest.raises(AlreadyHeld), running.hold(attempted(), DELIVERY):
-            pass
+        with running.hold(attempted(), DELIVERY) as second:
+            assert second is None
         assert running.holder_of(attempted()) is Holder.ALIVE
 
 
-def test_no_more_calls_than_its_capacity_are_taken_on(running: RunningCalls) -> None:
+def test_no_more_calls_run_than_the_capacity(running: RunningCalls) -> None:
     assert running.refusal() is None
     with running.hold(attempted(1), DELIVERY), running.hold(attempted(2), DELIVERY):
         assert running.refusal() == "capacity"
     assert running.refusal() is None
 
 
-def test_a_running_call_says_how_long_it_has_been_and_may_still_be(
+def test_a_heartbeat_has_elapsed_ms_and_deadline_in_ms(
     running: RunningCalls, clock: ManualClock, records: RecordStore
 ) -> None:
     with running.hold(attempted(timeout=150), DELIVERY) as deadline:
@@ -148,7 +146,7 @@ def test_a_running_call_says_how_long_it_has_been_and_may_still_be(
         assert not deadline.is_aborted
 
 
-def test_a_call_that_is_over_says_nothing_more(running: RunningCalls, clock: ManualClock, records: RecordStore) -> None:
+def test_a_call_that_ended_logs_no_heartbeat(running: RunningCalls, clock: ManualClock, records: RecordStore) -> None:
     with running.hold(attempted(1), DELIVERY):
         pass
     with running.hold(attempted(2), DELIVERY):
@@ -157,7 +155,7 @@ def test_a_call_that_is_over_says_nothing_more(running: RunningCalls, clock: Man
     assert [record["attempt"] for record in said(records, "attempt.heartbeat")] == [2]
 
 
-def test_stopping_cuts_every_call_and_says_which_had_been_sent(
+def test_stopping_interrupts_every_call_and_logs_request_sent(
     running: RunningCalls, clock: ManualClock, records: RecordStore
 ) -> None:
     with running.hold(attempted(1), DELIVERY) as sent, running.hold(attempted(2), DELIVERY) as unsent:
@@ -176,12 +174,10 @@ def test_stopping_cuts_every_call_and_says_which_had_been_sent(
         validate(record)
 
 
-def test_once_stopping_it_takes_nothing_on_and_stops_no_second_time(
-    running: RunningCalls, records: RecordStore
-) -> None:
+def test_stopping_refuses_calls_and_happens_once(running: RunningCalls, records: RecordStore) -> None:
     assert running.stop("SIGTERM") == []
     assert running.refusal() == "stopping"
-    with pytest.raises(AlreadyHeld), running.hold(attempted(), DELIVERY):
-        pass
+    with running.hold(attempted(), DELIVERY) as deadline:
+        assert deadline is None
     assert running.stop("SIGINT") is None
     assert [record["signal"] for record in said(records, "relay.stopping")] == ["SIGTERM"]

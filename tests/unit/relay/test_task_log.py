@@ -46,8 +46,8 @@ DISPATCHED = TASK | {
 }
 
 
-class Told:
-    """A journal, and what it has written: each record held against the schema, without what all of them have."""
+class Logged:
+    """A task log and its records, each validated against the schema; *fields* leaves out what all records have."""
 
     def __init__(self) -> None:
         self._store = RecordStore()
@@ -77,8 +77,8 @@ class Told:
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def logged() -> Logged:
+    return Logged()
 
 
 def running(**changes: Any) -> Row:
@@ -94,27 +94,29 @@ def after(before: Row, ending: AttemptResult) -> Row:
     return ended
 
 
-def test_an_enqueued_task_is_told_of_as_of_when_its_row_was_made(told: Told) -> None:
-    told.task_log.enqueued(row(), NAME)
-    assert told.fields == TASK | {"task_name": NAME, "route": "relay"}
-    assert (told.span_id, told.records[0]["time"]) == (SPAN_ID, "2026-09-21T14:13:20.000000Z")
+def test_an_enqueued_record_has_the_time_of_its_row(logged: Logged) -> None:
+    logged.task_log.enqueued(row(), NAME)
+    assert logged.fields == TASK | {"task_name": NAME, "route": "relay"}
+    assert (logged.span_id, logged.records[0]["time"]) == (SPAN_ID, "2026-09-21T14:13:20.000000Z")
 
 
-def test_a_step_of_an_attempt_has_all_of_its_dispatch_and_its_span(told: Told) -> None:
-    told.task_log.step(LogEvent("attempt.started"), running(), DELIVERY)
-    assert told.fields == DISPATCHED
-    assert told.span_id == PROCESS
+def test_an_attempts_record_has_its_dispatch_and_its_span(logged: Logged) -> None:
+    logged.task_log.log_event(LogEvent("attempt.started"), running(), DELIVERY)
+    assert logged.fields == DISPATCHED
+    assert logged.span_id == PROCESS
 
 
-def test_what_a_step_adds_is_said_too(told: Told) -> None:
-    told.task_log.step(LogEvent("attempt.heartbeat", {"elapsed_ms": 5, "deadline_in_ms": 7}), running(), DELIVERY)
-    assert told.fields == DISPATCHED | {"elapsed_ms": 5, "deadline_in_ms": 7}
+def test_fields_of_an_event_are_logged(logged: Logged) -> None:
+    logged.task_log.log_event(
+        LogEvent("attempt.heartbeat", {"elapsed_ms": 5, "deadline_in_ms": 7}), running(), DELIVERY
+    )
+    assert logged.fields == DISPATCHED | {"elapsed_ms": 5, "deadline_in_ms": 7}
 
 
-def test_a_finished_attempt_in_full(told: Told) -> None:
+def test_a_finished_attempt_in_full(logged: Logged) -> None:
     exchange = Exchange(BUSY, Timing(3, 20, 31, 1100, 80), Response(status_code=503, headers={}), 345)
-    told.task_log.step(LogEvent("attempt.finished"), after(running(), BUSY), DELIVERY, exchange)
-    assert told.fields == DISPATCHED | {
+    logged.task_log.log_event(LogEvent("attempt.finished"), after(running(), BUSY), DELIVERY, exchange)
+    assert logged.fields == DISPATCHED | {
         "latency_ms": 2000,
         "verdict": "retry",
         "reason": "http_503",
@@ -132,13 +134,13 @@ def test_a_finished_attempt_in_full(told: Told) -> None:
             "responseSize": "345",
         },
     }
-    assert (told.records[0]["severity"], told.records[0]["time"]) == ("WARNING", "2026-09-21T14:13:22.000000Z")
+    assert (logged.records[0]["severity"], logged.records[0]["time"]) == ("WARNING", "2026-09-21T14:13:22.000000Z")
 
 
-def test_who_tells_of_a_lost_attempt_does_not_pass_its_own_dispatch_for_that_ones(told: Told) -> None:
+def test_a_lost_attempts_record_has_no_fields_of_another_dispatch(logged: Logged) -> None:
     later = Delivery(Dispatch("relay", f"{TASK_ID}-2", 3, 2, NOW), f"{NAME[:-1]}2", 2, 30_000, trace_rewritten=False)
-    told.task_log.step(LogEvent("attempt.finished"), after(running(), AttemptResult(None, "worker_lost")), later)
-    assert told.fields == DISPATCHED | {
+    logged.task_log.log_event(LogEvent("attempt.finished"), after(running(), AttemptResult(None, "worker_lost")), later)
+    assert logged.fields == DISPATCHED | {
         "dispatch": None,
         "queue_delay_ms": 1500,
         "trace_rewritten": None,
@@ -157,12 +159,12 @@ def test_who_tells_of_a_lost_attempt_does_not_pass_its_own_dispatch_for_that_one
             "latency": "2.000s",
         },
     }
-    assert (told.span_id, told.records[0]["severity"]) == (PROCESS, "ERROR")
+    assert (logged.span_id, logged.records[0]["severity"]) == (PROCESS, "ERROR")
 
 
-def test_the_end_of_a_task_is_its_own_record(told: Told) -> None:
-    told.task_log.step(LogEvent("task.finished"), after(running(), AttemptResult(404, "http_404")), DELIVERY)
-    assert told.fields == TASK | {
+def test_the_end_of_a_task_is_its_own_record(logged: Logged) -> None:
+    logged.task_log.log_event(LogEvent("task.finished"), after(running(), AttemptResult(404, "http_404")), DELIVERY)
+    assert logged.fields == TASK | {
         "state": "failed",
         "attempt_count": 1,
         "reason": "http_404",
@@ -170,32 +172,32 @@ def test_the_end_of_a_task_is_its_own_record(told: Told) -> None:
         "rule": "reports",
         "total_ms": 2000,
     }
-    assert (told.span_id, told.records[0]["severity"]) == (SPAN_ID, "ERROR")
+    assert (logged.span_id, logged.records[0]["severity"]) == (SPAN_ID, "ERROR")
 
 
-def test_a_clock_that_was_set_back_makes_no_time_negative(told: Told) -> None:
-    told.task_log.step(LogEvent("task.finished"), row(state="succeeded", finished_at=NOW - 3600), DELIVERY)
-    assert told.fields["total_ms"] == 0
+def test_a_clock_set_back_makes_no_duration_negative(logged: Logged) -> None:
+    logged.task_log.log_event(LogEvent("task.finished"), row(state="succeeded", finished_at=NOW - 3600), DELIVERY)
+    assert logged.fields["total_ms"] == 0
 
 
-def test_a_denied_call_has_all_that_an_attempt_has_and_its_host_alone(told: Told) -> None:
+def test_a_denied_record_names_the_host_and_not_the_url(logged: Logged) -> None:
     private = call(url="https://user.internal:8443/hush?token=hush")
-    told.task_log.denied(running(call=private, rule=None), DELIVERY, "no rule matches")
+    logged.task_log.denied(running(call=private, rule=None), DELIVERY, "no rule matches")
     denied = {"rule": None, "reason": "denied", "detail": "no rule matches", "downstream": "user.internal"}
-    assert told.fields == DISPATCHED | denied
-    assert (told.span_id, "hush" in str(told.records)) == (PROCESS, False)
+    assert logged.fields == DISPATCHED | denied
+    assert (logged.span_id, "hush" in str(logged.records)) == (PROCESS, False)
 
 
-def test_a_deferred_dispatch_names_its_task_in_full(told: Told) -> None:
-    told.task_log.deferred(DISPATCH, reason="capacity", detail="no room")
-    assert told.fields == {"reason": "capacity", "detail": "no room", "queue": "relay", "task_name": NAME}
-    assert told.span_id is None
+def test_a_deferred_dispatch_has_the_full_task_name(logged: Logged) -> None:
+    logged.task_log.deferred(DISPATCH, reason="capacity", detail="no room")
+    assert logged.fields == {"reason": "capacity", "detail": "no room", "queue": "relay", "task_name": NAME}
+    assert logged.span_id is None
 
 
-def test_a_deferred_dispatch_whose_row_is_known_is_one_of_the_tasks_records(told: Told) -> None:
-    told.task_log.deferred(DISPATCH, reason="held_by_another_worker", detail="busy", row=running())
-    assert told.fields == TASK | {"reason": "held_by_another_worker", "detail": "busy", "task_name": NAME}
-    assert (told.span_id, told.records[0][f"{GOOGLE}operation"]["id"]) == (SPAN_ID, TASK_ID)
+def test_a_deferred_dispatch_with_a_row_has_the_tasks_fields(logged: Logged) -> None:
+    logged.task_log.deferred(DISPATCH, reason="held_by_another_worker", detail="busy", row=running())
+    assert logged.fields == TASK | {"reason": "held_by_another_worker", "detail": "busy", "task_name": NAME}
+    assert (logged.span_id, logged.records[0][f"{GOOGLE}operation"]["id"]) == (SPAN_ID, TASK_ID)
 
 
 @pytest.mark.parametrize(
@@ -210,22 +212,20 @@ def test_a_deferred_dispatch_whose_row_is_known_is_one_of_the_tasks_records(told
         ),
     ],
 )
-def test_a_rejected_dispatch_is_told_of_as_it_names_itself(
-    told: Told, claimed: Dispatch, named: dict[str, str]
-) -> None:
-    told.task_log.dispatch_rejected(claimed, reason="not_from_the_queue", detail="no")
-    assert told.fields == {"reason": "not_from_the_queue", "detail": "no"} | named
-    assert told.span_id is None
+def test_a_rejected_dispatch_has_its_claimed_names(logged: Logged, claimed: Dispatch, named: dict[str, str]) -> None:
+    logged.task_log.dispatch_rejected(claimed, reason="not_from_the_queue", detail="no")
+    assert logged.fields == {"reason": "not_from_the_queue", "detail": "no"} | named
+    assert logged.span_id is None
 
 
-def test_a_rejected_request_names_who_asked_where_that_is_known(told: Told) -> None:
-    told.task_log.enqueue_rejected(reason="no_token", detail="an ID token is required")
-    told.task_log.enqueue_rejected(reason="invalid", detail="url is required", principal="a@b")
-    first, second = told.records
+def test_a_rejected_request_names_its_principal_if_known(logged: Logged) -> None:
+    logged.task_log.enqueue_rejected(reason="no_token", detail="an ID token is required")
+    logged.task_log.enqueue_rejected(reason="invalid", detail="url is required", principal="a@b")
+    first, second = logged.records
     assert "principal" not in first
     assert (second["event"], second["reason"], second["principal"]) == ("enqueue.rejected", "invalid", "a@b")
 
 
-def test_who_stops_says_what_for_and_what_it_cuts(told: Told) -> None:
-    told.task_log.stopping("SIGTERM", 3)
-    assert told.fields == {"signal": "SIGTERM", "running": 3}
+def test_a_stopping_record_has_its_signal_and_running_calls(logged: Logged) -> None:
+    logged.task_log.stopping("SIGTERM", 3)
+    assert logged.fields == {"signal": "SIGTERM", "running": 3}

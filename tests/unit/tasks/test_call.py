@@ -51,7 +51,7 @@ def test_the_callers_content_type_wins(
     assert request(headers=headers).headers_for(content_type) == expected
 
 
-def test_the_defaults_are_the_contracts() -> None:
+def test_defaults_are_those_of_the_contract() -> None:
     assert RetryPolicy().model_dump() == {
         "max_attempts": 5,
         "max_retry_duration": "0s",
@@ -75,7 +75,7 @@ def test_the_defaults_are_the_contracts() -> None:
     }
 
 
-def test_a_method_decides_whether_a_call_may_be_repeated() -> None:
+def test_a_calls_method_decides_if_it_is_idempotent() -> None:
     assert {method for method in get_args(Method) if is_idempotent(method, None)} == {
         *("GET", "HEAD", "PUT", "DELETE", "OPTIONS")
     }
@@ -130,7 +130,7 @@ def test_a_target_is_what_follows_the_origin_byte_for_byte(url: str, target: str
 @pytest.mark.parametrize(
     "url", ["", "http:a", "http:/a", "//a/", "http://", "http://a/ b", "http://a/é", "http://a/\n"]
 )
-def test_what_has_no_target_that_could_be_sent_is_refused(url: str) -> None:
+def test_a_url_without_a_sendable_target_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="must be an absolute URL in printable ASCII"):
         split_target(url)
 
@@ -139,7 +139,7 @@ def test_what_has_no_target_that_could_be_sent_is_refused(url: str) -> None:
     st.from_regex(r"https?://[A-Za-z0-9._*%:@\[\]-]{0,20}(:[0-9]{0,5})?[!-~]{0,20}", fullmatch=True)
     | st.text(max_size=30).map("http://a".__add__)
 )
-def test_what_is_taken_for_a_url_can_be_asked_for(url: str) -> None:
+def test_an_accepted_url_can_be_requested(url: str) -> None:
     try:
         TypeAdapter(Url).validate_python(url)
     except ValidationError:

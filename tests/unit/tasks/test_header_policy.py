@@ -10,7 +10,7 @@ from traced_relay.tasks.header_policy import broken_rules, is_owned
 
 NOT_A_NAME = "must be a header name: letters, digits and !#$%&'*+-.^_`|~ only"
 OWNED = "is set by the relay or belongs to the connection; a call cannot set it"
-NOT_A_VALUE = "must be printable ASCII without spaces at its ends"
+NOT_A_VALUE = "must be printable ASCII without leading or trailing spaces"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ NOT_A_VALUE = "must be printable ASCII without spaces at its ends"
         *("CONTENT_LENGTH", "x_appengine_queuename", "Idempotency_Key", "X_Forwarded-for", "hOsT"),
     ],
 )
-def test_what_is_the_relays_or_the_connections_is_owned(name: str) -> None:
+def test_headers_of_relay_and_connection_are_owned(name: str) -> None:
     assert is_owned(name)
     assert list(broken_rules({name: "x"})) == [FieldError(f"headers.{name}", OWNED)]
 
@@ -66,13 +66,13 @@ def test_a_name_that_http_forbids_is_named(name: str) -> None:
 @pytest.mark.parametrize(
     "value", ["a\nb", "a\r\nx: y", "\0", "\t", "a\x0bb", "a\x7f", "é", "\u2028", "\ud800", " a", "a ", " ", "a\n"]
 )
-def test_a_value_that_http_forbids_is_named_and_never_repeated(value: str) -> None:
+def test_a_forbidden_value_is_reported_without_its_text(value: str) -> None:
     assert list(broken_rules({"x": value})) == [FieldError("headers.x", NOT_A_VALUE)]
 
 
-def test_names_that_differ_by_case_alone_are_one() -> None:
+def test_header_names_that_differ_by_case_are_one() -> None:
     errors = list(broken_rules({"X-A": "1", "x-a": "2"}))
-    assert errors == [FieldError("headers.x-a", "is given twice; header names do not differ by case")]
+    assert errors == [FieldError("headers.x-a", "is given twice; header names are case-insensitive")]
 
 
 def test_too_many_headers_are_refused() -> None:
@@ -84,7 +84,7 @@ def test_too_large_headers_are_refused() -> None:
     assert list(broken_rules({"x": "v" * 8192})) == [FieldError("headers", "must take at most 8192 bytes together")]
 
 
-def test_every_broken_rule_is_told_and_long_names_are_cut() -> None:
+def test_every_broken_rule_is_reported_and_long_names_truncated() -> None:
     errors = list(broken_rules({"host": "h", "a b": "1", "ok": "1", "x" * 9000: "\n"}))
     assert [error.message for error in errors] == [
         OWNED,
@@ -96,7 +96,7 @@ def test_every_broken_rule_is_told_and_long_names_are_cut() -> None:
 
 
 @given(st.dictionaries(st.text(), st.text(), max_size=5))
-def test_what_keeps_the_rules_can_be_sent(headers: dict[str, str]) -> None:
+def test_headers_that_break_no_rule_can_be_sent(headers: dict[str, str]) -> None:
     if not list(broken_rules(headers)):
         prepared = Request("POST", "https://a.example/", headers=headers).prepare()
         assert {name: prepared.headers[name] for name in headers} == headers

@@ -75,5 +75,5 @@ def test_every_reason_has_its_blame() -> None:
         ("worker_lost", "platform"),
     ],
 )
-def test_a_4xx_is_the_callers_unless_it_asks_for_patience(reason: str, blame: str) -> None:
+def test_a_4xx_is_the_callers_unless_it_is_retryable(reason: str, blame: str) -> None:
     assert reasons.blame(reason) == blame

@@ -31,7 +31,7 @@ FIRST = History(counted_attempts=1, failures=1, since_first=0.5)
 def verdict(
     ending: AttemptResult, history: History = FIRST, *, idempotent: bool = False, dice: float = 0.5, **changes: Any
 ) -> Verdict:
-    return judge(policy(**changes), idempotent=idempotent, ending=ending, history=history, random=lambda: dice)
+    return judge(policy(**changes), idempotent=idempotent, result=ending, history=history, random=lambda: dice)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def verdict(
         ({"min_backoff": "0s"}, [0, 0, 0, 0, 0]),
     ],
 )
-def test_the_curve_doubles_then_grows_by_its_last_step_to_the_cap(changes: dict[str, Any], waits: list[float]) -> None:
+def test_the_curve_doubles_then_grows_linearly_to_its_cap(changes: dict[str, Any], waits: list[float]) -> None:
     assert [curve(policy(**changes), failures) for failures in range(1, len(waits) + 1)] == waits
 
 
@@ -105,22 +105,22 @@ ALWAYS, IF_IDEMPOTENT, NEVER = (True, True), (False, True), (False, False)
         ("cancelled", NEVER),
     ],
 )
-def test_what_is_retried_without_a_word_from_the_caller(reason: str, expected: tuple[bool, bool]) -> None:
+def test_reasons_that_are_retried_by_default(reason: str, expected: tuple[bool, bool]) -> None:
     code = int(reason.removeprefix("http_")) if reason.startswith("http_") else None
     ending = AttemptResult(302 if reason == "redirect" else code, reason)
     assert (
-        tuple(is_retryable(policy(), idempotent=idempotent, ending=ending) for idempotent in (False, True)) == expected
+        tuple(is_retryable(policy(), idempotent=idempotent, result=ending) for idempotent in (False, True)) == expected
     )
     assert verdict(ending, idempotent=True).verdict == ("retry" if expected[1] else "gave_up")
 
 
-def test_an_attempt_interrupted_before_it_was_sent_is_always_tried_again() -> None:
+def test_an_attempt_interrupted_before_sending_is_retried() -> None:
     assert verdict(AttemptResult(None, "interrupted", was_sent=False)).verdict == "retry"
     assert verdict(AttemptResult(None, "interrupted", was_sent=True)).verdict == "gave_up"
 
 
 @pytest.mark.parametrize("idempotent", [False, True])
-def test_the_callers_status_codes_replace_the_status_part_alone(idempotent: bool) -> None:
+def test_retryable_status_codes_replace_only_the_status_rule(idempotent: bool) -> None:
     def outcome(ending: AttemptResult) -> str:
         return verdict(ending, idempotent=idempotent, retryable_status_codes=[404]).verdict
 
@@ -132,7 +132,7 @@ def test_the_callers_status_codes_replace_the_status_part_alone(idempotent: bool
     assert outcome(AttemptResult(None, "timeout")) == ("retry" if idempotent else "gave_up")
 
 
-def test_no_status_code_at_all_may_be_wanted() -> None:
+def test_retryable_status_codes_may_be_empty() -> None:
     assert verdict(BUSY, retryable_status_codes=[]).verdict == "gave_up"
 
 
@@ -166,7 +166,7 @@ def test_success_is_success_however_late() -> None:
         ),
     ],
 )
-def test_whichever_limit_comes_first_ends_it(
+def test_the_first_limit_reached_ends_the_task(
     ending: AttemptResult, history: History, changes: dict[str, Any], expected: Verdict
 ) -> None:
     assert verdict(ending, history, **changes) == expected
@@ -193,7 +193,7 @@ def busy_for(seconds: float) -> AttemptResult:
         (LONGEST_WAIT + 1, {"max_retry_duration": "90d"}, None),
     ],
 )
-def test_a_retry_after_is_a_floor_and_beyond_reason_the_end(
+def test_a_retry_after_is_a_floor_and_too_long_a_one_the_end(
     asked: float, changes: dict[str, Any], expected: tuple[float, str] | None
 ) -> None:
     made = verdict(busy_for(asked), **changes)
@@ -223,11 +223,11 @@ ANY_POLICY = st.builds(
 
 
 @given(ANY_POLICY, st.floats(0, 1, exclude_max=True))
-def test_a_policy_makes_its_waits_until_a_limit_it_names(wanted: RetryPolicy, dice: float) -> None:
+def test_a_policy_retries_until_one_of_its_limits(wanted: RetryPolicy, dice: float) -> None:
     since_first = 0.0
     for failures in range(1, wanted.max_attempts + 1):
         history = History(failures, failures, since_first)
-        made = judge(wanted, idempotent=False, ending=BUSY, history=history, random=lambda: dice)
+        made = judge(wanted, idempotent=False, result=BUSY, history=history, random=lambda: dice)
         wait = jittered(curve(wanted, failures), wanted.jitter, lambda: dice)
         if made.verdict == "gave_up":
             is_too_long = 0 < wanted.max_retry_duration < since_first + wait
@@ -240,7 +240,7 @@ def test_a_policy_makes_its_waits_until_a_limit_it_names(wanted: RetryPolicy, di
 
 @given(ANY_POLICY)
 def test_a_policy_without_a_broken_rule_can_retry(wanted: RetryPolicy) -> None:
-    made = judge(wanted, idempotent=False, ending=BUSY, history=History(1, 1, 0.0), random=lambda: 0.0)
+    made = judge(wanted, idempotent=False, result=BUSY, history=History(1, 1, 0.0), random=lambda: 0.0)
     assert (made.verdict == "retry") == (broken_rule(wanted) is None and wanted.max_attempts > 1)
 
 
@@ -256,12 +256,12 @@ def test_a_policy_without_a_broken_rule_can_retry(wanted: RetryPolicy) -> None:
         ({"max_retry_duration": "9s", "max_attempts": 1}, None),
     ],
 )
-def test_a_duration_shorter_than_the_first_wait_breaks_a_rule(changes: dict[str, Any], message: str | None) -> None:
+def test_a_duration_below_the_first_delay_breaks_a_rule(changes: dict[str, Any], message: str | None) -> None:
     expected = None if message is None else FieldError("max_retry_duration", message)
     assert broken_rule(policy(**changes)) == expected
 
 
-def test_a_retry_after_retries_nothing_that_is_not_retried() -> None:
+def test_a_retry_after_makes_nothing_retryable() -> None:
     assert verdict(AttemptResult(404, "http_404", retry_after=5)).verdict == "gave_up"
 
 
@@ -272,14 +272,14 @@ def test_a_retry_after_retries_nothing_that_is_not_retried() -> None:
     st.floats(0, 1, exclude_max=True),
     st.floats(0, 1e6) | st.none(),
 )
-def test_a_wait_is_never_shorter_than_asked_for_nor_longer_than_either(
+def test_a_delay_is_the_longer_of_backoff_and_retry_after(
     wanted: RetryPolicy, jitter: str, failures: int, dice: float, asked: float | None
 ) -> None:
     wanted = wanted.model_copy(update={"jitter": jitter, "max_attempts": 100})
     made = judge(
         wanted,
         idempotent=False,
-        ending=AttemptResult(429, "http_429", retry_after=asked),
+        result=AttemptResult(429, "http_429", retry_after=asked),
         history=History(failures, failures, 0.0),
         random=lambda: dice,
     )
@@ -315,7 +315,7 @@ def test_a_wait_is_never_shorter_than_asked_for_nor_longer_than_either(
         ("Thu, 01 Jan 0000 00:00:00 GMT", None),
     ],
 )
-def test_a_retry_after_is_seconds_or_a_date_and_junk_is_ignored(value: str | None, seconds: float | None) -> None:
+def test_a_retry_after_is_seconds_or_a_date_or_ignored(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, NOW) == seconds
 
 

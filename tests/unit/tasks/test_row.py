@@ -22,12 +22,12 @@ def attempt(number: int, reason: str | None = None, version: str = "v1") -> Atte
     )
 
 
-def test_a_row_ends_in_three_states_and_in_no_other() -> None:
+def test_a_row_ends_in_three_states_only() -> None:
     assert [state for state in STATES if row(state=state).has_ended] == ["succeeded", "failed", "cancelled"]
     assert frozenset(STATES) > ENDED
 
 
-def test_retries_are_the_attempts_of_the_round_before_the_last() -> None:
+def test_retry_count_counts_earlier_attempts_of_the_round() -> None:
     assert [row(started=started).retry_count for started in (0, 1, 2, 7)] == [0, 0, 1, 6]
 
 
@@ -48,7 +48,7 @@ def test_a_round_lasts_from_when_it_was_due(times: dict[str, float | None], tota
     assert row(**{"state": "succeeded", "finished_at": NOW + 9} | times).total_ms == total_ms
 
 
-def test_a_row_expires_a_while_after_it_and_its_callback_have_ended() -> None:
+def test_a_row_expires_after_it_and_its_callback_have_ended() -> None:
     ended = {"state": "failed", "finished_at": NOW}
     told = call(callback=Callback(url="https://hooks.example.com/", on=("failed",)))
     assert row().expires_at(60) is None
@@ -63,7 +63,7 @@ def test_the_version_is_that_of_the_last_attempt() -> None:
     assert row(attempts=(attempt(1, "timeout", "v1"), attempt(2, None, "v2"))).version == "v2"
 
 
-def test_a_row_is_strict_but_leaves_aside_what_another_version_added() -> None:
+def test_a_row_is_strict_but_ignores_unknown_fields() -> None:
     stored = row().model_dump()
     assert Row.model_validate(stored | {"colour": "red"}) == row()
     for change in ({"attempt": "1"}, {"state": "lost"}, {"created_at": None}):

@@ -59,7 +59,7 @@ FIRST = Attempt(
 )
 
 
-def test_the_awaited_dispatch_begins_the_attempt() -> None:
+def test_the_awaited_dispatch_starts_the_attempt() -> None:
     before = row()
     step = arrived(before)
     assert step == Step(DONE, step.row, start_attempt=True, events=(STARTED,))
@@ -86,34 +86,34 @@ def test_a_later_attempt_keeps_when_the_first_one_started() -> None:
 
 @pytest.mark.parametrize("state", ["queued", "waiting"])
 @pytest.mark.parametrize("number", [1, 2, 3, 5])
-def test_the_dispatch_of_another_task_than_the_awaited_creates_that_again(state: str, number: int) -> None:
+def test_another_tasks_dispatch_creates_the_awaited_task_again(state: str, number: int) -> None:
     assert arrived(row(state=state, attempt=3, awaited=4), number) == Step(DONE, create_task=True)
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_after_the_end_a_dispatch_is_taken_and_changes_nothing(state: str, number: int) -> None:
+def test_a_dispatch_after_the_end_changes_nothing(state: str, number: int) -> None:
     assert arrived(row(state=state, attempt=2), number, holder=Holder.ALIVE) == Step(DONE)
 
 
 @pytest.mark.parametrize("holder", Holder)
-def test_while_an_attempt_runs_the_dispatch_of_an_older_one_is_done(holder: Holder) -> None:
+def test_an_older_attempts_dispatch_is_done_while_one_runs(holder: Holder) -> None:
     assert arrived(running(2), 1, holder=holder) == Step(DONE)
 
 
 @pytest.mark.parametrize("holder", Holder)
-def test_what_is_known_of_a_holder_counts_only_while_an_attempt_runs(holder: Holder) -> None:
+def test_a_holder_counts_only_while_an_attempt_runs(holder: Holder) -> None:
     assert arrived(row(), holder=holder).start_attempt
     assert arrived(row(state="waiting", attempt=1, awaited=2), 2, holder=holder).start_attempt
 
 
 @pytest.mark.parametrize("number", [2, 3])
-def test_while_its_holder_lives_a_second_dispatch_comes_again_later(number: int) -> None:
+def test_a_dispatch_of_a_running_attempt_is_deferred(number: int) -> None:
     deferred = LogEvent("dispatch.deferred", {"reason": "held_by_another_worker"})
     assert arrived(running(2), number, holder=Holder.ALIVE) == Step(AGAIN, events=(deferred,))
 
 
-def test_when_its_holder_is_gone_the_attempt_ends_as_lost() -> None:
+def test_an_attempt_of_a_lost_worker_ends_as_worker_lost() -> None:
     before = running(1, call=call(idempotent=True))
     assert arrived(before, 1, now=NOW + 30, worker="w2") == ended(before, LOST, now=NOW + 30)
 
@@ -129,7 +129,7 @@ def test_when_its_holder_is_gone_the_attempt_ends_as_lost() -> None:
         (Holder.STOPPED_UNSENT, True, "waiting", "interrupted", 1),
     ],
 )
-def test_what_a_holder_left_behind_is_judged_by_how_it_went(
+def test_an_abandoned_attempt_is_judged_by_its_holder(
     holder: Holder, idempotent: bool, state: str, reason: str, interruptions: int
 ) -> None:
     before = running(1, call=call(idempotent=idempotent))
@@ -170,7 +170,7 @@ def test_a_success_ends_the_task() -> None:
     }
 
 
-def test_a_failure_that_may_be_repeated_waits_for_the_next_attempt() -> None:
+def test_a_retryable_failure_awaits_the_next_attempt() -> None:
     before = running()
     step = ended(before, BUSY)
     assert step == Step(DONE, step.row, create_task=True, events=(FINISHED,))
@@ -197,7 +197,7 @@ def test_a_failure_that_may_be_repeated_waits_for_the_next_attempt() -> None:
     }
 
 
-def test_a_failure_that_may_not_be_repeated_ends_the_task() -> None:
+def test_a_failure_that_is_not_retryable_ends_the_task() -> None:
     before = running()
     step = ended(before, MISSING)
     after = committed(step)
@@ -206,18 +206,18 @@ def test_a_failure_that_may_not_be_repeated_ends_the_task() -> None:
     assert (after.attempts[-1].verdict, after.attempts[-1].reason) == ("gave_up", "http_404")
 
 
-def test_the_last_attempt_that_the_policy_allows_ends_the_task() -> None:
+def test_the_last_allowed_attempt_ends_the_task() -> None:
     four, five = committed(ended(running(4), BUSY)), committed(ended(running(5), BUSY))
     assert (four.state, five.state, five.reason) == ("waiting", "failed", "http_503")
 
 
-def test_the_time_that_the_policy_gives_counts_from_the_first_attempts_start() -> None:
+def test_max_retry_duration_counts_from_the_first_attempt() -> None:
     hurried = call(retry=policy(max_retry_duration="60s"))
     assert committed(ended(running(2, call=hurried, first_started_at=NOW - 30), BUSY, now=NOW + 10)).state == "waiting"
     assert committed(ended(running(2, call=hurried, first_started_at=NOW - 31), BUSY, now=NOW + 10)).state == "failed"
 
 
-def test_an_interrupted_attempt_counts_against_no_limit_but_waits_its_turn() -> None:
+def test_an_interrupted_attempt_counts_only_for_the_backoff() -> None:
     interrupted = AttemptResult(None, "interrupted", was_sent=False)
     after = committed(ended(running(5), interrupted))
     assert (after.state, after.interruptions, after.started) == ("waiting", 1, 5)
@@ -225,12 +225,12 @@ def test_an_interrupted_attempt_counts_against_no_limit_but_waits_its_turn() -> 
     assert (last.state, last.attempt, last.reason) == ("failed", 6, "http_503")
 
 
-def test_an_answer_of_an_earlier_attempt_gives_way_to_none() -> None:
+def test_an_attempt_without_response_clears_the_earlier_one() -> None:
     answered = running(2).model_copy(update={"response": Response(status_code=503, headers={})})
     assert committed(ended(answered, AttemptResult(None, "dns_failed"))).response is None
 
 
-def test_no_attempt_starts_past_the_time_the_policy_gives() -> None:
+def test_no_attempt_starts_after_max_retry_duration() -> None:
     hurried = call(retry=policy(max_retry_duration="60s"))
     before = row(
         call=hurried, state="waiting", attempt=1, awaited=2, started=1, first_started_at=NOW, attempts=(FIRST,)
@@ -248,7 +248,7 @@ def test_no_attempt_starts_past_the_time_the_policy_gives() -> None:
     }
 
 
-def test_a_clock_that_was_set_back_makes_no_time_negative() -> None:
+def test_a_clock_set_back_makes_no_duration_negative() -> None:
     before = running(call=call(retry=policy(max_retry_duration="60s")))
     step = ended(before, BUSY, now=NOW - 3600)
     after = committed(step)
@@ -256,7 +256,7 @@ def test_a_clock_that_was_set_back_makes_no_time_negative() -> None:
     assert committed(ended(before, SUCCESS, now=NOW - 3600)).attempts[-1].latency_ms == 0
 
 
-def test_the_queue_is_answered_with_statuses_that_it_knows() -> None:
+def test_a_queue_status_is_200_or_500_only() -> None:
     assert (DONE, AGAIN) == (200, 500)
 
 

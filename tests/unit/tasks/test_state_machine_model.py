@@ -1,4 +1,4 @@
-"""Any order of dispatches, ends, people and sweeps, with workers that die, against what a task promises."""
+"""Any order of dispatches, ends, operator actions, sweeps and dying workers, against the delivery promise."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class TaskLife(RuleBasedStateMachine):
         event = Dispatched(number, "w", f"{TASK_ID}-{number}", "v", "i", None)
         step = arrive(before, event, now=self.now, holder=self.holder, random=lambda: dice)
         if before.state == "running" and number == before.attempt and self.holder is Holder.ALIVE:
-            assert step.answer == AGAIN
+            assert step.queue_status == AGAIN
         if step.start_attempt:
             self.begun.append(number)
             self.holder = Holder.ALIVE

@@ -49,7 +49,7 @@ def verdict(before: Row) -> tuple[Any, ...]:
     return last.verdict, last.reason, last.blame, last.ended_at
 
 
-def test_what_waits_is_cancelled_and_its_task_taken_away() -> None:
+def test_cancelling_a_waiting_task_deletes_its_queue_task() -> None:
     step = cancel(row(), actor=WHO, now=NOW + 5)
     after = committed(step)
     assert step == Step(DONE, after, delete_task=True, events=(LogEvent("task.cancelled", {"actor": WHO}), OVER))
@@ -57,7 +57,7 @@ def test_what_waits_is_cancelled_and_its_task_taken_away() -> None:
     assert (after.actor, after.cancel_requested_at, after.next_attempt_at) == (WHO, NOW + 5, None)
 
 
-def test_what_runs_is_cancelled_with_its_attempt_and_its_worker_let_go() -> None:
+def test_cancelling_a_running_task_ends_its_attempt() -> None:
     step = cancel(begun(row()), actor=WHO, now=NOW + 5)
     after = committed(step)
     assert step == Step(DONE, after, events=(FINISHED, LogEvent("task.cancelled", {"actor": WHO}), OVER))
@@ -65,23 +65,23 @@ def test_what_runs_is_cancelled_with_its_attempt_and_its_worker_let_go() -> None
     assert (after.state, after.worker) == ("cancelled", None)
 
 
-def test_an_answer_that_waits_for_another_attempt_is_kept_when_that_is_cancelled() -> None:
+def test_cancelling_a_waiting_task_keeps_its_last_response() -> None:
     waiting = ended(begun(row()), BUSY, Response(status_code=503, headers={}))
     assert committed(cancel(waiting, actor=WHO, now=NOW)).response == Response(status_code=503, headers={})
 
 
-def test_what_was_cancelled_stays_so_and_what_ended_otherwise_cannot_be() -> None:
+def test_a_task_that_ended_otherwise_cannot_be_cancelled() -> None:
     assert cancel(row(state="cancelled"), actor=WHO, now=NOW) == Step()
     assert cancel(row(state="succeeded"), actor=WHO, now=NOW) is None
     assert cancel(row(state="failed"), actor=WHO, now=NOW) is None
 
 
 @pytest.mark.parametrize("state", ["queued", "waiting", "running", "succeeded"])
-def test_only_what_failed_or_was_cancelled_is_redriven(state: str) -> None:
+def test_only_a_failed_or_cancelled_task_is_redriven(state: str) -> None:
     assert redrive(row(state=state), actor=WHO, now=NOW) is None
 
 
-def test_a_redriven_task_begins_a_new_round_with_the_policy_afresh() -> None:
+def test_a_redrive_starts_a_new_round_with_the_whole_policy() -> None:
     patient = call(retry=call().retry.model_copy(update={"max_attempts": 2}))
     one = begun(ended(begun(row(call=patient)), BUSY))
     failed = ended(one, BUSY)
@@ -98,7 +98,7 @@ def test_a_redriven_task_begins_a_new_round_with_the_policy_afresh() -> None:
     assert ended(begun(ended(third, BUSY)), BUSY).state == "failed"
 
 
-def test_a_task_that_was_cancelled_before_it_began_is_redriven_under_another_name() -> None:
+def test_a_redrive_of_an_unstarted_task_uses_a_new_task_name() -> None:
     cancelled = committed(cancel(row(), actor=WHO, now=NOW))
     again = committed(redrive(cancelled, actor=WHO, now=NOW))
     assert (again.attempt, again.awaited) == (0, 2)  # the queue gives no name twice
@@ -106,13 +106,13 @@ def test_a_task_that_was_cancelled_before_it_began_is_redriven_under_another_nam
     assert (first.attempt, first.started, first.retry_count) == (2, 1, 0)
 
 
-def test_a_late_dispatch_of_the_round_before_begins_nothing() -> None:
+def test_an_earlier_rounds_dispatch_starts_nothing() -> None:
     again = committed(redrive(committed(cancel(row(), actor=WHO, now=NOW)), actor=WHO, now=NOW))
     late = Dispatched(1, "w1", f"{TASK_ID}-1", "v1", "i1", queue_delay_ms=3)
     assert arrive(again, late, now=NOW, holder=Holder.LOST, random=lambda: 0.5) == Step(DONE, create_task=True)
 
 
-def test_the_end_of_a_cancelled_call_that_comes_late_meets_another_revision() -> None:
+def test_a_cancelled_calls_late_result_has_an_old_revision() -> None:
     running = begun(row())
     cancelled = committed(cancel(running, actor=WHO, now=NOW))
     late = ended(running, SUCCESS)
@@ -128,7 +128,7 @@ def test_the_end_of_a_cancelled_call_that_comes_late_meets_another_revision() ->
         (AttemptResult(404, "http_404"), ("succeeded",), False),
     ],
 )
-def test_an_end_is_told_to_whom_it_may_concern(ending: AttemptResult, on: Any, create_callback: bool) -> None:
+def test_an_end_creates_a_callback_if_it_was_asked_for(ending: AttemptResult, on: Any, create_callback: bool) -> None:
     before = begun(row(call=call(callback=Callback(url=TOLD.url, on=on))))
     step = end(before, ending, response=None, now=NOW, random=lambda: 0.5)
     assert step.create_callback is create_callback
@@ -139,13 +139,13 @@ def test_an_end_is_told_to_whom_it_may_concern(ending: AttemptResult, on: Any, c
     )  # applied again: whoever ended it may not have come to make the task
 
 
-def test_a_cancelled_or_removed_task_is_told_of_too() -> None:
+def test_a_cancelled_or_removed_task_wants_its_callback() -> None:
     wanted = row(call=call(callback=TOLD))
     assert (cancel(wanted, actor=WHO, now=NOW) or Step()).create_callback
     assert remove(wanted, now=NOW).create_callback
 
 
-def test_a_task_that_somebody_removed_from_the_queue_ends_as_cancelled() -> None:
+def test_a_task_removed_from_its_queue_ends_as_cancelled() -> None:
     step = remove(row(), now=NOW + 90)
     after = committed(step)
     assert step == Step(DONE, after, events=(OVER,))
@@ -177,16 +177,16 @@ def test_a_callback_keeps_its_own_schedule_and_then_fails() -> None:
 @pytest.mark.parametrize(
     "ending", [AttemptResult(404, "http_404"), AttemptResult(302, "redirect"), AttemptResult(None, "tls_failed")]
 )
-def test_what_would_end_a_call_does_not_end_a_callback(ending: AttemptResult) -> None:
+def test_a_reason_that_ends_a_call_does_not_end_a_callback(ending: AttemptResult) -> None:
     assert ended(begun(told()), ending).state == "waiting"
 
 
 @pytest.mark.parametrize("ending", [AttemptResult(410, "http_410"), AttemptResult(None, "denied", was_sent=False)])
-def test_a_receiver_that_is_gone_or_not_allowed_any_more_ends_a_callback(ending: AttemptResult) -> None:
+def test_a_gone_or_denied_receiver_ends_a_callback(ending: AttemptResult) -> None:
     assert ended(begun(told()), ending).state == "failed"
 
 
-def test_a_callbacks_wait_is_jittered_and_heeds_retry_after_for_a_day() -> None:
+def test_a_callbacks_delay_has_jitter_and_honours_retry_after() -> None:
     def delay(ending: AttemptResult, dice: float) -> float | None:
         after = committed(end(begun(told()), ending, response=None, now=NOW, random=lambda: dice))
         return None if after.next_attempt_at is None else after.next_attempt_at - NOW
@@ -197,11 +197,11 @@ def test_a_callbacks_wait_is_jittered_and_heeds_retry_after_for_a_day() -> None:
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed"])
-def test_a_callback_that_ended_is_sent_again_in_a_round_of_its_own(state: str) -> None:
+def test_a_resent_callback_starts_a_new_round(state: str) -> None:
     again = committed(resend(told(state=state, attempt=1, started=1, revision=4), actor=WHO, now=NOW))
     assert (again.state, again.round, again.awaited, again.callback_round) == ("queued", 2, 2, 1)
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "waiting"])
-def test_a_callback_under_way_is_not_sent_again(state: str) -> None:
+def test_a_pending_callback_is_not_resent(state: str) -> None:
     assert resend(told(state=state), actor=WHO, now=NOW) is None

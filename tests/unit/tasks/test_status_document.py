@@ -39,7 +39,7 @@ def test_a_queued_task_in_full() -> None:
     }
 
 
-def test_a_task_that_ended_says_when_it_expires_and_how_long_it_took() -> None:
+def test_an_ended_task_has_expires_at_and_total_ms() -> None:
     ended = row(state="failed", finished_at=NOW + 12.3456, next_attempt_at=None, reason="http_404", blame="caller")
     assert summary(ended) == QUEUED | {
         "state": "failed",
@@ -53,12 +53,12 @@ def test_a_task_that_ended_says_when_it_expires_and_how_long_it_took() -> None:
     }
 
 
-def test_a_clock_that_was_set_back_makes_no_time_negative() -> None:
+def test_a_clock_set_back_makes_no_duration_negative() -> None:
     ended = row(state="succeeded", finished_at=NOW - 3600, next_attempt_at=None)
     assert summary(ended, now=NOW - 3600)["total_ms"] == 0
 
 
-def test_a_running_task_says_when_its_worker_was_last_seen() -> None:
+def test_a_running_task_has_its_workers_heartbeat_at() -> None:
     seen = {"heartbeat_at": "2026-09-21T14:13:25.000000Z"}
     assert (
         status_document.summary(row(), LOCAL, now=NOW + 1.5, retention=7 * DAY, heartbeat_at=NOW + 5) == QUEUED | seen
@@ -119,7 +119,7 @@ def test_an_attempt_in_full() -> None:
     }
 
 
-def test_an_answer_is_shown_as_text_where_it_is_utf8_and_else_as_base64() -> None:
+def test_a_response_is_text_if_utf8_and_base64_otherwise() -> None:
     plain = {"status_code": 200, "headers": {"content-type": "text/plain"}, "truncated": False}
     assert answered("é\x00".encode()) == plain | {"body": "é\x00"}
     assert answered(b"") == plain | {"body": ""}
@@ -127,7 +127,7 @@ def test_an_answer_is_shown_as_text_where_it_is_utf8_and_else_as_base64() -> Non
     assert answered(b'{"a": NaN}', truncated=True) == plain | {"body": '{"a": NaN}', "truncated": True}
 
 
-def test_links_lead_to_google_where_there_is_no_console() -> None:
+def test_links_point_to_google_without_a_console() -> None:
     assert Links("https://relay.example.com", "example.com:p").of(TASK_ID, TRACE_ID) == {
         "status": f"https://relay.example.com/v1/tasks/{TASK_ID}",
         "trace": f"https://console.cloud.google.com/traces/explorer;traceId={TRACE_ID}?project=example.com%3Ap",
@@ -150,7 +150,7 @@ def test_a_receipt_in_full() -> None:
 
 
 @given(st.floats(0, 1e11), st.from_regex(r"[0-9a-f]{32}", fullmatch=True))
-def test_a_page_token_leads_back_to_its_place(created_at: float, task_id: str) -> None:
+def test_a_page_token_is_read_back_unchanged(created_at: float, task_id: str) -> None:
     token = listing.page_token(row(created_at=created_at, task_id=task_id))
     assert listing.page_position(token) == (created_at, task_id)
 
@@ -175,7 +175,7 @@ def token(text: bytes) -> str:
     ],
     ids=range(21),
 )
-def test_a_token_that_no_list_gave_out_is_refused(given: str) -> None:
+def test_a_foreign_page_token_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         listing.page_position(given)
 

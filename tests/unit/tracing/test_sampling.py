@@ -61,10 +61,11 @@ def test_what_was_decided_at_enqueue_holds_at_every_dispatch(ratio_of_today: flo
 @pytest.mark.parametrize("is_old", [False, True])
 @pytest.mark.parametrize("flag", ["00", "01"])
 def test_an_attempt_keeps_what_its_row_says_even_in_a_trace_of_its_own(is_old: bool, flag: str) -> None:
-    place = propagation.span_parent({"traceparent": traceparent(flag)}, is_old=is_old)
+    trace = propagation.trace_context(propagation.parent_context({"traceparent": traceparent(flag)}))
+    arrival = propagation.arrival(trace, is_old=is_old)
     for ratio in (0.0, 1.0):
         with spans.processing(
-            tracer(ratio), "relay", "t1", task_name="t1-1", attempt=1, context=place.context, links=place.links
+            tracer(ratio), "relay", "t1", task_name="t1-1", attempt=1, context=arrival.parent, links=arrival.links
         ) as span:
             assert sampled(span) is (flag == "01")
             assert (spans.trace_ref(span).trace_id == TRACE_ID) is not is_old

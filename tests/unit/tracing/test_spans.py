@@ -20,7 +20,7 @@ from traced_relay.tracing.propagation import RelayOrigin, task_headers
 from traced_relay.tracing.provider import configure, tracer_of
 from traced_relay.tracing.redaction import RedactingSpan
 from traced_relay.tracing.span_store import SpanStore
-from traced_relay.tracing.spans import judged, processing, sending, trace_ref
+from traced_relay.tracing.spans import processing, sending, set_verdict, trace_ref
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -481,7 +481,7 @@ def process(tracer: trace.Tracer, store: SpanStore, **given: Any) -> FinishedSpa
     with processing(
         tracer, "relay", "t1", task_name="t1-2", attempt=2, task_retry_count=1, queue_delay_ms=12, context=context
     ) as span:
-        judged(span, **given)
+        set_verdict(span, **given)
     return store.spans()[-1]
 
 
@@ -544,8 +544,8 @@ def test_the_store_keeps_the_latest(tracer: trace.Tracer, store: SpanStore) -> N
 
 
 def test_a_span_whose_parent_is_not_kept_is_a_root(tracer: trace.Tracer, store: SpanStore) -> None:
-    context = propagation.parent_context({"traceparent": ORIGIN})
-    with sending(tracer, "relay", "t1", context=context):
+    parent = trace.get_current_span(propagation.parent_context({"traceparent": ORIGIN}))
+    with trace.use_span(parent), sending(tracer, "relay", "t1"):
         tracer.start_span("child").end()
     tracer.start_span("of another trace").end()
     [root] = store.tree(TRACE_ID)

@@ -34,12 +34,12 @@ def sent_on(provider: TracerProvider, **headers: str | list[str]) -> tuple[dict[
     tracer = tracer_of(provider)
     arrived = propagate.extract(given)
     with use_span(tracer.start_span("POST /v1/tasks", arrived, SpanKind.SERVER)), spans.sending(tracer, "relay", "t"):
-        task = propagation.task_headers()
+        trace = propagation.trace_context()
     call: dict[str, str] = {}
-    place = propagation.span_parent(task, is_old=False)
-    with spans.processing(tracer, "relay", "t", task_name="t-1", attempt=1, context=place.context):
+    arrival = propagation.arrival(trace, is_old=False)
+    with spans.processing(tracer, "relay", "t", task_name="t-1", attempt=1, context=arrival.parent):
         propagate.inject(call)
-    return task, call
+    return trace.task_headers(), call
 
 
 def trace_and_flags(provider: TracerProvider, **headers: str | list[str]) -> tuple[str, str]:

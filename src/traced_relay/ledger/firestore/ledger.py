@@ -1,7 +1,7 @@
 """
-The ledger in Google Cloud Firestore: a document a task, which changes only as it was when it was read.
+The ledger in Google Cloud Firestore: one document per task, changed by compare-and-set.
 
-Who is alive is for Firestore's own clock to say; no query needs an index that firestore.indexes.json does not name.
+Firestore's own clock decides which workers are alive. Every composite index is listed in firestore.indexes.json.
 """
 
 from __future__ import annotations
@@ -9,10 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from google.api_core.exceptions import AlreadyExists
-from google.cloud.firestore import (
-    LastUpdateOption,
-    Maximum,
-)
+from google.cloud.firestore import LastUpdateOption, Maximum
 
 from traced_relay.errors import Unavailable
 from traced_relay.ledger.firestore import queries
@@ -32,19 +29,19 @@ if TYPE_CHECKING:
     from traced_relay.tasks.row import Row
     from traced_relay.tasks.state_machine import Holder
 
-# Bytes of a call's body. A document holds 1 MiB, and the answer and a hundred attempts are in it, too.
+# Bytes of a call's body. A document is limited to 1 MiB, and contains the response and a hundred attempts, too.
 LARGEST_WITH_ROW = 400_000
-BODY_OUTLIVES = 7 * 86_400.0  # Firestore deletes what has expired in no certain order, and a day late
+BODY_OUTLIVES = 7 * 86_400.0  # Firestore deletes expired documents in any order, and up to a day late
 
-_A_WHILE = 10.0  # so that nothing is forgotten while somebody still goes by it
+_MARGIN = 10.0  # seconds, so that nothing is deleted while a request still relies on it
 _COMPARED = ("revision", "round", "state", "noted_attempt", "callback_ended_at", "expires_at", "body_apart")
 
 
 class FirestoreLedger:
     """
-    Rows in *collection* of one database, and beside it `-bodies`, `-workers` and `-keys`.
+    Rows in *collection* of one database; bodies, workers and keys in collections named after it.
 
-    *clock* stands in for Firestore's own, where a test has to let time pass.
+    *clock* replaces Firestore's own, for tests.
     """
 
     def __init__(
@@ -96,7 +93,7 @@ class FirestoreLedger:
             if found.get("body_apart"):
                 apart = requests.read([document(self._bodies, task_id)]).get(task_id)
                 if apart is None:
-                    raise Unavailable("the ledger has a row without its call's body")
+                    raise Unavailable("the ledger contains a row without its call's body")
                 body = apart.get("body")
             return _row(found, body, found.get("answer"))
 
@@ -114,7 +111,7 @@ class FirestoreLedger:
         concerned = [row.task_id, row.callback_of, callback.task_id if callback else None]
         documents = [document(self._tasks, task_id) for task_id in concerned if task_id is not None]
         with self._database.requests() as requests:
-            while True:  # for as long as one method has: what changes beside the row is in nobody's way
+            while True:  # until the time of one method is up: fields that change on their own cause no conflict
                 found = requests.read(documents, _COMPARED)
                 own = found.get(row.task_id)
                 if own is None or own.get("revision") != row.revision - 1:
@@ -122,7 +119,7 @@ class FirestoreLedger:
                 batch = self._batch()
                 self._change(batch, row, own)
                 if row.callback_of in found:
-                    self._tell_call(batch, row, found[row.callback_of])
+                    self._set_callback_ended(batch, row, found[row.callback_of])
                 if callback is not None and callback.task_id not in found:
                     self._create(batch, callback)
                 if requests.commit(batch):
@@ -135,10 +132,10 @@ class FirestoreLedger:
         batch.update(stored.reference, changes, LastUpdateOption(stored.update_time))
         self._date_body(batch, stored, row.expires_at(self._retention))
 
-    def _tell_call(self, batch: Any, row: Row, call: Any) -> None:
-        """The call's row learns when its callback was over, or that it is not; it may have begun a new round since."""
-        is_its_end = call.get("round") == row.callback_round and call.get("state") in ENDED
-        if not is_its_end or call.get("callback_ended_at") == row.finished_at:
+    def _set_callback_ended(self, batch: Any, row: Row, call: Any) -> None:
+        """Write the end of the callback *row*, or its new start, to its *call*, unless that has started a new round."""
+        is_same_round = call.get("round") == row.callback_round and call.get("state") in ENDED
+        if not is_same_round or call.get("callback_ended_at") == row.finished_at:
             return
         expires_at = None if row.finished_at is None else row.finished_at + self._retention
         changes = {"callback_ended_at": row.finished_at, "expires_at": moment(expires_at)}
@@ -180,7 +177,7 @@ class FirestoreLedger:
     def remember_key(self, task_id: str, use: str) -> str:
         kept, written = document(self._keys, task_id), {"use": use, "seen_at": self._database.stamp()}
         with self._database.requests() as requests:
-            while True:  # until it is the first use, or reads the first one
+            while True:  # until it writes the first use, or reads it
                 batch = self._batch()
                 batch.create(kept, written)
                 if requests.commit(batch, unless=AlreadyExists):
@@ -207,9 +204,9 @@ class FirestoreLedger:
 
     def abandoned(self, limit: int) -> list[Row]:
         """
-        Looks between the names of workers that live: what they run themselves is not even read.
+        Queries between the names of live workers, so that their own rows are not read.
 
-        A worker that comes in just then may be taken for a dead one; `holder_of` knows better.
+        A row of a worker that starts at that moment may be returned; `holder_of` decides.
         """
         with self._database.requests() as requests:
             rows: list[Row] = []
@@ -243,14 +240,14 @@ class FirestoreLedger:
         return self._workers.heartbeats(workers)
 
     def expire(self, limit: int) -> int:
-        """Keys and workers whose time is over are forgotten with the rows."""
+        """Deletes expired keys and workers, too."""
         with self._database.requests() as requests:
-            self._forget(requests, self._workers.documents, "seen_at", WORKERS_KEPT + _A_WHILE, limit)
-            self._forget(requests, self._keys, "seen_at", KEYS_KEPT + _A_WHILE, limit)
-            return self._forget(requests, self._tasks, "expires_at", 0.0, limit)
+            self._delete_expired(requests, self._workers.documents, "seen_at", WORKERS_KEPT + _MARGIN, limit)
+            self._delete_expired(requests, self._keys, "seen_at", KEYS_KEPT + _MARGIN, limit)
+            return self._delete_expired(requests, self._tasks, "expires_at", 0.0, limit)
 
-    def _forget(self, requests: Requests, collection: Any, field: str, kept: float, limit: int) -> int:
-        """The oldest is looked at first, because it says what time it is."""
+    def _delete_expired(self, requests: Requests, collection: Any, field: str, kept: float, limit: int) -> int:
+        """Reads the oldest document first: its read time is the current time."""
         for oldest in requests.find(queries.oldest(collection, field).limit(1)):
             until = self._database.now(oldest) - kept
             if oldest.get(field).timestamp() <= until:
@@ -265,13 +262,15 @@ class FirestoreLedger:
         return self._database.client.batch()
 
 
-def _row(found: Any, body: bytes = b"", answer: bytes = b"") -> Row:
+def _row(found: Any, body: bytes = b"", response_body: bytes = b"") -> Row:
     text, noted_attempt, callback_ended_at = (found.get(name) for name in IN_LISTS)
-    return row_of(text, noted_attempt=noted_attempt, callback_ended_at=callback_ended_at, body=body, answer=answer)
+    return row_of(
+        text, noted_attempt=noted_attempt, callback_ended_at=callback_ended_at, body=body, response_body=response_body
+    )
 
 
 def _counted(requests: Requests, query: Any, field: str) -> tuple[int, float | None]:
-    """How many there are, and the first of them; where there is none, the count is not asked for."""
+    """The number of documents and the first value of *field*; without any, no count is requested."""
     for first in requests.find(query.select([field]).order_by(field).limit(1)):
         return requests.count(query), first.get(field)
     return 0, None

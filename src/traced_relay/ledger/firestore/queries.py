@@ -1,4 +1,4 @@
-"""Every query that the ledger sends to Firestore; each has its index, by itself or in firestore.indexes.json."""
+"""Every query that the ledger sends to Firestore; each has a built-in index or one in firestore.indexes.json."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 IN_LISTS = ("document", "noted_attempt", "callback_ended_at")
 
-_NOBODY = "-"  # stands where a name is asked for that no document can have
+_NO_DOCUMENT = "-"  # replaces a name that no document can have
 _BEGINNING = 0.0
 
 
 def document(collection: Any, name: str) -> Any:
-    """The document of that name; whoever asks may have got the name from outside."""
-    return collection.document(name if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,499}", name) else _NOBODY)
+    """The document of that *name*, which may come from a request."""
+    return collection.document(name if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,499}", name) else _NO_DOCUMENT)
 
 
 def label(name: str, value: str) -> str:
-    """A label as one value; neither part of it may have control characters."""
+    """A label as one value; neither part contains control characters."""
     return f"{name}\n{value}"
 
 
@@ -43,12 +43,12 @@ def selected(tasks: Any, selection: Selection) -> Any:
     for field in ("created_at", "__name__"):
         query = query.order_by(field, direction=Query.DESCENDING)
     if selection.since is not None:
-        query = query.end_at([selection.since])  # no filter: indexes are merged for what is equal
+        query = query.end_at([selection.since])  # not a filter: Firestore merges indexes for equalities only
     return query if selection.before is None else _after(query, tasks, "created_at", selection.before)
 
 
 def starting_with(tasks: Any, prefix: str) -> Any:
-    """Rows by their names alone: that index is always there, and one with the caller is not."""
+    """Rows by their names alone: that index is built in, one with the caller is not."""
     query = _where(tasks.select(IN_LISTS), "__name__", ">=", document(tasks, prefix)).order_by("__name__")
     return _where(query, "__name__", "<", document(tasks, prefix + BEYOND_DIGITS))
 
@@ -63,7 +63,7 @@ def late(tasks: Any, before: float) -> Any:
 
 
 def undelivered(tasks: Any) -> Any:
-    """Callbacks that have not ended: no other row has this moment."""
+    """Callbacks that have not ended: only they have a value in this field."""
     return _where(tasks, "callback_due_since", ">=", _BEGINNING)
 
 
@@ -72,7 +72,7 @@ def running(tasks: Any) -> Any:
 
 
 def run_between(tasks: Any, low: str, high: str | None) -> Any:
-    """Rows whose worker's name lies between these two."""
+    """Rows whose worker's name is between *low* and *high*."""
     query = _where(tasks.select(IN_LISTS), "worker", ">", low).order_by("worker")
     return query if high is None else _where(query, "worker", "<", high)
 
@@ -82,7 +82,7 @@ def unstopped(workers: Any) -> Any:
 
 
 def oldest(collection: Any, field: str, until: float | None = None) -> Any:
-    """Documents that have a moment in *field*, the oldest first."""
+    """Documents with a time in *field*, the oldest first."""
     query = _where(collection.select([field, "body_apart"]), field, ">", moment(_BEGINNING)).order_by(field)
     return query if until is None else _where(query, field, "<=", moment(until))
 
@@ -91,5 +91,5 @@ def _where(query: Any, field: str, operator: str, value: Any) -> Any:
     return query.where(filter=FieldFilter(field, operator, value))
 
 
-def _after(query: Any, tasks: Any, field: str, place: tuple[float, str]) -> Any:
-    return query.start_after({field: place[0], "__name__": document(tasks, place[1])})
+def _after(query: Any, tasks: Any, field: str, last: tuple[float, str]) -> Any:
+    return query.start_after({field: last[0], "__name__": document(tasks, last[1])})

@@ -1,4 +1,4 @@
-"""Requests to Firestore through Google's own client: bounded in time, one try each, its errors become ours."""
+"""Requests to Firestore through Google's client: one try each, with a timeout; its errors become Unavailable."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 ONE_REQUEST = 5.0
 ALL_REQUESTS = 10.0
 
-# A waiting caller or dispatch cannot use a channel that backs off for minutes after the store was away.
+# The default backoff of a channel grows to minutes; a caller or dispatch that waits cannot use that.
 _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 30_000),
 ]
-_ONE_TRY = retry.Retry(retry.if_exception_type())  # None would end in an AttributeError of the client's own
+_ONE_TRY = retry.Retry(retry.if_exception_type())  # with None the client raises an AttributeError
 _CHANGED = (AlreadyExists, FailedPrecondition, NotFound)
 
 
@@ -39,47 +39,47 @@ class Database:
     """
     One database of a project.
 
-    Its own clock says what time it is, unless a *clock* stands in for it.
+    Its own clock is the current time, unless *clock* replaces it.
     """
 
     def __init__(self, project: str, database: str, clock: Clock | None = None) -> None:
         with _mapped_errors():
             self.client: Any = Client(project=project, database=database)
         self._clock = clock
-        self._watch = SystemClock()
+        self._timer = SystemClock()
         self._opening = Lock()
         self._channel: grpc.Channel | None = None
         self._is_closed = False
 
     def stamp(self) -> Any:
-        """What to write for the moment of writing."""
+        """The value to write for the current time."""
         return SERVER_TIMESTAMP if self._clock is None else datetime.fromtimestamp(self._clock.now(), UTC)
 
     def now(self, snapshot: Any) -> float:
-        """The moment at which the document was read."""
+        """The time at which the document was read."""
         read_at: float = snapshot.read_time.timestamp() if self._clock is None else self._clock.now()
         return read_at
 
     @contextmanager
     def requests(self) -> Iterator[Requests]:
-        """What one method of the ledger asks for; Unavailable where an answer is missing."""
+        """The requests of one method of the ledger; Unavailable if one of them gets no response."""
         try:
             with _mapped_errors():
                 self._open()
-                yield Requests(self.client, self._watch)
-        except ValueError as exc:  # what gRPC says of a channel that was closed in the meantime
+                yield Requests(self.client, self._timer)
+        except ValueError as exc:  # raised by gRPC for a closed channel
             if not self._is_closed:
                 raise
             raise Unavailable("the ledger cannot be used: it was closed") from exc
 
     def _open(self) -> None:
-        """Connect at the first request and not before: a channel does not survive a fork."""
+        """Connect at the first request: a channel does not survive a fork."""
         with self._opening:
             if self._is_closed:
                 raise Unavailable("the ledger cannot be used: it is closed")
             if self._channel is None:
                 self._channel = _channel(self.client)
-                # The client would make a channel of its own here, and take no options for it.
+                # The client would create a channel without these options.
                 self.client._firestore_api_internal = FirestoreClient(
                     transport=FirestoreGrpcTransport(channel=self._channel)
                 )
@@ -98,7 +98,7 @@ def _channel(client: Any) -> grpc.Channel:
 
 
 class Requests:
-    """Requests that belong together, and have one span of time between them."""
+    """Requests that share one time limit."""
 
     def __init__(self, client: Any, clock: Clock) -> None:
         self._client = client
@@ -106,7 +106,7 @@ class Requests:
         self._end = clock.monotonic() + ALL_REQUESTS
 
     def read(self, references: Sequence[Any], fields: Sequence[str] | None = None) -> dict[str, Any]:
-        """Those of the documents that there are, by id, with these *fields* or all."""
+        """The existing documents by id, with these *fields* or all."""
         found = self._client.get_all(references, fields, retry=_ONE_TRY, timeout=self._left())
         return {snapshot.id: snapshot for snapshot in found if snapshot.exists}
 
@@ -118,12 +118,12 @@ class Requests:
         return int(counted.value)
 
     def commit(self, batch: Any, *, unless: Any = _CHANGED) -> bool:
-        """Write all of the batch, or nothing; False if a document is not as the batch expects it."""
+        """Write the whole batch or nothing; False if a document is not as the batch expects it."""
         left = self._left()
-        # ABORTED says that nothing was written, because others write there too.
-        patience = retry.Retry(retry.if_exception_type(Aborted), initial=0.05, maximum=1.0, timeout=left)
+        # ABORTED: nothing was written, because of a concurrent write.
+        on_conflict = retry.Retry(retry.if_exception_type(Aborted), initial=0.05, maximum=1.0, timeout=left)
         try:
-            batch.commit(retry=patience, timeout=left)
+            batch.commit(retry=on_conflict, timeout=left)
         except unless:
             return False
         return True
@@ -131,7 +131,7 @@ class Requests:
     def _left(self) -> float:
         left = self._end - self._clock.monotonic()
         if left <= 0:
-            raise Unavailable("the ledger cannot be used: its answers take too long")
+            raise Unavailable("the ledger cannot be used: its responses take too long")
         return min(left, ONE_REQUEST)
 
 

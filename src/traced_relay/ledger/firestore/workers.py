@@ -1,4 +1,4 @@
-"""The workers' part of the ledger in Firestore: one document a worker, dated by Firestore's own clock."""
+"""Leases of workers in Firestore: one document per worker, dated by Firestore's own clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Workers:
-    """Signs of life in one collection's *documents*; a worker alone writes its own, but for what it is asked to cut."""
+    """Leases in the collection *documents*; only a worker writes its own, but for `cuts`, the calls it has to abort."""
 
     def __init__(self, database: Database, documents: Any) -> None:
         self._database = database
@@ -31,14 +31,14 @@ class Workers:
             found = requests.read([own]).get(worker)
             batch = self._database.client.batch()
             if found is None:
-                sign = {
+                lease = {
                     "seen_at": self._database.stamp(),
                     "seconds": seconds,
                     "stopped": False,
                     "unsent": [],
                     "cuts": [],
                 }
-                batch.create(own, sign)
+                batch.create(own, lease)
                 _must(requests.commit(batch))
                 return []
             cuts: list[str] = found.get("cuts")
@@ -79,7 +79,7 @@ class Workers:
         return Holder.ALIVE if self._is_alive(found) else Holder.LOST
 
     def alive(self, requests: Requests) -> list[str]:
-        """The names of those that live, in order."""
+        """The names of live workers, in order."""
         unstopped = requests.find(queries.unstopped(self.documents))
         return sorted(worker.id for worker in unstopped if self._is_alive(worker))
 
@@ -96,4 +96,4 @@ class Workers:
 
 def _must(is_written: bool) -> None:
     if not is_written:
-        raise Unavailable("the worker's document was changed at the same moment")
+        raise Unavailable("the worker's document was changed concurrently")
