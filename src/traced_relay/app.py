@@ -261,6 +261,7 @@ class Application:
 
         Meant for the moments between a signal and the end of the process; once is enough.
         """
+        self._log.stop_waiting()
         unsent = self._running.stop(signal)
         if unsent is None:
             return

@@ -91,6 +91,10 @@ class Log:
 
         self.handler.handle(_Event(event, _LEVELS.get(severity, logging.INFO), entry))
 
+    def stop_waiting(self) -> None:
+        """Let no record of a commit wait for the stream's reader any more: the process ends."""
+        self.handler.outlet.stop_waiting()
+
     def close(self) -> None:
         logging.getLogger().removeHandler(self.handler)
 
@@ -139,7 +143,7 @@ class _Handler(StructuredLogHandler):
         self._text = text
         self._colour = stream.isatty() if colour is None else colour
         self._store = store
-        self._outlet = LineWriter(stream, notice=self._dropped)
+        self.outlet = LineWriter(stream, notice=self._dropped)
         google.cloud.logging_v2._instrumentation_emitted = True  # else its first line is a record about itself
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -149,21 +153,21 @@ class _Handler(StructuredLogHandler):
         return wanted
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Wait for the stream only with a record of a commit: what the ledger has must not be missing in the log."""
+        """Wait for the stream, for a moment, only with a record of a commit: what the ledger has belongs in the log."""
         try:
             line = self.format(record)
             if isinstance(record, _Event) and records.is_of_a_commit(str(record.msg)):
-                self._outlet.write(line)
+                self.outlet.write(line)
             else:
-                self._outlet.leave(line)
+                self.outlet.leave(line)
         except Exception:  # noqa: BLE001  (as in logging: a record that cannot be written ends nothing)
             self.handleError(record)
 
     def flush(self) -> None:
-        self._outlet.flush(LAST_MOMENT)
+        self.outlet.flush(LAST_MOMENT)
 
-    def _dropped(self, count: int) -> str:
-        text = f"{count} lines of the log were dropped because nothing read them"
+    def _dropped(self, commits: int, others: int) -> str:
+        text = f"{commits} records of tasks and {others} other lines were dropped because nothing read the log"
         entry = _overheard(logging.LogRecord(__name__, logging.WARNING, "", 0, text, (), None))
         return one_line(entry, colour=self._colour) if self._text else _encode(entry)
 
