@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import select
 import stat
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Condition, Event, Thread
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 MOST_LINES = 8 * 1024 * 1024  # bytes of lines that wait for the reader
 MOST_COMMITS = 32 * 1024 * 1024  # bytes of records of commits that wait beside them
@@ -163,12 +164,33 @@ class LineWriter:
     def _put(self, encoded: bytes) -> None:
         """Write past the stream's own buffer: a blocked thread that held its lock at exit would end the process."""
         assert self._descriptor is not None  # noqa: S101  (nothing is queued without it)
-        with suppress(OSError, ValueError):  # the reader has gone, and nobody can be told
+        with suppress(OSError, ValueError), _alone(self._descriptor):  # the reader has gone, and nobody can be told
             while encoded:
                 try:
                     encoded = encoded[os.write(self._descriptor, encoded) :]
                 except BlockingIOError:
                     select.select([], [self._descriptor], [])
+
+
+@contextmanager
+def _alone(descriptor: int) -> Iterator[None]:
+    """
+    Hold the lock of the pipe or socket, so that no line stands in the middle of another process's.
+
+    A parent and its forks write to one pipe, which takes more than 4,096 bytes in pieces. Every line needs the lock:
+    a short one without it would come between the pieces of a long one.
+    """
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        yield
+        return
+    with suppress(OSError):  # a system without locks on pipes
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.lockf(descriptor, fcntl.LOCK_UN)
 
 
 def _that_may_block(stream: TextIO) -> int | None:

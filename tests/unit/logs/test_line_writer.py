@@ -137,7 +137,7 @@ def test_long_lines_take_room_by_their_bytes(pipe: Pipe) -> None:
 
 def test_who_waits_is_let_go_when_the_process_ends(pipe: Pipe) -> None:
     outlet, written = LineWriter(pipe.stream, notice=notice), Event()
-    pipe.fill()
+    filled = pipe.fill()
     Thread(target=lambda: (outlet.write("one"), written.set()), daemon=True).start()
     assert not written.wait(0.1)
     begun = time.monotonic()
@@ -145,6 +145,8 @@ def test_who_waits_is_let_go_when_the_process_ends(pipe: Pipe) -> None:
     assert written.wait(10)
     outlet.write("two")
     assert time.monotonic() - begun < PATIENCE / 2
+    pipe.read(filled)
+    assert outlet.flush(10)
 
 
 def test_a_line_longer_than_the_pipe_arrives_whole(pipe: Pipe) -> None:
@@ -181,3 +183,21 @@ def test_a_forked_process_writes_its_own_lines_alone(pipe: Pipe) -> None:
     pipe.read(filled)
     assert os.waitpid(child, 0)[1] == 0
     assert sorted(pipe.read(13).split()) == [b"child", b"parent"]
+
+
+def test_long_lines_of_two_processes_do_not_mix(pipe: Pipe) -> None:
+    child = os.fork()
+    outlet = LineWriter(pipe.stream, notice=notice)
+    for _ in range(40):
+        outlet.leave(("p" if child else "c") * 100_000)
+        outlet.leave("P" if child else "C")
+    if child == 0:
+        os._exit(0 if outlet.flush(20) else 1)
+    lines = pipe.read(2 * 40 * 100_003).split()
+    assert os.waitpid(child, 0)[1] == 0
+    assert {(line[:1], len(line), len(set(line))) for line in lines} == {
+        (b"p", 100_000, 1),
+        (b"c", 100_000, 1),
+        (b"P", 1, 1),
+        (b"C", 1, 1),
+    }
