@@ -15,6 +15,7 @@ import google.cloud.logging_v2
 from google.cloud.logging_v2.handlers import StructuredLogHandler
 
 from traced_relay.logs import record as records
+from traced_relay.logs.early_lines import EarlyLines
 from traced_relay.logs.line_writer import LineWriter
 from traced_relay.logs.record import Identity, TraceRef, as_text, rfc3339, truncate
 from traced_relay.logs.store import RecordStore
@@ -112,7 +113,7 @@ def configure(
     """Make the process's log: what libraries write through `logging` comes out in the same form and place."""
     log = Log(identity, stream=stream, text=text, colour=colour, store=store, clock=clock)
     root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
+    for handler in [handler for handler in root.handlers if isinstance(handler, (_Handler, EarlyLines))]:
         root.removeHandler(handler)
     root.addHandler(log.handler)
     root.setLevel(level)
