@@ -74,9 +74,9 @@ def tail(
     also where there is no terminal, and then says so.
 
     RECORDS is a file, `-` is stdin, which is read without RECORDS, too, if something is there within a second (a pipe
-    or a file that is not empty). It holds records as the relay prints them, also behind what `kubectl logs` or `docker compose logs`
-    put in front, or entries as `gcloud logging read` and `gcloud beta logging tail` print them with --format=json.
-    What is no record is left out as soon as anything is asked for.
+    or a file that is not empty). It holds records as the relay prints them, also behind what `kubectl logs` or
+    `docker compose logs` put in front, or entries as `gcloud logging read` and `gcloud beta logging tail` print them
+    with --format=json. What is no record is left out as soon as anything is asked for.
 
     \b
       traced-relay tail --event 'task.*'
