@@ -165,6 +165,12 @@ with Captured() as captured:
     logging.getLogger().addHandler(Seen())
     child = os.fork()
     if child == 0:
+        other = os.open(os.devnull, os.O_RDONLY)  # gets the number of the pipe's end that the fork has closed
+        grandchild = os.fork()
+        if grandchild == 0:
+            os.fstat(other)
+            os._exit(0)
+        assert os.waitpid(grandchild, 0)[1] == 0
         print("of a child")
         sys.stdout.flush()
         faulthandler.enable()
