@@ -263,6 +263,7 @@ class Application:
 
         For the time between a signal and the end of the process; a second call does nothing.
         """
+        self._log.stop_waiting()
         unsent = self._running_calls.stop(signal)
         if unsent is None:
             return

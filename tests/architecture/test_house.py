@@ -32,7 +32,13 @@ EVENTS = {
         (r"time\.(sleep|time|time_ns)", {"runtime/clock.py"}),
         (
             r"os\.(environ|environb|getenv|putenv)",
-            {"config/settings.py", "deploy/check.py", "tracing/instrumentation.py", "tracing/otel_environment.py"},
+            {
+                "config/on_google.py",
+                "config/settings.py",
+                "deploy/check.py",
+                "tracing/instrumentation.py",
+                "tracing/otel_environment.py",
+            },
         ),
     ],
     ids=["time", "environment"],

@@ -99,12 +99,19 @@ def admitted(token: str) -> str:
     return gate.admit_caller(Headers({"Authorization": f"Bearer {token}"})).name
 
 
+def test_every_printed_command_asks_for_a_whole_token() -> None:
+    found = list(printed())
+    assert {"console.md", "deploy.sh", "options.py"} <= {page for page, _ in found}
+    for page, (command, *flags) in found:
+        named = dict(flag.partition("=")[::2] for flag in flags)
+        wanted = {"--impersonate-service-account": ACCOUNT, "--audiences": AUDIENCE, "--include-email": ""}
+        assert (command, named) == ("print-identity-token", wanted), page
+
+
 def test_every_printed_command_yields_a_token_that_works(
     gcloud: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    found = list(printed())
-    assert {"console.md", "deploy.sh", "options.py"} <= {page for page, _ in found}
-    for page, words in found:
+    for page, words in printed():
         ran = gcloud(*words)
         assert ran.returncode == 0, (page, words, ran.stderr)
         assert admitted(ran.stdout.strip()) == ACCOUNT, page

@@ -180,6 +180,16 @@ def test_an_answer_without_a_body_ends_with_its_head(sender: Sender, method: str
         assert exchange.response is not None
         assert (exchange.response.headers["x-a"], exchange.response.body, exchange.response_size) == ("b", b"", 0)
         assert sent(sender, url_of(downstream)).ending == AttemptResult(200, None)
+        has_true_length = fields == b"Content-Length: 10\r\n" and code != 204
+        assert downstream.connections == (1 if has_true_length else 2)
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", b"200 OK"), ("HEAD", b"404 No"), ("GET", b"304 Same")])
+def test_a_body_that_no_head_announces_is_no_next_answer(sender: Sender, method: str, status: bytes) -> None:
+    whole = b"HTTP/1.1 " + status + b"\r\nContent-Length: 10\r\n\r\n0123456789"
+    with RawDownstream(says_by_turns(whole, WHOLE), says(WHOLE)) as downstream:
+        assert sent(sender, url_of(downstream), method=method).ending.status_code == int(status[:3])
+        assert sent(sender, url_of(downstream)).ending == AttemptResult(200, None)
         assert downstream.connections == 2
 
 

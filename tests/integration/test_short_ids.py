@@ -113,3 +113,14 @@ def test_commands_take_short_ids(relay: RunningRelay, tmp_path: Path) -> None:
     assert ran.stderr == f"traced-relay: beef: task_id 'beef' fits several tasks, give more digits: {ALIKE}, {TWIN}\n"
     refused = run(relay, tmp_path, "resend-callback", MINE[:8])
     assert refused.stderr == f"traced-relay: {MINE[:8]}: the task has no callback that was sent\n"
+
+
+def test_a_followed_task_stays_the_one_its_short_id_fitted(relay: RunningRelay) -> None:
+    first, later = (row(task_id=f"dddd{n}{0:027d}", caller="a@example.com", state="running") for n in (1, 2))
+    ledger = relay.assembly.ledger
+    ledger.insert(first)
+    followed = client(relay, "a").follow("dddd", patience=20)
+    assert next(followed)["state"] == "running"
+    ledger.insert(later)
+    assert ledger.replace(first.model_copy(update={"revision": first.revision + 1, "state": "failed"}))
+    assert [document["task_id"] for document in followed][-1] == first.task_id

@@ -204,8 +204,8 @@ def test_what_is_not_one_key_is_refused_whole(relay: RunningRelay, lines: list[s
     for path, wish in (("/v1/tasks", {"url": URL}), ("/v1/tasks:batch", {"tasks": [{"url": URL}]})):
         answered, document = with_keys(relay, path, wish, lines)
         assert answered == status
-        errors = [{"field": "Idempotency-Key", "message": NOT_A_KEY}]
-        assert document.get("errors") == (errors if status == 422 else None)
+        errors = [(error["field"], error["message"].partition(", got ")[0]) for error in document.get("errors", [])]
+        assert errors == ([("Idempotency-Key", NOT_A_KEY)] if status == 422 else [])
 
 
 BODIES = st.recursive(

@@ -47,7 +47,8 @@ def verified(
     key = keys(key_id).get(key_id)
     if key is None:
         _check_issuer(claims, issuers)  # unsigned, but the likeliest cause: each issuer has keys of its own
-        _refuse("the token's key id (kid) is not among the issuer's current keys", reason="unknown_key")
+        also = ", and its exp says that it has expired" if _says_expired(claims.get("exp"), now) else ""
+        _refuse(f"the token's key id (kid) is not among the issuer's current keys{also}", reason="unknown_key")
     if not _is_signed(signed, signature, key):
         _refuse("the token's signature does not match its content", reason="bad_signature")
     _check_issuer(claims, issuers)
@@ -138,6 +139,11 @@ def _check_times(claims: Mapping[str, Any], now: float) -> None:
         _refuse(f"the token is not valid before {format_time(begins)}; compare the clocks", reason="not_yet_valid")
     if now > expires + SKEW:
         _refuse(f"the token expired at {format_time(expires)}", reason="expired")
+
+
+def _says_expired(expires: object, now: float) -> bool:
+    """Whether an unsigned `exp` is past: a token older than the issuer's keys; only for the text of a refusal."""
+    return isinstance(expires, int | float) and not isinstance(expires, bool) and now > expires + SKEW
 
 
 def _moment(claims: Mapping[str, Any], name: str) -> float | None:

@@ -14,6 +14,7 @@ import click
 from traced_relay.cli import explain, run_commands, tail, task_commands
 from traced_relay.cli.check import check
 from traced_relay.cli.verify_callback import verify_callback
+from traced_relay.config.on_google import is_on_google
 from traced_relay.errors import RelayError
 from traced_relay.formats.terminal import printable
 from traced_relay.logs.record import rfc3339
@@ -61,7 +62,7 @@ class _Commands(click.Group):
             sys.stdout = None  # whoever read it has gone; nothing is left to flush
             sys.exit(1)
         except Exception as exc:  # even an import may fail, by what OTEL_* variables say
-            if not _is_on_google():
+            if not is_on_google():
                 raise
             text = f"traced-relay: ended with {type(exc).__name__}"
             click.echo(_entry("CRITICAL", text, stack_trace=traceback.format_exc()), err=True)
@@ -71,14 +72,8 @@ class _Commands(click.Group):
 
 def _fail(message: str, status: int) -> NoReturn:
     text = f"traced-relay: {printable(message)}"
-    click.echo(_entry("ERROR", text) if _is_on_google() else text, err=True)
+    click.echo(_entry("ERROR", text) if is_on_google() else text, err=True)
     sys.exit(status)
-
-
-def _is_on_google() -> bool:
-    from traced_relay.config.settings import is_on_google, own_environment
-
-    return is_on_google(own_environment())
 
 
 def _entry(severity: str, text: str, **more: str) -> str:

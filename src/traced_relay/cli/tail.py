@@ -73,10 +73,10 @@ def tail(
     those of a deployed relay, from the last minute on, or as far back as --since says. It follows them until Ctrl-C,
     also where there is no terminal, and then says so.
 
-    RECORDS is a file, `-` is stdin, which is read without RECORDS, too, if something is there (a pipe or a file that
-    is not empty). It holds records as the relay prints them, also behind what `kubectl logs` or `docker compose logs`
-    put in front, or entries as `gcloud logging read` and `gcloud beta logging tail` print them with --format=json.
-    What is no record is left out as soon as anything is asked for.
+    RECORDS is a file, `-` is stdin, which is read without RECORDS, too, if something is there within a second (a pipe
+    or a file that is not empty). It holds records as the relay prints them, also behind what `kubectl logs` or
+    `docker compose logs` put in front, or entries as `gcloud logging read` and `gcloud beta logging tail` print them
+    with --format=json. What is no record is left out as soon as anything is asked for.
 
     \b
       traced-relay tail --event 'task.*'
@@ -107,13 +107,14 @@ def tail(
 
 
 def _piped() -> IO[bytes] | None:
-    """What is on stdin, if there is something: a terminal is nothing, and so is /dev/null, or a pipe that is empty."""
+    """What is on stdin, if there is something: a terminal is nothing, and so is /dev/null, or a pipe that is silent."""
     if sys.stdin is None or sys.stdin.isatty():
         return None
     stdin: IO[bytes] = sys.stdin.buffer
     if isinstance(stdin, BufferedReader):
         if not select([stdin], [], [], SILENCE)[0]:
-            _complain("reading records from stdin, where nothing has come yet; --relay and --project follow a relay's")
+            _complain(f"nothing came on stdin within {SILENCE:g} s; `tail -` reads it, however late records come")
+            return None
         if not stdin.peek(1):
             return None
     return stdin

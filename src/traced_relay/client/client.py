@@ -174,6 +174,7 @@ class Client:
         while True:
             try:
                 document, away = self._status(task_id, 1), False
+                task_id = document["task_id"]  # a short id may fit another task too before this one ends
                 yield document
             except Unavailable as exc:
                 if not document and until is None:

@@ -204,19 +204,21 @@ def rule_problems(rules: RelayFile, *, is_local: bool) -> Iterator[str]:
 
 
 def _out_of_reach(rules: RelayFile) -> Iterator[str]:
-    for key, place in places(rules):
-        found = range_named_by(place)
-        if found is not None and found.reach is Reach.NEVER:
+    for key, place, found in places_by_address(rules):
+        if found.reach is Reach.NEVER:
             yield f"{key} must not be in {found}, which no rule can allow, got {place.url}"
 
 
-def places(rules: RelayFile) -> Iterator[tuple[str, UrlPattern]]:
-    """Everywhere that requests may go, by key."""
-    yield from ((f"downstreams.{rule.name}.url", rule) for rule in rules.downstreams)
-    yield from (("callbacks.url", receiver) for receiver in rules.callbacks)
+def places_by_address(rules: RelayFile) -> Iterator[tuple[str, UrlPattern, Range]]:
+    """Everywhere that requests may go and that is named by its address: the key, the place, and the address's range."""
+    places: list[tuple[str, UrlPattern]] = [(f"downstreams.{rule.name}.url", rule) for rule in rules.downstreams]
+    places += [("callbacks.url", receiver) for receiver in rules.callbacks]
+    for key, place in places:
+        if found := _range_named_by(place):
+            yield key, place, found
 
 
-def range_named_by(place: UrlPattern) -> Range | None:
+def _range_named_by(place: UrlPattern) -> Range | None:
     """The range of the address that *place* is, in any spelling (0x7f.1, 2130706433); None where its host is a name."""
     host = (urlsplit(place.url).hostname or "").rstrip(".")
     try:

@@ -124,11 +124,6 @@ def own_environment() -> Mapping[str, str]:
     return os.environ
 
 
-def is_on_google(environ: Mapping[str, str]) -> bool:
-    """Whether Cloud Logging reads what this process prints, as on App Engine and Cloud Run."""
-    return bool(environ.get("GAE_ENV") or environ.get("K_SERVICE"))
-
-
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     """What `serve` runs with; InvalidSettings says what is missing and what to do."""
     check_names(environ)

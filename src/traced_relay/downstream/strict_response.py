@@ -116,7 +116,9 @@ class StrictResponse(http.client.HTTPResponse):
         flaw = _flaw(length, coding)
         if self._ends_with_head() or (flaw and self.head_decides):
             self.chunked, self.length = False, 0
-            if flaw or coding is not None or (length or "0").strip("0"):
+            # With 204 no length is legal; with HEAD and 304 it is that of the body that GET would get (RFC 9110).
+            has_odd_length = self.status == HTTPStatus.NO_CONTENT and (length or "0").strip("0")
+            if flaw or coding is not None or has_odd_length:
                 self.will_close = True  # a body that is sent all the same would be read as the next answer
             if length is not None and not _LENGTH.fullmatch(length):
                 del self.msg["Content-Length"]  # urllib3 would refuse the answer for it

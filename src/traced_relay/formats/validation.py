@@ -1,4 +1,4 @@
-"""Where outside data becomes our values: one clear error a field, in our words, and nothing of what was sent."""
+"""Where outside data becomes our values: one clear error a field, in our words, and no header, body or query in it."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ class Model(BaseModel):
 
 M = TypeVar("M", bound=Model)
 
+_LONGEST = 60  # characters of a value that an error shows
+
 _DURATIONS = {
     *("timeout", "delay", "max_retry_duration", "min_backoff", "max_backoff"),
     *("heartbeat", "max_timeout", "retention", "sweep_every", "callback_first_wait"),
 }
+_TIMES = {"schedule_time"}
 _KINDS = {
     "string_type": "a string",
     "int_type": "an integer",
@@ -49,17 +52,30 @@ _KINDS = {
 }
 
 
+def quoted(value: object) -> str:
+    """A *value* as an error shows it: of a string the beginning, in ASCII, of anything else its kind."""
+    if not isinstance(value, str):
+        return _kind_of(value)
+    return ascii(value) if len(value) <= _LONGEST else f"{value[:_LONGEST]!a} and {len(value) - _LONGEST} more"
+
+
 def read(model: type[M], document: Any, prefix: str = "") -> M:
     """The *model* that *document* holds; fields in errors start with *prefix*."""
     try:
         return model.model_validate(document)
     except ValidationError as exc:
-        raise invalid_call([_translated(error, prefix) for error in exc.errors(include_url=False)]) from None
+        found = (error for error in exc.errors(include_url=False) if not _follows_from_others(error))
+        raise invalid_call([_translated(error, prefix) for error in found]) from None
 
 
 def invalid_call(errors: list[FieldError]) -> InvalidCall:
     unique = tuple(dict.fromkeys(errors))
     return InvalidCall("; ".join(f"{e.field} {e.message}" for e in unique[:3]), errors=unique[:50])
+
+
+def _follows_from_others(error: ErrorDetails) -> bool:
+    """Whether a list is too short only because pydantic does not count the items that have errors of their own."""
+    return error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]
 
 
 def _translated(error: ErrorDetails, prefix: str) -> FieldError:
@@ -75,26 +91,45 @@ def _translated(error: ErrorDetails, prefix: str) -> FieldError:
 def _message(error: ErrorDetails, field: str) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind in _KINDS:
-        return f"must be {_KINDS[kind]}"
+        return f"must be {_KINDS[kind]}, got {_kind_of(error['input'])}"
     match kind:
         case "missing":
             return "is required"
         case "extra_forbidden":
             return "is not a known field"
         case "literal_error":
-            return f"must be one of {context['expected']}"
+            return f"must be one of {context['expected']}, got {quoted(error['input'])}"
         case "string_unicode":
             return "must be valid Unicode, without lone surrogates"
         case "value_error":
-            return str(context["error"])
+            message = str(context["error"])
+            is_shown = field in _DURATIONS | _TIMES and ", got " not in message
+            return f"{message}, got {quoted(error['input'])}" if is_shown else message
         case "greater_than_equal" | "less_than_equal" | "greater_than":
             word, limit = _limit(kind, context)
             return f"must be {word} {_shown(field, limit)}, got {_shown(field, error['input'])}"
         case "string_too_long" | "too_long":
-            return f"must be at most {context['max_length']} long"
+            return f"must be at most {context['max_length']} long, got {len(error['input'])}"
         case "string_too_short" | "too_short":
-            return f"must be at least {context['min_length']} long"
+            return f"must be at least {context['min_length']} long, got {len(error['input'])}"
     return f"is not valid: {error['msg']}"
+
+
+def _kind_of(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case dict():
+            return "an object"
+        case list() | tuple():
+            return "a list"
+    return f"a {type(value).__name__}"  # YAML has dates, too
 
 
 def _limit(kind: str, context: dict[str, Any]) -> tuple[str, float]:

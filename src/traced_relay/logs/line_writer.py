@@ -2,43 +2,76 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import select
 import stat
 from collections import deque
-from contextlib import suppress
-from threading import Condition, Lock, Thread
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from threading import Condition, Event, Thread
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-MOST_LEFT = 10_000
+MOST_LINES = 8 * 1024 * 1024  # bytes of lines that wait for the reader
+MOST_COMMITS = 32 * 1024 * 1024  # bytes of records of commits that wait beside them
+PATIENCE = 1.0  # seconds
+_OVERHEAD = 100  # bytes that a line in memory takes beside its text
+
+
+@dataclass
+class _Share:
+    """What waits of one kind of line, in bytes, and how many lines did not fit."""
+
+    most: int
+    taken: int = 0
+    dropped: int = 0
+
+
+@dataclass
+class _Line:
+    encoded: bytes
+    share: _Share
+    is_settled: Event = field(default_factory=Event)  # written, dropped, or not to be waited for
+
+    @property
+    def size(self) -> int:
+        return len(self.encoded) + _OVERHEAD
 
 
 class LineWriter:
     """
-    Writes lines to *stream*: `write` returns once the line is written, `leave` never waits.
+    Writes lines to *stream* in order, by a thread of its own: `leave` never waits for it, `write` at most 1 s.
 
-    A line that was left is written by the next `write` or by a thread of the
-    outlet, in order. Beyond *most* such lines further ones are dropped;
-    *notice* makes of their number the line that says so.
+    Once a line has waited so long, nobody waits again until the reader has taken all that is there. Lines that are
+    left, beyond *most* bytes, and those of `write`, beyond *most_commits*, are dropped; *notice* makes of the numbers
+    of both the line that says so.
     """
 
-    def __init__(self, stream: TextIO, *, notice: Callable[[int], str], most: int = MOST_LEFT) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        notice: Callable[[int, int], str],
+        most: int = MOST_LINES,
+        most_commits: int = MOST_COMMITS,
+    ) -> None:
         self._stream = stream
         self._descriptor = _that_may_block(stream)
         self._notice = notice
-        self._most = most
+        self._most, self._most_commits = most, most_commits
+        self._is_awaited = True
         self._begin()
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._writing = Lock()
-        self._changed = Condition()  # never held while a line is written
-        self._left: deque[str] = deque()
-        self._dropped = 0
+        self._changed = Condition()  # never held while a line is written, but to memory or a file
+        self._waiting: deque[_Line] = deque()
+        self._left, self._commits = _Share(self._most), _Share(self._most_commits)
+        self._is_stalled = False
         self._thread: Thread | None = None
 
     def _enter(self) -> None:
@@ -48,62 +81,116 @@ class LineWriter:
 
     def write(self, line: str) -> None:
         self._enter()
-        with self._writing:
-            self._write_left()
-            self._put(line)
+        if self._descriptor is None:
+            self._write_through(line)
+            return
+        added = self._add(line, self._commits)
+        if not added.is_settled.wait(PATIENCE):
+            with self._changed:
+                self._is_stalled = bool(self._waiting)
+                self._settle_all()
 
     def leave(self, line: str) -> None:
+        self._enter()
         if self._descriptor is None:
-            self.write(line)
-            return
+            self._write_through(line)
+        else:
+            self._add(line, self._left)
+
+    def stop_waiting(self) -> None:
+        """Let no `write` wait any more: the process ends, and `flush` gives the reader its last moment."""
         self._enter()
         with self._changed:
-            if len(self._left) >= self._most:
-                self._dropped += 1
-                return
-            self._left.append(line)
-            if self._thread is None:
-                self._thread = Thread(target=self._write_on, name="outlet", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+            self._is_awaited = False
+            self._settle_all()
 
     def flush(self, seconds: float) -> bool:
         """Whether within so many *seconds* all that was left is written."""
         self._enter()
         with self._changed:
-            return self._changed.wait_for(lambda: not self._left, seconds)
+            return self._changed.wait_for(lambda: not self._waiting, seconds)
+
+    def _write_through(self, line: str) -> None:
+        with self._changed:
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+    def _add(self, line: str, share: _Share) -> _Line:
+        added = _Line(f"{line}\n".encode(self._stream.encoding, "backslashreplace"), share)
+        with self._changed:
+            if share.taken + added.size > share.most:
+                share.dropped += 1
+                added.is_settled.set()
+                return added
+            if self._is_stalled or not self._is_awaited:
+                added.is_settled.set()
+            self._queue(added)
+        return added
+
+    def _queue(self, added: _Line) -> None:
+        self._waiting.append(added)
+        added.share.taken += added.size
+        if self._thread is None:
+            self._thread = Thread(target=self._write_on, name="outlet", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
+
+    def _settle_all(self) -> None:
+        for line in self._waiting:
+            line.is_settled.set()
 
     def _write_on(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._left)
-            with self._writing:
-                self._write_left()
-
-    def _write_left(self) -> None:
-        while self._left:
-            with suppress(OSError, ValueError):  # the reader has gone, and nobody can be told
-                self._put(self._left[0])
+                self._changed.wait_for(lambda: self._waiting)
+                line = self._waiting[0]
+            self._put(line.encoded)
+            line.is_settled.set()
             with self._changed:
-                self._left.popleft()
-                dropped, self._dropped = (self._dropped, 0) if not self._left else (0, self._dropped)
+                if len(self._waiting) == 1:
+                    self._is_stalled = False
+                    self._queue_notice()
+                self._waiting.popleft()
+                line.share.taken -= line.size
                 self._changed.notify_all()
-            if dropped:
-                with suppress(OSError, ValueError):
-                    self._put(self._notice(dropped))
 
-    def _put(self, line: str) -> None:
-        if self._descriptor is None:
-            self._stream.write(f"{line}\n")
-            self._stream.flush()
-            return
-        # Past the stream's own buffer, whose lock would end the process if a blocked thread held it at exit.
-        encoded = f"{line}\n".encode(self._stream.encoding, "backslashreplace")
-        while encoded:
-            try:
-                encoded = encoded[os.write(self._descriptor, encoded) :]
-            except BlockingIOError:
-                select.select([], [self._descriptor], [])
+    def _queue_notice(self) -> None:
+        commits, left = self._commits.dropped, self._left.dropped
+        if commits or left:
+            self._commits.dropped = self._left.dropped = 0
+            notice = f"{self._notice(commits, left)}\n"
+            self._queue(_Line(notice.encode(self._stream.encoding, "backslashreplace"), self._left))
+
+    def _put(self, encoded: bytes) -> None:
+        """Write past the stream's own buffer: a blocked thread that held its lock at exit would end the process."""
+        assert self._descriptor is not None  # noqa: S101  (nothing is queued without it)
+        with suppress(OSError, ValueError), _alone(self._descriptor):  # the reader has gone, and nobody can be told
+            while encoded:
+                try:
+                    encoded = encoded[os.write(self._descriptor, encoded) :]
+                except BlockingIOError:
+                    select.select([], [self._descriptor], [])
+
+
+@contextmanager
+def _alone(descriptor: int) -> Iterator[None]:
+    """
+    Hold the lock of the pipe or socket, so that no line stands in the middle of another process's.
+
+    A parent and its forks write to one pipe, which takes more than 4,096 bytes in pieces. Every line needs the lock:
+    a short one without it would come between the pieces of a long one.
+    """
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        yield
+        return
+    with suppress(OSError):  # a system without locks on pipes
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.lockf(descriptor, fcntl.LOCK_UN)
 
 
 def _that_may_block(stream: TextIO) -> int | None:

@@ -15,6 +15,7 @@ import google.cloud.logging_v2
 from google.cloud.logging_v2.handlers import StructuredLogHandler
 
 from traced_relay.logs import record as records
+from traced_relay.logs.early_lines import EarlyLines
 from traced_relay.logs.line_writer import LineWriter
 from traced_relay.logs.record import Identity, TraceRef, as_text, rfc3339, truncate
 from traced_relay.logs.store import RecordStore
@@ -91,6 +92,10 @@ class Log:
 
         self.handler.handle(_Event(event, _LEVELS.get(severity, logging.INFO), entry))
 
+    def stop_waiting(self) -> None:
+        """Let no record of a commit wait for the stream's reader any more: the process ends."""
+        self.handler.outlet.stop_waiting()
+
     def close(self) -> None:
         logging.getLogger().removeHandler(self.handler)
 
@@ -108,7 +113,7 @@ def configure(
     """Make the process's log: what libraries write through `logging` comes out in the same form and place."""
     log = Log(identity, stream=stream, text=text, colour=colour, store=store, clock=clock)
     root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
+    for handler in [handler for handler in root.handlers if isinstance(handler, (_Handler, EarlyLines))]:
         root.removeHandler(handler)
     root.addHandler(log.handler)
     root.setLevel(level)
@@ -139,7 +144,7 @@ class _Handler(StructuredLogHandler):
         self._text = text
         self._colour = stream.isatty() if colour is None else colour
         self._store = store
-        self._outlet = LineWriter(stream, notice=self._dropped)
+        self.outlet = LineWriter(stream, notice=self._dropped)
         google.cloud.logging_v2._instrumentation_emitted = True  # else its first line is a record about itself
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -149,21 +154,21 @@ class _Handler(StructuredLogHandler):
         return wanted
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Wait for the stream only with a record of a commit: what the ledger has must not be missing in the log."""
+        """Wait for the stream, for a moment, only with a record of a commit: what the ledger has belongs in the log."""
         try:
             line = self.format(record)
             if isinstance(record, _Event) and records.is_of_a_commit(str(record.msg)):
-                self._outlet.write(line)
+                self.outlet.write(line)
             else:
-                self._outlet.leave(line)
+                self.outlet.leave(line)
         except Exception:  # noqa: BLE001  (as in logging: a record that cannot be written ends nothing)
             self.handleError(record)
 
     def flush(self) -> None:
-        self._outlet.flush(LAST_MOMENT)
+        self.outlet.flush(LAST_MOMENT)
 
-    def _dropped(self, count: int) -> str:
-        text = f"{count} lines of the log were dropped because nothing read them"
+    def _dropped(self, commits: int, others: int) -> str:
+        text = f"{commits} records of tasks and {others} other lines were dropped because nothing read the log"
         entry = _overheard(logging.LogRecord(__name__, logging.WARNING, "", 0, text, (), None))
         return one_line(entry, colour=self._colour) if self._text else _encode(entry)
 

@@ -27,7 +27,7 @@ def make_private(path: Path) -> None:
     """
     Create *path* with mode 0600 unless it exists, and take any other rights from it and the files beside it.
 
-    Nothing that exists is opened: closing it would release the locks that this process holds on the database.
+    A file that is private already is not opened: closing it would release the locks that this process holds on it.
     """
     try:
         _create(path)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
 
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], str]]:
@@ -23,9 +25,15 @@ def stop_signal() -> Iterator[Callable[[], str]]:
     with receiver, sender:
         sender.setblocking(False)
         signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ENDING:
             signal.signal(number, lambda *_: None)
+
+        def wait() -> str:
+            while (number := receiver.recv(1)[0]) not in _ENDING:  # every signal that has a handler comes here
+                continue
+            return signal.Signals(number).name
+
         try:
-            yield lambda: signal.Signals(receiver.recv(1)[0]).name
+            yield wait
         finally:
             signal.set_wakeup_fd(-1)

@@ -85,8 +85,9 @@ class Captured:
 
     def _close_reading(self) -> None:
         """Let a forked process meet a closed pipe, and not a full one, once this process has gone."""
-        if self._process != os.getpid():
+        if self._process != os.getpid() and self._reading >= 0:
             os.close(self._reading)
+            self._reading = -1  # in a fork of the fork the number may be another file's
 
     def _read_on(self) -> None:
         while taken := os.read(self._reading, _PIECE):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from gunicorn.app.base import BaseApplication
 
 from traced_relay.app import Application
-from traced_relay.config.settings import from_environment, is_on_google
+from traced_relay.config.on_google import is_on_google
+from traced_relay.config.settings import from_environment
 from traced_relay.logs import writer
 from traced_relay.runtime.listener import listen
 from traced_relay.server.captured_output import Captured, log_uncaught

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from traced_relay.formats import strict_json
 from traced_relay.formats.durations import format_duration
-from traced_relay.formats.validation import Duration, Model
+from traced_relay.formats.validation import Duration, Model, quoted
 
 DAY = 86_400.0
 SCHEDULE_AHEAD = 30 * DAY
@@ -28,25 +28,31 @@ def _check_url(url: str) -> str:
     """Check that *url* is an absolute http(s) URL without userinfo and fragment, which can be sent byte for byte."""
     if len(url) > MAX_URL:
         raise ValueError(f"must take at most {MAX_URL} characters, got {len(url)}")
-    if re.match(r"[^/?#]*//[^/?#]*[^\x00-\x7f]", url):
-        raise ValueError("must have a host in ASCII; write an international name in its xn-- form")
-    if not re.fullmatch("[!-~]*", url):
-        raise ValueError("must be printable ASCII; percent-encode everything else (RFC 3986)")
-    if re.search(r"%(?![0-9A-Fa-f]{2})", url):
-        raise ValueError("must have two hex digits after every % (RFC 3986)")
+    authority = re.match(r"[^/?#]*//([^/?#]*)", url)
+    host = quoted(authority[1].rpartition("@")[2] if authority else "")  # of a URL nothing else: it may be secret
+    if authority and not authority[1].isascii():
+        raise ValueError(f"must have a host in ASCII; write an international name in its xn-- form, got {host}")
+    if odd := re.search("[^!-~]", url):
+        place = f"{quoted(odd[0])} at character {odd.start() + 1}"
+        raise ValueError(f"must be printable ASCII; percent-encode everything else (RFC 3986), got {place}")
+    if odd := re.search(r"%(?![0-9A-Fa-f]{2})", url):
+        place = f"another % at character {odd.start() + 1}"
+        raise ValueError(f"must have two hex digits after every % (RFC 3986), got {place}")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as exc:
-        raise ValueError("must have a valid host, and a port from 1 to 65535") from exc
+        raise ValueError(f"must have a valid host, and a port from 1 to 65535, got {host}") from exc
     if parts.scheme not in ("http", "https"):
-        raise ValueError("must start with http:// or https://")
+        raise ValueError(f"must start with http:// or https://, got {quoted(parts.scheme)}")
     if "@" in parts.netloc:
         raise ValueError("must not contain a user name or password")
     if not _HOST.fullmatch(parts.netloc) or len(parts.hostname or "") > MAX_HOST or port == 0:
-        raise ValueError("must have a DNS name or an IP address as its host, and a port, if any, from 1 to 65535")
+        rule = "must have a DNS name or an IP address as its host, and a port, if any, from 1 to 65535"
+        raise ValueError(f"{rule}, got {host}")
     if "#" in url:
-        raise ValueError("must have no fragment, since HTTP never sends one; percent-encode # as %23")
+        rule = "must have no fragment, since HTTP never sends one; percent-encode # as %23"
+        raise ValueError(f"{rule}, got # at character {url.index('#') + 1}")
     return url
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from traced_relay.errors import FieldError, InvalidCall
-from traced_relay.formats.validation import Duration, Model, Time, invalid_call, read
+from traced_relay.formats.validation import Duration, Model, Time, invalid_call, quoted, read
 from traced_relay.tasks import header_policy
 from traced_relay.tasks.call import REPEATABLE, SCHEDULE_AHEAD, Callback, JsonBody, Method, RetryPolicy, Url, content_of
 
@@ -48,12 +48,12 @@ def idempotency_key(field: str | None) -> str | None:
     lines = [found[0] for found in _STRING.finditer(field)] if _STRINGS.fullmatch(field) else field.split(",")
     keys = {_key(line.strip(" \t")) for line in lines}
     if len(keys) > 1:
-        raise InvalidCall("Idempotency-Key: must be one key; a key with a comma must be in double quotes", status=400)
+        told = "must be one key; a key with a comma must be in double quotes"
+        raise InvalidCall(f"Idempotency-Key: {told}, got {len(keys)} keys", status=400)
     (key,) = keys
     if not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
-        raise invalid_call(
-            [FieldError("Idempotency-Key", "must be 1 to 255 printable ASCII characters, quoted or bare")]
-        )
+        told = "must be 1 to 255 printable ASCII characters, quoted or bare"
+        raise invalid_call([FieldError("Idempotency-Key", f"{told}, got {quoted(field)}")])
     return key
 
 
@@ -76,7 +76,7 @@ class RetryRequest(RetryPolicy):
 
 def _check_label(text: str) -> str:
     if any(c < " " or "\x7f" <= c <= "\x9f" for c in text):
-        raise ValueError("must not contain control characters")
+        raise ValueError(f"must not contain control characters, got {quoted(text)}")
     return text
 
 

@@ -87,14 +87,28 @@ def test_a_taken_port_is_one_entry(tmp_path: Path) -> None:
     assert "is taken by another process" in entry["message"]
 
 
+_WARNS = """
+import importlib.abc, logging, runpy, sys, warnings
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "{library}":
+            sys.meta_path.remove(self)
+            warnings.warn("of an old library", FutureWarning)
+            logging.getLogger("old").warning("said at\\nimport")
+
+sys.meta_path.insert(0, Finder())
+runpy.run_module("traced_relay", run_name="__main__")
+"""
+
 _BROKEN = """
 from dataclasses import replace
-from traced_relay.config import settings
-from traced_relay.server.production import serve
+from traced_relay.config.settings import from_environment
 from traced_relay.server.captured_output import Captured
+from traced_relay.server.production import serve
 
 with Captured() as captured:
-    serve(replace(settings.from_environment(), otel_file=5), stream=captured.stream)
+    serve(replace(from_environment(), otel_file=5), stream=captured.stream)
 """
 
 
@@ -108,6 +122,15 @@ def test_a_worker_that_fails_to_boot_is_told_in_entries(tmp_path: Path) -> None:
     assert any("Worker failed to boot" in entry["message"] for entry in found)
 
 
+@pytest.mark.parametrize("library", ["click", "pydantic", "requests", "google.cloud.tasks_v2"])
+def test_a_library_that_warns_at_import_is_told_in_entries(tmp_path: Path, library: str) -> None:
+    (tmp_path / "relay.yaml").write_text(RULES)
+    found = entries(tmp_path, "-c", _WARNS.format(library=library), "serve", status=1, PORT="x")
+    warned = [entry for entry in found if "FutureWarning: of an old library" in entry["message"]]
+    assert [(entry["severity"], entry["logger"]) for entry in warned] == [("WARNING", "py.warnings")]
+    assert [entry["message"] for entry in found if entry["logger"] == "old"] == ["said at\nimport"]
+
+
 def test_an_import_that_fails_is_one_entry(tmp_path: Path) -> None:
     (tmp_path / "opentelemetry.py").write_text("raise ValueError('nothing to import')")
     (entry,) = entries(tmp_path, *SERVE, status=1, PYTHONPATH=str(tmp_path))
@@ -116,9 +139,21 @@ def test_an_import_that_fails_is_one_entry(tmp_path: Path) -> None:
 
 
 _ODD = """
-import faulthandler, gc, logging, os, signal, sys, threading, time, warnings
+import faulthandler, gc, logging, os, signal, sys, threading, warnings
 from traced_relay.logs import writer
 from traced_relay.server.captured_output import Captured, log_uncaught
+
+seen, changed = [], threading.Condition()
+
+class Seen(logging.Handler):
+    def emit(self, record):
+        with changed:
+            seen.append(record.getMessage())
+            changed.notify_all()
+
+def wait_for(message):
+    with changed:
+        assert changed.wait_for(lambda: message in seen, 20), seen
 
 class Odd:
     def __del__(self):
@@ -127,14 +162,21 @@ class Odd:
 log_uncaught()
 with Captured() as captured:
     writer.configure(writer.Identity("p", "v", "i"), stream=captured.stream)
+    logging.getLogger().addHandler(Seen())
     child = os.fork()
     if child == 0:
+        other = os.open(os.devnull, os.O_RDONLY)  # gets the number of the pipe's end that the fork has closed
+        grandchild = os.fork()
+        if grandchild == 0:
+            os.fstat(other)
+            os._exit(0)
+        assert os.waitpid(grandchild, 0)[1] == 0
         print("of a child")
         sys.stdout.flush()
         faulthandler.enable()
         os.kill(os.getpid(), signal.SIGSEGV)
     os.waitpid(child, 0)
-    time.sleep(0.5)
+    wait_for("Fatal Python error: Segmentation fault")
     warnings.warn("a warning\\nof two lines")
     thread = threading.Thread(target=lambda: 1 / 0, name="t1")
     thread.start()
@@ -146,10 +188,10 @@ with Captured() as captured:
     sys.stdout.flush()
     os.write(2, b"E0000 00:00:00.000000 1 ssl.cc:1] Handshake failed\\nW1130 x\\n\\n")
     os.write(2, b"WARNING: before InitializeLog\\n\\xff\\n")
-    time.sleep(0.5)
+    wait_for("\ufffd")
     os.write(2, b"Traceback (most recent call last):\\n  File x\\nValueError: raw\\n")
     logging.getLogger("some.library").error("two\\nlines")
-    time.sleep(0.5)
+    wait_for("ValueError: raw")
     raise ValueError("the end")
 """
 

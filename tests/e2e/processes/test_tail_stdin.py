@@ -28,6 +28,7 @@ from traced_relay.cli.main import main
 main(sys.argv[1:])
 """
 LINE = json.dumps({"severity": "INFO", "message": "given", "event": "relay.started"}) + "\n"
+SILENT = "traced-relay: nothing came on stdin within 1 s; `tail -` reads it, however late records come\n"
 FOLLOWING = "traced-relay: following the records of {}; --relay, --project and RECORDS name others\n"
 
 
@@ -97,10 +98,17 @@ def test_a_dash_is_stdin_even_if_it_is_empty(dev: Dev) -> None:
         assert process.returncode == 0
 
 
-def test_tail_says_what_it_waits_for_where_nothing_comes(dev: Dev) -> None:
-    with tail(dev.url, subprocess.PIPE) as process:
-        assert line_of(process.stderr).startswith(
-            "traced-relay: reading records from stdin, where nothing has come yet"
-        )
-        stdout, _ = process.communicate(LINE, timeout=20)
-    assert (process.returncode, stdout.split()[-1]) == (0, "given")
+def test_tail_behind_a_silent_pipe_follows_dev_and_says_so(dev: Dev) -> None:
+    with tail(dev.url, subprocess.PIPE, "--event", "relay.started") as process:
+        assert "relay.started" in line_of(process.stdout)
+        assert line_of(process.stderr) == SILENT
+        assert line_of(process.stderr) == FOLLOWING.format(dev.url)
+        assert process.poll() is None
+
+
+def test_a_dash_waits_for_a_silent_pipe(dev: Dev) -> None:
+    with tail(dev.url, subprocess.PIPE, "-") as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.5)
+        stdout, stderr = process.communicate(LINE, timeout=20)
+    assert (process.returncode, stdout.split()[-1], stderr) == (0, "given", "")

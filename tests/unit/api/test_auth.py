@@ -266,6 +266,15 @@ def test_a_refusal_says_what_is_wanted() -> None:
     assert detail_of(minted("other@example.com")) == "other@example.com is not among the callers in relay.yaml"
 
 
+@pytest.mark.parametrize(("exp", "is_said"), [(1_700_000_600, True), (9e9, False), ("1", False), (True, False)])
+def test_a_token_of_an_old_key_is_told_that_it_expired_too(exp: object, is_said: bool) -> None:
+    token = forged({"kid": "of last year"}, iat=1_700_000_000, exp=exp)
+    assert refusal(gate().admit_caller, bearing(token)) == (401, "unknown_key")
+    assert detail_of(token) == "the token's key id (kid) is not among the issuer's current keys" + (
+        ", and its exp says that it has expired" if is_said else ""
+    )
+
+
 def test_an_account_that_is_not_listed_is_refused() -> None:
     assert refusal(gate().admit_caller, bearing(minted("other@example.com"))) == (403, "unknown_caller")
     assert refusal(gate().admit_caller, bearing(minted(REPORTS.upper()))) == (403, "unknown_caller")

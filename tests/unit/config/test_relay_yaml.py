@@ -96,8 +96,8 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
 @pytest.mark.parametrize(
     ("changes", "errors"),
     [
-        ({"queues": None}, ["queues must be a list"]),
-        ({"queues": []}, ["queues must be at least 1 long"]),
+        ({"queues": None}, ["queues must be a list, got null"]),
+        ({"queues": []}, ["queues must be at least 1 long, got 0"]),
         (
             {"queues": [{"name": "a_b"}]},
             ["queues.0.name is not valid: String should match pattern '^[A-Za-z0-9-]{1,100}$'"],
@@ -123,7 +123,10 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
             {"callers": [{"email": "nobody"}]},
             ["callers.0.email must be an address as Google's tokens have it, with @ and in lower case"],
         ),
-        ({"callers": [{"email": "a@b", "role": "king"}]}, ["callers.0.role must be one of 'caller' or 'operator'"]),
+        (
+            {"callers": [{"email": "a@b", "role": "king"}]},
+            ["callers.0.role must be one of 'caller' or 'operator', got 'king'"],
+        ),
         (
             {"callers": [{"email": "a@b", "role": "operator"}, {"email": "a@b", "queues": [], "downstreams": "*"}]},
             ["callers must not name a@b twice"],
@@ -138,7 +141,7 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
         ({"location": "us-central1/x"}, ["location must be one region such as us-central1: queues are nowhere else"]),
         (
             {"worker": {"url": "relay.example.com", "service_account": "a@p.iam.gserviceaccount.com"}},
-            ["worker.url must start with http:// or https://"],
+            ["worker.url must start with http:// or https://, got ''"],
         ),
         (
             {"downstreams": [{"name": "a", "url": "http://a/", "auth": "id_token"}]},
@@ -156,7 +159,7 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
             {"retry": {"min_backoff": "2m", "jitter": "none", "max_retry_duration": "1m"}},
             ["retry.max_retry_duration must be 0s or at least the shortest first wait, 2m, got 1m"],
         ),
-        ({"heartbeat": 60}, ['heartbeat must be a duration such as "30s", "1.5s", "5m", "24h" or "7d"']),
+        ({"heartbeat": 60}, ['heartbeat must be a duration such as "30s", "1.5s", "5m", "24h" or "7d", got a number']),
         ({"heartbeat": "0.5s"}, ["heartbeat must be at least 1s, got 0.5s"]),
         (
             {"retention": "1s", "sweep_every": "2h"},

@@ -183,16 +183,62 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
 def test_every_broken_rule_is_named_in_our_words(changes: dict[str, Any], errors: list[tuple[str, str]]) -> None:
     with pytest.raises(InvalidCall) as refused:
         enqueue_request({"url": URL} | changes)
-    assert [(error.field, error.message) for error in refused.value.errors] == errors
+    told = refused.value.errors
+    assert [(error.field, error.message[: len(rule)]) for error, (_, rule) in zip(told, errors, strict=True)] == errors
     assert refused.value.status == 422
-    assert refused.value.detail == "; ".join(f"{field} {message}" for field, message in errors[:3])
+    assert refused.value.detail == "; ".join(f"{error.field} {error.message}" for error in told[:3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "got"),
+    [
+        ({"url": "ftp://a/?secret"}, "'ftp'"),
+        ({"url": "/build?secret"}, "''"),
+        ({"url": "http://a..b:1/secret?secret"}, "'a..b:1'"),
+        ({"url": "http://user:secret@a:65536/"}, "'a:65536'"),
+        ({"url": "http://user:secret@b\xfccher.example/"}, "'b\\xfccher.example'"),
+        ({"url": f"http://{'a' * 64}.b/"}, f"'{'a' * 60}' and 6 more"),
+        ({"url": "http://a/?secret#secret"}, "# at character 17"),
+        ({"url": "http://a/?secret\u202e"}, "'\\u202e' at character 17"),
+        ({"url": "http://a/?secret%zz"}, "another % at character 17"),
+        ({"callback": {"url": "http://a/#"}}, "# at character 10"),
+        ({"callback": {"url": URL, "on": ["lost"]}}, "'lost'"),
+        ({"queue": 5}, "a number"),
+        ({"queue": ["relay"]}, "a list"),
+        ({"method": "get"}, "'get'"),
+        ({"method": True}, "true"),
+        ({"headers": {"x": 1}}, "a number"),
+        ({"delay": "soon"}, "'soon'"),
+        ({"delay": 5}, "a number"),
+        ({"schedule_time": "soon"}, "'soon'"),
+        ({"labels": {"team": "a\n\xe9"}}, "'a\\n\\xe9'"),
+        ({"labels": {"team": "x" * 257}}, "257"),
+        ({"callback": {"url": URL, "on": []}}, "0"),
+    ],
+)
+def test_an_error_shows_the_value_but_nothing_secret(changes: dict[str, Any], got: str) -> None:
+    with pytest.raises(InvalidCall) as refused:
+        enqueue_request({"url": URL} | changes)
+    assert refused.value.detail.partition(", got ")[2] == got
+    assert "secret" not in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("field", "got"),
+    [("\xe9", "'\\xe9'"), ("", "''"), ('"a', "'\"a'"), ("k" * 256, f"'{'k' * 60}' and 196 more"), ("a, b", "2 keys")],
+)
+def test_a_refused_key_is_shown(field: str, got: str) -> None:
+    with pytest.raises(InvalidCall) as refused:
+        idempotency_key(field)
+    assert refused.value.detail.partition(", got ")[2] == got
 
 
 @pytest.mark.parametrize("document", [None, True, 5, 2.5, "text", [], [{"url": URL}]])
 def test_what_is_no_object_is_refused(document: Any) -> None:
     with pytest.raises(InvalidCall) as refused:
         enqueue_request(document)
-    assert refused.value.errors == (FieldError("request", "must be an object"),)
+    (error,) = refused.value.errors
+    assert (error.field, error.message.partition(", got ")[0]) == ("request", "must be an object")
 
 
 def test_the_parts_of_a_policy_are_not_compared_before_it_is_whole() -> None:
