@@ -19,6 +19,7 @@ from traced_relay.client.client import Client
 from traced_relay.errors import NotAuthorized, NotEnded, NotFound, Unavailable, UnexpectedAnswer
 from traced_relay.runtime.bounded_fetch import LARGEST
 from traced_relay.runtime.clock import SystemClock
+from traced_relay.tasks.api_types import Receipt, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,8 +98,8 @@ def test_no_record_brings_explain_down(lying: RelayStandIn, tmp_path: Path, fiel
 
 
 def test_what_the_real_documents_are_fits() -> None:
-    assert response_shapes.fits(document(), response_shapes.STATUS)
-    assert response_shapes.fits(RECEIPT, response_shapes.RECEIPT)
+    assert response_shapes.fits(document(), Status)
+    assert response_shapes.fits(RECEIPT, Receipt)
 
 
 def test_an_answer_without_end_is_cut_off(lying: RelayStandIn) -> None:

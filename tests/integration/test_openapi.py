@@ -85,6 +85,38 @@ def test_it_tells_of_every_path_that_is_served_to_callers_and_of_no_other(relay:
     assert served == {(path, method) for path, method, _ in operations(openapi.document())}
 
 
+def properties(part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(part, dict):
+        yield from part.get("properties", {}).items()
+        for inner in part.values():
+            yield from properties(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from properties(inner)
+
+
+def test_every_property_and_parameter_has_a_description(described: dict[str, Any]) -> None:
+    schemas = described["components"]["schemas"]
+    assert [name for name, schema in schemas.items() if not schema["description"]] == []
+    assert [name for name, schema in properties(schemas) if not schema.get("description")] == []
+    parameters = [p for _, _, operation in operations(described) for p in operation.get("parameters", [])]
+    assert [parameter["name"] for parameter in parameters if not parameter["description"]] == []
+
+
+def test_every_property_without_values_has_an_example(described: dict[str, Any]) -> None:
+    told = {"examples", "enum", "default", "$ref", "items"}  # each shows what a value looks like
+    bare = {name for name, schema in properties(described["components"]["schemas"]) if not told & schema.keys()}
+    assert bare == {"next_attempt_at", "heartbeat_at", "cancel_requested_at", "truncated", "response"}
+
+
+def test_every_example_keeps_its_schema(described: dict[str, Any]) -> None:
+    for name, schema in properties(described["components"]["schemas"]):
+        for example in schema.get("examples", []):
+            part = schema | {"components": described["components"]}
+            error = best_match(Draft202012Validator(part).iter_errors(example))
+            assert error is None, f"{name}: {error.message}"
+
+
 def test_receipt_status_and_list_are_as_described(
     described: dict[str, Any], relay: RunningRelay, downstream: Downstream
 ) -> None:
@@ -114,7 +146,7 @@ def test_nulls_and_a_direct_receipt_are_as_described(described: dict[str, Any], 
 def test_a_batch_is_as_described(described: dict[str, Any], relay: RunningRelay, downstream: Downstream) -> None:
     wish = {"tasks": [{"url": downstream.url}, {"url": "ftp://example.com"}]}
     answer = post(f"{relay.url}/v1/tasks:batch", wish).document
-    fits(described, "BatchAnswer", answer)
+    fits(described, "BatchResponse", answer)
     fits(described, "Receipt", answer["tasks"][0])
     fits(described, "Problem", answer["tasks"][1])
 

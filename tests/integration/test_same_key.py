@@ -19,7 +19,7 @@ from support.schema import validate
 from traced_relay.api.auth import ANYBODY
 from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
-from traced_relay.relay.enqueue import Enqueuer, Receipt
+from traced_relay.relay.enqueue import Enqueued, Enqueuer
 from traced_relay.relay.policy import Policy
 from traced_relay.tasks import state_machine
 from traced_relay.tasks.ids import derived_id
@@ -87,10 +87,10 @@ class Two:
         channel = insecure_channel(relay.queue.address)
         self._queue = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
 
-    def enqueue(self, **fields: Any) -> Receipt:
+    def enqueue(self, **fields: Any) -> Enqueued:
         return self._enqueuer(self.ledger, self._cloud_tasks).enqueue(WISH | fields, ANYBODY, KEY)
 
-    def interrupted(self, moment: tuple[str, str], other: Callable[[], Any], **fields: Any) -> Receipt:
+    def interrupted(self, moment: tuple[str, str], other: Callable[[], Any], **fields: Any) -> Enqueued:
         ledger, cloud_tasks = (Interrupted(part, moment, other) for part in (self.ledger, self._cloud_tasks))
         return self._enqueuer(ledger, cloud_tasks).enqueue(WISH | fields, ANYBODY, KEY)
 
@@ -152,7 +152,7 @@ def two_in_memory(timeless: RunningRelay, clock: ManualClock) -> Iterator[Two]:
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=" ".join)
 def test_two_with_one_key_get_one_task_and_one_receipt(two: Two, moment: tuple[str, str]) -> None:
-    others: list[Receipt] = []
+    others: list[Enqueued] = []
     receipt = two.interrupted(moment, lambda: others.append(two.enqueue()))
     assert others == [receipt]
     assert receipt.task_id == TASK_ID
@@ -208,7 +208,7 @@ def test_a_name_that_is_reserved_still_is_passed_over_once(two_in_memory: Two, m
     two = two_in_memory
     two.delete(two.enqueue().task_name)
     two.end_and_forget()
-    others: list[Receipt] = []
+    others: list[Enqueued] = []
     receipt = two.interrupted(moment, lambda: others.append(two.enqueue()))
     assert others == [receipt]
     assert receipt.task_name.endswith(f"{TASK_ID}-2")
@@ -234,7 +234,7 @@ def test_a_row_that_expires_in_between_is_written_again(two: Two) -> None:
 
 @pytest.mark.parametrize("error", [Unavailable, EnqueueFailed])
 def test_a_winner_that_fails_leaves_the_call_to_the_other(two: Two, error: type[Exception]) -> None:
-    others: list[Receipt] = []
+    others: list[Enqueued] = []
 
     def away() -> None:
         others.append(two.enqueue())
@@ -260,7 +260,7 @@ def test_a_sweep_in_between_makes_no_second_task(timeless: RunningRelay, clock: 
 
 @pytest.mark.parametrize("moment", DIRECT_MOMENTS, ids=" ".join)
 def test_two_direct_calls_with_one_key_are_one_task(two: Two, moment: tuple[str, str]) -> None:
-    others: list[Receipt] = []
+    others: list[Enqueued] = []
     receipt = two.interrupted(moment, lambda: others.append(two.enqueue(route="direct")), route="direct")
     assert others == [receipt]
     assert two.tasks() == [f"{receipt.task_id}-1"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response
@@ -14,6 +14,8 @@ from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, NotAutho
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from traced_relay.tasks.api_types import Problem
 
 
 def problem(status: int, detail: str, errors: Sequence[FieldError] = (), *, challenge: str | None = None) -> Response:
@@ -26,8 +28,13 @@ def problem(status: int, detail: str, errors: Sequence[FieldError] = (), *, chal
     return Response(json.dumps(document), status, headers, content_type="application/problem+json")
 
 
-def document_of(status: int, detail: str, errors: Sequence[FieldError] = ()) -> dict[str, Any]:
-    document = {"type": "about:blank", "title": HTTP_STATUS_CODES[status], "status": status, "detail": detail}
+def document_of(status: int, detail: str, errors: Sequence[FieldError] = ()) -> Problem:
+    document: Problem = {
+        "type": "about:blank",
+        "title": HTTP_STATUS_CODES[status],
+        "status": status,
+        "detail": detail,
+    }
     if errors:
         document["errors"] = [{"field": error.field, "message": error.message} for error in errors]
     return document

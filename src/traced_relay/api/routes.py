@@ -15,6 +15,7 @@ from werkzeug.exceptions import NotFound as NotFoundHere
 from traced_relay.api import listing, openapi, problems
 from traced_relay.api.limits import MAX_DISPATCH, MAX_REQUEST
 from traced_relay.api.middleware import DISPATCH, PRINCIPAL
+from traced_relay.api.schemas import MAX_BATCH
 from traced_relay.errors import (
     EnqueueFailed,
     FieldError,
@@ -44,10 +45,11 @@ if TYPE_CHECKING:
     from traced_relay.relay.sweeper import Sweeper
     from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
+    from traced_relay.tasks.api_types import Problem, Receipt
     from traced_relay.tasks.row import Row
     from traced_relay.tasks.status_document import Links
 
-MAX_BATCH = 100
+
 LENGTH_OF_ID, SHORTEST_ID = 32, 4  # hexadecimal digits
 MOST_ALIKE = 50  # rows that are read to find the one with a short id
 
@@ -130,9 +132,9 @@ class Api:
                 raise validation.invalid_call([FieldError(name, "is not a known field") for name in unknown[:20]])
         raise validation.invalid_call([FieldError("tasks", f"must be a list of at most {MAX_BATCH} tasks")])
 
-    def _batch(self, tasks: Sequence[Any], key: str | None) -> list[dict[str, Any]]:
+    def _batch(self, tasks: Sequence[Any], key: str | None) -> list[Receipt | Problem]:
         """A receipt or a problem each; once the ledger or the queue is away, the rest does not wait for it too."""
-        items: list[dict[str, Any]] = []
+        items: list[Receipt | Problem] = []
         away: Unavailable | None = None
         for index, document in enumerate(tasks):
             try:

@@ -7,7 +7,7 @@ Only what is safe to ask again is: looking, and enqueueing, which carries an Ide
 from __future__ import annotations
 
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -28,15 +28,16 @@ from traced_relay.formats import strict_json
 from traced_relay.runtime.bounded_fetch import AS_IT_IS, fetch
 from traced_relay.runtime.clock import SystemClock, pause
 from traced_relay.runtime.loopback import is_local_host
+from traced_relay.tasks.api_types import BatchResponse, QueueList, Receipt, Status, Summary
 from traced_relay.tasks.states import ENDED
 from traced_relay.tracing.propagation import task_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from traced_relay.client.api_types import CallFields, Filters, Receipt
     from traced_relay.runtime.bounded_fetch import FetchedResponse
     from traced_relay.runtime.clock import Clock
+    from traced_relay.tasks.api_types import CallFields, Filters
 
 TRIES = 3
 PAUSE, PAUSE_WHEN_TOLD = 1.0, 5.0  # after a lost connection; after a 503, whose Retry-After this is
@@ -45,6 +46,12 @@ FIRST_LOOK, LAST_LOOK, SLOWER = 0.2, 5.0, 1.5  # seconds between looks at a task
 
 Document = dict[str, Any]
 """A task's status, or what is said of a queue, as the API has it."""
+
+
+class _Page(TypedDict):
+    """A page of tasks; its token is checked where it is followed."""
+
+    tasks: list[Summary]
 
 
 class Client:
@@ -87,9 +94,7 @@ class Client:
 
     def enqueue(self, url: str, *, idempotency_key: str | None = None, **fields: Unpack[CallFields]) -> Receipt:
         """Have the call made; asked again after a lost answer, which makes no second task."""
-        receipt: Receipt = self._post_call(
-            "/v1/tasks", response_shapes.RECEIPT, {"url": url, **fields}, idempotency_key
-        )
+        receipt: Receipt = self._post_call("/v1/tasks", Receipt, {"url": url, **fields}, idempotency_key)
         return receipt
 
     def enqueue_many(
@@ -97,7 +102,7 @@ class Client:
     ) -> Sequence[Receipt | RelayError]:
         """Up to 100 calls at once, each with its `url`: a receipt each, or what is wrong with it, in order."""
         document = {"tasks": [dict(call) for call in calls]}
-        answer = self._post_call("/v1/tasks:batch", response_shapes.BATCH, document, idempotency_key)
+        answer = self._post_call("/v1/tasks:batch", BatchResponse, document, idempotency_key)
         return [item if "task_id" in item else problems.error_of(item) for item in answer["tasks"]]
 
     def status(self, task_id: str) -> Document:
@@ -126,7 +131,7 @@ class Client:
         query: dict[str, Any] = {**filters, "limit": page_size, "page_token": page_token}  # None is not sent
         if label is not None:
             query[f"label.{label[0]}"] = label[1]
-        answer = self._ask("GET", "/v1/tasks", response_shapes.PAGE, params=query, tries=self._tries)
+        answer = self._ask("GET", "/v1/tasks", _Page, params=query, tries=self._tries)
         following = answer.get("next_page_token")
         if following is not None and not (isinstance(following, str) and following not in ("", page_token)):
             raise UnexpectedAnswer(f"{self.url}/v1/tasks gave a next_page_token that leads nowhere")
@@ -145,7 +150,7 @@ class Client:
 
     def queues(self) -> Sequence[Document]:
         """How each queue is and what it holds; for operators."""
-        queues: Sequence[Document] = self._ask("GET", "/v1/queues", response_shapes.QUEUES, tries=self._tries)["queues"]
+        queues: Sequence[Document] = self._ask("GET", "/v1/queues", QueueList, tries=self._tries)["queues"]
         return queues
 
     def cancel(self, task_id: str) -> Document:
@@ -201,11 +206,11 @@ class Client:
         self._session.close()
 
     def _status(self, task_id: str, tries: int) -> Document:
-        document: Document = self._ask("GET", _path(task_id), response_shapes.STATUS, tries=tries)
+        document: Document = self._ask("GET", _path(task_id), Status, tries=tries)
         return document
 
     def _verb(self, task_id: str, verb: str) -> Document:
-        document: Document = self._ask("POST", _path(task_id, f":{verb}"), response_shapes.STATUS)
+        document: Document = self._ask("POST", _path(task_id, f":{verb}"), Status)
         return document
 
     def _post_call(self, path: str, shape: Any, document: Document, key: str | None) -> Any:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from traced_relay.relay.policy import Policy, Principal
     from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
+    from traced_relay.tasks.api_types import Receipt, ReceiptLinks
+    from traced_relay.tasks.states import State
     from traced_relay.tasks.status_document import Links
 
 DEFAULT_TIMEOUT = 600.0
@@ -47,13 +49,13 @@ _REMEMBERED = {"queue", "fingerprint", "carrier", "trace_id", "span_id", "sample
 
 
 @dataclass(frozen=True)
-class Receipt:
-    """What a caller gets for a call; *schedule_time* in seconds since the epoch."""
+class Enqueued:
+    """What a receipt is made from; *schedule_time* in seconds since the epoch."""
 
     task_id: str
     task_name: str
     queue: str
-    state: str
+    state: State
     trace_id: str
     schedule_time: float
     has_status: bool = True
@@ -96,7 +98,7 @@ class Enqueuer:
         self._origin = origin
         self._new_id = new_id
 
-    def enqueue(self, document: Any, principal: Principal, key: str | None = None) -> Receipt:
+    def enqueue(self, document: Any, principal: Principal, key: str | None = None) -> Enqueued:
         """
         Take on the call that *document* asks for.
 
@@ -203,15 +205,15 @@ class Enqueuer:
             first = row.attempts[0].attempt
         return self._cloud_tasks.task_name(row.queue, f"{row.task_id}-{first}")
 
-    def _repeated(self, row: Row, plan: _Plan) -> Receipt:
+    def _repeated(self, row: Row, plan: _Plan) -> Enqueued:
         if row.fingerprint != plan.fingerprint:
             raise _key_used_before()
         return self._receipt(self._ensure_task(row, can_be_asked_again=True))
 
-    def _receipt(self, row: Row) -> Receipt:
-        return Receipt(row.task_id, self._task_name(row), row.queue, row.state, row.trace_id, row.schedule_time)
+    def _receipt(self, row: Row) -> Enqueued:
+        return Enqueued(row.task_id, self._task_name(row), row.queue, row.state, row.trace_id, row.schedule_time)
 
-    def _enqueue_direct(self, plan: _Plan, principal: Principal, key: str | None) -> Receipt:
+    def _enqueue_direct(self, plan: _Plan, principal: Principal, key: str | None) -> Enqueued:
         """Let Cloud Tasks make the call itself: its delivery, its retries, and no row; only a key is remembered."""
         task_name = self._cloud_tasks.task_name(plan.queue, f"{plan.task_id}-1")
         with spans.sending(self._tracer, plan.queue, plan.task_id, task_name=task_name):
@@ -364,13 +366,16 @@ def _key_used_before() -> InvalidCall:
     return validation.invalid_call([FieldError("Idempotency-Key", "was used before with another body")])
 
 
-def receipt(made: Receipt, links: Links) -> dict[str, Any]:
+def receipt(enqueued: Enqueued, links: Links) -> Receipt:
+    shown: ReceiptLinks = {**links.of(enqueued.task_id, enqueued.trace_id)}
+    if not enqueued.has_status:
+        shown["status"] = None
     return {
-        "task_id": made.task_id,
-        "task_name": made.task_name,
-        "queue": made.queue,
-        "state": made.state,
-        "trace_id": made.trace_id,
-        "schedule_time": format_time(made.schedule_time),
-        "links": links.of(made.task_id, made.trace_id) | ({} if made.has_status else {"status": None}),
+        "task_id": enqueued.task_id,
+        "task_name": enqueued.task_name,
+        "queue": enqueued.queue,
+        "state": enqueued.state,
+        "trace_id": enqueued.trace_id,
+        "schedule_time": format_time(enqueued.schedule_time),
+        "links": shown,
     }

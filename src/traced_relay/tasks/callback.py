@@ -65,7 +65,7 @@ class CallbackBuilder:
     def _report(self, row: Row, now: float) -> bytes:
         """What the receiver gets, byte for byte in every attempt; a long answer is left to be fetched."""
         status = status_document.status(row, self.links(row.origin), now=now, retention=0.0)
-        told = {name: value for name, value in status.items() if name not in ("attempts", "callback")}
+        told: dict[str, Any] = {name: value for name, value in status.items() if name not in ("attempts", "callback")}
         report = {"type": f"task.{row.state}", "timestamp": format_time(row.finished_at or now), "data": told}
         content = strict_json.dumps(report)
         if len(content) <= LARGEST or row.response is None:
