@@ -16,7 +16,7 @@ from support.asking import Answer, post
 from support.firestore_emulator import emulator_at
 from support.ledgers import RETENTION
 from support.schema import validate
-from traced_relay.api.auth import ANYBODY
+from traced_relay.api.auth import ANONYMOUS
 from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.relay.enqueue import Enqueued, Enqueuer
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 EAGER, ITEMS = 10, 20
 KEY = "k"
-TASK_ID = derived_id(ANYBODY.name, KEY)
+TASK_ID = derived_id(ANONYMOUS.name, KEY)
 WISH = {"url": "http://127.0.0.1:9/", "delay": "1h"}
 MOMENTS = [
     ("before", "get"),
@@ -88,11 +88,11 @@ class Two:
         self._queue = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
 
     def enqueue(self, **fields: Any) -> Enqueued:
-        return self._enqueuer(self.ledger, self._cloud_tasks).enqueue(WISH | fields, ANYBODY, KEY)
+        return self._enqueuer(self.ledger, self._cloud_tasks).enqueue(WISH | fields, ANONYMOUS, KEY)
 
     def interrupted(self, moment: tuple[str, str], other: Callable[[], Any], **fields: Any) -> Enqueued:
         ledger, cloud_tasks = (Interrupted(part, moment, other) for part in (self.ledger, self._cloud_tasks))
-        return self._enqueuer(ledger, cloud_tasks).enqueue(WISH | fields, ANYBODY, KEY)
+        return self._enqueuer(ledger, cloud_tasks).enqueue(WISH | fields, ANONYMOUS, KEY)
 
     def _enqueuer(self, ledger: Any, cloud_tasks: Any) -> Enqueuer:
         rules = self.relay.settings.rules
@@ -188,14 +188,14 @@ def test_a_task_worked_off_in_between_is_in_the_receipt(
 ) -> None:
     key = f"worked off {' '.join(moment)}"
     two, wish = Two(relay, relay.assembly.ledger, clock), {"url": downstream.url}
-    task_id = derived_id(ANYBODY.name, key)
+    task_id = derived_id(ANONYMOUS.name, key)
 
     def other() -> None:
         assert post(f"{relay.url}/v1/tasks", wish, Idempotency_Key=key).status == 202
         relay.wait_for("task.finished", task_id)
 
     ledger, cloud_tasks = (Interrupted(part, moment, other) for part in (two.ledger, relay.assembly._cloud_tasks))
-    receipt = two._enqueuer(ledger, cloud_tasks).enqueue(wish, ANYBODY, key)
+    receipt = two._enqueuer(ledger, cloud_tasks).enqueue(wish, ANONYMOUS, key)
     seen_before = ("after", "note"), ("before", "note"), ("after", "create")
     assert (receipt.task_id, receipt.state) == (task_id, "queued" if moment in seen_before else "succeeded")
     assert receipt.task_name.endswith(f"{task_id}-1")
@@ -228,7 +228,7 @@ def test_a_row_that_expires_in_between_is_written_again(two: Two) -> None:
             return False
 
     ledger = Expiring(two.ledger, ("", ""), lambda: None)
-    receipt = two._enqueuer(ledger, two._cloud_tasks).enqueue(WISH, ANYBODY, KEY)
+    receipt = two._enqueuer(ledger, two._cloud_tasks).enqueue(WISH, ANONYMOUS, KEY)
     assert (receipt.state, two.tasks()) == ("queued", [f"{TASK_ID}-2"])
 
 

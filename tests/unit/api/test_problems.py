@@ -28,7 +28,7 @@ BROKEN = errors.InvalidCall("retry.max_attempts must be at least 1, got 0", erro
         (
             errors.Unavailable("/data/ledger is locked"),
             503,
-            "the ledger, the queue or the certificates cannot be reached; try again",
+            "the ledger, the queue or the certificates are unreachable; try again",
         ),
         (errors.EnqueueFailed("queue p/l/q: no permission"), 503, "the queue refused the task; nothing was enqueued"),
         (errors.IdentityFailed("no ID token"), 500, "no ID token"),
