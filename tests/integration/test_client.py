@@ -18,7 +18,7 @@ from werkzeug.wrappers import Response
 import traced_relay
 from support.asking import ask, get
 from support.relay_stand_in import answer, document
-from traced_relay.client.client import LAST_LOOK, PAUSE, PAUSE_WHEN_TOLD, Client
+from traced_relay.client.client import MAX_POLL, RETRY_AFTER_503, RETRY_DELAY, Client
 from traced_relay.errors import (
     FieldError,
     IdentityFailed,
@@ -124,7 +124,7 @@ def test_a_lost_answer_is_asked_for_again_and_makes_no_second_task(relay: Runnin
     with Downstream(lost, lost, given) as before:
         receipt = Client(before.url, clock=clock).enqueue(downstream.url, labels={"lost": "answer"})
     keys = {arrived.headers["idempotency-key"] for arrived in before.arrived}
-    assert (len(before.arrived), len(keys), clock.waits) == (3, 1, [PAUSE_WHEN_TOLD] * 2)
+    assert (len(before.arrived), len(keys), clock.waits) == (3, 1, [RETRY_AFTER_503] * 2)
     listed = get(f"{relay.url}/v1/tasks?label.lost=answer").document["tasks"]
     assert [task["task_id"] for task in listed] == [receipt["task_id"]]
 
@@ -133,7 +133,7 @@ def test_a_relay_that_is_not_there_is_asked_three_times_and_a_verb_once() -> Non
     clock = Unhurried()
     with pytest.raises(Unavailable, match=f"the relay at {NOBODY} cannot be reached"):
         Client(NOBODY, clock=clock).enqueue("http://x.example")
-    assert clock.waits == [PAUSE] * 2
+    assert clock.waits == [RETRY_DELAY] * 2
     with pytest.raises(Unavailable):
         Client(NOBODY, clock=clock).redrive("0" * 32)
     assert len(clock.waits) == 2
@@ -192,7 +192,7 @@ def test_what_cannot_be_sent_is_the_callers_mistake(client: Client) -> None:
 
 @pytest.mark.parametrize("key", ["a\nb", " a"])
 def test_a_key_that_no_header_may_hold_is_the_callers_mistake(client: Client, key: str) -> None:
-    with pytest.raises(InvalidCall, match="a key or token"):
+    with pytest.raises(InvalidCall, match="the key or token contains a line break or a leading space"):
         client.enqueue("http://x.example/", idempotency_key=key)
 
 
@@ -238,7 +238,7 @@ def test_waiting_grows_slower_and_ends() -> None:
         Client(relay.url, clock=clock).wait("x", patience=60)
     *waits, last = clock.waits
     assert waits == sorted(waits)
-    assert (waits[0], waits[-1], last <= LAST_LOOK) == (0.2, LAST_LOOK, True)
+    assert (waits[0], waits[-1], last <= MAX_POLL) == (0.2, MAX_POLL, True)
     assert sum(clock.waits) == pytest.approx(60, abs=0.01)
 
 

@@ -155,7 +155,7 @@ class Authenticator:
         if scheme.lower() != "bearer" or not token.strip():
             detail = "the Authorization header must be: Bearer ID_TOKEN" if given else "an ID token is required"
             raise NotAuthorized(detail, status=401, reason="no_token")
-        claims = id_token.verified(
+        claims = id_token.verify(
             token.strip(),
             self._keys.having,
             audience=self._audience,

@@ -1,4 +1,4 @@
-"""A task's document as a few words for people. Pure; whoever shows them on a terminal makes them printable."""
+"""A task's document as text for people. Pure; a caller that prints to a terminal escapes it with `printable`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def one_line(document: Document) -> str:
-    """For a list; the id comes first and whole, so that the line can be given to the next command."""
+    """The line of a list; it starts with the full id, so that the next command can read it from stdin."""
     columns = (
         document["task_id"],
         f"{document['state']:<9}",
@@ -26,7 +26,7 @@ def one_line(document: Document) -> str:
 
 
 def lines(document: Document) -> Iterator[str]:
-    """What a person asks first: how it stands and why, then where to look further."""
+    """The state and its reason first, the links last."""
     yield f"task_id   {document['task_id']}"
     yield f"state     {how_it_stands(document)}"
     yield f"call      {document['method']} {document['url']}"
@@ -49,7 +49,7 @@ def how_it_stands(document: Document) -> str:
 
 
 def effort(attempts: int, number_of_round: int, seconds: float | None) -> str:
-    """For example `3 attempts in 1.2 s`, and of a later round `5 attempts, round 2 in 300 ms`."""
+    """For example `3 attempts in 1.2 s`, and after a redrive `5 attempts, round 2 in 300 ms`."""
     counted = f"{attempts} attempt{'' if attempts == 1 else 's'}"
     if number_of_round > 1:
         counted += f", round {number_of_round}"
@@ -57,7 +57,7 @@ def effort(attempts: int, number_of_round: int, seconds: float | None) -> str:
 
 
 def took(document: Document) -> float | None:
-    """Seconds that its latest round took, as the relay counts them; None before its end, or if it was never due."""
+    """Seconds that the latest round took; None before its end, or if it ended before it was due."""
     total_ms, finished_at = document["total_ms"], document["finished_at"]
     if total_ms is None or finished_at is None:
         return None
@@ -66,7 +66,7 @@ def took(document: Document) -> float | None:
 
 
 def so_far(document: Document, now: float) -> float | None:
-    """Seconds since its latest round was due; None if that is still to come."""
+    """Seconds since the latest round was due; None before."""
     passed = now - due_at(document)
     return passed if passed >= 0 else None
 
@@ -76,7 +76,7 @@ def due_at(document: Document) -> float:
 
 
 def progress(document: Document, now: float) -> str:
-    """For example `waiting, attempt 2, 12.3 s, next in 3.5 s`; no length before it is due."""
+    """For example `waiting, attempt 2, 12.3 s, next in 3.5 s`; without seconds before the task is due."""
     passed = so_far(document, now)
     elapsed = "" if passed is None else f", {readable(passed)}"
     due = document["next_attempt_at"]
