@@ -2,7 +2,7 @@
 The API's documents as types: the one list of their fields, each with its entry in the API's reference.
 
 The relay's builders return them, `GET /openapi.json` is made from them, and the client checks responses against them.
-Annotations are read at run time, so this module evaluates them.
+The annotations are read at run time, hence no `from __future__ import annotations` here.
 """
 
 from collections.abc import Mapping

@@ -68,7 +68,7 @@ def _key(line: str) -> str:
 
 
 class RetryRequest(RetryPolicy):
-    """A policy as a caller gives it: what is left out comes from relay.yaml, and only then are its parts compared."""
+    """Retry policy of a call: relay.yaml fills in what is left out, then the rules that compare fields apply."""
 
     @field_validator("max_backoff")
     @classmethod
