@@ -27,7 +27,7 @@ class DevConsole:
         self._session = requests.Session()
         self._session.trust_env = False
 
-    def life(self, task_id: str) -> tuple[list[dict[str, Any]], list[FinishedSpan], str]:
+    def records_and_spans(self, task_id: str) -> tuple[list[dict[str, Any]], list[FinishedSpan], str]:
         """Records of a task and its callbacks, spans of its traces, and the time since when `dev` has kept all."""
         kept = self._get(f"/tasks/{quote(task_id, safe='')}/life", "spans", list)
         try:

@@ -28,7 +28,7 @@ def one_line(document: Document) -> str:
 def lines(document: Document) -> Iterator[str]:
     """The state and its reason first, the links last."""
     yield f"task_id   {document['task_id']}"
-    yield f"state     {how_it_stands(document)}"
+    yield f"state     {state_text(document)}"
     yield f"call      {document['method']} {document['url']}"
     yield f"queue     {document['queue']}"
     if document["labels"]:
@@ -42,13 +42,13 @@ def lines(document: Document) -> Iterator[str]:
     yield f"look at   {document['links']['trace']}"
 
 
-def how_it_stands(document: Document) -> str:
+def state_text(document: Document) -> str:
     """For example `failed (http_503, downstream), 3 attempts in 1.2 s`."""
     why = f" ({document['reason']}, {document['blame']})" if document["reason"] else ""
-    return f"{document['state']}{why}, {effort(document['attempt'], document['round'], took(document))}"
+    return f"{document['state']}{why}, {attempts_text(document['attempt'], document['round'], duration(document))}"
 
 
-def effort(attempts: int, number_of_round: int, seconds: float | None) -> str:
+def attempts_text(attempts: int, number_of_round: int, seconds: float | None) -> str:
     """For example `3 attempts in 1.2 s`, and after a redrive `5 attempts, round 2 in 300 ms`."""
     counted = f"{attempts} attempt{'' if attempts == 1 else 's'}"
     if number_of_round > 1:
@@ -56,7 +56,7 @@ def effort(attempts: int, number_of_round: int, seconds: float | None) -> str:
     return counted if seconds is None else f"{counted} in {readable(seconds)}"
 
 
-def took(document: Document) -> float | None:
+def duration(document: Document) -> float | None:
     """Seconds that the latest round took; None before its end, or if it ended before it was due."""
     total_ms, finished_at = document["total_ms"], document["finished_at"]
     if total_ms is None or finished_at is None:
@@ -65,7 +65,7 @@ def took(document: Document) -> float | None:
     return float(total_ms) / 1000 if was_due else None
 
 
-def so_far(document: Document, now: float) -> float | None:
+def elapsed(document: Document, now: float) -> float | None:
     """Seconds since the latest round was due; None before."""
     passed = now - due_at(document)
     return passed if passed >= 0 else None
@@ -77,9 +77,9 @@ def due_at(document: Document) -> float:
 
 def progress(document: Document, now: float) -> str:
     """For example `waiting, attempt 2, 12.3 s, next in 3.5 s`; without seconds before the task is due."""
-    passed = so_far(document, now)
-    elapsed = "" if passed is None else f", {readable(passed)}"
-    due = document["next_attempt_at"]
-    ahead = parse_time(due) - now if due else 0.0
-    following = f", next in {readable(ahead)}" if ahead > 0 else ""
-    return f"{document['state']}, attempt {document['attempt']}{elapsed}{following}"
+    seconds = elapsed(document, now)
+    since_due = "" if seconds is None else f", {readable(seconds)}"
+    next_at = document["next_attempt_at"]
+    left = parse_time(next_at) - now if next_at else 0.0
+    following = f", next in {readable(left)}" if left > 0 else ""
+    return f"{document['state']}, attempt {document['attempt']}{since_due}{following}"

@@ -27,21 +27,21 @@ def test_a_list_line_starts_with_the_id_and_omits_the_query() -> None:
 
 def test_the_state_has_its_reason_and_attempts() -> None:
     failed = document(state="failed", reason="http_503", blame="downstream", attempt=3)
-    assert task_text.how_it_stands(failed) == "failed (http_503, downstream), 3 attempts in 1.23 s"
+    assert task_text.state_text(failed) == "failed (http_503, downstream), 3 attempts in 1.23 s"
     queued = document(state="queued", reason=None, attempt=0, total_ms=None)
-    assert task_text.how_it_stands(queued) == "queued, 0 attempts"
+    assert task_text.state_text(queued) == "queued, 0 attempts"
 
 
 def test_a_later_round_is_shown() -> None:
     again = document(state="succeeded", round=2, attempt=4, schedule_time=at(2), finished_at=at(3))
-    assert task_text.how_it_stands(again) == "succeeded, 4 attempts, round 2 in 1.23 s"
+    assert task_text.state_text(again) == "succeeded, 4 attempts, round 2 in 1.23 s"
 
 
 def test_a_task_that_ended_before_it_was_due_has_no_duration() -> None:
     cancelled = document(state="cancelled", attempt=0, schedule_time=at(3600), finished_at=at(60), total_ms=0)
-    assert task_text.how_it_stands(cancelled) == "cancelled, 0 attempts"
-    assert task_text.took(cancelled) is None
-    assert task_text.took(cancelled | {"attempt": 1, "total_ms": 2500}) == 2.5
+    assert task_text.state_text(cancelled) == "cancelled, 0 attempts"
+    assert task_text.duration(cancelled) is None
+    assert task_text.duration(cancelled | {"attempt": 1, "total_ms": 2500}) == 2.5
 
 
 def test_progress_counts_from_the_due_time() -> None:
