@@ -98,7 +98,7 @@ class CallbackState(TypedDict):
 
     state: Annotated[
         Literal["none", "pending", "delivered", "failed"],
-        Doc("`none`: no callback is wanted; `pending`: due later or being retried.", "delivered"),
+        Doc("`none`: no callback is wanted; `pending`: not delivered yet.", "delivered"),
     ]
     attempt_count: Annotated[Count, Doc("Attempts started so far.", 1)]
     next_attempt_at: Annotated[Time | None, Doc("When the next attempt is due; null if none is scheduled.")]
@@ -133,7 +133,8 @@ class Summary(TypedDict):
     expires_at: Annotated[
         Time | None,
         Doc(
-            "When the task may be deleted: `retention` after it and its callback ended.", "2026-11-28T18:00:12.345600Z"
+            "When the task may be deleted: `retention` after its end and its callback's; null before.",
+            "2026-11-28T18:00:12.345600Z",
         ),
     ]
     cancel_requested_at: Annotated[Time | None, Doc("When a running task was cancelled; it ends within 10 s.")]

@@ -76,7 +76,7 @@ Url = Annotated[
 
 
 class RetryPolicy(Model):
-    """When a failed attempt is retried: Cloud Tasks' RetryConfig, `jitter`, and the statuses to retry."""
+    """When a failed attempt is retried: Cloud Tasks' RetryConfig, `jitter` and the retryable status codes."""
 
     max_attempts: Annotated[
         int,
@@ -126,7 +126,7 @@ class RetryPolicy(Model):
 
 
 class Callback(Model):
-    """Where the task's end is reported, and which ends."""
+    """URL to notify when the task ends, and the states to notify it of."""
 
     url: Annotated[Url, Field(examples=["https://app.example.com/task-ended"])]
     on: Annotated[

@@ -68,7 +68,7 @@ def _key(line: str) -> str:
 
 
 class RetryRequest(RetryPolicy):
-    """Retry policy of a call: relay.yaml fills in what is left out, then the rules that compare fields apply."""
+    """A policy as a caller gives it; relay.yaml completes it before its fields are compared."""
 
     @field_validator("max_backoff")
     @classmethod
