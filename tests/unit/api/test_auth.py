@@ -209,8 +209,8 @@ REFUSED_TOKENS: dict[str, list[str | Callable[[], str]]] = {
     "expired": [lambda: minted(ago=3700), lambda: claims(exp=0), lambda: claims(exp=NOW - 3600.5)],
     "not_yet_valid": [
         lambda: minted(ago=-120),
-        lambda: claims(iat=NOW + 120.5),
-        lambda: claims(nbf=NOW + 120),
+        lambda: claims(iat=SystemClock().now() + 120.5),
+        lambda: claims(nbf=SystemClock().now() + 120),
     ],
     "no_email": [*((lambda value=value: claims(email=value)) for value in (None, [REPORTS], "", 1, {"a": REPORTS}))],
     "email_not_verified": [
@@ -244,7 +244,8 @@ def test_harmless_token_headers_are_accepted() -> None:
 
 
 def test_token_times_may_be_fractions() -> None:
-    token = claims(iat=NOW - 0.5, exp=NOW + 600.25, nbf=NOW - 1.5)
+    now = int(SystemClock().now())
+    token = claims(iat=now - 0.5, exp=now + 600.25, nbf=now - 1.5)
     assert authenticator().authenticate_caller(bearing(token)).name == REPORTS
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Queue:
-    """A queue that can be made to fail, and counts how often it was looked at."""
+    """A queue that can be made to fail, and counts its checks."""
 
     def __init__(self) -> None:
         self.failure: RelayError | None = None
