@@ -13,10 +13,11 @@ import requests
 from flask import request
 from google.auth.exceptions import GoogleAuthError
 
-from traced_relay.api.auth import GOOGLE_ISSUERS, CertificateCache, Certificates, Gate
+from traced_relay.api.auth import GOOGLE_ISSUERS, Authenticator, CertificateCache, Certificates
 from traced_relay.api.middleware import AuthMiddleware
 from traced_relay.api.readiness import Readiness
 from traced_relay.api.routes import Api
+from traced_relay.api.task_reader import TaskReader
 from traced_relay.cloud_tasks.client import CloudTasks
 from traced_relay.cloud_tasks.queue_status import QueueStatuses
 from traced_relay.downstream.rules import Downstream
@@ -101,7 +102,7 @@ class Application:
         self._periodic_sweep = Periodic("the sweep", every, self._sweeper.sweep, self._clock, at_once=True)
         self.app = self._make_api().flask_app()
         instrumentation.instrument(self.app, provider)
-        self.wsgi: WSGIApplication = AuthMiddleware(self.app.wsgi_app, self._make_gate(), self._task_log)
+        self.wsgi: WSGIApplication = AuthMiddleware(self.app.wsgi_app, self._make_authenticator(), self._task_log)
 
     def _make_cloud_tasks(self) -> CloudTasks:
         settings = self._settings
@@ -147,18 +148,20 @@ class Application:
         )
         return Api(
             enqueuer=self._make_enqueuer(policy),
-            relay=self._make_dispatcher(policy),
+            dispatcher=self._make_dispatcher(policy),
+            tasks=TaskReader(
+                self.ledger,
+                self._clock,
+                retention=settings.rules.retention,
+                links=lambda: self._links(self._origin()),
+            ),
             actions=TaskActions(
                 ledger=self.ledger, step_applier=self._step_applier, clock=self._clock, abort=self._abort
             ),
             sweeper=self._sweeper,
             queues=self._make_queue_statuses(),
-            ledger=self.ledger,
             task_log=self._task_log,
-            clock=self._clock,
-            retention=settings.rules.retention,
             is_ready=readiness.is_ready,
-            links=lambda: self._links(self._origin()),
         )
 
     def _make_queue_statuses(self) -> QueueStatuses:
@@ -223,13 +226,13 @@ class Application:
     def _links(self, origin: str) -> Links:
         return Links(origin, self._settings.project, f"{origin}/console" if self._has_console else None)
 
-    def _make_gate(self) -> Gate:
+    def _make_authenticator(self) -> Authenticator:
         settings = self._settings
-        return Gate(
+        return Authenticator(
             settings.rules,
             keys=CertificateCache(self._certificates, self._clock),
             issuers=None if settings.is_local else GOOGLE_ISSUERS,
-            believes_app_engine=settings.platform in ("app_engine", "local"),
+            trusts_app_engine=settings.platform in ("app_engine", "local"),
             is_local=settings.is_local,
             open_on_loopback=settings.open_on_loopback,
             clock=self._clock,

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response
 
 from support.asking import Answer, ask, get, post
 from support.schema import validate
-from traced_relay.api.auth import ANYBODY
+from traced_relay.api.auth import ANONYMOUS
 from traced_relay.config.settings import SPARE_THREADS
 from traced_relay.tasks.ids import adopted_task_id, derived_id
 from traced_relay.testing import Downstream, RunningRelay
@@ -36,7 +36,7 @@ def test_many_requests_with_one_key_all_get_one_task(relay: RunningRelay, downst
     cursor, _ = relay.records.since(0)
     with ThreadPoolExecutor(EAGER) as pool:
         answers = list(pool.map(enqueue, range(EAGER)))
-    task_id = derived_id(ANYBODY.name, "at-once")
+    task_id = derived_id(ANONYMOUS.name, "at-once")
     assert {answer.status for answer in answers} == {202}
     assert {(a.document["task_id"], a.document["task_name"], a.document["trace_id"]) for a in answers} == {
         (task_id, f"{QUEUE}/tasks/{task_id}-1", answers[0].document["trace_id"])

@@ -80,7 +80,7 @@ WEEKS = "2036-01-01T00:00:00Z"
         ({"route": "direct", "method": "GET", "body": "x"}, "body"),
     ],
 )
-def test_a_broken_rule_is_named_with_its_field(relay: RunningRelay, changes: dict[str, Any], field: str) -> None:
+def test_a_broken_rule_names_its_field(relay: RunningRelay, changes: dict[str, Any], field: str) -> None:
     document = {key: value for key, value in ({"url": URL} | changes).items() if value is not None}
     answer = post(f"{relay.url}/v1/tasks", document)
     assert answer.status == 422
@@ -107,13 +107,13 @@ def test_a_broken_rule_is_named_with_its_field(relay: RunningRelay, changes: dic
     ],
     ids=range(12),
 )
-def test_what_is_not_json_is_a_400(relay: RunningRelay, body: bytes) -> None:
+def test_content_that_is_not_json_is_a_400(relay: RunningRelay, body: bytes) -> None:
     answer = ask("POST", f"{relay.url}/v1/tasks", body=body, headers={"content-type": "application/json"})
     assert (answer.status, answer.headers["content-type"]) == (400, "application/problem+json")
 
 
 @pytest.mark.parametrize("document", [None, 5, "x", [], True])
-def test_json_that_is_no_object_is_a_422(relay: RunningRelay, document: Any) -> None:
+def test_json_other_than_an_object_is_a_422(relay: RunningRelay, document: Any) -> None:
     assert post(f"{relay.url}/v1/tasks", document).status == 422
 
 
@@ -127,7 +127,7 @@ def test_a_request_over_900_kb_is_a_413(relay: RunningRelay) -> None:
     assert post(f"{relay.url}/v1/tasks", {"url": URL, "body": "x" * 900_000}).status == 413
 
 
-def test_an_unreadable_idempotency_key_is_named(relay: RunningRelay) -> None:
+def test_an_invalid_idempotency_key_is_named(relay: RunningRelay) -> None:
     answer = post(f"{relay.url}/v1/tasks", {"url": URL}, Idempotency_Key="x" * 256)
     assert [error["field"] for error in answer.document["errors"]] == ["Idempotency-Key"]
 
@@ -150,7 +150,7 @@ def test_an_unreadable_idempotency_key_is_named(relay: RunningRelay) -> None:
         ("label.a=1&label.a=2", "label.a"),
     ],
 )
-def test_a_list_with_a_broken_filter_names_it(relay: RunningRelay, query: str, field: str) -> None:
+def test_a_wrong_filter_is_named(relay: RunningRelay, query: str, field: str) -> None:
     answer = get(f"{relay.url}/v1/tasks?{query}")
     assert (answer.status, [error["field"] for error in answer.document["errors"]]) == (422, [field])
 
@@ -165,7 +165,7 @@ def test_a_list_with_a_broken_filter_names_it(relay: RunningRelay, query: str, f
         ("POST", "/health", 405, {"GET", "HEAD"}),
     ],
 )
-def test_unknown_paths_and_methods_are_problems_too(
+def test_unknown_paths_and_methods_are_problems(
     relay: RunningRelay, method: str, path: str, status: int, allowed: set[str]
 ) -> None:
     answer = ask(method, relay.url + path)
@@ -173,7 +173,7 @@ def test_unknown_paths_and_methods_are_problems_too(
     assert set(filter(None, answer.headers.get("allow", "").split(", "))) == allowed
 
 
-def test_what_the_relay_does_not_have_is_a_404_for_everybody_and_no_record() -> None:
+def test_an_unknown_path_is_a_404_without_a_record() -> None:
     with RunningRelay(rules=WITH_CALLERS) as relay:
         cursor, _ = relay.records.since(0)
         for path in ("/nowhere", "/.env", "/v1", "/v1task", "/sweep/", "/dispatch/x", "/static/x", "/health/"):
@@ -183,7 +183,7 @@ def test_what_the_relay_does_not_have_is_a_404_for_everybody_and_no_record() -> 
         assert [event for event in said if event != "relay.swept"] == []  # which it does by itself, and in its own time
 
 
-def test_every_path_that_the_relay_has_is_open_or_asks_who_is_there() -> None:
+def test_every_path_is_open_or_requires_authentication() -> None:
     with RunningRelay(rules=WITH_CALLERS) as relay:
         closed = set()
         for rule in relay.assembly.app.url_map.iter_rules():
@@ -196,7 +196,7 @@ def test_every_path_that_the_relay_has_is_open_or_asks_who_is_there() -> None:
 
 
 @pytest.mark.parametrize("task_id", ["0" * 32, "x", "%00", "..%2f..", "'--"])
-def test_no_such_task_is_a_404(relay: RunningRelay, task_id: str) -> None:
+def test_an_unknown_task_is_a_404(relay: RunningRelay, task_id: str) -> None:
     assert get(f"{relay.url}/v1/tasks/{task_id}").status == 404
 
 
@@ -209,7 +209,10 @@ def test_a_foreign_host_is_refused_everywhere(relay: RunningRelay, method: str, 
     from_queue = {"X-AppEngine-QueueName": "relay", "X-AppEngine-TaskName": "t"}
     cursor, _ = relay.records.since(0)
     answer = ask(method, relay.url + path, body=b"{}", headers={"Host": "rebound.example:80"} | from_queue)
-    assert (answer.status, answer.document["detail"]) == (403, "this relay answers on localhost only")
+    assert (answer.status, answer.document["detail"]) == (
+        403,
+        "Host: must be localhost, 127.0.0.1 or [::1] on a local relay, got 'rebound.example:80'",
+    )
     _, (record,) = relay.records.since(cursor)
     validate(record)
     event = "dispatch.rejected" if path == "/dispatch" else "enqueue.rejected"
@@ -224,22 +227,25 @@ def test_a_foreign_host_is_refused_everywhere(relay: RunningRelay, method: str, 
         ("GET", "/sweep"),
     ],
 )
-def test_a_page_of_another_site_changes_nothing(relay: RunningRelay, method: str, path: str) -> None:
+def test_a_cross_site_request_changes_nothing(relay: RunningRelay, method: str, path: str) -> None:
     for marks in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
         cursor, _ = relay.records.since(0)
         answer = ask(method, relay.url + path, headers=marks)
-        assert (answer.status, answer.document["detail"]) == (403, "a page of another site may not ask for this")
+        assert (answer.status, answer.document["detail"]) == (
+            403,
+            "a web page of another site or port must not send this request",
+        )
         assert answer.headers["content-type"] == "application/problem+json"
         (record,) = relay.records.since(cursor)[1]
         validate(record)
         assert record["reason"] == "foreign_site"
 
 
-def test_a_link_on_another_site_may_lead_here(relay: RunningRelay) -> None:
+def test_a_cross_site_get_is_accepted(relay: RunningRelay) -> None:
     assert ask("GET", f"{relay.url}/v1/tasks", headers={"Sec-Fetch-Site": "cross-site"}).status == 200
 
 
-def test_nothing_was_created_by_any_of_these(relay: RunningRelay) -> None:
+def test_invalid_requests_create_nothing(relay: RunningRelay) -> None:
     assert get(f"{relay.url}/v1/tasks").document["tasks"] == []
     assert json.dumps(relay.records.records()).count("secret") == 0
     assert relay.spans.spans() == []

@@ -18,7 +18,7 @@ from werkzeug.wrappers import Response
 import traced_relay
 from support.asking import ask, get
 from support.relay_stand_in import answer, document
-from traced_relay.client.client import LAST_LOOK, PAUSE, PAUSE_WHEN_TOLD, Client
+from traced_relay.client.client import MAX_POLL, RETRY_AFTER_503, RETRY_DELAY, Client
 from traced_relay.errors import (
     FieldError,
     IdentityFailed,
@@ -66,13 +66,13 @@ def client(relay: RunningRelay) -> Iterator[Client]:
     made.close()
 
 
-def test_it_is_the_packages_own(relay: RunningRelay) -> None:
+def test_the_package_exports_client_lazily(relay: RunningRelay) -> None:
     assert traced_relay.Client is Client
     with pytest.raises(AttributeError):
         _ = traced_relay.Server
 
 
-def test_a_call_is_enqueued_waited_for_and_seen(client: Client, downstream: Downstream) -> None:
+def test_a_call_is_enqueued_and_waited_for(client: Client, downstream: Downstream) -> None:
     receipt = client.enqueue(f"{downstream.url}/build", body={"report": 7}, labels={"team": "a"}, method="PUT")
     document = client.wait(receipt["task_id"], patience=20)
     assert (document["state"], document["labels"]) == ("succeeded", {"team": "a"})
@@ -81,7 +81,7 @@ def test_a_call_is_enqueued_waited_for_and_seen(client: Client, downstream: Down
     assert client.status(receipt["task_id"])["trace_id"] == receipt["trace_id"]
 
 
-def test_the_callers_trace_goes_on_in_both_forms(relay: RunningRelay, client: Client, downstream: Downstream) -> None:
+def test_the_callers_trace_is_sent_in_both_headers(relay: RunningRelay, client: Client, downstream: Downstream) -> None:
     span = NonRecordingSpan(SpanContext(0xABC0 << 100, 0xDEF, is_remote=False, trace_flags=TraceFlags(1)))
     with trace.use_span(span), Downstream(FrontEnd(relay)) as before:
         receipt = Client(before.url).enqueue(downstream.url)
@@ -95,7 +95,7 @@ def test_the_callers_trace_goes_on_in_both_forms(relay: RunningRelay, client: Cl
     assert (server.parent_id, server.links, server.attributes["relay.trace.rewritten"]) == (asking.span_id, (), False)
 
 
-def test_a_caller_without_instrumentation_is_the_parent_itself(downstream: Downstream, relay: RunningRelay) -> None:
+def test_an_uninstrumented_caller_is_the_parent(downstream: Downstream, relay: RunningRelay) -> None:
     span = NonRecordingSpan(SpanContext(0xABC0 << 100, 0xDEF, is_remote=False, trace_flags=TraceFlags(1)))
     with trace.use_span(span), suppress_http_instrumentation(), Downstream(FrontEnd(relay)) as before:
         Client(before.url).enqueue(downstream.url)
@@ -118,28 +118,28 @@ class FrontEnd:
         return Response(json.dumps(answer.document), answer.status, content_type="application/json")
 
 
-def test_a_lost_answer_is_asked_for_again_and_makes_no_second_task(relay: RunningRelay, downstream: Downstream) -> None:
+def test_a_retry_after_a_lost_response_makes_no_second_task(relay: RunningRelay, downstream: Downstream) -> None:
     clock = Unhurried()
     lost, given = FrontEnd(relay, loses_the_answer=True), FrontEnd(relay)
     with Downstream(lost, lost, given) as before:
         receipt = Client(before.url, clock=clock).enqueue(downstream.url, labels={"lost": "answer"})
     keys = {arrived.headers["idempotency-key"] for arrived in before.arrived}
-    assert (len(before.arrived), len(keys), clock.waits) == (3, 1, [PAUSE_WHEN_TOLD] * 2)
+    assert (len(before.arrived), len(keys), clock.waits) == (3, 1, [RETRY_AFTER_503] * 2)
     listed = get(f"{relay.url}/v1/tasks?label.lost=answer").document["tasks"]
     assert [task["task_id"] for task in listed] == [receipt["task_id"]]
 
 
-def test_a_relay_that_is_not_there_is_asked_three_times_and_a_verb_once() -> None:
+def test_an_unreachable_relay_is_tried_3_times_and_actions_once() -> None:
     clock = Unhurried()
     with pytest.raises(Unavailable, match=f"the relay at {NOBODY} cannot be reached"):
         Client(NOBODY, clock=clock).enqueue("http://x.example")
-    assert clock.waits == [PAUSE] * 2
+    assert clock.waits == [RETRY_DELAY] * 2
     with pytest.raises(Unavailable):
         Client(NOBODY, clock=clock).redrive("0" * 32)
     assert len(clock.waits) == 2
 
 
-def test_many_are_enqueued_at_once_each_with_its_own_end(client: Client, downstream: Downstream) -> None:
+def test_a_batch_returns_a_receipt_or_error_for_each_call(client: Client, downstream: Downstream) -> None:
     good, bad = client.enqueue_many([{"url": downstream.url}, {"url": "ftp://x", "delay": "soon"}])
     assert isinstance(good, dict)
     assert good["state"] == "queued"
@@ -147,7 +147,7 @@ def test_many_are_enqueued_at_once_each_with_its_own_end(client: Client, downstr
     assert [error.field for error in bad.errors] == ["url", "delay"]
 
 
-def test_a_list_goes_on_over_its_pages(client: Client, downstream: Downstream) -> None:
+def test_a_list_spans_its_pages(client: Client, downstream: Downstream) -> None:
     made = [client.enqueue(downstream.url, labels={"page": "turned"})["task_id"] for _ in range(5)]
     listed = [task["task_id"] for task in client.list(label=("page", "turned"), page_size=2)]
     assert sorted(listed) == sorted(made)
@@ -155,7 +155,7 @@ def test_a_list_goes_on_over_its_pages(client: Client, downstream: Downstream) -
     assert list(client.list(label=("page", "turned"), state="failed")) == []
 
 
-def test_its_verbs_are_the_relays(client: Client) -> None:
+def test_actions_return_the_changed_document(client: Client) -> None:
     with Downstream(404) as receiver, Downstream(404) as failing:
         task_id = client.enqueue(failing.url, callback={"url": receiver.url})["task_id"]
         assert client.wait(task_id, patience=20)["reason"] == "http_404"
@@ -170,7 +170,7 @@ def test_its_verbs_are_the_relays(client: Client) -> None:
             client.resend_callback(waiting)
 
 
-def test_what_breaks_a_rule_is_said_by_field(client: Client) -> None:
+def test_a_broken_rule_names_its_field(client: Client) -> None:
     with pytest.raises(InvalidCall) as refused:
         client.enqueue("http://x.example", retry={"max_attempts": 0})
     assert refused.value.status == 422
@@ -178,7 +178,7 @@ def test_what_breaks_a_rule_is_said_by_field(client: Client) -> None:
     assert all(isinstance(error, FieldError) for error in refused.value.errors)
 
 
-def test_what_cannot_be_sent_is_the_callers_mistake(client: Client) -> None:
+def test_text_that_is_not_unicode_is_an_invalid_call(client: Client) -> None:
     for ask_so in (
         lambda: client.enqueue("http://x.example", body="\ud800"),
         lambda: client.enqueue("http://x.example", idempotency_key="\u4e00"),
@@ -191,8 +191,8 @@ def test_what_cannot_be_sent_is_the_callers_mistake(client: Client) -> None:
 
 
 @pytest.mark.parametrize("key", ["a\nb", " a"])
-def test_a_key_that_no_header_may_hold_is_the_callers_mistake(client: Client, key: str) -> None:
-    with pytest.raises(InvalidCall, match="a key or token"):
+def test_a_key_that_headers_forbid_is_an_invalid_call(client: Client, key: str) -> None:
+    with pytest.raises(InvalidCall, match="the key or token contains a line break or a leading space"):
         client.enqueue("http://x.example/", idempotency_key=key)
 
 
@@ -210,7 +210,7 @@ def test_a_direct_call_has_a_receipt_without_status(client: Client) -> None:
     assert (one["links"]["status"], many["links"]["status"]) == (None, None)
 
 
-def test_a_relay_on_this_machine_is_asked_without_a_proxy() -> None:
+def test_a_loopback_relay_is_reached_without_a_proxy() -> None:
     answer = json.dumps(document(task_id="x", state="queued"))
     asks = "from traced_relay import Client; import sys; print(Client(sys.argv[1]).status('x')['state'])"
     with Downstream(Response(answer, content_type="application/json")) as relay, Downstream() as proxy:
@@ -226,19 +226,19 @@ def test_a_relay_on_this_machine_is_asked_without_a_proxy() -> None:
 
 
 @pytest.mark.parametrize("task_id", ["0" * 32, "../../health", "a b", "x?y=1"])
-def test_a_task_that_is_not_there_is_named(client: Client, task_id: str) -> None:
+def test_a_missing_task_is_not_found(client: Client, task_id: str) -> None:
     with pytest.raises(NotFound):
         client.status(task_id)
 
 
-def test_waiting_grows_slower_and_ends() -> None:
+def test_polling_slows_down_and_ends_after_patience() -> None:
     clock = Unhurried()
     pending = answer(document(task_id="x", state="queued"))
     with Downstream(*[pending] * 50) as relay, pytest.raises(NotEnded, match="task x is queued after 60 s"):
         Client(relay.url, clock=clock).wait("x", patience=60)
     *waits, last = clock.waits
     assert waits == sorted(waits)
-    assert (waits[0], waits[-1], last <= LAST_LOOK) == (0.2, LAST_LOOK, True)
+    assert (waits[0], waits[-1], last <= MAX_POLL) == (0.2, MAX_POLL, True)
     assert sum(clock.waits) == pytest.approx(60, abs=0.01)
 
 
@@ -254,7 +254,7 @@ def test_waiting_grows_slower_and_ends() -> None:
     ],
     ids=["html", "list", "other", "redirect", "fault", "unknown"],
 )
-def test_what_does_not_answer_as_a_relay_is_said_so(strange: Response) -> None:
+def test_a_foreign_response_is_an_unexpected_answer(strange: Response) -> None:
     with Downstream(strange) as stranger, pytest.raises(UnexpectedAnswer, match=r"answered \d+, not as a relay does"):
         Client(stranger.url).status("x")
     assert len(stranger.arrived) == 1
@@ -264,12 +264,12 @@ def test_what_does_not_answer_as_a_relay_is_said_so(strange: Response) -> None:
     "url",
     ["relay.example.com", "ftp://x", "https://", "https://x/v1?y", "https://u:p@x", "http://[", "http://x.example"],
 )
-def test_a_url_that_is_no_relays_or_would_show_the_token_is_refused(url: str) -> None:
+def test_an_invalid_or_insecure_relay_url_is_refused(url: str) -> None:
     with pytest.raises(InvalidSettings, match="the relay's URL must"):
         Client(url)
 
 
-def test_a_token_is_sent_where_one_is_given_and_else_nothing_is() -> None:
+def test_a_token_is_sent_only_if_one_is_given() -> None:
     denied = Response('{"status": 403, "detail": "you are not a caller"}', 403)
     with Downstream(denied, denied) as relay:
         for token in (None, lambda: "a.b.c"):
@@ -279,7 +279,7 @@ def test_a_token_is_sent_where_one_is_given_and_else_nothing_is() -> None:
     assert [arrived.headers.get("authorization") for arrived in relay.arrived] == [None, "Bearer a.b.c"]
 
 
-def test_without_credentials_there_is_no_token_and_nothing_is_sent() -> None:
+def test_a_failed_token_sends_no_request() -> None:
     def none() -> str:
         raise IdentityFailed("no ID token for x")
 

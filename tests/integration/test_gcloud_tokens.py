@@ -1,4 +1,4 @@
-"""Every `gcloud auth print-identity-token` that we print, by the real gcloud; what the gate says of its token."""
+"""Every `gcloud auth print-identity-token` that we print, by the real gcloud, against the authenticator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response
 
 from support.house import ROOT
 from support.parts import require
-from traced_relay.api.auth import GOOGLE_ISSUERS, CertificateCache, Gate
+from traced_relay.api.auth import GOOGLE_ISSUERS, Authenticator, CertificateCache
 from traced_relay.config import relay_yaml
 from traced_relay.emulator.id_tokens import Signer
 from traced_relay.errors import NotAuthorized
@@ -88,15 +88,15 @@ def gcloud(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess
 
 def admitted(token: str) -> str:
     rules = {"queues": [{"name": "relay"}], "worker": {"app_engine": "default"}, "audience": AUDIENCE}
-    gate = Gate(
+    authenticator = Authenticator(
         relay_yaml.parse(rules | {"callers": [{"email": ACCOUNT, "role": "operator"}]}, "rules"),
         keys=CertificateCache(SIGNER.certificates, ManualClock()),
         issuers=GOOGLE_ISSUERS,
-        believes_app_engine=True,
+        trusts_app_engine=True,
         is_local=False,
         open_on_loopback=False,
     )
-    return gate.admit_caller(Headers({"Authorization": f"Bearer {token}"})).name
+    return authenticator.authenticate_caller(Headers({"Authorization": f"Bearer {token}"})).name
 
 
 def test_every_printed_command_asks_for_a_whole_token() -> None:

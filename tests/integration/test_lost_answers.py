@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.trace import NoOpTracer
 
 from support.step_appliers import step_applier
-from traced_relay.api.auth import ANYBODY
+from traced_relay.api.auth import ANONYMOUS
 from traced_relay.errors import Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.relay.enqueue import Enqueuer
@@ -64,7 +64,7 @@ def test_what_has_its_row_and_its_task_is_accepted_though_nobody_could_note_it(
     relay: RunningRelay, ledger: LosesAnswers, enqueuer: Enqueuer, downstream: Downstream
 ) -> None:
     ledger.to_note = True
-    receipt = enqueuer.enqueue({"url": downstream.url, "delay": "1h"}, ANYBODY)
+    receipt = enqueuer.enqueue({"url": downstream.url, "delay": "1h"}, ANONYMOUS)
     assert [record["event"] for record in relay.records.records(receipt.task_id)] == ["task.enqueued"]
     assert (ledger.get(receipt.task_id) or receipt).state == "queued"
 
@@ -74,8 +74,8 @@ def test_what_was_refused_is_taken_back_though_the_row_had_been_written(
 ) -> None:
     ledger.to_insert = True
     with pytest.raises(Unavailable):
-        enqueuer.enqueue({"url": downstream.url}, ANYBODY)
+        enqueuer.enqueue({"url": downstream.url}, ANONYMOUS)
     assert ledger.tally(float("inf")).overdue == 0
     with pytest.raises(Unavailable):
-        enqueuer.enqueue({"url": downstream.url}, ANYBODY, "a key")
+        enqueuer.enqueue({"url": downstream.url}, ANONYMOUS, "a key")
     assert ledger.tally(float("inf")).overdue == 1  # for whoever asks again

@@ -19,6 +19,7 @@ from traced_relay.client.client import Client
 from traced_relay.errors import NotAuthorized, NotEnded, NotFound, Unavailable, UnexpectedAnswer
 from traced_relay.runtime.bounded_fetch import LARGEST
 from traced_relay.runtime.clock import SystemClock
+from traced_relay.tasks.api_types import Receipt, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,8 +98,8 @@ def test_no_record_brings_explain_down(lying: RelayStandIn, tmp_path: Path, fiel
 
 
 def test_what_the_real_documents_are_fits() -> None:
-    assert response_shapes.fits(document(), response_shapes.STATUS)
-    assert response_shapes.fits(RECEIPT, response_shapes.RECEIPT)
+    assert response_shapes.fits(document(), Status)
+    assert response_shapes.fits(RECEIPT, Receipt)
 
 
 def test_an_answer_without_end_is_cut_off(lying: RelayStandIn) -> None:
@@ -160,7 +161,7 @@ def test_an_answer_that_trickles_is_not_waited_for(beginning: bytes) -> None:
 @pytest.mark.parametrize("token", [{"a": 1}, "", 5, [], "again"])
 def test_a_list_whose_next_page_is_no_other_ends(lying: RelayStandIn, token: Any) -> None:
     lying.instead = lambda: answer({"tasks": [], "next_page_token": token})
-    with pytest.raises(UnexpectedAnswer, match="leads nowhere"):
+    with pytest.raises(UnexpectedAnswer, match="next_page_token must be null or a new token"):
         list(Client(lying.url).list())
 
 
@@ -207,7 +208,7 @@ def test_a_task_is_waited_for_through_a_restart_of_the_relay() -> None:
 
 def test_a_relay_that_stays_away_is_waited_for_as_long_as_was_said() -> None:
     nobody = Client("http://127.0.0.1:9")
-    with pytest.raises(NotEnded, match=r"not yet seen after 0\.3 s, the relay away"):
+    with pytest.raises(NotEnded, match=r"not yet known after 0\.3 s; the relay is unreachable"):
         nobody.wait(TASK, patience=0.3)
     with pytest.raises(Unavailable):
         nobody.wait(TASK)

@@ -58,12 +58,12 @@ def test_every_schema_is_a_json_schema_of_2020_12(described: dict[str, Any]) -> 
         Draft202012Validator.check_schema(schema)
 
 
-def test_every_reference_leads_to_a_component_and_every_component_is_referred_to(described: dict[str, Any]) -> None:
+def test_references_and_components_match(described: dict[str, Any]) -> None:
     prefix = "#/components/schemas/"
     assert {f"{prefix}{name}" for name in described["components"]["schemas"]} == set(references(described))
 
 
-def test_it_has_what_openapi_asks_of_a_document(described: dict[str, Any]) -> None:
+def test_the_document_follows_openapi_3_1(described: dict[str, Any]) -> None:
     assert described["openapi"] == "3.1.0"
     assert {"title", "version"} <= described["info"].keys()
     assert set(described["components"]["securitySchemes"]) == set(*described["security"])
@@ -75,7 +75,7 @@ def test_it_has_what_openapi_asks_of_a_document(described: dict[str, Any]) -> No
         assert in_path == set(re.findall(r"{(\w+)}", path))
 
 
-def test_it_tells_of_every_path_that_is_served_to_callers_and_of_no_other(relay: RunningRelay) -> None:
+def test_described_paths_are_the_served_paths(relay: RunningRelay) -> None:
     served = {
         (str(rule.rule).replace("<", "{").replace(">", "}"), method.lower())
         for rule in relay.assembly.app.url_map.iter_rules()
@@ -85,7 +85,39 @@ def test_it_tells_of_every_path_that_is_served_to_callers_and_of_no_other(relay:
     assert served == {(path, method) for path, method, _ in operations(openapi.document())}
 
 
-def test_receipt_status_and_list_are_as_described(
+def properties(part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(part, dict):
+        yield from part.get("properties", {}).items()
+        for inner in part.values():
+            yield from properties(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from properties(inner)
+
+
+def test_every_property_and_parameter_has_a_description(described: dict[str, Any]) -> None:
+    schemas = described["components"]["schemas"]
+    assert [name for name, schema in schemas.items() if not schema["description"]] == []
+    assert [name for name, schema in properties(schemas) if not schema.get("description")] == []
+    parameters = [p for _, _, operation in operations(described) for p in operation.get("parameters", [])]
+    assert [parameter["name"] for parameter in parameters if not parameter["description"]] == []
+
+
+def test_every_property_without_values_has_an_example(described: dict[str, Any]) -> None:
+    told = {"examples", "enum", "default", "$ref", "items"}  # each shows what a value looks like
+    bare = {name for name, schema in properties(described["components"]["schemas"]) if not told & schema.keys()}
+    assert bare == {"next_attempt_at", "heartbeat_at", "cancel_requested_at", "truncated", "response"}
+
+
+def test_every_example_keeps_its_schema(described: dict[str, Any]) -> None:
+    for name, schema in properties(described["components"]["schemas"]):
+        for example in schema.get("examples", []):
+            part = schema | {"components": described["components"]}
+            error = best_match(Draft202012Validator(part).iter_errors(example))
+            assert error is None, f"{name}: {error.message}"
+
+
+def test_receipt_status_and_list_match_their_schemas(
     described: dict[str, Any], relay: RunningRelay, downstream: Downstream
 ) -> None:
     wish = {"url": f"{downstream.url}/report", "body": {"report": 7}, "labels": {"team": "billing"}, "delay": "0s"}
@@ -102,7 +134,7 @@ def test_receipt_status_and_list_are_as_described(
     fits(described, "Summary", listed["tasks"][0])
 
 
-def test_nulls_and_a_direct_receipt_are_as_described(described: dict[str, Any], relay: RunningRelay) -> None:
+def test_nulls_and_a_direct_receipt_match_their_schemas(described: dict[str, Any], relay: RunningRelay) -> None:
     names = described["components"]["schemas"]["EnqueueRequest"]["properties"].keys() - {"url", "route"}
     wish = dict.fromkeys(names) | {"url": "http://127.0.0.1:9/", "route": "direct", "delay": "1h"}
     parts = {"retry": RETRY_OF_NULLS, "callback": {"url": "http://127.0.0.1:9/", "on": None}}
@@ -111,20 +143,20 @@ def test_nulls_and_a_direct_receipt_are_as_described(described: dict[str, Any], 
     fits(described, "Receipt", post(f"{relay.url}/v1/tasks", wish).document)
 
 
-def test_a_batch_is_as_described(described: dict[str, Any], relay: RunningRelay, downstream: Downstream) -> None:
+def test_a_batch_matches_its_schema(described: dict[str, Any], relay: RunningRelay, downstream: Downstream) -> None:
     wish = {"tasks": [{"url": downstream.url}, {"url": "ftp://example.com"}]}
     answer = post(f"{relay.url}/v1/tasks:batch", wish).document
-    fits(described, "BatchAnswer", answer)
+    fits(described, "BatchResponse", answer)
     fits(described, "Receipt", answer["tasks"][0])
     fits(described, "Problem", answer["tasks"][1])
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready"])
-def test_what_is_open_answers_as_described(described: dict[str, Any], relay: RunningRelay, path: str) -> None:
+def test_health_and_ready_match_their_schema(described: dict[str, Any], relay: RunningRelay, path: str) -> None:
     fits(described, "Health", get(f"{relay.url}{path}").document)
 
 
-def test_every_described_filter_is_taken(described: dict[str, Any], relay: RunningRelay) -> None:
+def test_every_described_filter_is_accepted(described: dict[str, Any], relay: RunningRelay) -> None:
     examples = {"kind": "call", "state": "queued", "since": "1h", "limit": "3"}
     parameters = described["paths"]["/v1/tasks"]["get"]["parameters"]
     names = {p["name"] for p in parameters} - {"page_token"}
@@ -132,7 +164,7 @@ def test_every_described_filter_is_taken(described: dict[str, Any], relay: Runni
     assert get(f"{relay.url}/v1/tasks?{query}").document == {"tasks": [], "next_page_token": None}
 
 
-def test_defaults_are_written_as_a_caller_would(described: dict[str, Any]) -> None:
+def test_defaults_of_durations_are_strings(described: dict[str, Any]) -> None:
     policy = described["components"]["schemas"]["RetryPolicy"]["properties"]
     assert {name: policy[name]["default"] for name in ("min_backoff", "max_backoff", "max_retry_duration")} == {
         "min_backoff": "1s",

@@ -108,7 +108,7 @@ def test_operators_see_every_queue_of_the_rules_and_other_callers_none() -> None
         assert [queue["max_dispatches_per_second"] for queue in queues] == [50, 0.5]
         refused = as_operator(relay, "a@example.com")
         assert (refused.status, refused.headers["content-type"]) == (403, "application/problem+json")
-        assert refused.document["detail"] == "only operators may look at the queues"
+        assert refused.document["detail"] == "only operators may list the queues"
         assert as_operator(relay, "stranger@example.com").status == 403
         assert get(f"{relay.url}/v1/queues").status == 401
 

@@ -17,10 +17,10 @@ from support.firestore_emulator import emulator_at
 from support.ledgers import RETENTION
 from support.schema import validate
 from support.step_appliers import step_applier
-from traced_relay.api.auth import ANYBODY
+from traced_relay.api.auth import ANONYMOUS
 from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
-from traced_relay.relay.enqueue import Enqueuer, Receipt
+from traced_relay.relay.enqueue import Enqueued, Enqueuer
 from traced_relay.relay.policy import Policy
 from traced_relay.tasks import state_machine
 from traced_relay.tasks.ids import derived_id
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 EAGER, ITEMS = 10, 20
 KEY = "k"
-TASK_ID = derived_id(ANYBODY.name, KEY)
+TASK_ID = derived_id(ANONYMOUS.name, KEY)
 WISH = {"url": "http://127.0.0.1:9/", "delay": "1h"}
 MOMENTS = [
     ("before", "get"),
@@ -88,12 +88,12 @@ class Two:
         channel = insecure_channel(relay.queue.address)
         self._queue = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
 
-    def enqueue(self, **fields: Any) -> Receipt:
-        return self._enqueuer(self.ledger, self._cloud_tasks).enqueue(WISH | fields, ANYBODY, KEY)
+    def enqueue(self, **fields: Any) -> Enqueued:
+        return self._enqueuer(self.ledger, self._cloud_tasks).enqueue(WISH | fields, ANONYMOUS, KEY)
 
-    def interrupted(self, moment: tuple[str, str], other: Callable[[], Any], **fields: Any) -> Receipt:
+    def interrupted(self, moment: tuple[str, str], other: Callable[[], Any], **fields: Any) -> Enqueued:
         ledger, cloud_tasks = (Interrupted(part, moment, other) for part in (self.ledger, self._cloud_tasks))
-        return self._enqueuer(ledger, cloud_tasks).enqueue(WISH | fields, ANYBODY, KEY)
+        return self._enqueuer(ledger, cloud_tasks).enqueue(WISH | fields, ANONYMOUS, KEY)
 
     def _enqueuer(self, ledger: Any, cloud_tasks: Any) -> Enqueuer:
         rules = self.relay.settings.rules
@@ -154,7 +154,7 @@ def two_in_memory(timeless: RunningRelay, clock: ManualClock) -> Iterator[Two]:
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=" ".join)
 def test_two_with_one_key_get_one_task_and_one_receipt(two: Two, moment: tuple[str, str]) -> None:
-    others: list[Receipt] = []
+    others: list[Enqueued] = []
     receipt = two.interrupted(moment, lambda: others.append(two.enqueue()))
     assert others == [receipt]
     assert receipt.task_id == TASK_ID
@@ -190,14 +190,14 @@ def test_a_task_worked_off_in_between_is_in_the_receipt(
 ) -> None:
     key = f"worked off {' '.join(moment)}"
     two, wish = Two(relay, relay.assembly.ledger, clock), {"url": downstream.url}
-    task_id = derived_id(ANYBODY.name, key)
+    task_id = derived_id(ANONYMOUS.name, key)
 
     def other() -> None:
         assert post(f"{relay.url}/v1/tasks", wish, Idempotency_Key=key).status == 202
         relay.wait_for("task.finished", task_id)
 
     ledger, cloud_tasks = (Interrupted(part, moment, other) for part in (two.ledger, relay.assembly._cloud_tasks))
-    receipt = two._enqueuer(ledger, cloud_tasks).enqueue(wish, ANYBODY, key)
+    receipt = two._enqueuer(ledger, cloud_tasks).enqueue(wish, ANONYMOUS, key)
     seen_before = ("after", "note"), ("before", "note"), ("after", "create")
     assert (receipt.task_id, receipt.state) == (task_id, "queued" if moment in seen_before else "succeeded")
     assert receipt.task_name.endswith(f"{task_id}-1")
@@ -210,7 +210,7 @@ def test_a_name_that_is_reserved_still_is_passed_over_once(two_in_memory: Two, m
     two = two_in_memory
     two.delete(two.enqueue().task_name)
     two.end_and_forget()
-    others: list[Receipt] = []
+    others: list[Enqueued] = []
     receipt = two.interrupted(moment, lambda: others.append(two.enqueue()))
     assert others == [receipt]
     assert receipt.task_name.endswith(f"{TASK_ID}-2")
@@ -230,13 +230,13 @@ def test_a_row_that_expires_in_between_is_written_again(two: Two) -> None:
             return False
 
     ledger = Expiring(two.ledger, ("", ""), lambda: None)
-    receipt = two._enqueuer(ledger, two._cloud_tasks).enqueue(WISH, ANYBODY, KEY)
+    receipt = two._enqueuer(ledger, two._cloud_tasks).enqueue(WISH, ANONYMOUS, KEY)
     assert (receipt.state, two.tasks()) == ("queued", [f"{TASK_ID}-2"])
 
 
 @pytest.mark.parametrize("error", [Unavailable, EnqueueFailed])
 def test_a_winner_that_fails_leaves_the_call_to_the_other(two: Two, error: type[Exception]) -> None:
-    others: list[Receipt] = []
+    others: list[Enqueued] = []
 
     def away() -> None:
         others.append(two.enqueue())
@@ -262,7 +262,7 @@ def test_a_sweep_in_between_makes_no_second_task(timeless: RunningRelay, clock: 
 
 @pytest.mark.parametrize("moment", DIRECT_MOMENTS, ids=" ".join)
 def test_two_direct_calls_with_one_key_are_one_task(two: Two, moment: tuple[str, str]) -> None:
-    others: list[Receipt] = []
+    others: list[Enqueued] = []
     receipt = two.interrupted(moment, lambda: others.append(two.enqueue(route="direct")), route="direct")
     assert others == [receipt]
     assert two.tasks() == [f"{receipt.task_id}-1"]

@@ -70,11 +70,11 @@ def test_only_tasks_that_the_caller_may_see_count(relay: RunningRelay) -> None:
     assert client(relay, "b").status("abcd")["task_id"] == OTHERS
     with pytest.raises(NotFound, match="there is no task 'beef' that you may see"):
         client(relay, "b").status("beef")
-    assert f"fits several tasks, give more digits: {MINE}, {OTHERS}" in refusal(relay, "op", "abcd")
+    assert f"matches several tasks; give more digits: {MINE}, {OTHERS}" in refusal(relay, "op", "abcd")
 
 
 def test_an_ambiguous_id_is_refused_with_what_it_fits(relay: RunningRelay) -> None:
-    told = f"task_id 'beef' fits several tasks, give more digits: {ALIKE}, {TWIN}"
+    told = f"task_id 'beef' matches several tasks; give more digits: {ALIKE}, {TWIN}"
     assert refusal(relay, "a", "beef") == told
     for verb in ("cancel", "redrive", "resend-callback"):
         headers = {"authorization": f"Bearer {relay.queue.token('a@example.com', AUDIENCE)}"}
@@ -84,7 +84,7 @@ def test_an_ambiguous_id_is_refused_with_what_it_fits(relay: RunningRelay) -> No
 
 def test_many_that_fit_are_not_all_listed(relay: RunningRelay) -> None:
     assert refusal(relay, "op", "cccc").count("cccc0") == 5
-    assert refusal(relay, "a", "cccc") == "task_id 'cccc' fits several tasks, give more digits"
+    assert refusal(relay, "a", "cccc") == "task_id 'cccc' matches several tasks; give more digits"
 
 
 @pytest.mark.parametrize("task_id", ["a", "abc"])
@@ -110,7 +110,9 @@ def test_commands_take_short_ids(relay: RunningRelay, tmp_path: Path) -> None:
     assert run(relay, tmp_path, "cancel", MINE[:8]).stdout.split()[:2] == [MINE, "cancelled"]
     ran = run(relay, tmp_path, "redrive", "-", given=f"{MINE[:8]}  failed\nbeef  failed\n")
     assert (ran.exit_code, ran.stdout.split()[:2]) == (1, [MINE, "queued"])
-    assert ran.stderr == f"traced-relay: beef: task_id 'beef' fits several tasks, give more digits: {ALIKE}, {TWIN}\n"
+    assert (
+        ran.stderr == f"traced-relay: beef: task_id 'beef' matches several tasks; give more digits: {ALIKE}, {TWIN}\n"
+    )
     refused = run(relay, tmp_path, "resend-callback", MINE[:8])
     assert refused.stderr == f"traced-relay: {MINE[:8]}: the task has no callback that was sent\n"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from support.example_rows import TASK_ID, TRACE_ID
 
 LINKS = {
@@ -45,4 +47,15 @@ QUEUED = {
     },
     "callback": {"state": "none", "attempt_count": 0, "next_attempt_at": None, "reason": None},
     "links": LINKS,
+}
+QUEUE_STATUS: dict[str, Any] = {
+    "queue": "relay",
+    "for": "calls",
+    "state": "RUNNING",
+    "max_dispatches_per_second": None,
+    "max_concurrent_dispatches": None,
+    "tasks_count": None,
+    "oldest_estimated_arrival_time": None,
+    "executed_last_minute_count": None,
+    "concurrent_dispatches_count": None,
 }

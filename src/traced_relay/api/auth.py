@@ -1,8 +1,8 @@
 """
-Who is asking: a principal or a refusal, before anything else of the application runs.
+Authentication: headers of a request in, its principal or dispatch out, or NotAuthorized.
 
-The outermost layer; what it refuses makes no span. No bytes sent as a token
-make it raise.
+Runs before the rest of the application, so a refused request makes no span. No token, however malformed, raises
+another error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ASK_AGAIN_AFTER = 30.0
 ASK_AGAIN_AFTER_NOTHING = 2.0  # so that all who wait for a source that is away do not wait one after another
 
 
-ANYBODY = Principal("anybody on loopback", "*", "*", is_operator=True)
+ANONYMOUS = Principal("anybody on loopback", "*", "*", is_operator=True)
 
 
 class CertificateCache:
@@ -67,8 +67,8 @@ class CertificateCache:
         self._asked_at = self._clock.monotonic()
 
 
-class Gate:
-    """Decides by path: the queue's door, the callers' doors, and what is open."""
+class Authenticator:
+    """Decides who sends a request, by ID token, by the headers that App Engine protects, or on loopback by default."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Gate:
         *,
         keys: CertificateCache,
         issuers: tuple[str, ...] | None,
-        believes_app_engine: bool,
+        trusts_app_engine: bool,
         is_local: bool,
         open_on_loopback: bool,
         clock: Clock | None = None,
@@ -87,47 +87,50 @@ class Gate:
         self._queue_account = rules.worker.service_account
         self._keys = keys
         self._issuers = issuers
-        self._believes_app_engine = believes_app_engine
+        self._trusts_app_engine = trusts_app_engine
         self._is_local = is_local
         self._open = open_on_loopback
         self._clock = clock or SystemClock()
 
-    def admit_queue(self, headers: Headers) -> Dispatch:
+    def authenticate_queue(self, headers: Headers) -> Dispatch:
         """
-        Let in Cloud Tasks alone, and read what it says.
+        The dispatch that Cloud Tasks sends; NotAuthorized for every other sender.
 
-        By the headers that App Engine keeps from others, or by its ID token: the
-        family that was not asked for is not believed.
+        With an App Engine worker its protected headers decide, else an ID token; headers of the other kind are ignored.
         """
         if self._queue_account is None:
-            dispatch = Dispatch.from_headers(headers, APP_ENGINE)
-            if not dispatch.queue or not self._believes_app_engine:
+            family = APP_ENGINE
+            if not self._trusts_app_engine or not headers.get(f"{family}QueueName"):
                 raise NotAuthorized("only Cloud Tasks may dispatch", status=403, reason="not_from_the_queue")
         else:
-            email = self._email(headers)
+            family, email = HTTP_TARGET, self._email(headers)
             if email != self._queue_account:
                 detail = "only Cloud Tasks may dispatch, with an ID token of worker.service_account in relay.yaml"
                 raise NotAuthorized(detail, status=403, reason="not_from_the_queue", email=email)
-            dispatch = Dispatch.from_headers(headers, HTTP_TARGET)
+        dispatch = Dispatch.from_headers(headers, family)
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,500}", dispatch.task):
-            raise NotAuthorized("a dispatch names its task", status=403, reason="no_task_name")
+            detail = f"{family}TaskName: must be 1 to 500 letters, digits, - or _, got {dispatch.task[:100]!a}"
+            raise NotAuthorized(detail, status=403, reason="no_task_name")
         if dispatch.queue not in self._queues:
-            raise NotAuthorized("this queue is not one of relay.yaml", status=403, reason="unknown_queue")
+            detail = f"{family}QueueName: must be a queue of relay.yaml, got {dispatch.queue[:100]!a}"
+            raise NotAuthorized(detail, status=403, reason="unknown_queue")
         return dispatch
 
-    def admit_host(self, host: str) -> None:
-        """On this machine only names of this machine: a page whose name was rebound to it shows by its Host."""
+    def check_host(self, host: str) -> None:
+        """Refuse, on a local relay, any Host but loopback's: DNS rebinding lets a web page send another one."""
         if self._is_local and not is_local_host(host):
-            raise NotAuthorized("this relay answers on localhost only", status=403, reason="foreign_host")
+            detail = f"Host: must be localhost, 127.0.0.1 or [::1] on a local relay, got {host[:100]!a}"
+            raise NotAuthorized(detail, status=403, reason="foreign_host")
 
-    def admit_site(self, headers: Headers) -> None:
-        """Where nobody shows who he is, a page that is open in a browser here must not act for whoever looks at it."""
+    def check_site(self, headers: Headers) -> None:
+        """Refuse, where no token is required, requests that a web page of another site makes the browser send."""
         if self._open and is_cross_site(headers):
-            raise NotAuthorized("a page of another site may not ask for this", status=403, reason="foreign_site")
+            detail = "a web page of another site or port must not send this request"
+            raise NotAuthorized(detail, status=403, reason="foreign_site")
 
-    def admit_caller(self, headers: Headers) -> Principal:
+    def authenticate_caller(self, headers: Headers) -> Principal:
         if self._open:
-            return ANYBODY
+            return ANONYMOUS
         email = self._email(headers)
         principal = self._callers.get(email)
         if principal is None:
@@ -135,23 +138,24 @@ class Gate:
             raise NotAuthorized(detail, status=403, reason="unknown_caller", email=email)
         return principal
 
-    def admit_sweep(self, headers: Headers) -> None:
-        """App Engine's cron, whose header it keeps from others; else the queue's account, or an operator."""
-        if self._open or (self._believes_app_engine and headers.get("X-Appengine-Cron") == "true"):
+    def check_sweep(self, headers: Headers) -> None:
+        """Refuse all but App Engine's cron, the account of the queue, and operators."""
+        if self._open or (self._trusts_app_engine and headers.get("X-Appengine-Cron") == "true"):
             return
         email = self._email(headers)
         caller = self._callers.get(email)
         if email != self._queue_account and not (caller is not None and caller.is_operator):
-            raise NotAuthorized("this account may not start a sweep", status=403, reason="not_the_cron", email=email)
+            detail = f"{email[:LONGEST_EMAIL]} is neither worker.service_account nor an operator in relay.yaml"
+            raise NotAuthorized(detail, status=403, reason="not_the_cron", email=email)
 
     def _email(self, headers: Headers) -> str:
-        """The address that a valid token speaks for; Unavailable if it cannot be known whether it is valid."""
+        """The address in a valid ID token; Unavailable without the certificates to verify it."""
         given = headers.get("Authorization", "")
         scheme, _, token = given.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             detail = "the Authorization header must be: Bearer ID_TOKEN" if given else "an ID token is required"
             raise NotAuthorized(detail, status=401, reason="no_token")
-        claims = id_token.verified(
+        claims = id_token.verify(
             token.strip(),
             self._keys.having,
             audience=self._audience,

@@ -1,8 +1,7 @@
 """
-Verification of a caller's ID token: its claims, or a refusal that names the one rule it breaks.
+Verification of ID tokens: a token in, its claims out, or NotAuthorized with the rule that it breaks.
 
-Nothing here reads a clock. A refusal repeats nothing that a stranger wrote: only what is wanted, and times of a
-token that is correctly signed.
+Reads no clock. A refusal quotes nothing from an unverified token: only the rule, and times of a correctly signed one.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_-]*")  # base64url without padding (RFC 7515,
 _crypt: Any = crypt  # untyped
 
 
-def verified(
+def verify(
     token: str,
     keys: Callable[[str], Mapping[str, str]],
     *,
@@ -38,7 +37,7 @@ def verified(
     """
     The claims of a valid *token*; NotAuthorized (401) for any other text.
 
-    *keys* gives the public keys for a key id; its Unavailable passes through. Without *issuers* the keys alone decide.
+    *keys* returns the public keys for a key id, or raises Unavailable. Without *issuers*, any is accepted.
     """
     if not audience:
         _refuse("relay.yaml sets no audience, so the relay accepts no ID token", reason="no_audience")
@@ -46,7 +45,7 @@ def verified(
     key_id = _key_id(header)
     key = keys(key_id).get(key_id)
     if key is None:
-        _check_issuer(claims, issuers)  # unsigned, but the likeliest cause: each issuer has keys of its own
+        _check_issuer(claims, issuers)  # unverified, but the likeliest cause: each issuer has its own keys
         also = ", and its exp says that it has expired" if _says_expired(claims.get("exp"), now) else ""
         _refuse(f"the token's key id (kid) is not among the issuer's current keys{also}", reason="unknown_key")
     if not _is_signed(signed, signature, key):
@@ -59,7 +58,7 @@ def verified(
 
 
 def email_of(claims: Mapping[str, Any]) -> str:
-    """The verified address that a valid token speaks for."""
+    """The email address in a valid token's *claims*, if its issuer verified it."""
     email = claims.get("email")
     if not isinstance(email, str) or not email:
         _refuse("the token has no email claim; gcloud adds it with --include-email", reason="no_email")
@@ -73,17 +72,17 @@ def _refuse(detail: str, *, reason: str) -> NoReturn:
 
 
 def _decoded(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
-    """Header, claims, the bytes that were signed, and the signature."""
+    """Header, claims, the signed bytes, and the signature."""
     if len(token) > MAX_TOKEN:
         _refuse(f"the token is longer than {MAX_TOKEN} characters", reason="malformed_token")
     parts = token.split(".")
     if len(parts) != 3 or not all(_SEGMENT.fullmatch(part) and len(part) % 4 != 1 for part in parts):
         _refuse("the token is not a JWT: three parts in base64url with dots between", reason="malformed_token")
     header, claims, signature = (base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in parts)
-    return _object(header), _object(claims), token.rpartition(".")[0].encode(), signature
+    return _json_object(header), _json_object(claims), token.rpartition(".")[0].encode(), signature
 
 
-def _object(segment: bytes) -> dict[str, Any]:
+def _json_object(segment: bytes) -> dict[str, Any]:
     try:
         value = strict_json.loads(segment)
     except strict_json.NotJson:
@@ -97,7 +96,7 @@ def _object(segment: bytes) -> dict[str, Any]:
 
 
 def _key_id(header: Mapping[str, Any]) -> str:
-    """The id of the key that the *header* names, if all else in it is what an issuer of ID tokens writes."""
+    """The key id in the *header*, after a check of the header's other fields."""
     if header.get("alg") != "RS256":
         _refuse("the token must be signed with RS256", reason="unsupported_token")
     if "crit" in header:  # RFC 7515, section 4.1.11
@@ -121,7 +120,7 @@ def _is_signed(signed: bytes, signature: bytes, key: str) -> bool:
     try:
         verifier = _crypt.RSAVerifier.from_string(key)
     except ValueError as exc:
-        raise Unavailable("a certificate to verify ID tokens with is unreadable") from exc
+        raise Unavailable("a certificate to verify ID tokens is unreadable") from exc
     return bool(verifier.verify(signed, signature))
 
 
@@ -131,23 +130,23 @@ def _check_issuer(claims: Mapping[str, Any], issuers: tuple[str, ...] | None) ->
 
 
 def _check_times(claims: Mapping[str, Any], now: float) -> None:
-    issued, expires, valid_from = (_moment(claims, name) for name in ("iat", "exp", "nbf"))
+    issued, expires, valid_from = (_time_claim(claims, name) for name in ("iat", "exp", "nbf"))
     if issued is None or expires is None:
-        _refuse("the token must say when it was issued (iat) and when it expires (exp)", reason="malformed_token")
-    begins = max(issued, issued if valid_from is None else valid_from)
-    if now < begins - SKEW:
-        _refuse(f"the token is not valid before {format_time(begins)}; compare the clocks", reason="not_yet_valid")
+        _refuse("the token must have the claims iat and exp", reason="malformed_token")
+    valid_at = max(issued, issued if valid_from is None else valid_from)
+    if now < valid_at - SKEW:
+        _refuse(f"the token is not valid before {format_time(valid_at)}; check the clocks", reason="not_yet_valid")
     if now > expires + SKEW:
         _refuse(f"the token expired at {format_time(expires)}", reason="expired")
 
 
 def _says_expired(expires: object, now: float) -> bool:
-    """Whether an unsigned `exp` is past: a token older than the issuer's keys; only for the text of a refusal."""
+    """Whether an unverified `exp` has passed: a token older than the issuer's keys; only for the text of a refusal."""
     return isinstance(expires, int | float) and not isinstance(expires, bool) and now > expires + SKEW
 
 
-def _moment(claims: Mapping[str, Any], name: str) -> float | None:
-    """A time in seconds (RFC 7519, section 2); None where the token does not give it."""
+def _time_claim(claims: Mapping[str, Any], name: str) -> float | None:
+    """The claim in seconds since the epoch (RFC 7519, section 2); None if it is absent."""
     value = claims.get(name)
     if value is None and name not in claims:
         return None

@@ -1,4 +1,4 @@
-"""What a list is to show: the parameters of its query, checked. Pure."""
+"""The query of a list: its parameters in, a Selection out; and page tokens. Pure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from traced_relay.errors import FieldError
 from traced_relay.formats import strict_json, validation
 from traced_relay.formats.durations import parse_duration, parse_time
 from traced_relay.ledger.protocol import Selection
+from traced_relay.tasks.api_types import ListQuery
 from traced_relay.tasks.states import STATES
 
 if TYPE_CHECKING:
@@ -21,21 +22,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_FILTERS = {"kind", "state", "queue", "rule", "reason", "version", "since", "limit", "page_token"}
+_FILTERS = ListQuery.__optional_keys__
 
 
-def read(query: Iterable[tuple[str, str]], *, caller: str | None, now: float) -> tuple[Selection, int]:
-    """What is selected of the *caller*'s tasks (None: of all), and how many are shown; InvalidCall names the filter."""
+def parse(query: Iterable[tuple[str, str]], *, caller: str | None, now: float) -> tuple[Selection, int]:
+    """The selection of the *caller*'s tasks (None: of all) and the limit; InvalidCall names each wrong parameter."""
     pairs = list(query)
     given = dict(reversed(pairs))
-    times = Counter(name for name, _ in pairs)
-    errors = [FieldError(name, "must be given at most once") for name, count in times.items() if count > 1]
+    counts = Counter(name for name, _ in pairs)
+    labels = {name.removeprefix("label."): value for name, value in given.items() if name.startswith("label.")}
+    errors = [FieldError(name, "must be given at most once") for name, count in counts.items() if count > 1]
     errors += [
         FieldError(name, "is not a known filter")
         for name in given
         if name not in _FILTERS and not name.startswith("label.")
     ]
-    labels = [(name.removeprefix("label."), value) for name, value in given.items() if name.startswith("label.")]
     if len(labels) > 1:
         errors.append(FieldError("label", "must be given at most once"))
     if given.get("state", "queued") not in STATES:
@@ -51,19 +52,13 @@ def read(query: Iterable[tuple[str, str]], *, caller: str | None, now: float) ->
     )
     if errors:
         raise validation.invalid_call(errors)
-    names = ("state", "queue", "rule", "reason", "version")
-    return Selection(
-        kind=given.get("kind", "call"),
-        caller=caller,
-        since=since,
-        before=before,
-        label=labels[0] if labels else None,
-        **{name: given.get(name) for name in names},
-    ), int(limit)
+    plain = {name: given[name] for name in _FILTERS & given.keys() - {"since", "limit", "page_token"}}
+    label = next(iter(labels.items()), None)
+    return Selection(caller=caller, since=since, before=before, label=label, **plain), int(limit)
 
 
 def _since(text: str, now: float) -> float:
-    """A time, or a duration before now."""
+    """Seconds since the epoch of a time, or of a duration before *now*."""
     try:
         return now - parse_duration(text)
     except ValueError:
@@ -83,13 +78,13 @@ def _parsed(
 
 
 def page_token(row: Row) -> str:
-    """Opaque to callers: the place after *row* in a list."""
+    """The token of the page that follows *row*; opaque to callers."""
     return base64.urlsafe_b64encode(json.dumps([row.created_at, row.task_id]).encode()).decode().rstrip("=")
 
 
 def page_position(token: str) -> tuple[float, str]:
-    """The place that a page token stands for; ValueError if it is none of ours."""
+    """`created_at` and `task_id` of the row that a page follows; ValueError if no list returned this token."""
     match strict_json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))):
         case [float(created_at), str(task_id)] if task_id.isascii():
             return created_at, task_id
-    raise ValueError("no place in a list")
+    raise ValueError("not a page token")

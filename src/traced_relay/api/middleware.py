@@ -1,4 +1,4 @@
-"""The gate in front of the application: what it refuses never gets further, is one record, and makes no span."""
+"""Authentication in front of the application: a refused request makes one record, no span, and goes no further."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from traced_relay.api.auth import Gate
+    from traced_relay.api.auth import Authenticator
     from traced_relay.relay.task_log import TaskLog
 
 PRINCIPAL = "traced_relay.principal"
@@ -26,55 +26,54 @@ _OPEN = ("/health", "/ready", "/openapi.json", "/_ah/start", "/_ah/stop", "/_ah/
 
 class AuthMiddleware:
     """
-    WSGI: open paths pass, `/dispatch` asks for the queue, the API for a caller.
+    WSGI: open paths pass, `/dispatch` needs Cloud Tasks, `/sweep` the cron, `/v1/` a caller.
 
-    What the relay does not have is a 404 before anybody is asked for, and no record: scanners try such paths all day.
+    Any other path is a 404 without authentication and without a record, because scanners try such paths all day.
     """
 
-    def __init__(self, app: WSGIApplication, gate: Gate, task_log: TaskLog) -> None:
+    def __init__(self, app: WSGIApplication, authenticator: Authenticator, task_log: TaskLog) -> None:
         self._app = app
-        self._gate = gate
+        self._authenticator = authenticator
         self._task_log = task_log
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
-        at_queue = request.path == "/dispatch"
+        is_dispatch = request.path == "/dispatch"
         try:
-            self._gate.admit_host(request.headers.get("Host", ""))
+            self._authenticator.check_host(request.headers.get("Host", ""))
             if request.method not in ("GET", "HEAD") or request.path == "/sweep":
-                self._gate.admit_site(request.headers)
-            if at_queue:
-                environ[DISPATCH] = self._gate.admit_queue(request.headers)
+                self._authenticator.check_site(request.headers)
+            if is_dispatch:
+                environ[DISPATCH] = self._authenticator.authenticate_queue(request.headers)
             elif request.path == "/sweep":
-                self._gate.admit_sweep(request.headers)
+                self._authenticator.check_sweep(request.headers)
             elif request.path.startswith(_API):
-                environ[PRINCIPAL] = self._gate.admit_caller(request.headers)
+                environ[PRINCIPAL] = self._authenticator.authenticate_caller(request.headers)
             elif request.path not in _OPEN:
-                return problems.problem(404, "the relay has nothing at this path")(environ, start_response)
+                return problems.problem(404, "the relay has no such path")(environ, start_response)
         except NotAuthorized as exc:
-            self._say(request, exc, at_queue=at_queue)
+            self._log_refusal(request, exc, is_dispatch=is_dispatch)
             return problems.refusal(exc)(environ, start_response)
         except Unavailable as exc:
-            # A 503 at /dispatch would make App Engine's queue slow down as a whole.
-            status = 500 if at_queue else 503
-            if at_queue:
-                self._task_log.deferred(_claimed(request), reason="unavailable", detail=str(exc))
+            if is_dispatch:
+                self._task_log.deferred(_unverified_dispatch(request), reason="unavailable", detail=str(exc))
             else:
                 self._task_log.enqueue_rejected(reason="unavailable", detail=str(exc))
+            status = 500 if is_dispatch else 503  # a 503 at /dispatch makes App Engine slow down the whole queue
             return problems.problem(status, problems.detail_of(exc))(environ, start_response)
         return self._app(environ, start_response)
 
-    def _say(self, request: Request, refusal: NotAuthorized, *, at_queue: bool) -> None:
-        if not at_queue:
-            detail = f"{request.method} {request.path[:200]}: {refusal}"
-            self._task_log.enqueue_rejected(reason=refusal.reason, detail=detail, principal=refusal.email)
+    def _log_refusal(self, request: Request, refusal: NotAuthorized, *, is_dispatch: bool) -> None:
+        if is_dispatch:
+            self._task_log.dispatch_rejected(
+                _unverified_dispatch(request), reason=refusal.reason, detail=str(refusal), principal=refusal.email
+            )
             return
-        self._task_log.dispatch_rejected(
-            _claimed(request), reason=refusal.reason, detail=str(refusal), principal=refusal.email
-        )
+        detail = f"{request.method} {request.path[:200]}: {refusal}"
+        self._task_log.enqueue_rejected(reason=refusal.reason, detail=detail, principal=refusal.email)
 
 
-def _claimed(request: Request) -> Dispatch:
-    """What a delivery says of itself, whoever it is from."""
+def _unverified_dispatch(request: Request) -> Dispatch:
+    """The dispatch that the headers claim, for the record of its refusal."""
     family = APP_ENGINE if request.headers.get(f"{APP_ENGINE}QueueName") else HTTP_TARGET
     return Dispatch.from_headers(request.headers, family)

@@ -1,11 +1,11 @@
-"""Errors as callers see them: problem details (RFC 9457), one table from our errors to status codes."""
+"""Errors as problem details (RFC 9457), with one table from errors to status codes."""
 
 from __future__ import annotations
 
 import json
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response
@@ -14,6 +14,8 @@ from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, NotAutho
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from traced_relay.tasks.api_types import Problem
 
 
 def problem(status: int, detail: str, errors: Sequence[FieldError] = (), *, challenge: str | None = None) -> Response:
@@ -26,20 +28,25 @@ def problem(status: int, detail: str, errors: Sequence[FieldError] = (), *, chal
     return Response(json.dumps(document), status, headers, content_type="application/problem+json")
 
 
-def document_of(status: int, detail: str, errors: Sequence[FieldError] = ()) -> dict[str, Any]:
-    document = {"type": "about:blank", "title": HTTP_STATUS_CODES[status], "status": status, "detail": detail}
+def document_of(status: int, detail: str, errors: Sequence[FieldError] = ()) -> Problem:
+    document: Problem = {
+        "type": "about:blank",
+        "title": HTTP_STATUS_CODES[status],
+        "status": status,
+        "detail": detail,
+    }
     if errors:
         document["errors"] = [{"field": error.field, "message": error.message} for error in errors]
     return document
 
 
 def refusal(error: NotAuthorized) -> Response:
-    """The answer to a request that the gate refused."""
+    """The response to a request that failed authentication."""
     return problem(error.status, str(error), challenge=_challenge(error))
 
 
 def _challenge(error: NotAuthorized) -> str | None:
-    """What `WWW-Authenticate` says of a token that came (RFC 6750, section 3); None where no token decided."""
+    """`WWW-Authenticate` for a refused token (RFC 6750, section 3); None if the refusal is not about a token."""
     if error.reason == "no_token" or (error.status == HTTPStatus.FORBIDDEN and error.email is None):
         return None
     code = "invalid_token" if error.status == HTTPStatus.UNAUTHORIZED else "insufficient_scope"
@@ -59,14 +66,14 @@ def status_of(error: RelayError) -> int:
 
 
 def detail_of(error: RelayError) -> str:
-    """What the caller may know; the inside of a failure stays in the log."""
+    """The detail for the caller; internals of a failure are only in the log."""
     match error:
         case InvalidCall():
             return error.detail
         case EnqueueFailed():
             return "the queue refused the task; nothing was enqueued"
         case Unavailable():
-            return "the ledger, the queue or the certificates cannot be reached; try again"
+            return "the ledger, the queue or the certificates are unreachable; try again"
     return str(error)
 
 

@@ -1,4 +1,4 @@
-"""The host that a request names: by its target, or by its Host line (RFC 9112, section 3.2)."""
+"""The host of a request: from its target, else from its Host header (RFC 9112, section 3.2)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(
 
 def asked_host(target: str, hosts: Sequence[str], version: tuple[int, int]) -> str | None:
     """
-    The host and port of a request with these values of Host; None for HTTP/1.0 without one.
+    The host and port of a request with these Host headers; None for HTTP/1.0 without one.
 
-    ValueError says why the request must be refused. An absolute target decides over Host.
+    An absolute target has precedence over Host. ValueError names the rule that the request breaks.
     """
     if len(hosts) > 1:
         raise ValueError("more than one Host")

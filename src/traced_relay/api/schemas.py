@@ -1,214 +1,118 @@
-"""JSON Schemas (2020-12) of what the API takes and answers. What a caller sends is said by its own model."""
+"""JSON Schemas (2020-12) of the API's requests and responses, made from their models and from `tasks/api_types`."""
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import inspect
+from types import UnionType
+from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from pydantic.json_schema import models_json_schema
 
-from traced_relay.tasks.call import Method, RetryPolicy
+from traced_relay.tasks import api_types
+from traced_relay.tasks.call import RetryPolicy
 from traced_relay.tasks.enqueue_request import EnqueueRequest
-from traced_relay.tasks.reasons import Blame
-from traced_relay.tasks.states import STATES
 
 Schema = dict[str, Any]
 
-_TEXT: Schema = {"type": "string"}
-_TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
-_COUNT: Schema = {"type": "integer", "minimum": 0}
-_COUNT_OR_NULL: Schema = {"type": ["integer", "null"], "minimum": 0}
-_NUMBER: Schema = {"type": "integer", "minimum": 1}
-_TIME: Schema = {"type": "string", "format": "date-time"}
-_TIME_OR_NULL: Schema = {"type": ["string", "null"], "format": "date-time"}
-_TASK_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
-_TRACE_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
-_TEXTS: Schema = {"type": "object", "additionalProperties": _TEXT}
-_STATE: Schema = {"enum": list(STATES)}
-_BLAME: Schema = {"enum": [*get_args(Blame), None]}
+MAX_BATCH = 100
+_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
+_RESPONSES = (
+    *(api_types.Receipt, api_types.ReceiptLinks, api_types.BatchResponse, api_types.Problem, api_types.FieldProblem),
+    *(api_types.TaskList, api_types.Summary, api_types.Status, api_types.Attempt, api_types.Response),
+    *(api_types.CallbackState, api_types.Links, api_types.QueueList, api_types.QueueStatus, api_types.Health),
+)
 
 
 def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _object(description: str, /, **properties: Schema) -> Schema:
-    """An object that has all of its *properties*; later versions may add some."""
-    return {"type": "object", "description": description, "properties": properties, "required": list(properties)}
-
-
-def _may_lack(schema: Schema, *names: str) -> Schema:
-    return schema | {"required": [name for name in schema["required"] if name not in names]}
-
-
-_SUMMARY: dict[str, Schema] = {
-    "task_id": _TASK_ID,
-    "kind": {"enum": ["call", "callback"]},
-    "queue": _TEXT,
-    "state": _STATE,
-    "url": _TEXT,
-    "method": {"enum": list(get_args(Method))},
-    "labels": _TEXTS,
-    "rule": {**_TEXT_OR_NULL, "description": "The downstream of relay.yaml that the URL matched."},
-    "trace_id": _TRACE_ID,
-    "round": _NUMBER,
-    "created_at": _TIME,
-    "schedule_time": {**_TIME, "description": "When this round was to start: as enqueued, or when it was redriven"},
-    "finished_at": _TIME_OR_NULL,
-    "next_attempt_at": _TIME_OR_NULL,
-    "overdue_ms": _COUNT,
-    "heartbeat_at": _TIME_OR_NULL,
-    "expires_at": _TIME_OR_NULL,
-    "cancel_requested_at": _TIME_OR_NULL,
-    "actor": {**_TEXT_OR_NULL, "description": "Who cancelled or redrove it last."},
-    "attempt": {**_COUNT, "description": "The last attempt that was started; 0: none yet."},
-    "retry_count": _COUNT,
-    "reason": {**_TEXT_OR_NULL, "examples": ["timeout", "http_503", "connect_failed"]},
-    "blame": _BLAME,
-    "total_ms": {**_COUNT_OR_NULL, "description": "From when this round was due to its end"},
-    "retry": ref("RetryPolicy"),
-    "callback": ref("CallbackState"),
-    "links": ref("Links"),
-}
-
-_ANSWERS: dict[str, Schema] = {
-    "Receipt": _object(
-        "What enqueueing returns.",
-        task_id=_TASK_ID,
-        task_name=_TEXT,
-        queue=_TEXT,
-        state=_STATE,
-        trace_id=_TRACE_ID,
-        schedule_time=_TIME,
-        links=ref("ReceiptLinks"),
-    ),
-    "ReceiptLinks": _object(
-        "Where to look at the task.",
-        status={**_TEXT_OR_NULL, "description": "null with `route: direct`, which has no status and no `Location`."},
-        trace=_TEXT,
-        logs=_TEXT,
-    ),
-    "Links": _object("Where to look at the task.", status=_TEXT, trace=_TEXT, logs=_TEXT),
-    "Summary": _object("A task as the list shows it.", **_SUMMARY),
-    "Status": _object(
-        "A task, its last 100 attempts, and what the downstream answered last.",
-        **_SUMMARY,
-        attempts={"type": "array", "maxItems": 100, "items": ref("Attempt")},
-        response={"anyOf": [ref("Response"), {"type": "null"}]},
-    ),
-    "Attempt": _object(
-        "One exchange with the downstream.",
-        attempt=_NUMBER,
-        round=_NUMBER,
-        task_name=_TEXT,
-        span_id={"type": "string", "pattern": "^[0-9a-f]{16}$"},
-        version=_TEXT,
-        instance=_TEXT,
-        started_at=_TIME,
-        ended_at=_TIME_OR_NULL,
-        queue_delay_ms={"type": ["integer", "null"]},
-        latency_ms=_COUNT_OR_NULL,
-        status_code=_COUNT_OR_NULL,
-        verdict={"enum": ["succeeded", "retry", "gave_up", "cancelled", None]},
-        reason=_TEXT_OR_NULL,
-        blame=_BLAME,
-        retry_delay_ms=_COUNT_OR_NULL,
-        delay_reason={"enum": ["backoff", "retry_after", None]},
-    ),
-    "Response": _may_lack(
-        _object(
-            "The downstream's answer: `body` where its bytes are UTF-8, else `body_base64`; cut at 64 KiB.",
-            status_code=_COUNT,
-            headers=_TEXTS,
-            body=_TEXT,
-            body_base64={"type": "string", "contentEncoding": "base64"},
-            truncated={"type": "boolean"},
-        ),
-        "body",
-        "body_base64",
-    ),
-    "CallbackState": _object(
-        "How the report of the task's end is doing.",
-        state={"enum": ["none", "pending", "delivered", "failed"]},
-        attempt_count=_COUNT,
-        next_attempt_at=_TIME_OR_NULL,
-        reason=_TEXT_OR_NULL,
-    ),
-    "TaskList": _object(
-        "Newest first.", tasks={"type": "array", "items": ref("Summary")}, next_page_token=_TEXT_OR_NULL
-    ),
-    "QueueList": _object(
-        "In the order of relay.yaml.",
-        queues={"type": "array", "items": ref("Queue")},
-    ),
-    "Queue": _may_lack(
-        _object(
-            "A queue as Cloud Tasks sees it; null where it did not say, with `detail` where it could not be asked.",
-            queue=_TEXT,
-            **{"for": {"enum": ["calls", "callbacks"]}},
-            state={"enum": ["RUNNING", "PAUSED", "DISABLED", None]},
-            max_dispatches_per_second={"type": ["number", "null"]},
-            max_concurrent_dispatches=_COUNT_OR_NULL,
-            tasks_count={**_COUNT_OR_NULL, "description": "Waiting, retried or being dispatched."},
-            oldest_estimated_arrival_time={
-                **_TIME_OR_NULL,
-                "description": "When the task is, or was, due that comes next.",
-            },
-            executed_last_minute_count=_COUNT_OR_NULL,
-            concurrent_dispatches_count=_COUNT_OR_NULL,
-            detail=_TEXT,
-        ),
-        "detail",
-    ),
-    "BatchRequest": {
-        "type": "object",
-        "properties": {"tasks": {"type": "array", "maxItems": 100, "items": ref("EnqueueRequest")}},
-        "required": ["tasks"],
-        "additionalProperties": False,
-    },
-    "BatchAnswer": _object(
-        "One receipt or problem for each task, in their order.",
-        tasks={"type": "array", "items": {"anyOf": [ref("Receipt"), ref("Problem")]}},
-    ),
-    "Health": _object("How the service is.", status={"enum": ["ok", "ready", "unavailable"]}),
-    "Problem": _may_lack(
-        _object(
-            "An error (RFC 9457).",
-            type=_TEXT,
-            title=_TEXT,
-            status={"type": "integer"},
-            detail=_TEXT,
-            errors={"type": "array", "items": _object("A field and its rule.", field=_TEXT, message=_TEXT)},
-        ),
-        "errors",
-    ),
-}
-
-
 def schemas() -> dict[str, Schema]:
     """All components by name."""
-    # The form that is written out, because its defaults are what a caller would write ("5m", not 300.0).
+    # The serialized form, because its defaults are what a caller would write ("5m", not 300.0).
     _, definitions = models_json_schema(
         [(EnqueueRequest, "serialization"), (RetryPolicy, "serialization")],
         ref_template="#/components/schemas/{model}",
     )
-    parts: dict[str, Schema] = definitions["$defs"]
-    wishes = {name: _with_nulls(parts[name]) for name in ("EnqueueRequest", "RetryRequest", "Callback")}
-    return parts | wishes | _ANSWERS
+    models: dict[str, Schema] = definitions["$defs"]
+    requests = {name: _with_nulls(models[name]) for name in ("EnqueueRequest", "RetryRequest", "Callback")}
+    return (
+        models | requests | {"BatchRequest": _batch_request()} | {kind.__name__: _object(kind) for kind in _RESPONSES}
+    )
+
+
+def fields(document: type) -> dict[str, Schema]:
+    """The schema of each field of a TypedDict."""
+    return {name: schema_of(hint) for name, hint in get_type_hints(document, include_extras=True).items()}
+
+
+def schema_of(hint: Any) -> Schema:
+    """The schema of an annotation; what its Doc says has precedence over what its type implies."""
+    if is_typeddict(hint):
+        return ref(hint.__name__)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        documented = schema_of(arguments[0])
+        for doc in hint.__metadata__:
+            documented |= doc.schema
+        return documented
+    if origin is NotRequired:
+        return schema_of(arguments[0])
+    if origin in (Union, UnionType):
+        return _any_of([schema_of(argument) for argument in arguments if argument is not type(None)], arguments)
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin is list:
+        return {"type": "array", "items": schema_of(arguments[0])}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": schema_of(arguments[1])}
+    return {} if hint is Any else {"type": _TYPES[hint]}
+
+
+def _any_of(schemas: list[Schema], arguments: tuple[Any, ...]) -> Schema:
+    if type(None) not in arguments:
+        return {"anyOf": schemas}
+    (schema,) = schemas
+    return {"anyOf": [schema, {"type": "null"}]} if "$ref" in schema else _or_null(schema)
+
+
+def _object(document: Any) -> Schema:
+    """An object that has all of its required fields; later versions may add fields."""
+    properties = fields(document)
+    return {
+        "type": "object",
+        "description": inspect.getdoc(document),
+        "properties": properties,
+        "required": [name for name in properties if name in document.__required_keys__],
+    }
+
+
+def _batch_request() -> Schema:
+    tasks = {"type": "array", "maxItems": MAX_BATCH, "items": ref("EnqueueRequest")}
+    return {
+        "type": "object",
+        "description": "The body of `POST /v1/tasks:batch`.",
+        "properties": {
+            "tasks": {"description": f"At most {MAX_BATCH} calls; each is accepted or refused alone.", **tasks}
+        },
+        "required": ["tasks"],
+        "additionalProperties": False,
+    }
 
 
 def _with_nulls(schema: Schema) -> Schema:
-    """A caller may give null for each field that is not required, each header and each label: it is not given then."""
-    fields = {
+    """Allow null, which means "not given", for every optional field, header and label."""
+    properties = {
         name: field if name in schema.get("required", ()) else _or_null(field)
         for name, field in schema["properties"].items()
     }
-    return schema | {"properties": fields}
+    return schema | {"properties": properties}
 
 
 def _or_null(field: Schema) -> Schema:
     if isinstance(field.get("additionalProperties"), dict):
         field = field | {"additionalProperties": _or_null(field["additionalProperties"])}
-    if "type" not in field:
-        return field  # any value, or null among others already
-    taken = {"enum": [*field["enum"], None]} if "enum" in field else {}
-    return field | taken | {"type": [field["type"], "null"]}
+    nullable: Schema = {"enum": [*field["enum"], None]} if "enum" in field else {}
+    if "type" in field:
+        nullable["type"] = [field["type"], "null"]
+    return field | nullable

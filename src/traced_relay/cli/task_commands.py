@@ -80,7 +80,7 @@ def enqueue(
     _say(receipt, ids, as_json=as_json)
     if wait:
         document = _follow(client, receipt["task_id"])
-        _say(document, [f"state     {task_text.how_it_stands(document)}"], as_json=as_json)
+        _say(document, [f"state     {task_text.state_text(document)}"], as_json=as_json)
         if document["state"] != "succeeded":
             sys.exit(1)
 

@@ -1,13 +1,15 @@
 """
-A relay's API as a Python object: the same verbs and the same words, in and out.
+Client for a relay's API, with the API's names for methods, arguments and fields.
 
-Only what is safe to ask again is: looking, and enqueueing, which carries an Idempotency-Key of its own.
+Retries only what is safe to retry: reads, and enqueueing, which sends an Idempotency-Key of its own.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from functools import partial
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -28,34 +30,40 @@ from traced_relay.formats import strict_json
 from traced_relay.runtime.bounded_fetch import AS_IT_IS, fetch
 from traced_relay.runtime.clock import SystemClock, pause
 from traced_relay.runtime.loopback import is_local_host
+from traced_relay.tasks.api_types import BatchResponse, QueueList, Receipt, Status, Summary
+from traced_relay.tasks.ids import callback_id
 from traced_relay.tasks.states import ENDED
 from traced_relay.tracing.propagation import task_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from traced_relay.client.api_types import CallFields, Filters, Receipt
     from traced_relay.runtime.bounded_fetch import FetchedResponse
     from traced_relay.runtime.clock import Clock
+    from traced_relay.tasks.api_types import CallFields, Filters
 
 TRIES = 3
-PAUSE, PAUSE_WHEN_TOLD = 1.0, 5.0  # after a lost connection; after a 503, whose Retry-After this is
-_GATEWAYS = (502, 503, 504)
-FIRST_LOOK, LAST_LOOK, SLOWER = 0.2, 5.0, 1.5  # seconds between looks at a task that is waited for
+RETRY_DELAY, RETRY_AFTER_503 = 1.0, 5.0  # seconds; a relay's 503 says Retry-After: 5
+_GATEWAY_ERRORS = (502, 503, 504)
+MIN_POLL, MAX_POLL, POLL_GROWTH = 0.2, 5.0, 1.5  # seconds between two requests while a task is followed
 
 Document = dict[str, Any]
-"""A task's status, or what is said of a queue, as the API has it."""
+"""A status document or a queue's status, as the API returns it."""
+
+
+class _Page(TypedDict):
+    """A page of tasks; its token is checked where it is followed."""
+
+    tasks: list[Summary]
 
 
 class Client:
     """
-    Asks one relay.
+    Sends requests to one relay.
 
-    Away from loopback every request carries an ID token for *audience* (default:
-    the relay's origin): what *id_token* gives, or else one of the environment's
-    Google credentials, or of the service account to impersonate. A relay on
-    loopback gets one only if something of that is given. What is safe to ask
-    again is asked up to so many *tries*; *timeout* is for one whole answer.
+    Off loopback every request carries an ID token for *audience* (default: the relay's origin), from *id_token*, else
+    from the environment's Google credentials or the service account to impersonate. A relay on loopback gets a token
+    only if one of these is given. *timeout* limits one whole response; reads and enqueueing have *tries*.
     """
 
     def __init__(
@@ -69,44 +77,41 @@ class Client:
         tries: int = TRIES,
         clock: Clock | None = None,
     ) -> None:
-        self.url, self.is_on_loopback = _checked(relay_url)
+        self.url, self.is_on_loopback = _parse_relay_url(relay_url)
         self._timeout = timeout
         self._tries = tries
         self._clock = clock or SystemClock()
         self._session = requests.Session()
-        self._session.trust_env = self.url.startswith("https:")  # a proxy has no part in asking this machine
+        self._session.trust_env = self.url.startswith("https:")  # no proxy for a relay on loopback
         self._session.headers.update(AS_IT_IS)
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _Traced())
+            self._session.mount(scheme, _TracingAdapter())
         if id_token is None and not (self.is_on_loopback and audience is None and impersonate_service_account is None):
             from traced_relay.runtime.credentials import IdTokens
 
-            wanted, tokens = audience or self.url, IdTokens(impersonate_service_account)
-            id_token = lambda: tokens.token(wanted)  # noqa: E731  (a name for what the argument else is)
-        self._session.auth = _Bearer(id_token)
+            id_token = partial(IdTokens(impersonate_service_account).token, audience or self.url)
+        self._session.auth = _BearerAuth(id_token)
 
     def enqueue(self, url: str, *, idempotency_key: str | None = None, **fields: Unpack[CallFields]) -> Receipt:
-        """Have the call made; asked again after a lost answer, which makes no second task."""
-        receipt: Receipt = self._post_call(
-            "/v1/tasks", response_shapes.RECEIPT, {"url": url, **fields}, idempotency_key
-        )
+        """Enqueue a call; a retry after a lost response makes no second task."""
+        receipt: Receipt = self._enqueue("/v1/tasks", Receipt, {"url": url, **fields}, idempotency_key)
         return receipt
 
     def enqueue_many(
         self, calls: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> Sequence[Receipt | RelayError]:
-        """Up to 100 calls at once, each with its `url`: a receipt each, or what is wrong with it, in order."""
+        """Enqueue up to 100 calls, each with its `url`; returns a receipt or an error for each, in order."""
         document = {"tasks": [dict(call) for call in calls]}
-        answer = self._post_call("/v1/tasks:batch", response_shapes.BATCH, document, idempotency_key)
-        return [item if "task_id" in item else problems.error_of(item) for item in answer["tasks"]]
+        response = self._enqueue("/v1/tasks:batch", BatchResponse, document, idempotency_key)
+        return [item if "task_id" in item else problems.error_of(item) for item in response["tasks"]]
 
     def status(self, task_id: str) -> Document:
-        return self._status(task_id, self._tries)
+        return self._get(task_id, tries=self._tries)
 
     def list(
         self, *, label: tuple[str, str] | None = None, page_size: int = 50, **filters: Unpack[Filters]
     ) -> Iterator[Document]:
-        """All tasks that pass, newest first, fetched page by page as they are wanted; without attempts and response."""
+        """All matching tasks, newest first, without attempts and response; fetches each page when it is needed."""
         token = None
         while True:
             tasks, token = self.page(token, label=label, page_size=page_size, **filters)
@@ -122,117 +127,117 @@ class Client:
         page_size: int = 50,
         **filters: Unpack[Filters],
     ) -> tuple[Sequence[Document], str | None]:
-        """One page of that list, and the token of the next one; None after the last."""
-        query: dict[str, Any] = {**filters, "limit": page_size, "page_token": page_token}  # None is not sent
+        """One page of the list, and the token of the next page; None after the last."""
+        query: dict[str, Any] = {**filters, "limit": page_size, "page_token": page_token}  # `requests` leaves None out
         if label is not None:
             query[f"label.{label[0]}"] = label[1]
-        answer = self._ask("GET", "/v1/tasks", response_shapes.PAGE, params=query, tries=self._tries)
-        following = answer.get("next_page_token")
-        if following is not None and not (isinstance(following, str) and following not in ("", page_token)):
-            raise UnexpectedAnswer(f"{self.url}/v1/tasks gave a next_page_token that leads nowhere")
-        return answer["tasks"], following
+        page = self._request("GET", "/v1/tasks", _Page, params=query, tries=self._tries)
+        token = page.get("next_page_token")
+        if token is not None and not (isinstance(token, str) and token not in ("", page_token)):
+            raise UnexpectedAnswer(
+                f"{self.url}/v1/tasks: next_page_token must be null or a new token, got {token!a:.40}"
+            )
+        return page["tasks"], token
 
     def callbacks(self, document: Document) -> Iterator[Document]:
-        """The documents of the callbacks of a task's last 100 rounds: tasks of their own, with ids that follow."""
-        from traced_relay.tasks.ids import callback_id
-
+        """The documents of the callbacks of a task's last 100 rounds; each callback is a task of its own."""
         last = document["round"]
         for number in range(max(1, last - 99), last + 1) if document["callback"]["state"] != "none" else ():
             try:
                 yield self.status(callback_id(document["task_id"], number))
             except NotFound:
-                continue  # still to come, or forgotten by now
+                continue  # not created yet, or expired
 
     def queues(self) -> Sequence[Document]:
-        """How each queue is and what it holds; for operators."""
-        queues: Sequence[Document] = self._ask("GET", "/v1/queues", response_shapes.QUEUES, tries=self._tries)["queues"]
+        """The queues with their state and statistics; for operators."""
+        queues: Sequence[Document] = self._request("GET", "/v1/queues", QueueList, tries=self._tries)["queues"]
         return queues
 
     def cancel(self, task_id: str) -> Document:
-        """End a task that waits or runs; InvalidCall (409) if it ended otherwise."""
-        return self._verb(task_id, "cancel")
+        """Cancel a queued, waiting or running task; InvalidCall (409) if it succeeded or failed."""
+        return self._act(task_id, "cancel")
 
     def redrive(self, task_id: str) -> Document:
-        """Start a new round of a task that failed or was cancelled; InvalidCall (409) if it did not."""
-        return self._verb(task_id, "redrive")
+        """Start a new round of a failed or cancelled task; InvalidCall (409) in any other state."""
+        return self._act(task_id, "redrive")
 
     def resend_callback(self, task_id: str) -> Document:
-        """Tell the end of the last round again; InvalidCall (409) if there is none, or it is still being told."""
-        return self._verb(task_id, "resend-callback")
+        """Deliver the last round's callback again; InvalidCall (409) if it has none, or it is still pending."""
+        return self._act(task_id, "resend-callback")
 
     def follow(
         self, task_id: str, *, patience: float | None = None, trouble: Callable[[str], None] | None = None
     ) -> Iterator[Document]:
         """
-        The task's document, again and again until it has ended; NotEnded after *patience* seconds.
+        Yields the task's document until it has ended; NotEnded after *patience* seconds.
 
-        A relay that goes away is asked on, and *trouble* is told so, once until it is back. One that is away from the
-        start is waited for with *patience* alone.
+        Keeps polling a relay that becomes unreachable, and calls *trouble* once each time that happens. A relay that is
+        unreachable from the start raises Unavailable unless *patience* is given.
         """
-        until = None if patience is None else self._clock.monotonic() + patience
-        wait, document, away = FIRST_LOOK, Document(), False
+        ends_at = None if patience is None else self._clock.monotonic() + patience
+        delay, state, is_away = MIN_POLL, "", False
         while True:
             try:
-                document, away = self._status(task_id, 1), False
-                task_id = document["task_id"]  # a short id may fit another task too before this one ends
+                document = self._get(task_id, tries=1)
+                task_id = document["task_id"]  # a short id may match another task too before this one ends
+                state, is_away = document["state"], False
                 yield document
             except Unavailable as exc:
-                if not document and until is None:
+                if not state and ends_at is None:
                     raise
-                if not away and trouble is not None:
+                if not is_away and trouble is not None:
                     trouble(str(exc))
-                away = True
-            state = document.get("state", "not yet seen")
-            if state in ENDED and not away:
+                is_away = True
+            if state in ENDED and not is_away:
                 return
-            left = wait if until is None else until - self._clock.monotonic()
+            left = delay if ends_at is None else ends_at - self._clock.monotonic()
             if left <= 0:
-                raise NotEnded(f"task {task_id} is {state} after {patience:g} s" + (", the relay away" if away else ""))
-            self._pause(min(wait, left))
-            wait = min(wait * SLOWER, LAST_LOOK)
+                reason = "; the relay is unreachable" if is_away else ""
+                raise NotEnded(f"task {task_id} is {state or 'not yet known'} after {patience:g} s{reason}")
+            self._pause(min(delay, left))
+            delay = min(delay * POLL_GROWTH, MAX_POLL)
 
     def wait(self, task_id: str, *, patience: float | None = None) -> Document:
-        """The task's document when it has ended; NotEnded if that takes more than *patience* seconds."""
-        document: Document = {}
-        for document in self.follow(task_id, patience=patience):  # noqa: B007  (the last one is wanted)
-            pass
+        """The task's document once it has ended; NotEnded after *patience* seconds."""
+        (document,) = deque(self.follow(task_id, patience=patience), maxlen=1)
         return document
 
     def close(self) -> None:
         self._session.close()
 
-    def _status(self, task_id: str, tries: int) -> Document:
-        document: Document = self._ask("GET", _path(task_id), response_shapes.STATUS, tries=tries)
+    def _get(self, task_id: str, *, tries: int) -> Document:
+        document: Document = self._request("GET", _path(task_id), Status, tries=tries)
         return document
 
-    def _verb(self, task_id: str, verb: str) -> Document:
-        document: Document = self._ask("POST", _path(task_id, f":{verb}"), response_shapes.STATUS)
+    def _act(self, task_id: str, action: str) -> Document:
+        document: Document = self._request("POST", _path(task_id, f":{action}"), Status)
         return document
 
-    def _post_call(self, path: str, shape: Any, document: Document, key: str | None) -> Any:
+    def _enqueue(self, path: str, shape: type, document: Document, key: str | None) -> Any:
         key = token_hex(16) if key is None else _quoted_if_needed(key)
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-        return self._ask("POST", path, shape, document=document, headers=headers, tries=self._tries)
+        return self._request("POST", path, shape, document=document, headers=headers, tries=self._tries)
 
-    def _ask(self, method: str, path: str, shape: Any, *, tries: int = 1, **parts: Any) -> Any:
-        """The answer, which is of that *shape*; any other is said by an error."""
+    def _request(self, method: str, path: str, shape: type, *, tries: int = 1, **parts: Any) -> Any:
+        """The document of a successful response, checked against the TypedDict *shape*; an error for any other."""
         while True:
             tries -= 1
             try:
-                answer = self._sent(method, path, **parts)
+                response = self._send(method, path, **parts)
             except requests.exceptions.InvalidHeader as exc:
-                raise InvalidCall("a key or token has what no header may: a line break, or a space in front") from exc
+                detail = "the key or token contains a line break or a leading space, which HTTP headers forbid"
+                raise InvalidCall(detail) from exc
             except requests.RequestException as exc:
                 if tries == 0:
                     how = "did not answer in time" if isinstance(exc, requests.Timeout) else "cannot be reached"
                     raise Unavailable(f"the relay at {self.url} {how}") from exc
-                self._pause(PAUSE)
+                self._pause(RETRY_DELAY)
                 continue
-            if answer.status != requests.codes.unavailable or tries == 0:
-                return _content(answer, shape)
-            self._pause(PAUSE_WHEN_TOLD)
+            if response.status != requests.codes.unavailable or tries == 0:
+                return _document_of(response, shape)
+            self._pause(RETRY_AFTER_503)
 
-    def _sent(self, method: str, path: str, *, document: Document | None = None, **parts: Any) -> FetchedResponse:
+    def _send(self, method: str, path: str, *, document: Document | None = None, **parts: Any) -> FetchedResponse:
         def send() -> requests.Response:
             return self._session.request(
                 method,
@@ -248,22 +253,22 @@ class Client:
             content = None if document is None else strict_json.dumps(document)
             return fetch(send, self._timeout)
         except UnicodeEncodeError as exc:
-            raise InvalidCall("there is a text that is no valid Unicode, or a key that is not ASCII") from exc
+            raise InvalidCall("a text is not valid Unicode, or the Idempotency-Key is not ASCII") from exc
 
     def _pause(self, seconds: float) -> None:
         pause(self._clock, self._clock.monotonic() + seconds)
 
 
-class _Traced(HTTPAdapter):
-    """Writes the context last, and twice: inside the span that a caller's instrumentation makes of the request."""
+class _TracingAdapter(HTTPAdapter):
+    """Writes the trace headers last, inside the span that a caller's instrumentation makes of the request."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         request.headers.update(task_headers())
         return super().send(request, *args, **kwargs)
 
 
-class _Bearer(AuthBase):
-    """Always there, even without a token: `requests` would else send what it finds in ~/.netrc."""
+class _BearerAuth(AuthBase):
+    """Set even without a token, because `requests` would otherwise send credentials from ~/.netrc."""
 
     def __init__(self, id_token: Callable[[], str] | None) -> None:
         self._id_token = id_token
@@ -274,8 +279,8 @@ class _Bearer(AuthBase):
         return request
 
 
-def _checked(relay_url: str) -> tuple[str, bool]:
-    """The relay's origin, and whether it is on this machine; elsewhere a token goes over TLS or nowhere."""
+def _parse_relay_url(relay_url: str) -> tuple[str, bool]:
+    """The relay's origin, and whether it is on loopback; elsewhere http is refused, since it would show the token."""
     try:
         parts = urlsplit(relay_url)
         host, _ = parts.hostname or "", parts.port
@@ -290,27 +295,27 @@ def _checked(relay_url: str) -> tuple[str, bool]:
 
 
 def _quoted_if_needed(key: str) -> str:
-    """A bare comma would begin another key."""
+    """Quotes a key with a comma, which would otherwise separate two keys."""
     if "," not in key or key.startswith('"'):
         return key
     return '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _path(task_id: str, verb: str = "") -> str:
-    return f"/v1/tasks/{quote(task_id, safe='', errors='replace')}{verb}"
+def _path(task_id: str, action: str = "") -> str:
+    return f"/v1/tasks/{quote(task_id, safe='', errors='replace')}{action}"
 
 
-def _content(answer: FetchedResponse, shape: Any) -> Any:
+def _document_of(response: FetchedResponse, shape: type) -> Any:
     try:
-        document = strict_json.loads(answer.content)
+        document = strict_json.loads(response.content)
     except strict_json.NotJson:
         document = None
-    told = f"{answer.url} answered {answer.status}, not as a relay does"
-    if answer.status in (requests.codes.ok, requests.codes.accepted):
+    unexpected = f"{response.url} answered {response.status}, not as a relay does"
+    if response.status in (requests.codes.ok, requests.codes.accepted):
         if response_shapes.fits(document, shape):
             return document
-        raise UnexpectedAnswer(told)
+        raise UnexpectedAnswer(unexpected)
     error = problems.error_of(document)
-    if answer.status in _GATEWAYS and not isinstance(error, Unavailable):
-        raise Unavailable(told)  # what stands before a relay that is being started anew
-    raise UnexpectedAnswer(told) if isinstance(error, UnexpectedAnswer) else error
+    if response.status in _GATEWAY_ERRORS and not isinstance(error, Unavailable):
+        raise Unavailable(unexpected)  # from a front end, while the relay restarts
+    raise UnexpectedAnswer(unexpected) if isinstance(error, UnexpectedAnswer) else error

@@ -1,4 +1,4 @@
-"""The records and spans that `dev` keeps for whoever is on this machine, over its console's JSON."""
+"""Records and spans that `dev` keeps, read from its console on loopback."""
 
 from __future__ import annotations
 
@@ -14,56 +14,57 @@ from traced_relay.runtime.loopback import is_local_host
 from traced_relay.tracing.span_tree import FinishedSpan
 
 TIMEOUT = 10.0  # seconds
-LARGEST = 256 * 1024 * 1024  # bytes; more than all that it keeps
+LARGEST = 256 * 1024 * 1024  # bytes; more than `dev` keeps in all
 
 
 class DevConsole:
-    """That of the relay at this URL; only `dev` has one."""
+    """Client for the console of the relay at *relay_url*, which must be `traced-relay dev`."""
 
     def __init__(self, relay_url: str) -> None:
         self.relay = relay_url.rstrip("/")
         if not _is_local(self.relay):
-            raise InvalidSettings(f"{self.relay} is not on this machine: --project names where its records are")
+            raise InvalidSettings(f"{self.relay} is not on loopback; --project reads a deployed relay's records")
         self._session = requests.Session()
         self._session.trust_env = False
 
-    def life(self, task_id: str) -> tuple[list[dict[str, Any]], list[FinishedSpan], str]:
-        """The records of a task and of its callbacks, all spans of its traces, and since when all of them are kept."""
-        told = self._get(f"/tasks/{quote(task_id, safe='')}/life", "spans", list)
+    def records_and_spans(self, task_id: str) -> tuple[list[dict[str, Any]], list[FinishedSpan], str]:
+        """Records of a task and its callbacks, spans of its traces, and the time since when `dev` has kept all."""
+        kept = self._get(f"/tasks/{quote(task_id, safe='')}/life", "spans", list)
         try:
-            return told["records"], [FinishedSpan(**span) for span in told["spans"]], str(told.get("whole_since", ""))
+            return kept["records"], [FinishedSpan(**span) for span in kept["spans"]], str(kept.get("whole_since", ""))
         except TypeError as exc:
-            raise self._stranger() from exc
+            raise self._unexpected() from exc
 
     def records(self, after: int) -> tuple[list[dict[str, Any]], int]:
-        """What was said after the first so many records, and how many there are by now."""
-        told = self._get(f"/records?after={after}", "next", int)
-        return told["records"], told["next"]
+        """The records after the first *after* ones, and the number of all records so far."""
+        page = self._get(f"/records?after={after}", "next", int)
+        return page["records"], page["next"]
 
-    def _get(self, path: str, awaited: str, kind: type) -> Any:
+    def _get(self, path: str, field: str, kind: type) -> Any:
+        """The document at *path*, which must have `records` and a *field* of this type."""
         try:
-            answer = fetch(lambda: self._sent(path), TIMEOUT, LARGEST)
+            response = fetch(lambda: self._send(path), TIMEOUT, LARGEST)
         except requests.RequestException as exc:
             raise Unavailable(f"no `traced-relay dev` answers at {self.relay}") from exc
-        if answer.status == requests.codes.not_found:
+        if response.status == requests.codes.not_found:
             raise NotFound(f"the relay at {self.relay} keeps no records: only `traced-relay dev` does")
         try:
-            told = json.loads(answer.content)
+            document = json.loads(response.content)
         except (ValueError, RecursionError) as exc:
-            raise self._stranger() from exc
-        match told:
-            case {"records": list(records)} if isinstance(told.get(awaited), kind):
+            raise self._unexpected() from exc
+        match document:
+            case {"records": list(records)} if isinstance(document.get(field), kind):
                 if all(isinstance(record, dict) for record in records):
-                    return told
-        raise self._stranger()
+                    return document
+        raise self._unexpected()
 
-    def _sent(self, path: str) -> requests.Response:
+    def _send(self, path: str) -> requests.Response:
         return self._session.get(
             f"{self.relay}/console{path}", timeout=TIMEOUT, allow_redirects=False, stream=True, headers=AS_IT_IS
         )
 
-    def _stranger(self) -> UnexpectedAnswer:
-        return UnexpectedAnswer(f"what answers at {self.relay} is no `traced-relay dev`")
+    def _unexpected(self) -> UnexpectedAnswer:
+        return UnexpectedAnswer(f"the server at {self.relay} is not `traced-relay dev`")
 
 
 def _is_local(url: str) -> bool:

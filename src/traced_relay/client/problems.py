@@ -1,4 +1,4 @@
-"""What a relay's problem means to whoever asked: the way back from problem details to our errors. Pure."""
+"""Problem details of a relay back into errors. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from traced_relay.errors import (
 
 
 def error_of(document: object) -> RelayError:
-    """The error that a problem was made of, for whoever got it; UnexpectedAnswer for what is no problem of ours."""
+    """The error that the problem *document* was made from; UnexpectedAnswer for any other document."""
     match document:
         case {"status": 400 | 409 | 413 | 415 | 422 as status, "detail": str(detail), **rest}:
             return InvalidCall(detail, status=status, errors=_fields(rest.get("errors")))
@@ -26,7 +26,7 @@ def error_of(document: object) -> RelayError:
             return Unavailable(detail)
         case {"status": int(status), "detail": str(detail)}:
             return UnexpectedAnswer(f"the relay answered {status}: {detail[:200]}")
-    return UnexpectedAnswer("what answered is no relay")
+    return UnexpectedAnswer("the response is not from a relay")
 
 
 def _fields(errors: object) -> tuple[FieldError, ...]:

@@ -1,98 +1,86 @@
-"""What a relay's answers must look like for whoever reads them on: the fields that are read, and of what type. Pure."""
+"""Checks a relay's responses against the API's types, before anything reads them. Pure."""
 
 from __future__ import annotations
 
+from functools import cache
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 from urllib.parse import urlsplit
 
 from traced_relay.formats.durations import parse_time
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Check = Callable[[Any], bool]
-
-_LARGEST = 2**53  # what every JSON reader takes for the same number (RFC 8259, section 6)
+_LARGEST = 2**53  # every JSON reader takes integers up to this for the same number (RFC 8259, section 6)
 
 
-def fits(value: object, shape: Any) -> bool:
-    """An object of a shape has its names and perhaps more; a list has items of its one shape; all else is a check."""
-    if isinstance(shape, dict):
-        return isinstance(value, dict) and all(name in value and fits(value[name], shape[name]) for name in shape)
-    if isinstance(shape, list):
-        return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
-    return bool(shape(value))
+def fits(value: object, hint: Any) -> bool:
+    """
+    Whether *value* has the type of the annotation *hint*.
+
+    An object may have more fields and a Literal may be any text, because later versions of the relay add some.
+    """
+    if is_typeddict(hint):
+        return isinstance(value, dict) and all(
+            fits(value[name], inner) if name in value else name not in hint.__required_keys__
+            for name, inner in _hints(hint).items()
+        )
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return fits(value, arguments[0]) and all(_keeps(value, doc.schema) for doc in hint.__metadata__)
+    if origin is NotRequired:
+        return fits(value, arguments[0])
+    if origin in (Union, UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(item, arguments[1]) for item in value.values())
+    return _is_text(value) if origin is Literal else _fits_plain(value, hint)
 
 
-def _or_null(check: Check) -> Check:
-    return lambda value: value is None or check(value)
+@cache
+def _hints(document: type) -> dict[str, Any]:
+    return get_type_hints(document, include_extras=True)
 
 
-def _text(value: Any) -> bool:
-    """Without lone surrogates, which no terminal and no URL can be given."""
+def _fits_plain(value: Any, hint: Any) -> bool:
+    if hint is str:
+        return _is_text(value)
+    if hint in (int, float):
+        return type(value) in (int, hint) and isfinite(value) and abs(value) <= _LARGEST
+    return hint is Any or isinstance(value, hint)
+
+
+def _keeps(value: Any, keywords: dict[str, Any]) -> bool:
+    """Whether *value*, of the right type, keeps the JSON Schema *keywords* that readers rely on."""
+    match keywords:
+        case {"format": "date-time"}:
+            return _is_time(value)
+        case {"format": "uri"}:
+            return _is_link(value)
+        case {"minimum": minimum}:
+            return bool(value >= minimum)
+        case {"anyOf": options}:
+            return any(value.keys() >= set(option["required"]) for option in options)
+    return True
+
+
+def _is_text(value: Any) -> bool:
+    """Without lone surrogates, which neither terminals nor URLs accept."""
     return isinstance(value, str) and (value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value))
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and isfinite(value) and abs(value) <= _LARGEST
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _LARGEST
-
-
-def _time(value: Any) -> bool:
+def _is_time(text: str) -> bool:
     try:
-        parse_time(value)
+        parse_time(text)
     except ValueError:
         return False
     return True
 
 
-def _link(value: Any) -> bool:
+def _is_link(text: str) -> bool:
     try:
-        urlsplit(value).port  # noqa: B018  (reads what else is read by whoever follows it)
-    except (AttributeError, TypeError, ValueError):
+        urlsplit(text).port  # noqa: B018  (raises for what readers of the URL cannot split)
+    except ValueError:
         return False
-    return _text(value)
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_text, value.values()))
-
-
-def _response(value: Any) -> bool:
-    return fits(value, {"status_code": _count, "headers": _texts, "truncated": lambda _: True}) and (
-        _text(value.get("body")) or _text(value.get("body_base64"))
-    )
-
-
-_LINKS = {"status": _link, "trace": _link, "logs": _link}
-_RECEIPT = dict.fromkeys(("task_id", "task_name", "queue", "state", "trace_id"), _text)
-RECEIPT = _RECEIPT | {"schedule_time": _time, "links": _LINKS | {"status": _or_null(_link)}}
-SUMMARY = {
-    **dict.fromkeys(("task_id", "kind", "queue", "state", "url", "method", "trace_id"), _text),
-    **dict.fromkeys(("rule", "reason", "blame"), _or_null(_text)),
-    **dict.fromkeys(("created_at", "schedule_time"), _time),
-    **dict.fromkeys(("finished_at", "next_attempt_at", "heartbeat_at", "cancel_requested_at"), _or_null(_time)),
-    **dict.fromkeys(("round", "attempt", "retry_count"), _count),
-    "labels": _texts,
-    "total_ms": _or_null(_number),
-    "retry": lambda value: isinstance(value, dict),
-    "callback": {"state": _text, "attempt_count": _count},
-    "links": _LINKS,
-}
-_ATTEMPT = {
-    **dict.fromkeys(("attempt", "round"), _count),
-    **dict.fromkeys(("task_name", "span_id"), _text),
-    **dict.fromkeys(("verdict", "reason", "blame", "delay_reason"), _or_null(_text)),
-    **dict.fromkeys(("queue_delay_ms", "latency_ms", "retry_delay_ms"), _or_null(_number)),
-    "started_at": _time,
-    "ended_at": _or_null(_time),
-    "status_code": _or_null(_count),
-}
-STATUS = SUMMARY | {"attempts": [_ATTEMPT], "response": _or_null(_response)}
-PAGE = {"tasks": [SUMMARY]}
-BATCH = {"tasks": [lambda item: isinstance(item, dict) and ("task_id" not in item or fits(item, RECEIPT))]}
-QUEUES = {"queues": [{"queue": _text, "oldest_estimated_arrival_time": _or_null(_time)}]}
+    return True

@@ -1,4 +1,4 @@
-"""A task's document as a few words for people. Pure; whoever shows them on a terminal makes them printable."""
+"""A task's document as text for people. Pure; a caller that prints to a terminal escapes it with `printable`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def one_line(document: Document) -> str:
-    """For a list; the id comes first and whole, so that the line can be given to the next command."""
+    """The line of a list; it starts with the full id, so that the next command can read it from stdin."""
     columns = (
         document["task_id"],
         f"{document['state']:<9}",
@@ -26,9 +26,9 @@ def one_line(document: Document) -> str:
 
 
 def lines(document: Document) -> Iterator[str]:
-    """What a person asks first: how it stands and why, then where to look further."""
+    """The state and its reason first, the links last."""
     yield f"task_id   {document['task_id']}"
-    yield f"state     {how_it_stands(document)}"
+    yield f"state     {state_text(document)}"
     yield f"call      {document['method']} {document['url']}"
     yield f"queue     {document['queue']}"
     if document["labels"]:
@@ -42,22 +42,22 @@ def lines(document: Document) -> Iterator[str]:
     yield f"look at   {document['links']['trace']}"
 
 
-def how_it_stands(document: Document) -> str:
+def state_text(document: Document) -> str:
     """For example `failed (http_503, downstream), 3 attempts in 1.2 s`."""
     why = f" ({document['reason']}, {document['blame']})" if document["reason"] else ""
-    return f"{document['state']}{why}, {effort(document['attempt'], document['round'], took(document))}"
+    return f"{document['state']}{why}, {attempts_text(document['attempt'], document['round'], duration(document))}"
 
 
-def effort(attempts: int, number_of_round: int, seconds: float | None) -> str:
-    """For example `3 attempts in 1.2 s`, and of a later round `5 attempts, round 2 in 300 ms`."""
+def attempts_text(attempts: int, number_of_round: int, seconds: float | None) -> str:
+    """For example `3 attempts in 1.2 s`, and after a redrive `5 attempts, round 2 in 300 ms`."""
     counted = f"{attempts} attempt{'' if attempts == 1 else 's'}"
     if number_of_round > 1:
         counted += f", round {number_of_round}"
     return counted if seconds is None else f"{counted} in {readable(seconds)}"
 
 
-def took(document: Document) -> float | None:
-    """Seconds that its latest round took, as the relay counts them; None before its end, or if it was never due."""
+def duration(document: Document) -> float | None:
+    """Seconds that the latest round took; None before its end, or if it ended before it was due."""
     total_ms, finished_at = document["total_ms"], document["finished_at"]
     if total_ms is None or finished_at is None:
         return None
@@ -65,8 +65,8 @@ def took(document: Document) -> float | None:
     return float(total_ms) / 1000 if was_due else None
 
 
-def so_far(document: Document, now: float) -> float | None:
-    """Seconds since its latest round was due; None if that is still to come."""
+def elapsed(document: Document, now: float) -> float | None:
+    """Seconds since the latest round was due; None before."""
     passed = now - due_at(document)
     return passed if passed >= 0 else None
 
@@ -76,10 +76,10 @@ def due_at(document: Document) -> float:
 
 
 def progress(document: Document, now: float) -> str:
-    """For example `waiting, attempt 2, 12.3 s, next in 3.5 s`; no length before it is due."""
-    passed = so_far(document, now)
-    elapsed = "" if passed is None else f", {readable(passed)}"
-    due = document["next_attempt_at"]
-    ahead = parse_time(due) - now if due else 0.0
-    following = f", next in {readable(ahead)}" if ahead > 0 else ""
-    return f"{document['state']}, attempt {document['attempt']}{elapsed}{following}"
+    """For example `waiting, attempt 2, 12.3 s, next in 3.5 s`; without seconds before the task is due."""
+    seconds = elapsed(document, now)
+    since_due = "" if seconds is None else f", {readable(seconds)}"
+    next_at = document["next_attempt_at"]
+    left = parse_time(next_at) - now if next_at else 0.0
+    following = f", next in {readable(left)}" if left > 0 else ""
+    return f"{document['state']}, attempt {document['attempt']}{since_due}{following}"

@@ -13,7 +13,8 @@ from traced_relay.formats import strict_json
 from traced_relay.formats.durations import parse_duration
 from traced_relay.formats.validation import Model, read
 from traced_relay.tasks import header_policy
-from traced_relay.tasks.call import DAY, Call, JsonBody, Method, RetryPolicy, Url, content_of, is_idempotent
+from traced_relay.tasks.api_types import Method
+from traced_relay.tasks.call import DAY, Call, JsonBody, RetryPolicy, Url, content_of, is_idempotent
 from traced_relay.tasks.enqueue_request import without_nulls
 
 if TYPE_CHECKING:

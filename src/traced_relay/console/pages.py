@@ -91,7 +91,7 @@ def task(client: Client, dev_data: DevData | None, task_id: str, now: float) -> 
     )
     return {
         "task": document,
-        "stands": task_text.how_it_stands(document),
+        "stands": task_text.state_text(document),
         "is_live": is_live,
         "upcoming": _upcoming(document, now, is_paused=dev_data is not None and _is_paused(client, document)),
         "drawing": draw(built),

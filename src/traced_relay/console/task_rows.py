@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from traced_relay.client.task_text import took
+from traced_relay.client.task_text import duration
 from traced_relay.formats.durations import parse_time, readable
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def row(document: Document) -> dict[str, Any]:
         "created": parse_time(document["created_at"]),
         "due": parse_time(document["schedule_time"]),
         "ended": document["finished_at"] is not None,
-        "total": took(document),
+        "total": duration(document),
     }
 
 

@@ -30,20 +30,22 @@ if TYPE_CHECKING:
     from traced_relay.relay.policy import Policy, Principal
     from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
+    from traced_relay.tasks.api_types import Receipt, ReceiptLinks
     from traced_relay.tasks.row import Row
+    from traced_relay.tasks.states import State
     from traced_relay.tasks.status_document import Links
 
 _REMEMBERED = {"queue", "fingerprint", "carrier", "trace_id", "span_id", "sampled", "created_at", "schedule_time"}
 
 
 @dataclass(frozen=True)
-class Receipt:
-    """The response to an enqueue; *schedule_time* in seconds since the epoch."""
+class Enqueued:
+    """What a receipt is made from; *schedule_time* in seconds since the epoch."""
 
     task_id: str
     task_name: str
     queue: str
-    state: str
+    state: State
     trace_id: str
     schedule_time: float
     has_status: bool = True
@@ -74,7 +76,7 @@ class Enqueuer:
         self._origin = origin
         self._admission = Admission(policy, clock, new_id)
 
-    def enqueue(self, document: Any, principal: Principal, key: str | None = None) -> Receipt:
+    def enqueue(self, document: Any, principal: Principal, key: str | None = None) -> Enqueued:
         """
         Accept the call that *document* asks for.
 
@@ -157,15 +159,15 @@ class Enqueuer:
         renamed = row.model_copy(update={"awaited": row.awaited + 1, "revision": row.revision + 1})
         return renamed if self._ledger.replace(renamed) else row
 
-    def _repeated(self, row: Row, fingerprint: str) -> Receipt:
+    def _repeated(self, row: Row, fingerprint: str) -> Enqueued:
         _check_fingerprint(row, fingerprint)
         return self._receipt(self._ensure_task(row, is_repeatable=True))
 
-    def _receipt(self, row: Row) -> Receipt:
+    def _receipt(self, row: Row) -> Enqueued:
         task_name = self._step_applier.task_name(row, row.first_number)
-        return Receipt(row.task_id, task_name, row.queue, row.state, row.trace_id, row.schedule_time)
+        return Enqueued(row.task_id, task_name, row.queue, row.state, row.trace_id, row.schedule_time)
 
-    def _enqueue_direct(self, admitted: Admitted, principal: Principal, key: str | None) -> Receipt:
+    def _enqueue_direct(self, admitted: Admitted, principal: Principal, key: str | None) -> Enqueued:
         """Create the task with which Cloud Tasks makes the call itself; without a row, only a key is remembered."""
         with self._send_span(admitted):
             own = self._new_row(admitted, principal)
@@ -216,13 +218,16 @@ def _check_fingerprint(row: Row, fingerprint: str) -> None:
         raise validation.invalid_call([FieldError("Idempotency-Key", "was used before with another body")])
 
 
-def receipt(made: Receipt, links: Links) -> dict[str, Any]:
+def receipt(enqueued: Enqueued, links: Links) -> Receipt:
+    shown: ReceiptLinks = {**links.of(enqueued.task_id, enqueued.trace_id)}
+    if not enqueued.has_status:
+        shown["status"] = None
     return {
-        "task_id": made.task_id,
-        "task_name": made.task_name,
-        "queue": made.queue,
-        "state": made.state,
-        "trace_id": made.trace_id,
-        "schedule_time": format_time(made.schedule_time),
-        "links": links.of(made.task_id, made.trace_id) | ({} if made.has_status else {"status": None}),
+        "task_id": enqueued.task_id,
+        "task_name": enqueued.task_name,
+        "queue": enqueued.queue,
+        "state": enqueued.state,
+        "trace_id": enqueued.trace_id,
+        "schedule_time": format_time(enqueued.schedule_time),
+        "links": shown,
     }

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from traced_relay.formats import strict_json
 from traced_relay.formats.durations import format_duration
 from traced_relay.formats.validation import Duration, Model, quoted
+from traced_relay.tasks.api_types import Method
 
 DAY = 86_400.0
 SCHEDULE_AHEAD = 30 * DAY
@@ -19,7 +20,6 @@ MAX_HOST = 253
 # Labels of at most 63 characters (RFC 1035), or an IPv6 address without zone; resolvers fail on anything else.
 _HOST = re.compile(r"(([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
-Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 REPEATABLE: tuple[Method, ...] = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS")  # RFC 9110, section 9.2.2
 Jitter = Literal["full", "equal", "none"]
 
@@ -64,21 +64,53 @@ def split_target(url: str) -> tuple[str, str]:
     return parts[1], f"{parts[2] or '/'}{parts[3] or ''}"
 
 
-_URL = "An absolute http or https URL in printable ASCII; its path and query are sent byte for byte."
-Url = Annotated[str, AfterValidator(_check_url), Field(description=_URL)]
+_URL = (
+    "An absolute http or https URL in printable ASCII, at most 8192 characters; path and query are sent byte for byte."
+)
+Url = Annotated[
+    str, AfterValidator(_check_url), Field(description=_URL, examples=["https://reports-x.a.run.app/build"])
+]
 
 
 class RetryPolicy(Model):
     """When a failed attempt is retried: Cloud Tasks' RetryConfig, `jitter` and the retryable status codes."""
 
-    max_attempts: Annotated[int, Field(ge=1, le=10_000)] = 5
-    max_retry_duration: Annotated[Duration, Field(ge=0, le=365 * DAY)] = 0.0
-    min_backoff: Annotated[Duration, Field(ge=0, le=SCHEDULE_AHEAD)] = 1.0
-    max_backoff: Annotated[Duration, Field(ge=0, le=SCHEDULE_AHEAD)] = 300.0
-    max_doublings: Annotated[int, Field(ge=0, le=1000)] = 8
-    jitter: Jitter = "full"
+    max_attempts: Annotated[
+        int,
+        Field(
+            ge=1, le=10_000, description="Maximum number of attempts, with the first; interrupted ones do not count."
+        ),
+    ] = 5
+    max_retry_duration: Annotated[
+        Duration,
+        Field(
+            ge=0,
+            le=365 * DAY,
+            description="No retry starts later than this after the first attempt; 0s: no limit.",
+            examples=["1h"],
+        ),
+    ] = 0.0
+    min_backoff: Annotated[
+        Duration,
+        Field(ge=0, le=SCHEDULE_AHEAD, description="Delay of the first retry, before jitter.", examples=["1s"]),
+    ] = 1.0
+    max_backoff: Annotated[
+        Duration, Field(ge=0, le=SCHEDULE_AHEAD, description="Longest delay, before jitter.", examples=["5m"])
+    ] = 300.0
+    max_doublings: Annotated[
+        int, Field(ge=0, le=1000, description="How many times the delay doubles; after that it grows by the last step.")
+    ] = 8
+    jitter: Annotated[
+        Jitter, Field(description="`full`: random, from 0 to the delay; `equal`: from half of it; `none`: the delay.")
+    ] = "full"
     retryable_status_codes: Annotated[
-        tuple[Annotated[int, Field(ge=400, le=599)], ...] | None, Field(strict=False, max_length=200)
+        tuple[Annotated[int, Field(ge=400, le=599)], ...] | None,
+        Field(
+            strict=False,
+            max_length=200,
+            description="Statuses that are retried; null: 429 and 503, if idempotent also 408, 425, 500, 502 and 504.",
+            examples=[[429, 503]],
+        ),
     ] = None
 
     @field_validator("max_backoff")
@@ -93,12 +125,11 @@ class RetryPolicy(Model):
 class Callback(Model):
     """URL to notify when the task ends, and the states to notify it of."""
 
-    url: Url
-    on: Annotated[tuple[Literal["succeeded", "failed", "cancelled"], ...], Field(strict=False, min_length=1)] = (
-        "succeeded",
-        "failed",
-        "cancelled",
-    )
+    url: Annotated[Url, Field(examples=["https://app.example.com/task-ended"])]
+    on: Annotated[
+        tuple[Literal["succeeded", "failed", "cancelled"], ...],
+        Field(strict=False, min_length=1, description="Final states to report.", examples=[["failed"]]),
+    ] = ("succeeded", "failed", "cancelled")
 
 
 class Call(Model):

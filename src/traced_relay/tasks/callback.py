@@ -61,7 +61,7 @@ class CallbackBuilder:
     def _report(self, row: Row, now: float) -> bytes:
         """The body of the callback, the same in every attempt; without the response's body if longer than MAX_BYTES."""
         status = status_document.status(row, self.links(row.origin), now=now, retention=0.0)
-        data = {name: value for name, value in status.items() if name not in ("attempts", "callback")}
+        data: dict[str, Any] = {name: value for name, value in status.items() if name not in ("attempts", "callback")}
         report = {"type": f"task.{row.state}", "timestamp": format_time(row.finished_at or now), "data": data}
         content = strict_json.dumps(report)
         if len(content) <= MAX_BYTES or row.response is None:

@@ -12,7 +12,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from traced_relay.errors import FieldError, InvalidCall
 from traced_relay.formats.validation import Duration, Model, Time, invalid_call, quoted, read
 from traced_relay.tasks import header_policy
-from traced_relay.tasks.call import REPEATABLE, SCHEDULE_AHEAD, Callback, JsonBody, Method, RetryPolicy, Url, content_of
+from traced_relay.tasks.api_types import Method
+from traced_relay.tasks.call import REPEATABLE, SCHEDULE_AHEAD, Callback, JsonBody, RetryPolicy, Url, content_of
 
 _PARTS: dict[str, type[Model]] = {"retry": RetryPolicy, "callback": Callback}
 
@@ -94,19 +95,73 @@ class EnqueueRequest(Model):
     """
 
     url: Url
-    method: Method = "POST"
-    headers: dict[str, str] = Field(default={})
-    body: JsonBody = None
-    body_base64: str | None = None
-    queue: str | None = None
-    route: Literal["relay", "direct"] = "relay"
-    schedule_time: Time | None = None
-    delay: Annotated[Duration, Field(ge=0, le=SCHEDULE_AHEAD)] | None = None
-    timeout: Annotated[Duration, Field(gt=0)] | None = None
-    retry: RetryRequest | None = None
-    idempotent: Annotated[bool | None, Field(description=f"null: true for {', '.join(REPEATABLE)}, else false.")] = None
-    callback: Callback | None = None
-    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default={})
+    method: Annotated[Method, Field(description="HTTP method of the request.")] = "POST"
+    headers: dict[str, str] = Field(
+        default={},
+        description="Header fields of the request; hop-by-hop fields and those that the relay sets are refused.",
+        examples=[{"content-type": "application/json"}],
+    )
+    body: Annotated[
+        JsonBody,
+        Field(
+            description="Any JSON value, sent as compact JSON; a string is sent as it is, as text/plain.",
+            examples=[{"report": 7}],
+        ),
+    ] = None
+    body_base64: Annotated[
+        str | None,
+        Field(description="Bytes in base64 instead of `body`, sent as application/octet-stream.", examples=["/wA="]),
+    ] = None
+    queue: Annotated[
+        str | None,
+        Field(description="Name of the queue; null: the first call queue of relay.yaml.", examples=["relay"]),
+    ] = None
+    route: Annotated[
+        Literal["relay", "direct"],
+        Field(
+            description="`direct`: Cloud Tasks calls the URL itself, for at most 30 minutes, and there is no status."
+        ),
+    ] = "relay"
+    schedule_time: Annotated[
+        Time | None,
+        Field(
+            description="When the first attempt is due, at most 30 days ahead; null or past: now.",
+            examples=["2026-11-21T18:00:00Z"],
+        ),
+    ] = None
+    delay: Annotated[
+        Annotated[Duration, Field(ge=0, le=SCHEDULE_AHEAD)] | None,
+        Field(
+            description="Instead of `schedule_time`: time from now to the first attempt, at most 30 days.",
+            examples=["10m"],
+        ),
+    ] = None
+    timeout: Annotated[
+        Annotated[Duration, Field(gt=0)] | None,
+        Field(
+            description="Longest time of one attempt; null: 10m, or the relay's maximum if that is less.",
+            examples=["10m"],
+        ),
+    ] = None
+    retry: Annotated[RetryRequest | None, Field(description="Retry policy; relay.yaml fills in what is left out.")] = (
+        None
+    )
+    idempotent: Annotated[
+        bool | None,
+        Field(
+            description="Whether the downstream may be called twice, which allows more retries; "
+            f"null: true for {', '.join(REPEATABLE)}, else false."
+        ),
+    ] = None
+    callback: Annotated[Callback | None, Field(description="Where to report the task's end; null: nowhere.")] = None
+    labels: Annotated[
+        dict[LabelKey, LabelValue],
+        Field(
+            max_length=16,
+            description="At most 16 labels to find the task by: keys of 1 to 63 characters, values up to 256.",
+            examples=[{"team": "billing"}],
+        ),
+    ] = Field(default={})
 
     @field_validator("body_base64")
     @classmethod

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from traced_relay.formats.durations import format_time
 from traced_relay.tasks.retry import retryable_status_codes
 
 if TYPE_CHECKING:
+    from traced_relay.tasks import api_types
     from traced_relay.tasks.row import Attempt, Response, Row
-
-
-_PENDING = "pending"
-_CALLBACK_STATES = {"succeeded": "delivered", "failed": "failed", "cancelled": "failed"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Links:
     project: str
     console: str | None = None
 
-    def of(self, task_id: str, trace_id: str) -> dict[str, str]:
+    def of(self, task_id: str, trace_id: str) -> api_types.Links:
         status = f"{self.base}/v1/tasks/{task_id}"
         if self.console is not None:
             page = f"{self.console}/tasks/{task_id}"
@@ -48,7 +45,7 @@ def status(
     retention: float,
     heartbeat_at: float | None = None,
     callback: Row | None = None,
-) -> dict[str, Any]:
+) -> api_types.Status:
     """The summary with the attempts and the response; *callback* is the row of this round's callback."""
     return {
         **summary(row, links, now=now, retention=retention, heartbeat_at=heartbeat_at, callback=callback),
@@ -65,7 +62,7 @@ def summary(
     retention: float,
     heartbeat_at: float | None = None,
     callback: Row | None = None,
-) -> dict[str, Any]:
+) -> api_types.Summary:
     call = row.call
     policy = call.retry.model_dump()
     policy["retryable_status_codes"] = list(retryable_status_codes(call.retry, idempotent=call.idempotent))
@@ -100,14 +97,15 @@ def summary(
     }
 
 
-def _callback(row: Row, callback: Row | None) -> dict[str, Any]:
+def _callback(row: Row, callback: Row | None) -> api_types.CallbackState:
     """State of this round's callback; pending also before the task has ended."""
-    wanted = row.call.callback is not None if not row.has_ended else row.wants_callback
     if callback is None:
-        return {"state": _PENDING if wanted else "none", "attempt_count": 0, "next_attempt_at": None, "reason": None}
+        wanted = row.wants_callback if row.has_ended else row.call.callback is not None
+        state: Literal["none", "pending"] = "pending" if wanted else "none"
+        return {"state": state, "attempt_count": 0, "next_attempt_at": None, "reason": None}
     last = callback.attempts[-1].reason if callback.attempts else None
     return {
-        "state": _CALLBACK_STATES.get(callback.state, _PENDING),
+        "state": ("delivered" if callback.state == "succeeded" else "failed") if callback.has_ended else "pending",
         "attempt_count": callback.started,
         "next_attempt_at": _time(callback.next_attempt_at),
         "reason": callback.reason or last,
@@ -118,20 +116,38 @@ def _overdue_ms(row: Row, now: float) -> int:
     return 0 if row.next_attempt_at is None else max(0, round((now - row.next_attempt_at) * 1000))
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
-    times = {"started_at": format_time(attempt.started_at), "ended_at": _time(attempt.ended_at)}
-    return attempt.model_dump() | times
+def _attempt(attempt: Attempt) -> api_types.Attempt:
+    return {
+        "attempt": attempt.attempt,
+        "round": attempt.round,
+        "task_name": attempt.task_name,
+        "span_id": attempt.span_id,
+        "version": attempt.version,
+        "instance": attempt.instance,
+        "started_at": format_time(attempt.started_at),
+        "ended_at": _time(attempt.ended_at),
+        "queue_delay_ms": attempt.queue_delay_ms,
+        "latency_ms": attempt.latency_ms,
+        "status_code": attempt.status_code,
+        "verdict": attempt.verdict,
+        "reason": attempt.reason,
+        "blame": attempt.blame,
+        "retry_delay_ms": attempt.retry_delay_ms,
+        "delay_reason": attempt.delay_reason,
+    }
 
 
-def _response(response: Response) -> dict[str, Any]:
+def _response(response: Response) -> api_types.Response:
     """The stored response; its body as text if it is UTF-8, else in base64."""
-    document: dict[str, Any] = {"status_code": response.status_code, "headers": response.headers}
+    document: api_types.Response = {
+        "status_code": response.status_code,
+        "headers": response.headers,
+        "truncated": response.truncated,
+    }
     try:
-        document["body"] = response.body.decode()
+        return {**document, "body": response.body.decode()}
     except UnicodeDecodeError:
-        document["body_base64"] = base64.b64encode(response.body).decode()
-    document["truncated"] = response.truncated
-    return document
+        return {**document, "body_base64": base64.b64encode(response.body).decode()}
 
 
 def _time(seconds: float | None) -> str | None:

@@ -111,7 +111,7 @@ def build(
 
 
 def _lasted(document: Document, latest: float) -> float | None:
-    return task_text.took(document) if document["finished_at"] else task_text.so_far(document, latest)
+    return task_text.duration(document) if document["finished_at"] else task_text.elapsed(document, latest)
 
 
 def _moments(document: Document, records: Records, spans: Sequence[FinishedSpan]) -> Iterable[float]:

@@ -86,7 +86,7 @@ def _has_time(record: Mapping[str, Any]) -> bool:
 def from_dev(open_console: Callable[[], DevConsole], task_id: str) -> Sources:
     try:
         console = open_console()
-        records, spans, whole_since = console.life(task_id)
+        records, spans, whole_since = console.records_and_spans(task_id)
     except RelayError as exc:
         return Sources(None, None, (f"records: none; {exc}",))
     told = f"records: {len(records)}, spans: {len(spans)}, both kept by {console.relay}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from traced_relay.client.task_text import effort
+from traced_relay.client.task_text import attempts_text
 from traced_relay.formats.durations import on_an_axis, readable, tick_step
 from traced_relay.formats.terminal import printable
 
@@ -49,7 +49,7 @@ class _Drawing:
         timeline = self._timeline
         state = self._paint(printable(timeline.state), _STATES.get(timeline.state, _CYAN))
         why = printable(f" ({timeline.reason}, {timeline.blame})") if timeline.reason else ""
-        told = effort(timeline.attempt_count, timeline.round, timeline.lasted)
+        told = attempts_text(timeline.attempt_count, timeline.round, timeline.lasted)
         so_far = "" if timeline.state in _STATES or timeline.lasted is None else " so far"
         return [
             f"task   {self._paint(printable(timeline.task_id), _BOLD)}",

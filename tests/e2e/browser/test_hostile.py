@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 from werkzeug.wrappers import Response
 
 from support.asking import post
+from support.documents import QUEUE_STATUS
 from support.relay_stand_in import RelayStandIn, document
 from traced_relay.client.client import Client
 from traced_relay.console.app import console_app
@@ -77,9 +78,7 @@ def lying() -> Iterator[RelayStandIn]:
     tasks = [_evil(number, text) for number, text in enumerate(TEXTS)]
     with RelayStandIn(list(reversed(tasks))) as relay:
         text = EVIL[1]
-        relay.queues = [{"queue": evil, "for": text, "state": text, "tasks_count": text} for evil in EVIL]
-        for queue in relay.queues:
-            queue |= {"oldest_estimated_arrival_time": None, "max_dispatches_per_second": text}
+        relay.queues = [QUEUE_STATUS | {"queue": evil, "for": text, "state": text, "detail": text} for evil in EVIL]
         yield relay
 
 
@@ -88,7 +87,7 @@ def _evil(number: int, text: str) -> dict[str, Any]:
     made |= {"trace_id": text, "labels": {text: text}, "state": "failed" if number else text}
     made["links"] = {"status": text, "trace": "javascript:window.harm=1", "logs": f"https://x/{text}"}
     made["attempts"][0] |= {"reason": text, "blame": text, "verdict": text, "version": text}
-    made["response"] = {"status_code": 200, "headers": {text: text}, "body": text, "truncated": text}
+    made["response"] = {"status_code": 200, "headers": {text: text}, "body": text, "truncated": True}
     made["callback"] |= {"state": text, "reason": text}
     made["retry"] |= {text: text}
     return made

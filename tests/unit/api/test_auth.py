@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.datastructures import EnvironHeaders, Headers
 
-from traced_relay.api.auth import ANYBODY, GOOGLE_ISSUERS, CertificateCache, Certificates, Gate
+from traced_relay.api.auth import ANONYMOUS, GOOGLE_ISSUERS, Authenticator, CertificateCache, Certificates
 from traced_relay.cloud_tasks.delivery import Dispatch
 from traced_relay.config import relay_yaml
 from traced_relay.emulator.id_tokens import Signer
@@ -35,17 +35,17 @@ RIGHT_KEY = crypt.RSASigner.from_string(SIGNER.pem, SIGNER.key_id)
 WRONG_KEY = crypt.RSASigner.from_string(STRANGER.pem, SIGNER.key_id)
 
 
-def gate(
+def authenticator(
     worker: dict[str, str] | None = None,
     *,
     audience: str | None = AUDIENCE,
     fetch: Callable[[], Certificates] = SIGNER.certificates,
     issuers: tuple[str, ...] | None = GOOGLE_ISSUERS,
-    believes_app_engine: bool = True,
+    trusts_app_engine: bool = True,
     is_local: bool = False,
     open_on_loopback: bool = False,
     clock: ManualClock | None = None,
-) -> Gate:
+) -> Authenticator:
     rules = relay_yaml.parse(
         {
             "queues": [{"name": "relay"}, {"name": "relay-callbacks", "for": "callbacks"}],
@@ -58,11 +58,11 @@ def gate(
         },
         "rules",
     )
-    return Gate(
+    return Authenticator(
         rules,
         keys=CertificateCache(fetch, ManualClock()),
         issuers=issuers,
-        believes_app_engine=believes_app_engine,
+        trusts_app_engine=trusts_app_engine,
         is_local=is_local,
         open_on_loopback=open_on_loopback,
         clock=clock,
@@ -100,15 +100,15 @@ def refusal(admit: Callable[[Headers], object], headers: Headers) -> tuple[int, 
     return refused.value.status, refused.value.reason
 
 
-def test_a_listed_account_with_a_valid_token_is_let_in() -> None:
-    assert gate().admit_caller(bearing(minted())) == Principal(REPORTS, ("relay",), ("reports",))
-    assert gate().admit_caller(bearing(minted(ONCALL))) == Principal(ONCALL, "*", "*", is_operator=True)
+def test_a_valid_token_of_a_listed_caller_is_accepted() -> None:
+    assert authenticator().authenticate_caller(bearing(minted())) == Principal(REPORTS, ("relay",), ("reports",))
+    assert authenticator().authenticate_caller(bearing(minted(ONCALL))) == Principal(ONCALL, "*", "*", is_operator=True)
 
 
-def test_a_token_may_be_half_a_minute_ahead_or_behind() -> None:
+def test_a_token_within_30_s_of_its_times_is_valid() -> None:
     now = int(SystemClock().now())
-    assert gate().admit_caller(bearing(claims(iat=now + 25))).name == REPORTS
-    assert gate().admit_caller(bearing(claims(iat=now - 600, exp=now - 25))).name == REPORTS
+    assert authenticator().authenticate_caller(bearing(claims(iat=now + 25))).name == REPORTS
+    assert authenticator().authenticate_caller(bearing(claims(iat=now - 600, exp=now - 25))).name == REPORTS
 
 
 def forged(header: dict[str, Any], **changes: Any) -> str:
@@ -209,8 +209,8 @@ REFUSED_TOKENS: dict[str, list[str | Callable[[], str]]] = {
     "expired": [lambda: minted(ago=3700), lambda: claims(exp=0), lambda: claims(exp=NOW - 3600.5)],
     "not_yet_valid": [
         lambda: minted(ago=-120),
-        lambda: claims(iat=NOW + 120.5),
-        lambda: claims(nbf=NOW + 120),
+        lambda: claims(iat=SystemClock().now() + 120.5),
+        lambda: claims(nbf=SystemClock().now() + 120),
     ],
     "no_email": [*((lambda value=value: claims(email=value)) for value in (None, [REPORTS], "", 1, {"a": REPORTS}))],
     "email_not_verified": [
@@ -222,41 +222,46 @@ REFUSED_TOKENS: dict[str, list[str | Callable[[], str]]] = {
 @pytest.mark.parametrize(
     ("token", "reason"), [(token, reason) for reason, tokens in REFUSED_TOKENS.items() for token in tokens]
 )
-def test_a_refused_token_names_the_rule_it_breaks(token: str | Callable[[], str], reason: str) -> None:
+def test_a_refusal_has_the_reason_of_the_broken_rule(token: str | Callable[[], str], reason: str) -> None:
     headers = Headers({"Authorization": f"Bearer {token() if callable(token) else token}"})
-    for admit in (gate().admit_caller, gate().admit_sweep, gate(HTTP_WORKER).admit_queue):
+    for admit in (
+        authenticator().authenticate_caller,
+        authenticator().check_sweep,
+        authenticator(HTTP_WORKER).authenticate_queue,
+    ):
         assert refusal(admit, headers) == (401, reason)
 
 
 @pytest.mark.parametrize("value", [None, "", "Bearer", "Bearer ", "Bearer   ", "Basic dTpw", "token", "BearerX y"])
-def test_without_a_bearer_token_the_reason_is_no_token(value: str | None) -> None:
+def test_a_missing_bearer_token_has_reason_no_token(value: str | None) -> None:
     headers = Headers({} if value is None else {"Authorization": value})
-    assert refusal(gate().admit_caller, headers) == (401, "no_token")
+    assert refusal(authenticator().authenticate_caller, headers) == (401, "no_token")
 
 
-def test_a_token_with_every_harmless_header_is_valid() -> None:
+def test_harmless_token_headers_are_accepted() -> None:
     for header in ({}, {"typ": "jwt"}, {"x5t": "a", "jku": "https://evil.test/keys", "jwk": {}, "url": 1}):
-        assert gate().admit_caller(bearing(forged(header))).name == REPORTS
+        assert authenticator().authenticate_caller(bearing(forged(header))).name == REPORTS
 
 
-def test_times_of_a_token_may_be_fractions() -> None:
-    token = claims(iat=NOW - 0.5, exp=NOW + 600.25, nbf=NOW - 1.5)
-    assert gate().admit_caller(bearing(token)).name == REPORTS
+def test_token_times_may_be_fractions() -> None:
+    now = int(SystemClock().now())
+    token = claims(iat=now - 0.5, exp=now + 600.25, nbf=now - 1.5)
+    assert authenticator().authenticate_caller(bearing(token)).name == REPORTS
 
 
-def test_the_gate_reads_the_time_from_its_clock() -> None:
-    at_noon = gate(clock=ManualClock(1_800_000_000.0))
-    assert at_noon.admit_caller(bearing(claims(iat=1_800_000_000, exp=1_800_000_600))).name == REPORTS
-    assert refusal(at_noon.admit_caller, bearing(minted())) == (401, "expired")
+def test_the_authenticator_uses_its_clock() -> None:
+    at_noon = authenticator(clock=ManualClock(1_800_000_000.0))
+    assert at_noon.authenticate_caller(bearing(claims(iat=1_800_000_000, exp=1_800_000_600))).name == REPORTS
+    assert refusal(at_noon.authenticate_caller, bearing(minted())) == (401, "expired")
 
 
 def detail_of(token: str) -> str:
     with pytest.raises(NotAuthorized) as refused:
-        gate().admit_caller(bearing(token))
+        authenticator().authenticate_caller(bearing(token))
     return str(refused.value)
 
 
-def test_a_refusal_says_what_is_wanted() -> None:
+def test_a_refusal_states_the_rule() -> None:
     assert detail_of(minted(audience="https://else.example.com")) == (
         f"the token is for another audience; this relay requires {AUDIENCE}"
     )
@@ -269,31 +274,31 @@ def test_a_refusal_says_what_is_wanted() -> None:
 @pytest.mark.parametrize(("exp", "is_said"), [(1_700_000_600, True), (9e9, False), ("1", False), (True, False)])
 def test_a_token_of_an_old_key_is_told_that_it_expired_too(exp: object, is_said: bool) -> None:
     token = forged({"kid": "of last year"}, iat=1_700_000_000, exp=exp)
-    assert refusal(gate().admit_caller, bearing(token)) == (401, "unknown_key")
+    assert refusal(authenticator().authenticate_caller, bearing(token)) == (401, "unknown_key")
     assert detail_of(token) == "the token's key id (kid) is not among the issuer's current keys" + (
         ", and its exp says that it has expired" if is_said else ""
     )
 
 
-def test_an_account_that_is_not_listed_is_refused() -> None:
-    assert refusal(gate().admit_caller, bearing(minted("other@example.com"))) == (403, "unknown_caller")
-    assert refusal(gate().admit_caller, bearing(minted(REPORTS.upper()))) == (403, "unknown_caller")
+def test_an_unlisted_account_is_refused() -> None:
+    assert refusal(authenticator().authenticate_caller, bearing(minted("other@example.com"))) == (403, "unknown_caller")
+    assert refusal(authenticator().authenticate_caller, bearing(minted(REPORTS.upper()))) == (403, "unknown_caller")
 
 
-def test_without_an_audience_of_its_own_the_relay_believes_no_token() -> None:
-    assert refusal(gate(audience=None).admit_caller, bearing(minted())) == (401, "no_audience")
-    assert refusal(gate(audience=None).admit_caller, bearing(claims(aud=""))) == (401, "no_audience")
+def test_a_relay_without_an_audience_accepts_no_token() -> None:
+    assert refusal(authenticator(audience=None).authenticate_caller, bearing(minted())) == (401, "no_audience")
+    assert refusal(authenticator(audience=None).authenticate_caller, bearing(claims(aud=""))) == (401, "no_audience")
 
 
-def test_a_deeply_nested_token_is_refused_before_it_is_read() -> None:
+def test_a_deeply_nested_token_is_refused() -> None:
     deep = base64.urlsafe_b64encode(b"[" * 5000).decode()
-    assert refusal(gate().admit_caller, bearing(f"{deep}.e30.e30")) == (401, "malformed_token")
+    assert refusal(authenticator().authenticate_caller, bearing(f"{deep}.e30.e30")) == (401, "malformed_token")
 
 
-def test_locally_the_queues_own_issuer_is_believed() -> None:
+def test_a_local_relay_accepts_the_issuer_of_its_queue() -> None:
     token = minted(issuer="http://127.0.0.1:8124")
-    assert gate(issuers=None).admit_caller(bearing(token)).name == REPORTS
-    assert refusal(gate().admit_caller, bearing(token)) == (401, "unknown_issuer")
+    assert authenticator(issuers=None).authenticate_caller(bearing(token)).name == REPORTS
+    assert refusal(authenticator().authenticate_caller, bearing(token)) == (401, "unknown_issuer")
 
 
 APP_ENGINE = {"X-AppEngine-QueueName": "relay", "X-AppEngine-TaskName": "t"}
@@ -301,9 +306,9 @@ CLOUD_TASKS = {"X_CloudTasks_QueueName": "relay", "X_CloudTasks_TaskName": "t"}
 
 
 @pytest.mark.parametrize("queue", ["relay", "relay-callbacks"])
-def test_on_app_engine_its_header_is_the_queue(queue: str) -> None:
+def test_app_engine_headers_authenticate_the_queue(queue: str) -> None:
     spoken = APP_ENGINE | {"X-AppEngine-QueueName": queue, "X-AppEngine-TaskRetryCount": "2"}
-    assert gate().admit_queue(Headers(spoken)) == Dispatch(queue, "t", 2)
+    assert authenticator().authenticate_queue(Headers(spoken)) == Dispatch(queue, "t", 2)
 
 
 @pytest.mark.parametrize(
@@ -319,26 +324,35 @@ def test_on_app_engine_its_header_is_the_queue(queue: str) -> None:
         ({"X-AppEngine-QueueName": "relay"}, (403, "no_task_name")),
     ],
 )
-def test_what_app_engine_did_not_send_is_refused(headers: dict[str, str], refused: tuple[int, str]) -> None:
-    assert refusal(gate().admit_queue, Headers(headers)) == refused
+def test_incomplete_app_engine_headers_are_refused(headers: dict[str, str], refused: tuple[int, str]) -> None:
+    assert refusal(authenticator().authenticate_queue, Headers(headers)) == refused
 
 
-def test_elsewhere_app_engines_header_is_nothing() -> None:
-    assert refusal(gate(believes_app_engine=False).admit_queue, Headers(APP_ENGINE)) == (403, "not_from_the_queue")
-    assert refusal(gate(HTTP_WORKER).admit_queue, Headers(APP_ENGINE)) == (401, "no_token")
+def test_app_engine_headers_off_app_engine_are_refused() -> None:
+    assert refusal(authenticator(trusts_app_engine=False).authenticate_queue, Headers(APP_ENGINE)) == (
+        403,
+        "not_from_the_queue",
+    )
+    assert refusal(authenticator(HTTP_WORKER).authenticate_queue, Headers(APP_ENGINE)) == (401, "no_token")
 
 
-def test_an_http_worker_takes_the_token_of_the_queues_account_alone() -> None:
-    admitted = gate(HTTP_WORKER).admit_queue(bearing(minted(QUEUE_ACCOUNT), **CLOUD_TASKS))
+def test_an_http_worker_accepts_only_the_queue_account() -> None:
+    admitted = authenticator(HTTP_WORKER).authenticate_queue(bearing(minted(QUEUE_ACCOUNT), **CLOUD_TASKS))
     assert admitted == Dispatch("relay", "t")
     for email in (REPORTS, ONCALL):
-        assert refusal(gate(HTTP_WORKER).admit_queue, bearing(minted(email), **CLOUD_TASKS)) == (
+        assert refusal(authenticator(HTTP_WORKER).authenticate_queue, bearing(minted(email), **CLOUD_TASKS)) == (
             403,
             "not_from_the_queue",
         )
-    assert refusal(gate(HTTP_WORKER).admit_queue, bearing(minted(QUEUE_ACCOUNT))) == (403, "no_task_name")
+    assert refusal(authenticator(HTTP_WORKER).authenticate_queue, bearing(minted(QUEUE_ACCOUNT))) == (
+        403,
+        "no_task_name",
+    )
     other = CLOUD_TASKS | {"X_CloudTasks_QueueName": "other"}
-    assert refusal(gate(HTTP_WORKER).admit_queue, bearing(minted(QUEUE_ACCOUNT), **other)) == (403, "unknown_queue")
+    assert refusal(authenticator(HTTP_WORKER).authenticate_queue, bearing(minted(QUEUE_ACCOUNT), **other)) == (
+        403,
+        "unknown_queue",
+    )
 
 
 @pytest.mark.parametrize(
@@ -349,32 +363,32 @@ def test_an_http_worker_takes_the_token_of_the_queues_account_alone() -> None:
         ({"X-CloudTasks-QueueName": "relay", "X-AppEngine-TaskName": "t"}, (403, "no_task_name")),
     ],
 )
-def test_a_token_does_not_make_app_engines_headers_true(mixed: dict[str, str], refused: tuple[int, str]) -> None:
+def test_a_token_does_not_validate_app_engine_headers(mixed: dict[str, str], refused: tuple[int, str]) -> None:
     headers = Headers({"Authorization": f"Bearer {minted(QUEUE_ACCOUNT)}"} | mixed)
-    assert refusal(gate(HTTP_WORKER).admit_queue, headers) == refused
+    assert refusal(authenticator(HTTP_WORKER).authenticate_queue, headers) == refused
 
 
-def test_of_two_families_of_headers_the_other_one_is_not_believed() -> None:
+def test_headers_of_the_other_family_are_ignored() -> None:
     of_app_engine = APP_ENGINE | {"X-AppEngine-TaskName": "a"}
     of_cloud_tasks = {"X-CloudTasks-QueueName": "relay-callbacks", "X-CloudTasks-TaskName": "c"}
     both = Headers({"Authorization": f"Bearer {minted(QUEUE_ACCOUNT)}"} | of_app_engine | of_cloud_tasks)
-    assert gate().admit_queue(both) == Dispatch("relay", "a")
-    assert gate(HTTP_WORKER).admit_queue(both) == Dispatch("relay-callbacks", "c")
+    assert authenticator().authenticate_queue(both) == Dispatch("relay", "a")
+    assert authenticator(HTTP_WORKER).authenticate_queue(both) == Dispatch("relay-callbacks", "c")
 
 
-def test_open_on_loopback_anybody_may_enqueue() -> None:
-    assert gate(open_on_loopback=True).admit_caller(Headers()) == ANYBODY
+def test_an_open_relay_needs_no_token() -> None:
+    assert authenticator(open_on_loopback=True).authenticate_caller(Headers()) == ANONYMOUS
 
 
-def test_on_this_machine_only_its_own_names_are_answered_to() -> None:
-    local = gate(is_local=True)
+def test_a_local_relay_accepts_only_loopback_hosts() -> None:
+    local = authenticator(is_local=True)
     for host in ("localhost:8080", "127.0.0.1", "[::1]:1"):
-        local.admit_host(host)
+        local.check_host(host)
     for host in ("", "rebound.example:8080", "relay.example.com"):
         with pytest.raises(NotAuthorized) as refused:
-            local.admit_host(host)
+            local.check_host(host)
         assert (refused.value.status, refused.value.reason) == (403, "foreign_host")
-        gate().admit_host(host)
+        authenticator().check_host(host)
 
 
 FROM_ELSEWHERE = [
@@ -391,19 +405,19 @@ FROM_ELSEWHERE = [
 
 
 @pytest.mark.parametrize("marks", FROM_ELSEWHERE)
-def test_where_anybody_may_ask_a_page_of_another_site_may_not(marks: dict[str, str]) -> None:
+def test_an_open_relay_refuses_cross_site_requests(marks: dict[str, str]) -> None:
     headers = Headers({"Host": "localhost:8080"} | marks)
     with pytest.raises(NotAuthorized) as refused:
-        gate(open_on_loopback=True).admit_site(headers)
+        authenticator(open_on_loopback=True).check_site(headers)
     assert (refused.value.status, refused.value.reason) == (403, "foreign_site")
-    gate().admit_site(headers)  # here a token is wanted, and no page of another site has one
+    authenticator().check_site(headers)  # here a token is wanted, and no page of another site has one
 
 
 @pytest.mark.parametrize(
     "marks", [{}, {"Sec-Fetch-Site": "none"}, {"Sec-Fetch-Site": "same-origin", "Origin": "http://LOCALHOST:8080"}]
 )
-def test_a_program_and_the_relays_own_page_may_ask(marks: dict[str, str]) -> None:
-    gate(open_on_loopback=True).admit_site(Headers({"Host": "localhost:8080"} | marks))
+def test_programs_and_same_origin_pages_are_accepted(marks: dict[str, str]) -> None:
+    authenticator(open_on_loopback=True).check_site(Headers({"Host": "localhost:8080"} | marks))
 
 
 @pytest.mark.parametrize(
@@ -420,11 +434,11 @@ def test_a_program_and_the_relays_own_page_may_ask(marks: dict[str, str]) -> Non
         ),
     ],
 )
-def test_a_host_header_names_this_machine_or_another(host: str, expected: bool) -> None:
+def test_is_local_host_accepts_loopback_names(host: str, expected: bool) -> None:
     assert is_local_host(host) is expected
 
 
-def test_a_principal_may_use_what_is_listed_or_all() -> None:
+def test_a_principal_may_use_listed_names_or_all() -> None:
     some, every = Principal("a@b", ("relay",), ("reports",)), Principal("a@b", "*", "*")
     assert [some.may_use_queue(queue) for queue in ("relay", "other")] == [True, False]
     assert [some.may_call(rule) for rule in ("reports", "partner")] == [True, False]
@@ -436,10 +450,10 @@ def unreachable() -> Certificates:
     raise Unavailable("certificates cannot be fetched")
 
 
-def test_without_certificates_nobody_can_say_whether_a_token_is_valid() -> None:
+def test_missing_certificates_are_unavailable_not_refused() -> None:
     with pytest.raises(Unavailable):
-        gate(fetch=unreachable).admit_caller(bearing(minted()))
-    assert refusal(gate(fetch=unreachable).admit_caller, Headers()) == (401, "no_token")
+        authenticator(fetch=unreachable).authenticate_caller(bearing(minted()))
+    assert refusal(authenticator(fetch=unreachable).authenticate_caller, Headers()) == (401, "no_token")
 
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=[]))
@@ -466,10 +480,13 @@ VALID = minted("nobody@example.com")
 
 @pytest.mark.parametrize("fetch", [SIGNER.certificates, unreachable])
 @given(scheme=st.sampled_from(["Bearer ", "bearer ", "", "Bearer"]), token=TOKENS)
-def test_no_bytes_sent_as_a_token_make_it_raise_anything_but_a_refusal(
+def test_no_token_raises_anything_but_not_authorized(
     fetch: Callable[[], Certificates], scheme: str, token: str
 ) -> None:
     headers = EnvironHeaders({"HTTP_AUTHORIZATION": scheme + token})
-    for admit in (gate(fetch=fetch).admit_caller, gate(HTTP_WORKER, fetch=fetch).admit_queue):
+    for admit in (
+        authenticator(fetch=fetch).authenticate_caller,
+        authenticator(HTTP_WORKER, fetch=fetch).authenticate_queue,
+    ):
         with pytest.raises((NotAuthorized, Unavailable)):
             admit(headers)

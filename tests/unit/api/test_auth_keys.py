@@ -29,7 +29,7 @@ class Source:
         return answer
 
 
-def test_keys_are_fetched_once_an_hour() -> None:
+def test_certificates_are_fetched_once_an_hour() -> None:
     source, clock = Source({"a": "1"}, {"a": "2"}), ManualClock()
     keys = CertificateCache(source, clock)
     assert [keys.having("a"), keys.having("a")] == [{"a": "1"}] * 2
@@ -39,7 +39,7 @@ def test_keys_are_fetched_once_an_hour() -> None:
     assert (keys.having("a"), source.asked) == ({"a": "2"}, 2)
 
 
-def test_a_new_key_is_asked_for_but_not_for_every_strangers_token() -> None:
+def test_an_unknown_key_id_refetches_at_most_every_30_s() -> None:
     source, clock = Source({"a": "1"}, {"a": "1"}, {"a": "1", "b": "2"}), ManualClock()
     keys = CertificateCache(source, clock)
     keys.having("a")
@@ -50,7 +50,7 @@ def test_a_new_key_is_asked_for_but_not_for_every_strangers_token() -> None:
     assert keys.having("b") == {"a": "1", "b": "2"}
 
 
-def test_old_keys_serve_on_while_the_source_is_away_and_it_is_asked_now_and_then() -> None:
+def test_old_certificates_are_used_while_the_source_fails() -> None:
     source, clock = Source({"a": "1"}, None, None, {"a": "2"}), ManualClock()
     keys = CertificateCache(source, clock)
     keys.having("a")
@@ -63,7 +63,7 @@ def test_old_keys_serve_on_while_the_source_is_away_and_it_is_asked_now_and_then
     assert keys.having("a") == {"a": "2"}
 
 
-def test_without_any_key_the_source_is_asked_again_soon() -> None:
+def test_a_failed_first_fetch_is_retried_soon() -> None:
     source, clock = Source(None, None, {"a": "1"}), ManualClock()
     keys = CertificateCache(source, clock)
     for asked in (1, 2):
@@ -75,7 +75,7 @@ def test_without_any_key_the_source_is_asked_again_soon() -> None:
     assert keys.having("a") == {"a": "1"}
 
 
-def test_all_who_wait_for_a_source_that_is_away_wait_for_one_fetch() -> None:
+def test_concurrent_callers_share_one_failed_fetch() -> None:
     everybody_is_here, asked = Barrier(10), []
 
     def away() -> Certificates:

@@ -28,17 +28,17 @@ BROKEN = errors.InvalidCall("retry.max_attempts must be at least 1, got 0", erro
         (
             errors.Unavailable("/data/ledger is locked"),
             503,
-            "the ledger, the queue or the certificates cannot be reached; try again",
+            "the ledger, the queue or the certificates are unreachable; try again",
         ),
         (errors.EnqueueFailed("queue p/l/q: no permission"), 503, "the queue refused the task; nothing was enqueued"),
         (errors.IdentityFailed("no ID token"), 500, "no ID token"),
     ],
 )
-def test_an_error_has_its_status_and_what_the_caller_may_know(error: RelayError, status: int, detail: str) -> None:
+def test_an_error_has_a_status_and_a_public_detail(error: RelayError, status: int, detail: str) -> None:
     assert (problems.status_of(error), problems.detail_of(error)) == (status, detail)
 
 
-def test_only_a_broken_rule_names_fields() -> None:
+def test_only_invalid_call_names_fields() -> None:
     assert problems.fields_of(BROKEN) == FIELDS
     assert problems.fields_of(errors.NotFound("x")) == ()
 
@@ -75,11 +75,11 @@ def test_a_problem_without_fields_has_no_errors() -> None:
         (500, "Retry-After", None),
     ],
 )
-def test_a_status_has_the_header_that_http_wants_with_it(status: int, name: str, value: str | None) -> None:
+def test_a_status_has_the_header_that_http_requires(status: int, name: str, value: str | None) -> None:
     assert problems.problem(status, "x").headers.get(name) == value
 
 
-def test_a_problem_is_ascii_whatever_it_speaks_of() -> None:
+def test_a_problem_is_always_ascii() -> None:
     assert problems.problem(422, "é\ud800", [FieldError("\ud800", "é")]).get_data().isascii()
 
 
@@ -93,19 +93,19 @@ def test_a_problem_is_ascii_whatever_it_speaks_of() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_can_be_read_from_its_problem(error: RelayError) -> None:
+def test_an_error_survives_the_way_through_its_problem(error: RelayError) -> None:
     status, detail = problems.status_of(error), problems.detail_of(error)
     again = error_of(problems.document_of(status, detail, problems.fields_of(error)))
     assert (type(again), vars(again), str(again)) == (type(error), vars(error), str(error))
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"status": "404", "detail": "x"}, {"status": 500, "detail": "x"}])
-def test_what_is_no_problem_of_ours_is_unexpected(document: object) -> None:
+def test_another_document_is_an_unexpected_answer(document: object) -> None:
     assert type(error_of(document)) is errors.UnexpectedAnswer
 
 
 @pytest.mark.parametrize("given", [None, "x", [1], [{"field": "x"}], {"field": "x"}])
-def test_fields_that_cannot_be_read_are_left_out(given: object) -> None:
+def test_malformed_field_errors_are_left_out(given: object) -> None:
     error = error_of({"status": 422, "detail": "x", "errors": given})
     assert problems.fields_of(error) == ()
 
@@ -115,7 +115,7 @@ def challenge(status: int, reason: str, detail: str = "x", email: str | None = N
     return answer.headers.get("WWW-Authenticate")
 
 
-def test_a_challenge_says_why_a_token_was_refused() -> None:
+def test_a_challenge_has_the_reason_of_the_refusal() -> None:
     assert challenge(401, "no_token") == "Bearer"
     assert challenge(401, "expired", "the token expired") == (
         'Bearer error="invalid_token", error_description="the token expired"'

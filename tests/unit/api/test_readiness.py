@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Queue:
-    """A queue that can be made to fail, and counts how often it was looked at."""
+    """A queue that can be made to fail, and counts its checks."""
 
     def __init__(self) -> None:
         self.failure: RelayError | None = None
@@ -39,7 +39,7 @@ def ledger(clock: ManualClock) -> Iterator[SqliteLedger]:
     opened.close()
 
 
-def test_a_yes_is_believed_for_a_while(clock: ManualClock, ledger: SqliteLedger) -> None:
+def test_a_positive_result_is_cached_for_10_s(clock: ManualClock, ledger: SqliteLedger) -> None:
     queue = Queue()
     readiness = Readiness(clock, ledger, queue.check_queue, lambda: None)
     assert [readiness.is_ready() for _ in range(5)] == [True] * 5
@@ -52,9 +52,7 @@ def test_a_yes_is_believed_for_a_while(clock: ManualClock, ledger: SqliteLedger)
 
 
 @pytest.mark.parametrize("failure", [Unavailable("away"), EnqueueFailed("no such queue")])
-def test_without_the_queue_it_is_not_ready_and_soon_looks_again(
-    clock: ManualClock, ledger: SqliteLedger, failure: RelayError
-) -> None:
+def test_a_negative_result_is_cached_for_1_s(clock: ManualClock, ledger: SqliteLedger, failure: RelayError) -> None:
     queue = Queue()
     queue.failure = failure
     readiness = Readiness(clock, ledger, queue.check_queue, lambda: None)
@@ -66,9 +64,7 @@ def test_without_the_queue_it_is_not_ready_and_soon_looks_again(
 
 
 @pytest.mark.parametrize("was_ready", [True, False])
-def test_while_one_looks_at_a_queue_that_hangs_the_others_take_the_answer_before(
-    clock: ManualClock, ledger: SqliteLedger, was_ready: bool
-) -> None:
+def test_a_hanging_check_blocks_one_thread_only(clock: ManualClock, ledger: SqliteLedger, was_ready: bool) -> None:
     hangs, looking, release = Event(), Event(), Event()
 
     def check_queue() -> None:
@@ -90,7 +86,7 @@ def test_while_one_looks_at_a_queue_that_hangs_the_others_take_the_answer_before
     assert readiness.is_ready()
 
 
-def test_without_the_ledger_it_is_not_ready(clock: ManualClock) -> None:
+def test_a_closed_ledger_is_not_ready(clock: ManualClock) -> None:
     ledger = SqliteLedger(clock)
     ledger.close()
     assert not Readiness(clock, ledger, Queue().check_queue, lambda: None).is_ready()
@@ -99,7 +95,7 @@ def test_without_the_ledger_it_is_not_ready(clock: ManualClock) -> None:
 @pytest.mark.parametrize(
     ("refusal", "is_ready"), [(None, True), ("capacity", True), ("stopping", False), ("unavailable", False)]
 )
-def test_who_takes_on_nothing_is_not_ready_unless_it_is_only_busy(
+def test_a_refusing_process_is_ready_only_at_capacity(
     clock: ManualClock, ledger: SqliteLedger, refusal: str | None, is_ready: bool
 ) -> None:
     assert Readiness(clock, ledger, Queue().check_queue, lambda: refusal).is_ready() is is_ready

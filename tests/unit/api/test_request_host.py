@@ -14,7 +14,7 @@ NOW, BEFORE = (1, 1), (1, 0)
         *("[2001:db8::1]:443", "[::ffff:10.0.0.1]:1", "a%20b", "h:65535", "x" * 253),
     ],
 )
-def test_a_valid_host_is_taken_from_its_line(host: str) -> None:
+def test_a_valid_host_is_returned(host: str) -> None:
     assert asked_host("/v1/tasks", [host], NOW) == host
     assert asked_host(f"http://{host}/v1/tasks", ["localhost"], NOW) == host
 
@@ -26,7 +26,7 @@ NO_HOSTS = [
 
 
 @pytest.mark.parametrize("host", NO_HOSTS)
-def test_an_invalid_host_is_refused_in_either_place(host: str) -> None:
+def test_an_invalid_host_is_refused_in_header_and_target(host: str) -> None:
     for version in (NOW, BEFORE):
         with pytest.raises(ValueError, match="the host is not a name or an address"):
             asked_host("/", [host], version)
@@ -38,7 +38,7 @@ def test_an_invalid_host_is_refused_in_either_place(host: str) -> None:
 @pytest.mark.parametrize(
     "target", ["http://a.example", "HTTP://a.example/x", "https://a.example?x", "http://a.example#"]
 )
-def test_an_absolute_target_decides_over_the_host_line(target: str) -> None:
+def test_an_absolute_target_has_precedence_over_host(target: str) -> None:
     assert asked_host(target, ["b.example"], NOW) == "a.example"
     assert asked_host(target, [], BEFORE) == "a.example"
 
@@ -50,7 +50,7 @@ def test_a_target_of_another_form_is_refused(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["/", "*", "http://localhost/"])
-def test_one_host_line_is_required_since_http_1_1(target: str) -> None:
+def test_http_1_1_requires_exactly_one_host(target: str) -> None:
     with pytest.raises(ValueError, match="without Host"):
         asked_host(target, [], NOW)
     for version in (NOW, BEFORE):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from werkzeug.wrappers import Response
 
+from support.documents import QUEUE_STATUS
 from support.lives import BEGINNING, FLAKY, at, record, records, spans
 from support.relay_stand_in import RelayStandIn, answer, document
 from traced_relay.client.client import Client
@@ -216,11 +217,10 @@ def test_a_relay_that_never_finishes_its_answer_holds_no_page(relay: RelayStandI
 
 
 def test_queues_show_what_is_known_of_them(relay: RelayStandIn, console: FlaskClient) -> None:
-    unknown = dict.fromkeys(("tasks_count", "oldest_estimated_arrival_time", "executed_last_minute_count"))
+    late = {"queue": "late", "tasks_count": 3, "oldest_estimated_arrival_time": "2026-09-21T14:12:50Z"}
     relay.queues = [
-        {"queue": "relay", "for": "calls", "state": "PAUSED", "max_dispatches_per_second": 100} | unknown,
-        {"queue": "late", "for": "calls", "state": "RUNNING", "tasks_count": 3}
-        | {"oldest_estimated_arrival_time": "2026-09-21T14:12:50Z"},
+        QUEUE_STATUS | {"state": "PAUSED", "max_dispatches_per_second": 100},
+        QUEUE_STATUS | late,
     ]
     relay.queues.append(relay.queues[1] | {"oldest_estimated_arrival_time": "2026-09-21T15:00:00Z"})
     page = console.get("/queues").text
@@ -327,7 +327,6 @@ def test_a_number_that_is_none_is_no_error_of_the_consoles(
 def test_half_a_character_is_shown_as_its_escape_or_refused(relay: RelayStandIn, console: FlaskClient) -> None:
     half = "\ud83d"
     made = lying(retry={"max_attempts": half})
-    made["attempts"][0]["version"] = half
     relay.instead = lambda: answer(made)
     answered = console.get(f"/tasks/{TASK}")
     assert (answered.status_code, "\\ud83d" in answered.text) == (200, True)

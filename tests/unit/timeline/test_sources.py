@@ -35,5 +35,5 @@ def test_a_relay_elsewhere_that_names_no_project_is_drawn_from_its_document() ->
     found = from_dev(lambda: DevConsole("https://relay.example.com"), "a")
     assert (found.records, found.spans) == (None, None)
     assert found.told == (
-        "records: none; https://relay.example.com is not on this machine: --project names where its records are",
+        "records: none; https://relay.example.com is not on loopback; --project reads a deployed relay's records",
     )

@@ -1,0 +1,93 @@
+"""Tasks read from the ledger and shown as documents, each only to principals that may see it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from traced_relay.api import listing
+from traced_relay.errors import FieldError, NotFound
+from traced_relay.formats import validation
+from traced_relay.tasks import status_document
+from traced_relay.tasks.ids import callback_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from traced_relay.ledger.protocol import Ledger
+    from traced_relay.relay.policy import Principal
+    from traced_relay.runtime.clock import Clock
+    from traced_relay.tasks.api_types import Status, TaskList
+    from traced_relay.tasks.row import Row
+    from traced_relay.tasks.status_document import Links
+
+ID_LENGTH, MIN_ID_PREFIX = 32, 4  # hexadecimal digits
+MAX_PREFIX_MATCHES = 50  # rows read to resolve a short id
+
+
+class TaskReader:
+    """*retention* is in seconds; *links* are made for the host of the current request."""
+
+    def __init__(self, ledger: Ledger, clock: Clock, *, retention: float, links: Callable[[], Links]) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._retention = retention
+        self.links = links
+
+    def find(self, task_id: str, principal: Principal) -> Row:
+        """The row with this id, which may be short; NotFound also for a task that the *principal* may not see."""
+        row = None
+        if re.fullmatch(r"[0-9a-f]{1,32}", task_id):
+            row = self._ledger.get(self._full_id(task_id, principal))
+        if row is None or not _may_see(principal, row):
+            raise NotFound(f"there is no task {task_id[:40]!a} that you may see")
+        return row
+
+    def _full_id(self, task_id: str, principal: Principal) -> str:
+        """The only id with this prefix among those that the *principal* may see; without one *task_id* itself."""
+        if len(task_id) == ID_LENGTH:
+            return task_id
+        if len(task_id) < MIN_ID_PREFIX:
+            message = f"must have at least {MIN_ID_PREFIX} digits, got {task_id!a}"
+            raise validation.invalid_call([FieldError("task_id", message)])
+        found = self._ledger.starting_with(task_id, MAX_PREFIX_MATCHES)
+        ids = [row.task_id for row in found if _may_see(principal, row)]
+        if len(ids) > 1 or len(found) == MAX_PREFIX_MATCHES:
+            listed = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
+            message = f"{task_id!a} matches several tasks; give more digits{listed and f': {listed}'}"
+            raise validation.invalid_call([FieldError("task_id", message)])
+        return ids[0] if ids else task_id
+
+    def status(self, row: Row) -> Status:
+        ((_, context),) = self._contexts([row])
+        return status_document.status(row, self.links(), **context)
+
+    def page(self, query: Iterable[tuple[str, str]], principal: Principal) -> TaskList:
+        """A page of the tasks that the *principal* may see; InvalidCall for a wrong *query*."""
+        caller = None if principal.is_operator else principal.name
+        selection, limit = listing.parse(query, caller=caller, now=self._clock.now())
+        rows = self._ledger.select(selection, limit + 1)
+        shown, links = rows[:limit], self.links()
+        return {
+            "tasks": [status_document.summary(row, links, **context) for row, context in self._contexts(shown)],
+            "next_page_token": listing.page_token(shown[-1]) if len(rows) > limit else None,
+        }
+
+    def _contexts(self, rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
+        """Each row with what its document needs besides: two reads of the ledger for all of them."""
+        heartbeats = self._ledger.heartbeats({row.worker for row in rows if row.worker is not None})
+        callbacks = self._ledger.get_many([callback_id(row.task_id, row.round) for row in rows if row.wants_callback])
+        for row in rows:
+            yield (
+                row,
+                {
+                    "now": self._clock.now(),
+                    "retention": self._retention,
+                    "heartbeat_at": heartbeats.get(row.worker or ""),
+                    "callback": callbacks.get(callback_id(row.task_id, row.round)),
+                },
+            )
+
+
+def _may_see(principal: Principal, row: Row) -> bool:
+    return principal.is_operator or row.caller == principal.name
