@@ -13,7 +13,7 @@ from support.stage import Hanging
 from traced_relay.api import openapi
 from traced_relay.client.client import Client
 from traced_relay.cloud_tasks.client import QueueStats
-from traced_relay.cloud_tasks.queue_status import FRESH_FOR, PATIENCE, QueueStatuses
+from traced_relay.cloud_tasks.queue_status import FRESH_FOR, TIMEOUT, QueueStatuses
 from traced_relay.errors import NotAuthorized, Unavailable
 from traced_relay.runtime.clock import ManualClock
 from traced_relay.testing import Downstream, RunningRelay
@@ -160,7 +160,7 @@ class Slow:
         self.answer.set()
 
     def get_queue_stats(self, queue: str, seconds: float) -> QueueStats:
-        assert (queue, seconds <= PATIENCE) == ("q", True)
+        assert (queue, seconds <= TIMEOUT) == ("q", True)
         self.looks += 1
         self.asked.set()
         assert self.answer.wait(10)
@@ -171,17 +171,17 @@ def test_while_one_looks_again_the_others_take_what_there_was() -> None:
     clock = ManualClock()
     slow = Slow(clock)
     queues = QueueStatuses([("q", "calls")], slow.get_queue_stats, clock)
-    assert queues.seen()[0]["tasks_count"] == 1
+    assert queues.get()[0]["tasks_count"] == 1
     clock.advance(FRESH_FOR)
     slow.asked.clear()
     slow.answer.clear()
-    looking = Thread(target=queues.seen)
+    looking = Thread(target=queues.get)
     looking.start()
     assert slow.asked.wait(10)
-    assert [queues.seen()[0]["tasks_count"] for _ in range(3)] == [1, 1, 1]
+    assert [queues.get()[0]["tasks_count"] for _ in range(3)] == [1, 1, 1]
     slow.answer.set()
     looking.join(10)
-    assert queues.seen()[0]["tasks_count"] == slow.looks == 2
+    assert queues.get()[0]["tasks_count"] == slow.looks == 2
 
 
 def test_those_who_come_first_wait_for_one_look() -> None:
@@ -190,7 +190,7 @@ def test_those_who_come_first_wait_for_one_look() -> None:
     slow.answer.clear()
     queues = QueueStatuses([("q", "calls")], slow.get_queue_stats, clock)
     got: list[int] = []
-    threads = [Thread(target=lambda: got.append(queues.seen()[0]["tasks_count"])) for _ in range(5)]
+    threads = [Thread(target=lambda: got.append(queues.get()[0]["tasks_count"])) for _ in range(5)]
     for thread in threads:
         thread.start()
     assert slow.asked.wait(10)
@@ -207,6 +207,6 @@ def test_one_that_hangs_leaves_the_rest_no_time_and_the_answer_is_bounded() -> N
         clock.advance(seconds)
         raise Unavailable("Cloud Tasks gave no clear answer: DeadlineExceeded")
 
-    first, second = QueueStatuses([("a", "calls"), ("b", "calls")], hang, clock).seen()
+    first, second = QueueStatuses([("a", "calls"), ("b", "calls")], hang, clock).get()
     assert first["detail"] == "Cloud Tasks gave no clear answer: DeadlineExceeded"
     assert second == {"queue": "b", "for": "calls"} | UNKNOWN | {"detail": "there was no time left to ask for it"}

@@ -17,9 +17,10 @@ from google.auth.transport.requests import AuthorizedSession
 from google.oauth2.credentials import Credentials
 from werkzeug.wrappers import Response
 
-from traced_relay.downstream.signing_secrets import ASK_AGAIN_AFTER, ASK_AGAIN_AFTER_NOTHING, FRESH_FOR, SigningSecrets
+from traced_relay.downstream.signing_secrets import FRESH_FOR, SigningSecrets
 from traced_relay.errors import IdentityFailed
 from traced_relay.runtime.clock import ManualClock
+from traced_relay.runtime.refreshing import RETRY_AFTER, RETRY_AFTER_NOTHING
 from traced_relay.testing import Arrived, Downstream
 
 if TYPE_CHECKING:
@@ -125,9 +126,9 @@ def test_old_keys_serve_on_while_google_is_away_and_it_is_asked_now_and_then(
     clock.advance(86_400)
     assert [there.secrets.of(NAME) for _ in range(5)] == [(OLD_KEY,)] * 5
     assert len(there.asked) == 2
-    clock.advance(ASK_AGAIN_AFTER)
+    clock.advance(RETRY_AFTER)
     assert (there.secrets.of(NAME), len(there.asked)) == ((OLD_KEY,), 3)
-    clock.advance(ASK_AGAIN_AFTER)
+    clock.advance(RETRY_AFTER)
     assert there.secrets.of(NAME) == (NEW_KEY,)
 
 
@@ -148,7 +149,7 @@ def test_a_refusal_says_why_until_it_is_asked_again(
     there = google(status, holding(NEW_KEY))
     assert str(there.refusal()) == str(there.refusal()) == f"no signing secret: {NAME}{REFUSALS[status]}"
     assert len(there.asked) == 1
-    clock.advance(ASK_AGAIN_AFTER_NOTHING)
+    clock.advance(RETRY_AFTER_NOTHING)
     assert there.secrets.of(NAME) == (NEW_KEY,)
 
 
@@ -198,7 +199,7 @@ def test_without_any_key_it_is_asked_again_soon(google: Callable[..., Google], c
     there = google(404, holding(NEW_KEY))
     assert str(there.refusal()) == str(there.refusal())
     assert len(there.asked) == 1
-    clock.advance(ASK_AGAIN_AFTER_NOTHING)
+    clock.advance(RETRY_AFTER_NOTHING)
     assert there.secrets.of(NAME) == (NEW_KEY,)
 
 

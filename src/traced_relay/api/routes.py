@@ -166,7 +166,7 @@ class Api:
     def queues(self) -> Response:
         if not _principal().is_operator:
             raise NotAuthorized("only operators may look at the queues", status=403, reason="not_an_operator")
-        return _answer({"queues": self._queues.seen()}, 200)
+        return _answer({"queues": self._queues.get()}, 200)
 
     def sweep(self) -> Response:
         self._sweeper.sweep()
