@@ -22,7 +22,12 @@ What can go wrong, as a tree; each error says who meets it and what to do.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 class RelayError(Exception):
@@ -113,9 +118,15 @@ class NotEnded(RelayError):
     """The task did not end in the time that was given to wait for it; it goes on."""
 
 
-class DownstreamFailed(RelayError):
-    """The exchange ended without a whole response; *reason* is the contract's word for how."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+@contextmanager
+def map_exceptions(
+    *table: tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any], RelayError]],
+) -> Iterator[None]:
+    """Raise our own error in place of a library's. The first line of *table* that names the exception makes ours."""
+    try:
+        yield
+    except Exception as exc:
+        for kinds, error_for in table:
+            if isinstance(exc, kinds):
+                raise error_for(exc) from exc
+        raise

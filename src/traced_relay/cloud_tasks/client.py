@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,11 +17,11 @@ from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpc
 from google.cloud.tasks_v2beta3.services.cloud_tasks.transports import CloudTasksGrpcTransport as BetaTransport
 from google.protobuf import empty_pb2, wrappers_pb2
 
-from traced_relay.errors import EnqueueFailed, Unavailable
+from traced_relay.errors import EnqueueFailed, Unavailable, map_exceptions
 from traced_relay.formats.durations import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from traced_relay.config.relay_yaml import TaskTarget
     from traced_relay.tasks.row import Row
@@ -44,6 +45,14 @@ _FINAL = (
     exceptions.Unauthorized,
     exceptions.BadRequest,  # FailedPrecondition and OutOfRange too
     exceptions.MethodNotImplemented,
+)
+_mapped_errors = partial(
+    map_exceptions,
+    (_FINAL, lambda exc: EnqueueFailed(f"Cloud Tasks refused: {exc.message}")),
+    (
+        (RetryError, GoogleAPICallError, GoogleAuthError),
+        lambda exc: Unavailable(f"Cloud Tasks gave no clear answer: {type(exc).__name__}"),
+    ),
 )
 
 
@@ -210,13 +219,3 @@ def _numbers(stats: Any) -> dict[str, Any]:
 def _duration(seconds: float) -> dict[str, int]:
     whole, nanos = divmod(round(seconds * 1e9), 10**9)
     return {"seconds": whole, "nanos": nanos}
-
-
-@contextmanager
-def _mapped_errors() -> Iterator[None]:
-    try:
-        yield
-    except _FINAL as exc:
-        raise EnqueueFailed(f"Cloud Tasks refused: {exc.message}") from exc
-    except (RetryError, GoogleAPICallError, GoogleAuthError) as exc:
-        raise Unavailable(f"Cloud Tasks gave no clear answer: {type(exc).__name__}") from exc

@@ -63,7 +63,7 @@ def test_a_revoked_value_is_dropped_and_its_error_repeated() -> None:
     cached.get()
     clock.advance(100)
     for _ in range(2):
-        with pytest.raises(NotFound, match="^gone$"):
+        with pytest.raises(NotFound, match=r"^gone$"):
             cached.get()
     clock.advance(RETRY_AFTER_NOTHING)
     assert cached.get() == "b"
