@@ -147,7 +147,11 @@ def test_what_is_wrong_with_the_rules_is_said_with_its_file_and_key(
         ('"100"', '"many"', "app.yaml: env_variables: RELAY_THREADS must be a number"),
         ('"100"', '"8"', "app.yaml: env_variables: RELAY_THREADS must be a number from 9 to 10000, got '8'"),
         ("firestore:calls", "memory", "app.yaml: env_variables: RELAY_LEDGER must not be memory on app_engine"),
-        ("firestore:calls", "firestore:Bad/calls", "app.yaml: env_variables: RELAY_LEDGER: a database of Firestore is"),
+        (
+            "firestore:calls",
+            "firestore:Bad/calls",
+            "app.yaml: env_variables: RELAY_LEDGER: the Firestore database must",
+        ),
         ("RELAY_THREADS", "RELAY_THREAD", "app.yaml: env_variables: RELAY_THREAD is no variable of the relay"),
         ("RELAY_THREADS", "RELAY_CONFIG", "100: cannot be read"),
         ("RELAY_THREADS", "RELAY_CALLBACK_SECRET", "RELAY_CALLBACK_SECRET must be whsec_"),

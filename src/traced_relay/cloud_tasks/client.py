@@ -89,10 +89,8 @@ _STATES = {int(state): name for name, state in tasks_v2beta3.Queue.State.__membe
 class CloudTasks:
     """Makes tasks in the queues of one project and location, for one worker."""
 
-    def __init__(
-        self, *, project: str, location: str, worker: TaskTarget, audience: str | None, emulator: str | None
-    ) -> None:
-        self._parent = f"projects/{project}/locations/{location}/queues"
+    def __init__(self, *, queue_prefix: str, worker: TaskTarget, audience: str | None, emulator: str | None) -> None:
+        self._queue_prefix = queue_prefix
         self._worker = worker
         self._audience = audience
         # A waiting caller or dispatch cannot use a channel that backs off for minutes after the server was away.
@@ -106,7 +104,7 @@ class CloudTasks:
         self._beta = tasks_v2beta3.CloudTasksClient(transport=BetaTransport(channel=opened.grpc_channel))
 
     def task_name(self, queue: str, task: str) -> str:
-        return f"{self._parent}/{queue}/tasks/{task}"
+        return f"{self._queue_prefix}/{queue}/tasks/{task}"
 
     def create(self, row: Row, *, at: float | None, headers: Mapping[str, str]) -> bool:
         """Create the task that *row* awaits, due *at* (epoch seconds; None: now); False if its name is taken."""
@@ -150,7 +148,9 @@ class CloudTasks:
         )
         with _mapped_errors():
             try:
-                self._client.create_task(parent=f"{self._parent}/{queue}", task=task, retry=patience, timeout=ONE_TRY)
+                self._client.create_task(
+                    parent=f"{self._queue_prefix}/{queue}", task=task, retry=patience, timeout=ONE_TRY
+                )
             except AlreadyExists:
                 return False
         return True
@@ -172,11 +172,11 @@ class CloudTasks:
     def check_queue(self, queue: str) -> None:
         """Returns if the queue is there and answers."""
         with _mapped_errors():
-            self._client.get_queue(name=f"{self._parent}/{queue}", retry=None, timeout=ONE_TRY)
+            self._client.get_queue(name=f"{self._queue_prefix}/{queue}", retry=None, timeout=ONE_TRY)
 
     def get_queue_stats(self, queue: str, seconds: float) -> QueueStats:
         """How the queue is, if it says so in time. Only the beta has statistics; it is the same service."""
-        request = {"name": f"{self._parent}/{queue}", "read_mask": _LOOKED_AT}
+        request = {"name": f"{self._queue_prefix}/{queue}", "read_mask": _LOOKED_AT}
         with _mapped_errors():
             seen = tasks_v2beta3.Queue.pb(self._beta.get_queue(request, retry=None, timeout=seconds))
         look = QueueStats(

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from traced_relay.config import relay_yaml
+from traced_relay.config.queues import queue_prefix
 from traced_relay.config.relay_yaml import longest_timeout, rule_problems
 from traced_relay.config.service_links import is_service_link
 from traced_relay.downstream import webhook_signature
 from traced_relay.errors import InvalidSettings
-from traced_relay.ledger.location import firestore_place
+from traced_relay.ledger.location import LEDGERS, firestore_collection, sqlite_file
 from traced_relay.runtime.loopback import is_local_host
 from traced_relay.version import __version__
 
@@ -41,7 +42,6 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DEFAULT_THREADS = 100
 SPARE_THREADS = 8
 LEAST_THREADS = SPARE_THREADS + 1
-_LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
 
 Platform = Literal["app_engine", "cloud_run", "local", "other"]
 
@@ -76,6 +76,10 @@ class Settings:
     @property
     def is_local(self) -> bool:
         return self.platform == "local"
+
+    @property
+    def queue_prefix(self) -> str:
+        return queue_prefix(self.project, self.location)
 
     @property
     def has_cron(self) -> bool:
@@ -216,17 +220,22 @@ def _unknown(name: str) -> str:
 
 
 def _rules(environ: Mapping[str, str]) -> RelayFile:
-    path = Path(environ.get("RELAY_CONFIG") or "relay.yaml")
+    path = Path(rules_file(environ))
     if not environ.get("RELAY_CONFIG") and not path.exists():
         raise InvalidSettings("RELAY_CONFIG must name the file of rules, or relay.yaml must be in this directory")
     return relay_yaml.load(path)
+
+
+def rules_file(*environs: Mapping[str, str]) -> str:
+    """The file that the first RELAY_CONFIG among *environs* names, else relay.yaml."""
+    return next((environ["RELAY_CONFIG"] for environ in environs if environ.get("RELAY_CONFIG")), "relay.yaml")
 
 
 def otel_file(environ: Mapping[str, str], directory: Path = Path()) -> Path | None:
     """The file that is named, there or not; else the one beside relay.yaml, if there is one."""
     if environ.get("OTEL_CONFIG_FILE"):
         return directory / environ["OTEL_CONFIG_FILE"]
-    beside = directory / Path(environ.get("RELAY_CONFIG") or "relay.yaml").with_name("otel.yaml")
+    beside = directory / Path(rules_file(environ)).with_name("otel.yaml")
     return beside if beside.exists() else None
 
 
@@ -272,17 +281,14 @@ def _emulator(environ: Mapping[str, str], platform: Platform) -> str | None:
 
 
 def read_ledger(environ: Mapping[str, str], platform: Platform) -> str:
-    ledger = _required(environ, "RELAY_LEDGER", f"where tasks are kept: {_LEDGERS}")
-    kind, _, place = ledger.partition(":")
-    if kind == "firestore":
-        firestore_place(place)
-    elif ledger != "memory" and not (kind == "sqlite" and place):
-        raise InvalidSettings(f"RELAY_LEDGER must be {_LEDGERS}, got {ledger[:80]!r}")
-    elif platform in ("app_engine", "cloud_run"):
-        raise InvalidSettings(
-            f"RELAY_LEDGER must not be {ledger[:80]} on {platform}: its disk is memory and is lost;"
-            " firestore:[DATABASE/]COLLECTION is not"
-        )
+    ledger = _required(environ, "RELAY_LEDGER", f"where tasks are kept: {LEDGERS}")
+    if firestore_collection(ledger) is None:
+        sqlite_file(ledger)
+        if platform in ("app_engine", "cloud_run"):
+            raise InvalidSettings(
+                f"RELAY_LEDGER must not be {ledger[:80]} on {platform}: its disk is memory and is lost;"
+                " firestore:[DATABASE/]COLLECTION is not"
+            )
     return ledger
 
 

@@ -76,7 +76,7 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
     found: list[str] = []
     app = _document(directory / "app.yaml", found)
     given = app_yaml.environment(app)
-    name = given.get("RELAY_CONFIG") or environ.get("RELAY_CONFIG") or "relay.yaml"
+    name = settings.rules_file(given, environ)
     rules = _rules(directory / name, found)
     if app is not None and (rules is None or rules.worker.app_engine):
         found += [f"app.yaml: {problem}" for problem in app_yaml.problems(app, rules)]

@@ -79,8 +79,14 @@ def test_the_environment_says_what_differs_by_deployment(
     assert {name: getattr(read, name) for name in expected} == expected
 
 
-DATABASES = "RELAY_LEDGER: a database of Firestore is (default), or 4 to 63 of a-z, 0-9 and -, from a letter to no -"
-COLLECTIONS = "RELAY_LEDGER: a collection is 1 to 100 of A-Z, a-z, 0-9, _ and -, and not between double underscores"
+DATABASES = (
+    "RELAY_LEDGER: the Firestore database must be (default), or 4 to 63 characters of a-z, 0-9 and -"
+    " that start with a letter and do not end with -"
+)
+COLLECTIONS = (
+    "RELAY_LEDGER: the Firestore collection must be 1 to 100 characters of A-Z, a-z, 0-9, _ and -"
+    " that do not start and end with __"
+)
 WHY_NINE = "8 threads always stay free for health checks, cancels and new tasks"
 VARIABLES = ", ".join(settings.VARIABLES)
 LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
