@@ -200,7 +200,7 @@ def test_tls_that_leads_nowhere_is_connect_failed(trusting: Sender, behaviour: B
 def test_tls_that_hangs_can_be_cut_from_outside(trusting: Sender) -> None:
     with RawDownstream(says_and_stays(), reads=False) as downstream, watching() as watch:
         wanted = call(url=f"https://127.0.0.1:{downstream.port}/", timeout=20.0)
-        with watch.over(0.4) as deadline:
+        with watch.deadline(0.4) as deadline:
             started = monotonic()
             assert trusting.send(wanted, TLS, {}, deadline).ending == failed_unsent("connect_failed")
     assert monotonic() - started < 5
@@ -262,7 +262,7 @@ from traced_relay.tasks.call import Call, RetryPolicy
 from traced_relay.runtime.clock import SystemClock
 from traced_relay.downstream.rules import Downstream
 from traced_relay.downstream.sender import Sender
-from traced_relay.runtime.watchdog import Watch
+from traced_relay.runtime.watchdog import Watchdog
 
 def leave(count):
     held = []
@@ -285,9 +285,9 @@ rule = Downstream(name="any", url="http://*:*/", auth="none", allow_private=True
 hosts = ("name.example", "lookup.example")
 
 def send(host):
-    with Watch(SystemClock()).over(5.0) as guard:
+    with Watchdog(SystemClock()).deadline(5.0) as deadline:
         call = Call(url=f"http://{host}:{sys.argv[1]}/", timeout=5.0, retry=RetryPolicy())
-        ending = sender.send(call, rule, {}, guard).ending
+        ending = sender.send(call, rule, {}, deadline).ending
         return ending.status_code or f"{ending.reason}:{ending.was_sent}"
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))

@@ -27,7 +27,7 @@ class Range(NamedTuple):
 
 
 PUBLIC = Range(Reach.PUBLIC, "the public ranges", "internet")
-NOWHERE = Range(Reach.NEVER, "no known range", "no address, or one with a zone")
+NO_RANGE = Range(Reach.NEVER, "no known range", "no address, or one with a zone")
 _NOT_GLOBAL = Range(Reach.NEVER, "no range of the internet", "outside 2000::/3")
 _GLOBAL_V6 = IPv6Network("2000::/3")
 
@@ -72,10 +72,10 @@ def range_of(address: str) -> Range:
     try:
         parsed = ip_address(address)
     except ValueError:
-        return NOWHERE
+        return NO_RANGE
     if isinstance(parsed, IPv6Address):
         if parsed.scope_id is not None:
-            return NOWHERE
+            return NO_RANGE
         parsed = parsed.ipv4_mapped or parsed
     other = PUBLIC if isinstance(parsed, IPv4Address) or parsed in _GLOBAL_V6 else _NOT_GLOBAL
     return next((found for network, found in _RANGES if parsed in network), other)

@@ -95,7 +95,7 @@ class RunningCalls:
         """Watch the call of *row* while what is inside makes it; AlreadyHeld if somebody here does that already."""
         key, started = row.attempt_name, self._clock.monotonic()
         beat = partial(self._beat, row, delivery, started)
-        with self._watch.over(row.call.timeout, every=self._heartbeat, beat=beat) as deadline:
+        with self._watch.deadline(row.call.timeout, every=self._heartbeat, beat=beat) as deadline:
             with self._lock:
                 if self._is_stopping or key in self._calls:
                     raise AlreadyHeld
