@@ -209,4 +209,4 @@ def test_one_that_hangs_leaves_the_rest_no_time_and_the_answer_is_bounded() -> N
 
     first, second = QueueStatuses([("a", "calls"), ("b", "calls")], hang, clock).get()
     assert first["detail"] == "Cloud Tasks gave no clear answer: DeadlineExceeded"
-    assert second == {"queue": "b", "for": "calls"} | UNKNOWN | {"detail": "there was no time left to ask for it"}
+    assert second == {"queue": "b", "for": "calls"} | UNKNOWN | {"detail": "no time was left to fetch it"}

@@ -133,12 +133,12 @@ def test_old_keys_serve_on_while_google_is_away_and_it_is_asked_now_and_then(
 
 
 REFUSALS = {
-    400: "/versions/latest is disabled or destroyed (Secret Manager answers 400)",
+    400: "/versions/latest is disabled or destroyed (Secret Manager responded 400)",
     403: "/versions/latest may not be read by the relay's account, which needs roles/secretmanager.secretAccessor on it"
-    " (Secret Manager answers 403)",
-    404: "/versions/latest does not exist (Secret Manager answers 404)",
-    429: "/versions/latest is out of reach, the project's quota is used up (Secret Manager answers 429)",
-    503: "/versions/latest is out of reach (Secret Manager answers 503)",
+    " (Secret Manager responded 403)",
+    404: "/versions/latest does not exist (Secret Manager responded 404)",
+    429: "/versions/latest cannot be read: the project's quota is used up (Secret Manager responded 429)",
+    503: "/versions/latest cannot be read (Secret Manager responded 503)",
 }
 
 
@@ -206,7 +206,7 @@ def test_without_any_key_it_is_asked_again_soon(google: Callable[..., Google], c
 def test_where_nobody_listens_there_is_no_secret(clock: ManualClock) -> None:
     secrets = SigningSecrets(clock, connect=connect, url="http://127.0.0.1:1")
     with pytest.raises(
-        IdentityFailed, match=f"^no signing secret: {NAME} is out of reach, Secret Manager gives no answer$"
+        IdentityFailed, match=f"^no signing secret: {NAME} cannot be read: Secret Manager does not respond$"
     ):
         secrets.of(NAME)
 
@@ -215,7 +215,9 @@ def test_without_an_identity_there_is_no_secret(clock: ManualClock) -> None:
     def nobody() -> requests.Session:
         raise DefaultCredentialsError("none here")
 
-    with pytest.raises(IdentityFailed, match=f"^no signing secret: {NAME} needs Google credentials, there is no"):
+    with pytest.raises(
+        IdentityFailed, match=f"^no signing secret: {NAME} needs Google credentials, no metadata server"
+    ):
         SigningSecrets(clock, connect=nobody).of(NAME)
 
 

@@ -1,4 +1,4 @@
-"""The environment and relay.yaml, read once and frozen. Errors name the variable, or file and key."""
+"""Settings from the environment and relay.yaml, read once. Errors name the variable, or the file and key."""
 
 from __future__ import annotations
 
@@ -48,30 +48,23 @@ Platform = Literal["app_engine", "cloud_run", "local", "other"]
 
 @dataclass(frozen=True)
 class Settings:
-    """
-    All that a deployment decides.
+    """Everything that a deployment decides."""
 
-    *local* means the embedded queue on this machine: loopback only, its headers
-    and its tokens are believed. *open_on_loopback* lets anybody on loopback
-    enqueue (`dev` without a file of rules). *callback_secret* is for receivers
-    without one of their own: one or more secrets, or a name in Secret Manager.
-    """
-
-    project: str
-    location: str
-    rules: RelayFile
-    ledger: str
-    platform: Platform
-    emulator: str | None = None
+    project: str  # of the queues
+    location: str  # region of the queues
+    rules: RelayFile  # relay.yaml
+    ledger: str  # value of RELAY_LEDGER
+    platform: Platform  # "local": an embedded queue, whose headers and tokens are trusted, and loopback only
+    emulator: str | None = None  # host and port of the embedded queue
     port: int = 8080
     threads: int = DEFAULT_THREADS
-    version: str = __version__
-    instance: str = ""
-    otel_file: Path | None = None
+    version: str = __version__  # of the deployment, in records and spans
+    instance: str = ""  # name of this process, in records and spans
+    otel_file: Path | None = None  # OpenTelemetry's configuration
     untraced: bool = False
-    open_on_loopback: bool = False
-    callback_secret: str | None = field(default=None, repr=False)
-    made_callback_secret: bool = False
+    open_on_loopback: bool = False  # accepts tasks without a token; `dev` without relay.yaml
+    callback_secret: str | None = field(default=None, repr=False)  # secrets, or a name in Secret Manager; the default
+    made_callback_secret: bool = False  # `dev` generated it, and prints it
 
     @property
     def is_local(self) -> bool:
@@ -83,21 +76,21 @@ class Settings:
 
     @property
     def has_cron(self) -> bool:
-        """Whether others ask for the sweeps: on Google's platforms a process may sleep between requests."""
+        """Whether a cron job requests the sweeps: on Google's platforms a process may sleep between requests."""
         return self.platform in ("app_engine", "cloud_run")
 
     @property
     def host(self) -> str:
-        return "127.0.0.1" if self.is_local else "0.0.0.0"  # noqa: S104  (the platform's router is what reaches it)
+        return "127.0.0.1" if self.is_local else "0.0.0.0"  # noqa: S104  (only the platform's router reaches it)
 
     @property
     def max_running(self) -> int:
-        """Calls this process runs at once; the other threads serve health checks, cancels and new tasks meanwhile."""
+        """Maximum number of calls at once; the other threads serve health checks, cancels and new tasks."""
         return self.threads - SPARE_THREADS
 
     @property
     def max_timeout(self) -> float:
-        """Seconds one attempt may take: what the worker's platform allows, or less where the file says so."""
+        """Maximum seconds of one attempt: the limit of the worker's platform, or max_timeout of relay.yaml."""
         return longest_timeout(self.rules)
 
     @property
@@ -110,13 +103,13 @@ class Settings:
 
     @property
     def own_hosts(self) -> list[str]:
-        """Hosts at which the relay listens, `*` for any text; on loopback a host is not one service."""
+        """Hosts at which the relay listens, `*` for any text; no loopback host, which other services share."""
         urls = (self.rules.worker.url, self.rules.audience)
         named = [urlsplit(url).hostname for url in urls if url]
         return [host for host in named if host and host not in LOOPBACK] + self._app_engine_hosts()
 
     def _app_engine_hosts(self) -> list[str]:
-        """What App Engine calls the worker's service, with and without version and region; the default has no name."""
+        """App Engine's hosts of the worker's service and of the default one, with and without version and region."""
         service = self.rules.worker.app_engine
         if service is None:
             return []
@@ -129,12 +122,12 @@ def own_environment() -> Mapping[str, str]:
 
 
 def is_on_google(environ: Mapping[str, str]) -> bool:
-    """Whether Cloud Logging reads what this process prints, as on App Engine and Cloud Run."""
+    """Whether Cloud Logging collects this process's output, as on App Engine and Cloud Run."""
     return bool(environ.get("GAE_ENV") or environ.get("K_SERVICE"))
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
-    """What `serve` runs with; InvalidSettings says what is missing and what to do."""
+    """Settings of `serve`; InvalidSettings names what is missing and what to do."""
     check_names(environ)
     rules = _rules(environ)
     platform = _platform(environ)
@@ -158,7 +151,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def variable_problems(environ: Mapping[str, str], rules: RelayFile | None) -> Iterator[str]:
-    """Every variable for which `from_environment` would refuse to start, where that stops at the first."""
+    """Every problem with a variable; `from_environment` raises the first only."""
     platform = _platform(environ)
     for read in (
         lambda: check_names(environ),
@@ -216,7 +209,7 @@ def _unknown(name: str) -> str:
     known = {variable.removeprefix("RELAY_"): variable for variable in (*VARIABLES, "PORT")}
     closest = difflib.get_close_matches(name.removeprefix("RELAY_"), known, 1)
     hint = f"the closest is {known[closest[0]]}; " if closest else ""
-    return f"{name} is no variable of the relay; {hint}there are {', '.join(VARIABLES)}"
+    return f"{name} is not a variable of the relay; {hint}the variables are {', '.join(VARIABLES)}"
 
 
 def _rules(environ: Mapping[str, str]) -> RelayFile:
@@ -232,7 +225,7 @@ def rules_file(*environs: Mapping[str, str]) -> str:
 
 
 def otel_file(environ: Mapping[str, str], directory: Path = Path()) -> Path | None:
-    """The file that is named, there or not; else the one beside relay.yaml, if there is one."""
+    """The file that OTEL_CONFIG_FILE names, existing or not; else otel.yaml beside relay.yaml, if it exists."""
     if environ.get("OTEL_CONFIG_FILE"):
         return directory / environ["OTEL_CONFIG_FILE"]
     beside = directory / Path(rules_file(environ)).with_name("otel.yaml")
@@ -286,14 +279,14 @@ def read_ledger(environ: Mapping[str, str], platform: Platform) -> str:
         sqlite_file(ledger)
         if platform in ("app_engine", "cloud_run"):
             raise InvalidSettings(
-                f"RELAY_LEDGER must not be {ledger[:80]} on {platform}: its disk is memory and is lost;"
-                " firestore:[DATABASE/]COLLECTION is not"
+                f"RELAY_LEDGER must not be {ledger[:80]} on {platform}: its disk is in memory and is lost;"
+                " use firestore:[DATABASE/]COLLECTION"
             )
     return ledger
 
 
 def read_callback_secret(environ: Mapping[str, str]) -> str | None:
-    """Checked here, so that a wrong one ends the start and not a callback; the error never shows it."""
+    """RELAY_CALLBACK_SECRET, checked here because a malformed one must fail the start; the error never shows it."""
     source = environ.get("RELAY_CALLBACK_SECRET", "").strip()
     if not source or webhook_signature.SECRET_NAME.fullmatch(source):
         return source or None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from traced_relay.config import relay_yaml, settings
-from traced_relay.config.relay_yaml import longest_timeout, places, range_named_by, rule_problems
+from traced_relay.config.relay_yaml import longest_timeout, patterns, range_named_by, rule_problems
 from traced_relay.deploy import app_yaml, cron_yaml
 from traced_relay.deploy.gcloudignore import is_uploaded, read_at_start
 from traced_relay.deploy.plan import Finding
@@ -182,7 +182,7 @@ def _rule_problems(rules: RelayFile, secret: str | None) -> Iterator[str]:
     """What is no error of the file, since it starts like this, but cannot be what somebody meant."""
     yield from _never_reached("downstreams", [(rule.name, rule) for rule in rules.downstreams])
     yield from _never_reached("callbacks", [(receiver.url, receiver) for receiver in rules.callbacks])
-    for key, place in places(rules):
+    for key, place in patterns(rules):
         found = range_named_by(place)
         if found is not None and found.reach is Reach.PRIVATE and not place.allow_private:
             yield f"{key} needs `allow_private: true`, because {place.url} is in {found}"

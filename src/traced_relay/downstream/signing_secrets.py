@@ -1,7 +1,7 @@
 """
-The secrets that callbacks are signed with: given as text, or kept in Secret Manager and read over REST.
+The secrets that sign callbacks: given as text, or read from Secret Manager over REST.
 
-What Secret Manager says stays in here: no error, log or span repeats it.
+No error, log or span contains what Secret Manager returns.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ GOOGLE = "https://secretmanager.googleapis.com"
 _REVOKED = (400, 403, 404)
 _REFUSALS = {
     400: "is disabled or destroyed",
-    401: "is not shown to these Google credentials",
+    401: "may not be read with these Google credentials",
     403: "may not be read by the relay's account, which needs roles/secretmanager.secretAccessor on it",
     404: "does not exist",
-    429: "is out of reach, the project's quota is used up",
+    429: "cannot be read: the project's quota is used up",
 }
 FRESH_FOR = 300.0
 
@@ -79,13 +79,13 @@ class SigningSecrets:
         except requests.Timeout as exc:
             raise IdentityFailed(f"no signing secret: {name} was not read within {TIMEOUT:g} s") from exc
         except requests.RequestException as exc:
-            raise IdentityFailed(f"no signing secret: {name} is out of reach, Secret Manager gives no answer") from exc
+            raise IdentityFailed(f"no signing secret: {name} cannot be read: Secret Manager does not respond") from exc
         except FAILURES as exc:
             raise IdentityFailed(f"no signing secret: {name} needs Google credentials, {why_none(exc)}") from exc
         if answer.status_code != requests.codes.ok:
             kind = _Revoked if answer.status_code in _REVOKED else IdentityFailed
-            why = _REFUSALS.get(answer.status_code, "is out of reach")
-            raise kind(f"no signing secret: {version} {why} (Secret Manager answers {answer.status_code})")
+            why = _REFUSALS.get(answer.status_code, "cannot be read")
+            raise kind(f"no signing secret: {version} {why} (Secret Manager responded {answer.status_code})")
         return _keys_in(answer, name)
 
     def _connected(self) -> requests.Session:
@@ -96,11 +96,11 @@ class SigningSecrets:
 
 
 def _keys_in(answer: requests.Response, name: str) -> Keys:
-    # Not `from` the causes, which may hold the payload.
+    # Not `from` the causes, which may contain the payload.
     try:
         content = base64.b64decode(answer.json()["payload"]["data"], validate=True)
     except (ValueError, KeyError, TypeError):
-        raise IdentityFailed(f"no signing secret: Secret Manager's answer for {name} is unreadable") from None
+        raise IdentityFailed(f"no signing secret: Secret Manager's response for {name} cannot be parsed") from None
     try:
         return webhook_signature.parse_secrets(webhook_signature.text_of(content))
     except ValueError as exc:

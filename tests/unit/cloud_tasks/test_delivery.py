@@ -99,7 +99,7 @@ def test_a_task_of_the_relay_is_read() -> None:
         *((body, "the body is not JSON: ") for body in (b"", b"{", b"task", b"'", b"[1", b"{'url': 1}", b"NaN")),
         (b"\xff", "the body is not UTF-8: "),
         (b"[" * 100_000, "the body is nested deeper than 200 levels"),
-        (b'{"url":' + b"1" * 5000 + b"}", "the body holds a number of more than 400 digits"),
+        (b'{"url":' + b"1" * 5000 + b"}", "the body contains a number of more than 400 digits"),
         *(
             (json.dumps(document).encode(), "the body is neither the relay's own task nor a call with a url")
             for document in (

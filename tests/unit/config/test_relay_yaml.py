@@ -121,7 +121,7 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
         ),
         (
             {"callers": [{"email": "nobody"}]},
-            ["callers.0.email must be an address as Google's tokens have it, with @ and in lower case"],
+            ["callers.0.email must be an email address in lower case, as in Google's ID tokens"],
         ),
         ({"callers": [{"email": "a@b", "role": "king"}]}, ["callers.0.role must be one of 'caller' or 'operator'"]),
         (
@@ -135,14 +135,17 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
             )
             for lists in ({}, {"queues": "*"}, {"downstreams": []})
         ),
-        ({"location": "us-central1/x"}, ["location must be one region such as us-central1: queues are nowhere else"]),
+        (
+            {"location": "us-central1/x"},
+            ["location must be one region such as us-central1, because queues exist only in regions"],
+        ),
         (
             {"worker": {"url": "relay.example.com", "service_account": "a@p.iam.gserviceaccount.com"}},
             ["worker.url must start with http:// or https://"],
         ),
         (
             {"downstreams": [{"name": "a", "url": "http://a/", "auth": "id_token"}]},
-            ["downstreams.0.auth must be none for http://: an ID token never goes out in the clear"],
+            ["downstreams.0.auth must be none for http://: ID tokens are never sent unencrypted"],
         ),
         ({"downstreams": [{"name": "a", "url": "https://a/"}]}, ["downstreams.0.auth is required"]),
         ({"callbacks": [{"url": "example.com"}]}, ["callbacks.0.url must start with http:// or https://"]),
@@ -196,7 +199,7 @@ def test_a_secret_itself_must_not_stand_in_the_file_and_is_not_repeated(secret: 
         relay_yaml.parse(SMALLEST | {"queues": queues, "callbacks": receivers}, "relay.yaml")
     assert str(refused.value) == (
         "relay.yaml: callbacks.0.secret must be the name of a secret in Secret Manager, projects/P/secrets/S with or"
-        " without /versions/V; a secret itself must not stand in this file"
+        " without /versions/V; the secret itself must not be in this file"
     )
 
 
@@ -215,8 +218,8 @@ def test_the_first_receiver_that_matches_gets_the_callback() -> None:
         ("- relay", "must be a mapping of keys to values"),
         ("queues: [", "is not YAML: while parsing a flow node"),
         ("\tqueues: []", "is not YAML: while scanning for the next token"),
-        ("queues: []\nworker: {}\nqueues: []", "is not YAML: the key queues stands twice"),
-        ("worker: {url: a, url: b}", "is not YAML: the key url stands twice"),
+        ("queues: []\nworker: {}\nqueues: []", "is not YAML: the key queues is given twice"),
+        ("worker: {url: a, url: b}", "is not YAML: the key url is given twice"),
         ("? [a]\n: b", "is not YAML: while constructing a mapping"),
         ("location: 2026-13-45", "is not YAML: month must be in 1..12"),
         ("location: " + "9" * 5000, "is not YAML: Exceeds the limit"),

@@ -99,9 +99,9 @@ LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
         ({"GOOGLE_CLOUD_PROJECT": "My Project"}, "GOOGLE_CLOUD_PROJECT must be a project id, got 'My Project'"),
         (
             {"RELAY_THREDS": "8"},
-            f"RELAY_THREDS is no variable of the relay; the closest is RELAY_THREADS; there are {VARIABLES}",
+            f"RELAY_THREDS is not a variable of the relay; the closest is RELAY_THREADS; the variables are {VARIABLES}",
         ),
-        ({"RELAY_X": "8"}, f"RELAY_X is no variable of the relay; there are {VARIABLES}"),
+        ({"RELAY_X": "8"}, f"RELAY_X is not a variable of the relay; the variables are {VARIABLES}"),
         ({"PORT": "tcp://10.0.0.1:80"}, "PORT must be a number from 0 to 65535, got 'tcp://10.0.0.1:80'"),
         ({"GOOGLE_CLOUD_PROJECT": ""}, "GOOGLE_CLOUD_PROJECT must be set: the project whose queues are used"),
         ({"RELAY_LEDGER": ""}, f"RELAY_LEDGER must be set: where tasks are kept: {LEDGERS}"),
@@ -220,8 +220,8 @@ def test_on_google_the_emulator_and_a_ledger_in_memory_are_refused(
     without = {name: value for name, value in environ.items() if name != "CLOUD_TASKS_EMULATOR_HOST"} | google
     for ledger in ("memory", "sqlite:/tmp/ledger"):
         assert refusal(without | {"RELAY_LEDGER": ledger}) == (
-            f"RELAY_LEDGER must not be {ledger} on {platform}: its disk is memory and is lost;"
-            " firestore:[DATABASE/]COLLECTION is not"
+            f"RELAY_LEDGER must not be {ledger} on {platform}: its disk is in memory and is lost;"
+            " use firestore:[DATABASE/]COLLECTION"
         )
     assert "must not be" in refusal(environ | google)
 
@@ -274,23 +274,26 @@ def test_a_rule_for_an_address_of_a_vpc_starts(environ: dict[str, str], host: st
     ("more", "why"),
     [
         ("max_timeout: 25h", "max_timeout must be at most 24h with this worker, got 25h"),
-        ('callers: [{email: a@b, queues: "*", downstreams: "*"}]', "audience must be set: ID tokens have to name it"),
-        ("callers: [{email: a@b, role: operator}]", "audience must be set: ID tokens have to name it"),
+        (
+            'callers: [{email: a@b, queues: "*", downstreams: "*"}]',
+            "audience must be set, because ID tokens are checked against it",
+        ),
+        ("callers: [{email: a@b, role: operator}]", "audience must be set, because ID tokens are checked against it"),
         (
             "audience: a\ncallers: [{email: a@b, queues: [relay, slow], downstreams: []}]",
-            "callers.queues of a@b names slow, which is not there",
+            "callers.queues of a@b refers to slow, which is not defined",
         ),
         (
             "audience: a\ncallers: [{email: a@b, queues: ['*'], downstreams: []}]",
-            'callers.queues of a@b names *, which is not there; all of them is "*" and no list',
+            'callers.queues of a@b refers to *, which is not defined; for all of them, write "*" in place of the list',
         ),
         (
             "audience: a\ncallers: [{email: a@b, queues: [back], downstreams: []}]",
-            "callers.queues of a@b names back, which is not there",
+            "callers.queues of a@b refers to back, which is not defined",
         ),
         (
             "audience: a\ncallers: [{email: a@b, queues: [], downstreams: [reports]}]",
-            "callers.downstreams of a@b names reports, which is not there",
+            "callers.downstreams of a@b refers to reports, which is not defined",
         ),
     ],
 )
@@ -324,7 +327,7 @@ def test_a_region_is_one_also_where_the_environment_names_it(environ: dict[str, 
 
 def test_an_http_worker_needs_an_audience(environ: dict[str, str]) -> None:
     rewrite(environ, RULES.replace("{app_engine: default}", HTTP_WORKER))
-    assert refusal(environ) == "the rules: audience must be set: ID tokens have to name it"
+    assert refusal(environ) == "the rules: audience must be set, because ID tokens are checked against it"
 
 
 def test_dev_needs_nothing_and_calls_loopback_alone() -> None:
@@ -405,6 +408,6 @@ def test_every_command_refuses_an_unknown_variable(environ: dict[str, str], read
             settings.from_environment(given) if read == "serve" else default_rules.for_dev(rules=None, environ=given)
         said = list(refused.value.problems)
     assert [line.split(";")[:2] for line in said] == [
-        ["RELAY_LEGER is no variable of the relay", " the closest is RELAY_LEDGER"],
-        ["RELAY_PORTS is no variable of the relay", " the closest is PORT"],
+        ["RELAY_LEGER is not a variable of the relay", " the closest is RELAY_LEDGER"],
+        ["RELAY_PORTS is not a variable of the relay", " the closest is PORT"],
     ]

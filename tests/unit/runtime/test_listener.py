@@ -57,7 +57,7 @@ def test_requests_are_answered_side_by_side() -> None:
 
 def test_a_taken_port_is_named() -> None:
     with Listener(path_app) as listener:
-        expected = f"port {listener.port} on 127.0.0.1 is taken by another process; choose another one"
+        expected = f"port {listener.port} on 127.0.0.1 is used by another process; choose another one"
         with pytest.raises(PortTaken, match=f"^{re.escape(expected)}$"):
             Listener(path_app, port=listener.port)
 
@@ -76,6 +76,6 @@ def test_a_listener_that_never_started_can_be_stopped() -> None:
 
 
 def test_an_address_of_another_machine_is_a_mistake_in_the_settings() -> None:
-    why = "port 0 on 192.0.2.1 cannot be listened on: Cannot assign requested address"
+    why = "port 0 on 192.0.2.1 cannot be opened: Cannot assign requested address"
     with pytest.raises(InvalidSettings, match=f"^{re.escape(why)}$"):
         listen("192.0.2.1", 0)
