@@ -103,7 +103,7 @@ def test_a_sweep_that_reaches_another_service_is_a_problem(tmp_path: Path, targe
             "queues: [back], d",
             "callers.queues of a@example.com refers to back, which is not defined",
         ),
-        ("downstreams: [reports]}", "downstreams: [x]}", "callers.downstreams of a@example.com names x, which is not"),
+        ("downstreams: [reports]}", "downstreams: [x]}", "callers.downstreams of a@example.com refers to x, which is"),
         (f", {CALLBACK}", "", "callbacks: https://*.example.com/ has no secret, and RELAY_CALLBACK_SECRET is not set"),
         (CALLBACK, "secret: whsec_hunter2", "callbacks.0.secret must be the name of a secret in Secret Manager"),
         (REPORTS, REPORTS + ', {name: b, url: "https://b.run.app/", auth: none}', "downstreams: b can never match"),

@@ -85,7 +85,7 @@ def test_what_was_sent_is_not_said_again(text: bytes) -> None:
 def test_a_doubled_name_among_very_many_is_found_fast() -> None:
     text = b"{" + b",".join(b'"n%d":0' % number for number in range(60_000)) + b',"n59999":1}'
     started = perf_counter()
-    with pytest.raises(NotJson, match="gives one name twice"):
+    with pytest.raises(NotJson, match="duplicate name"):
         loads(text)
     assert perf_counter() - started < 5  # comparing each name with each would take half a minute
 
