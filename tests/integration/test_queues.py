@@ -65,9 +65,7 @@ def as_operator(relay: RunningRelay, email: str = "op@example.com") -> Answer:
     return get(f"{relay.url}/v1/queues", authorization=f"Bearer {relay.queue.token(email, AUDIENCE)}")
 
 
-def test_depth_and_oldest_and_what_is_out_and_what_was_done_are_the_queues_own(
-    timeless: RunningRelay, clock: ManualClock
-) -> None:
+def test_queue_statistics_are_those_of_the_queue(timeless: RunningRelay, clock: ManualClock) -> None:
     hanging = Hanging()
     with Downstream(200, hanging) as downstream:
         done = enqueue(timeless, downstream.url)
@@ -90,7 +88,7 @@ def test_depth_and_oldest_and_what_is_out_and_what_was_done_are_the_queues_own(
         hanging.release.set()
 
 
-def test_a_paused_queue_says_so_and_goes_on_filling(timeless: RunningRelay, clock: ManualClock) -> None:
+def test_a_paused_queue_is_shown_as_paused_and_fills(timeless: RunningRelay, clock: ManualClock) -> None:
     of_queue(timeless, "pause")
     enqueue(timeless, "http://127.0.0.1:9/")
     queue = seen(timeless, clock)
@@ -101,7 +99,7 @@ def test_a_paused_queue_says_so_and_goes_on_filling(timeless: RunningRelay, cloc
     assert (queue["state"], queue["tasks_count"], queue["oldest_estimated_arrival_time"]) == ("RUNNING", 0, None)
 
 
-def test_operators_see_every_queue_of_the_rules_and_other_callers_none() -> None:
+def test_only_operators_see_the_queues() -> None:
     with RunningRelay(rules=RULES) as relay:
         queues = as_operator(relay).document["queues"]
         assert [(queue["queue"], queue["for"]) for queue in queues] == [("relay", "calls"), ("told", "callbacks")]
@@ -113,7 +111,7 @@ def test_operators_see_every_queue_of_the_rules_and_other_callers_none() -> None
         assert get(f"{relay.url}/v1/queues").status == 401
 
 
-def test_the_client_gives_the_list_and_says_who_may_not_have_it() -> None:
+def test_the_client_lists_queues_for_operators_only() -> None:
     with RunningRelay(rules=RULES) as relay:
         client = Client(relay.url, id_token=lambda: relay.queue.token("op@example.com", AUDIENCE))
         assert [queue["state"] for queue in client.queues()] == ["RUNNING", "RUNNING"]
@@ -124,7 +122,7 @@ def test_the_client_gives_the_list_and_says_who_may_not_have_it() -> None:
         caller.close()
 
 
-def test_a_queue_that_is_gone_is_shown_without_numbers_beside_the_others() -> None:
+def test_a_deleted_queue_is_listed_without_numbers() -> None:
     with RunningRelay(rules=RULES) as relay:
         assert ask("DELETE", f"{relay.queue.rest_url}/v2/{QUEUES}/told").status == 200
         here, gone = as_operator(relay).document["queues"]
@@ -134,14 +132,14 @@ def test_a_queue_that_is_gone_is_shown_without_numbers_beside_the_others() -> No
         assert detail.startswith("Cloud Tasks refused: Queue does not exist.")
 
 
-def test_with_the_queue_service_away_the_answer_is_still_an_answer(timeless: RunningRelay, clock: ManualClock) -> None:
+def test_queues_are_listed_while_cloud_tasks_is_unavailable(timeless: RunningRelay, clock: ManualClock) -> None:
     timeless.queue.stop()
     queue = seen(timeless, clock)
     assert queue.pop("detail").startswith("Cloud Tasks gave no clear answer: ")
     assert queue == {"queue": "relay", "for": "calls"} | UNKNOWN
 
 
-def test_what_was_seen_is_shown_for_two_seconds_whoever_asks(timeless: RunningRelay, clock: ManualClock) -> None:
+def test_queue_statistics_are_cached_for_two_seconds(timeless: RunningRelay, clock: ManualClock) -> None:
     assert seen(timeless, clock)["state"] == "RUNNING"
     of_queue(timeless, "pause")
     clock.advance(FRESH_FOR - 0.1)
@@ -167,7 +165,7 @@ class Slow:
         return QueueStats(state="RUNNING", tasks_count=self.looks)
 
 
-def test_while_one_looks_again_the_others_take_what_there_was() -> None:
+def test_one_thread_refreshes_while_others_get_the_cached_status() -> None:
     clock = ManualClock()
     slow = Slow(clock)
     queues = QueueStatuses([("q", "calls")], slow.get_queue_stats, clock)
@@ -184,7 +182,7 @@ def test_while_one_looks_again_the_others_take_what_there_was() -> None:
     assert queues.get()[0]["tasks_count"] == slow.looks == 2
 
 
-def test_those_who_come_first_wait_for_one_look() -> None:
+def test_concurrent_first_requests_share_one_fetch() -> None:
     clock = ManualClock()
     slow = Slow(clock)
     slow.answer.clear()
@@ -200,7 +198,7 @@ def test_those_who_come_first_wait_for_one_look() -> None:
     assert (got, slow.looks) == ([1] * 5, 1)
 
 
-def test_one_that_hangs_leaves_the_rest_no_time_and_the_answer_is_bounded() -> None:
+def test_a_hanging_queue_leaves_the_others_no_time() -> None:
     clock = ManualClock()
 
     def hang(_: str, seconds: float) -> QueueStats:

@@ -95,7 +95,7 @@ def test_a_secret_given_as_text_is_taken_as_it_is(google: Callable[..., Google])
     assert there.asked == []
 
 
-def test_a_name_is_read_with_our_identity_and_may_hold_several(google: Callable[..., Google]) -> None:
+def test_a_named_secret_is_read_with_our_identity(google: Callable[..., Google]) -> None:
     there = google(holding(OLD_KEY, NEW_KEY))
     assert there.secrets.of(NAME) == (OLD_KEY, NEW_KEY)
     [request] = there.server.arrived
@@ -103,13 +103,13 @@ def test_a_name_is_read_with_our_identity_and_may_hold_several(google: Callable[
     assert request.headers["authorization"] == "Bearer the-token"
 
 
-def test_a_version_that_is_named_is_the_one_that_is_read(google: Callable[..., Google]) -> None:
+def test_a_named_version_of_a_secret_is_read(google: Callable[..., Google]) -> None:
     there = google(holding(OLD_KEY))
     there.secrets.of(f"{NAME}/versions/7")
     assert there.asked == [f"/v1/{NAME}/versions/7:access"]
 
 
-def test_it_is_read_again_after_five_minutes(google: Callable[..., Google], clock: ManualClock) -> None:
+def test_a_secret_is_read_again_after_five_minutes(google: Callable[..., Google], clock: ManualClock) -> None:
     there = google(holding(OLD_KEY), holding(NEW_KEY))
     assert there.secrets.of(NAME) == (OLD_KEY,)
     clock.advance(FRESH_FOR - 1)
@@ -118,9 +118,7 @@ def test_it_is_read_again_after_five_minutes(google: Callable[..., Google], cloc
     assert (there.secrets.of(NAME), len(there.asked)) == ((NEW_KEY,), 2)
 
 
-def test_old_keys_serve_on_while_google_is_away_and_it_is_asked_now_and_then(
-    google: Callable[..., Google], clock: ManualClock
-) -> None:
+def test_old_keys_serve_while_secret_manager_fails(google: Callable[..., Google], clock: ManualClock) -> None:
     there = google(holding(OLD_KEY), 503, 429, holding(NEW_KEY))
     there.secrets.of(NAME)
     clock.advance(86_400)
@@ -143,7 +141,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("status", REFUSALS)
-def test_a_refusal_says_why_until_it_is_asked_again(
+def test_a_refusal_keeps_its_reason_until_the_next_read(
     google: Callable[..., Google], clock: ManualClock, status: int
 ) -> None:
     there = google(status, holding(NEW_KEY))
@@ -154,9 +152,7 @@ def test_a_refusal_says_why_until_it_is_asked_again(
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_keys_that_were_withdrawn_sign_nothing_more(
-    google: Callable[..., Google], clock: ManualClock, status: int
-) -> None:
+def test_revoked_keys_sign_nothing(google: Callable[..., Google], clock: ManualClock, status: int) -> None:
     there = google(holding(OLD_KEY), status)
     there.secrets.of(NAME)
     clock.advance(86_400)
@@ -195,7 +191,7 @@ def test_a_wrong_content_is_named_by_its_fault(google: Callable[..., Google], co
     assert str(refused) == f"no signing secret: the content of {NAME} {rule}; {fault}"
 
 
-def test_without_any_key_it_is_asked_again_soon(google: Callable[..., Google], clock: ManualClock) -> None:
+def test_a_secret_without_keys_is_read_again_soon(google: Callable[..., Google], clock: ManualClock) -> None:
     there = google(404, holding(NEW_KEY))
     assert str(there.refusal()) == str(there.refusal())
     assert len(there.asked) == 1
@@ -203,7 +199,7 @@ def test_without_any_key_it_is_asked_again_soon(google: Callable[..., Google], c
     assert there.secrets.of(NAME) == (NEW_KEY,)
 
 
-def test_where_nobody_listens_there_is_no_secret(clock: ManualClock) -> None:
+def test_an_unreachable_secret_manager_gives_no_secret(clock: ManualClock) -> None:
     secrets = SigningSecrets(clock, connect=connect, url="http://127.0.0.1:1")
     with pytest.raises(
         IdentityFailed, match=f"^no signing secret: {NAME} cannot be read: Secret Manager does not respond$"
@@ -239,7 +235,7 @@ def test_without_an_identity_there_is_no_secret(clock: ManualClock) -> None:
     ],
     ids=range(12),
 )
-def test_what_secret_manager_holds_stays_out_of_errors_and_logs(
+def test_errors_and_logs_contain_no_secret(
     google: Callable[..., Google], answer: Response, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("DEBUG"):
@@ -251,9 +247,7 @@ def test_what_secret_manager_holds_stays_out_of_errors_and_logs(
         assert hidden not in told
 
 
-def test_while_one_reads_anew_the_others_go_on_with_the_old_keys(
-    google: Callable[..., Google], clock: ManualClock
-) -> None:
+def test_one_thread_refreshes_keys_while_others_use_the_old(google: Callable[..., Google], clock: ManualClock) -> None:
     may_answer, is_asked = Event(), Event()
 
     def slowly(_: Arrived) -> Response:
@@ -273,7 +267,7 @@ def test_while_one_reads_anew_the_others_go_on_with_the_old_keys(
     assert len(there.asked) == 2
 
 
-def test_all_who_wait_for_the_first_keys_wait_for_one_answer(google: Callable[..., Google]) -> None:
+def test_concurrent_first_reads_share_one_request(google: Callable[..., Google]) -> None:
     there = google(holding(OLD_KEY))
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(there.secrets.of, [NAME] * 8)) == {(OLD_KEY,)}

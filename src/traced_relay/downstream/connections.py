@@ -261,7 +261,7 @@ class _HttpsPool(_HttpPool, HTTPSConnectionPool):
 
 
 @cache
-def trusted() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """
     Trusts the certificates of the machine, and certifi's for a machine without any.
 
@@ -276,7 +276,7 @@ class Adapter(HTTPAdapter):
     """requests' adapter over these connections; it never retries, and shares one TLS context."""
 
     def __init__(self, connections: int, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls or trusted()
+        self._tls = tls or tls_context()
         super().__init__(pool_connections=32, pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

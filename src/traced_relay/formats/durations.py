@@ -57,7 +57,7 @@ def readable(seconds: float) -> str:
     return f"{whole // size}{name} {whole % size // part:02d}{part_name}"
 
 
-def on_an_axis(seconds: float) -> str:
+def tick_label(seconds: float) -> str:
     """Label of a tick, which is at a round value: `0`, `200 ms`, `5 s`, `10 m`, `2 h`."""
     if seconds == 0:
         return "0"

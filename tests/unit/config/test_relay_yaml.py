@@ -75,7 +75,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_left_out_has_the_contracts_default() -> None:
+def test_absent_fields_have_the_contracts_defaults() -> None:
     read = relay_yaml.parse(SMALLEST, "rules")
     assert read.model_dump(exclude={"queues", "worker", "retry"}) == {
         "location": None,
@@ -192,7 +192,7 @@ def test_every_mistake_is_named_with_file_and_key(changes: dict[Any, Any], error
         "projects/P/secrets/../../x",
     ],
 )
-def test_a_secret_itself_must_not_stand_in_the_file_and_is_not_repeated(secret: str) -> None:
+def test_a_secret_in_relay_yaml_is_refused_unshown(secret: str) -> None:
     queues = [{"name": "relay"}, {"name": "back", "for": "callbacks"}]
     receivers = [{"url": "https://a/", "secret": secret}]
     with pytest.raises(InvalidSettings) as refused:
@@ -230,7 +230,7 @@ def test_the_first_receiver_that_matches_gets_the_callback() -> None:
     ],
     ids=range(13),
 )
-def test_what_is_no_relay_yaml_is_told_in_one_line(tmp_path: Path, text: str, why: str) -> None:
+def test_a_malformed_relay_yaml_is_reported_in_one_line(tmp_path: Path, text: str, why: str) -> None:
     file = tmp_path / "relay.yaml"
     file.write_text(text)
     with pytest.raises(InvalidSettings) as refused:
@@ -239,7 +239,7 @@ def test_what_is_no_relay_yaml_is_told_in_one_line(tmp_path: Path, text: str, wh
     assert "\n" not in str(refused.value)
 
 
-def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match=r"missing.yaml: cannot be read: No such file or directory$"):
         relay_yaml.load(tmp_path / "missing.yaml")
     (tmp_path / "latin").write_bytes(b"location: \xff")
@@ -256,7 +256,7 @@ DOCUMENTS = st.recursive(
 
 
 @given(DOCUMENTS)
-def test_no_document_makes_it_raise_anything_but_invalid_settings(document: Any) -> None:
+def test_no_document_raises_anything_but_invalid_settings(document: Any) -> None:
     with pytest.raises(InvalidSettings, match=r"^rules: "):
         relay_yaml.parse({"worker": {}, "more": document} if isinstance(document, dict) else document, "rules")
     if isinstance(document, dict):

@@ -38,12 +38,12 @@ def both_ends(networks: str) -> list[str]:
 
 
 @pytest.mark.parametrize("address", both_ends(NEVER))
-def test_what_nobody_may_call_is_out_of_reach_from_end_to_end(address: str) -> None:
+def test_forbidden_ranges_are_denied_from_first_to_last_address(address: str) -> None:
     assert reach_of(address) is Reach.NEVER
 
 
 @pytest.mark.parametrize("address", both_ends(PRIVATE))
-def test_what_is_private_is_private_from_end_to_end(address: str) -> None:
+def test_private_ranges_are_private_from_end_to_end(address: str) -> None:
     assert reach_of(address) is Reach.PRIVATE
 
 
@@ -82,7 +82,7 @@ def test_an_ipv4_address_is_found_inside_an_ipv6_one(address: str, reach: Reach)
         *("127.0.0.1:80", "١٢٧.0.0.1", "127.0.0.1\0", "8.8.8.8/32", "1.2.3", "1.2.3.4.5", ":::", "g::1"),
     ],
 )
-def test_a_zone_or_what_is_no_address_is_out_of_reach(text: str) -> None:
+def test_a_malformed_address_or_a_zone_is_never_called(text: str) -> None:
     assert reach_of(text) is Reach.NEVER
 
 
@@ -109,7 +109,7 @@ def test_no_text_makes_it_raise(text: str) -> None:
 
 
 @given(st.ip_addresses(v=4))
-def test_no_ipv4_address_is_public_that_python_takes_for_private(address: ipaddress.IPv4Address) -> None:
+def test_no_ipv4_address_is_public_that_python_calls_private(address: ipaddress.IPv4Address) -> None:
     assert address.is_global or reach_of(str(address)) is not Reach.PUBLIC
 
 

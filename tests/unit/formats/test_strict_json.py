@@ -68,7 +68,7 @@ def test_json_is_read(text: bytes, value: Any) -> None:
     ],
     ids=range(23),
 )
-def test_what_is_not_json_as_we_read_it_says_why(text: bytes, why: str) -> None:
+def test_invalid_json_is_refused_with_the_reason(text: bytes, why: str) -> None:
     with pytest.raises(NotJson) as caught:
         loads(text)
     assert str(caught.value).startswith(why)
@@ -76,13 +76,13 @@ def test_what_is_not_json_as_we_read_it_says_why(text: bytes, why: str) -> None:
 
 
 @pytest.mark.parametrize("text", [b'{"hush": 1, "hush": 2}', b'{"hush\\ud800": 1}', b'{"a": "hush", "a": 1}'])
-def test_what_was_sent_is_not_said_again(text: bytes) -> None:
+def test_errors_do_not_repeat_the_text(text: bytes) -> None:
     with pytest.raises(NotJson) as caught:
         loads(text)
     assert "hush" not in str(caught.value)
 
 
-def test_a_doubled_name_among_very_many_is_found_fast() -> None:
+def test_a_duplicate_name_among_very_many_is_found_fast() -> None:
     text = b"{" + b",".join(b'"n%d":0' % number for number in range(60_000)) + b',"n59999":1}'
     started = perf_counter()
     with pytest.raises(NotJson, match="duplicate name"):
@@ -91,7 +91,7 @@ def test_a_doubled_name_among_very_many_is_found_fast() -> None:
 
 
 @given(st.binary() | st.text(alphabet='{}[]":,\\ud8019eE+-.ntfalsr ').map(str.encode))
-def test_no_bytes_make_it_raise_anything_but_not_json(text: bytes) -> None:
+def test_no_bytes_raise_anything_but_not_json(text: bytes) -> None:
     try:
         value = loads(text)
     except NotJson:
@@ -114,11 +114,11 @@ def test_a_lone_surrogate_cannot_be_written() -> None:
         dumps({"a": "\ud800"})
 
 
-def test_what_json_does_not_have_cannot_be_written() -> None:
+def test_values_that_json_lacks_cannot_be_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         dumps([float("nan")])
 
 
-def test_the_canonical_form_knows_no_order_and_takes_any_text() -> None:
+def test_the_canonical_form_ignores_order_and_accepts_any_text() -> None:
     assert canonical({"b": 1, "a": "\ud800"}) == canonical({"a": "\ud800", "b": 1}) == b'{"a":"\\ud800","b":1}'
     assert canonical({"a": 1}) != canonical({"a": 1.0})

@@ -70,7 +70,7 @@ def metadata_server(identity: Response, account: Response | None = None) -> Call
     ],
     ids=["no identity", "no account", "forbidden", "no token"],
 )
-def test_what_the_metadata_server_lacks_is_said(
+def test_a_metadata_server_without_credentials_is_reported(
     tmp_path: Path, script: Callable[[Arrived], Response], why: str
 ) -> None:
     with Downstream(*[script] * 20) as server:
@@ -78,7 +78,7 @@ def test_what_the_metadata_server_lacks_is_said(
 
 
 @pytest.mark.whole
-def test_credentials_that_cannot_make_a_token_are_said(tmp_path: Path) -> None:
+def test_credentials_without_a_token_are_reported(tmp_path: Path) -> None:
     def named(content: Any) -> str:
         file = tmp_path / "credentials.json"
         file.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -105,13 +105,13 @@ def test_credentials_that_cannot_make_a_token_are_said(tmp_path: Path) -> None:
         (503, "IAM refuses to impersonate the service account (503)"),
     ],
 )
-def test_an_account_that_cannot_be_impersonated_is_said(status: int, why: str) -> None:
+def test_a_failed_impersonation_is_reported(status: int, why: str) -> None:
     answer = {"error": {"code": status, "message": "Permission 'iam.serviceAccounts.getOpenIdToken' denied: hunter2"}}
     assert why_none(RefreshError(f"Error getting ID token: {answer}")) == why
     assert why_none(RefreshError("Unable to acquire impersonated credentials", json.dumps(answer))) == why
 
 
-def test_credentials_that_have_expired_are_said() -> None:
+def test_expired_credentials_are_reported() -> None:
     expired = RefreshError("invalid_grant: Token has been expired or revoked.", {"error": "invalid_grant"})
     assert why_none(expired) == "the credentials expired or were revoked; run: gcloud auth application-default login"
     assert why_none(RefreshError("hunter2", {"x": "hunter2"})) == "Google's token service returned no token"

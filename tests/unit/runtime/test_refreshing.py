@@ -37,7 +37,7 @@ def test_a_value_is_fetched_again_once_it_is_not_fresh() -> None:
     assert cached.get() == "b"
 
 
-def test_a_value_that_is_not_enough_is_fetched_again_after_a_pause() -> None:
+def test_an_insufficient_value_is_fetched_after_a_pause() -> None:
     clock = ManualClock()
     cached = cache(Source("a", "b"), clock)
     assert cached.get("b".__eq__) == "a"
@@ -57,7 +57,7 @@ def test_the_old_value_serves_while_the_source_fails() -> None:
     assert cached.get() == "b"
 
 
-def test_a_revoked_value_is_dropped_and_its_error_repeated() -> None:
+def test_a_revoked_value_is_dropped_and_its_error_raised_again() -> None:
     clock = ManualClock()
     cached = cache(Source("a", NotFound("gone"), "b"), clock, revoked=NotFound)
     cached.get()
