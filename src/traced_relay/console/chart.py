@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from traced_relay.formats.durations import tick_label, readable, tick_step
+from traced_relay.formats.durations import readable, tick_label, tick_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -79,7 +79,3 @@ def range_of(address: str) -> Range:
         parsed = parsed.ipv4_mapped or parsed
     other = PUBLIC if isinstance(parsed, IPv4Address) or parsed in _GLOBAL_V6 else _NOT_GLOBAL
     return next((found for network, found in _RANGES if parsed in network), other)
-
-
-def reach_of(address: str) -> Reach:
-    return range_of(address).reach

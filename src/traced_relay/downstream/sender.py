@@ -1,4 +1,4 @@
-"""One exchange with one downstream. A response is data, whatever its status; its absence is a reason."""
+"""One exchange with one downstream. A response of any status is data; its absence is a reason."""
 
 from __future__ import annotations
 

@@ -100,9 +100,7 @@ class StrictResponse(http.client.HTTPResponse):
     def begin(self) -> None:
         super().begin()
         if not self._lines.last.endswith(b"\n"):
-            raise http.client.IncompleteRead(
-                b""
-            )  # http.client takes the end of the connection for the end of the headers
+            raise http.client.IncompleteRead(b"")  # http.client accepts the connection's end as that of the headers
         if any(isinstance(defect, _FLAWS) for defect in self.msg.defects):
             raise http.client.HTTPException("a header line without a name and a colon")
         self._find_end()

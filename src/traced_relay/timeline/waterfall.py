@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from traced_relay.client.task_text import effort
-from traced_relay.formats.durations import tick_label, readable, tick_step
+from traced_relay.formats.durations import readable, tick_label, tick_step
 from traced_relay.formats.terminal import printable
 
 if TYPE_CHECKING:

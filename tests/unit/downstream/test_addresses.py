@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traced_relay.downstream.addresses import Reach, range_of, reach_of
+from traced_relay.downstream.addresses import Reach, range_of
 
 NEVER = """
     0.0.0.0/8 169.254.0.0/16 224.0.0.0/4 255.255.255.255/32
@@ -39,17 +39,17 @@ def both_ends(networks: str) -> list[str]:
 
 @pytest.mark.parametrize("address", both_ends(NEVER))
 def test_forbidden_ranges_are_denied_from_first_to_last_address(address: str) -> None:
-    assert reach_of(address) is Reach.NEVER
+    assert range_of(address).reach is Reach.NEVER
 
 
 @pytest.mark.parametrize("address", both_ends(PRIVATE))
 def test_private_ranges_are_private_from_end_to_end(address: str) -> None:
-    assert reach_of(address) is Reach.PRIVATE
+    assert range_of(address).reach is Reach.PRIVATE
 
 
 @pytest.mark.parametrize("address", PUBLIC.split())
 def test_the_neighbours_of_a_range_are_public(address: str) -> None:
-    assert reach_of(address) is Reach.PUBLIC
+    assert range_of(address).reach is Reach.PUBLIC
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_neighbours_of_a_range_are_public(address: str) -> None:
     ],
 )
 def test_an_ipv4_address_is_found_inside_an_ipv6_one(address: str, reach: Reach) -> None:
-    assert reach_of(address) is reach
+    assert range_of(address).reach is reach
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_an_ipv4_address_is_found_inside_an_ipv6_one(address: str, reach: Reach)
     ],
 )
 def test_a_malformed_address_or_a_zone_is_never_called(text: str) -> None:
-    assert reach_of(text) is Reach.NEVER
+    assert range_of(text).reach is Reach.NEVER
 
 
 @pytest.mark.parametrize(
@@ -105,15 +105,15 @@ def test_a_range_is_shown_with_its_use(address: str, shown: str) -> None:
 
 @given(st.text())
 def test_no_text_makes_it_raise(text: str) -> None:
-    assert reach_of(text) in Reach
+    assert range_of(text).reach in Reach
 
 
 @given(st.ip_addresses(v=4))
 def test_no_ipv4_address_is_public_that_python_calls_private(address: ipaddress.IPv4Address) -> None:
-    assert address.is_global or reach_of(str(address)) is not Reach.PUBLIC
+    assert address.is_global or range_of(str(address)).reach is not Reach.PUBLIC
 
 
 @given(st.ip_addresses(v=6))
 def test_no_ipv6_address_outside_the_global_ones_is_public(address: ipaddress.IPv6Address) -> None:
     is_global = address in ipaddress.IPv6Network("2000::/3") or address.ipv4_mapped is not None
-    assert is_global or reach_of(str(address)) is not Reach.PUBLIC
+    assert is_global or range_of(str(address)).reach is not Reach.PUBLIC

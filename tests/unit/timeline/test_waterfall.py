@@ -5,7 +5,7 @@ import re
 import pytest
 
 from support.lives import BEGINNING, BUSY, FLAKY, OK, TASK_ID, at, attempt, document, record, records, spans
-from traced_relay.formats.durations import tick_label, readable
+from traced_relay.formats.durations import readable, tick_label
 from traced_relay.timeline.build import build
 from traced_relay.timeline.waterfall import render
 
