@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import google.auth
@@ -24,7 +23,7 @@ from traced_relay.downstream.rules import Downstream
 from traced_relay.downstream.sender import Sender
 from traced_relay.downstream.signing_secrets import SigningSecrets
 from traced_relay.errors import InvalidSettings, Unavailable
-from traced_relay.ledger.location import firestore_location
+from traced_relay.ledger.location import firestore_collection, sqlite_file
 from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.relay.actions import TaskActions
 from traced_relay.relay.commit import StepApplier
@@ -79,8 +78,7 @@ class Application:
         self._clock = clock or SystemClock()
         self._tracer = tracer_of(provider)
         self._worker = WorkerIdentity(uuid.uuid4().hex, settings.version, settings.instance)
-        queues = f"projects/{settings.project}/locations/{settings.location}/queues"
-        self._task_log = TaskLog(log, queues)
+        self._task_log = TaskLog(log, settings.queue_prefix)
         self.ledger = _open_ledger(settings, self._clock)
         self._cloud_tasks = self._make_cloud_tasks()
         self._sender = sender or Sender(self._clock, IdTokens().token, connections=settings.threads)
@@ -107,8 +105,7 @@ class Application:
     def _make_cloud_tasks(self) -> CloudTasks:
         settings = self._settings
         return CloudTasks(
-            project=settings.project,
-            location=settings.location,
+            queue_prefix=settings.queue_prefix,
             worker=settings.rules.worker,
             audience=settings.rules.audience,
             emulator=settings.emulator,
@@ -305,13 +302,12 @@ class Application:
 
 
 def _open_ledger(settings: Settings, clock: Clock) -> Ledger:
-    """The ledger of RELAY_LEDGER. Safe before a fork: Firestore is not connected yet; a SQLite file is created."""
-    kind, _, location = settings.ledger.partition(":")
-    retention = settings.rules.retention
-    if kind != "firestore":
-        return SqliteLedger(clock, Path(location) if location else None, retention=retention)
+    """Of Firestore nothing is asked yet, so this may happen before a fork; a file is opened, or made."""
+    collection, retention = firestore_collection(settings.ledger), settings.rules.retention
+    if collection is None:
+        return SqliteLedger(clock, sqlite_file(settings.ledger), retention=retention)
     try:
         from traced_relay.ledger.firestore.ledger import FirestoreLedger
     except ImportError as exc:
         raise InvalidSettings(f"RELAY_LEDGER {settings.ledger} needs: pip install 'traced-relay[firestore]'") from exc
-    return FirestoreLedger(settings.project, *firestore_location(location), retention=retention)
+    return FirestoreLedger(settings.project, *collection, retention=retention)

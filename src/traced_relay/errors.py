@@ -1,44 +1,48 @@
 """
-What can go wrong, as a tree; each error says who meets it and what to do.
+The errors of this package, as a tree. Each says who meets it and what to do.
 
     RelayError
-    |- InvalidCall        the caller's mistake; 400, 409, 413, 415, 422 or 501; never retried
-    |  `- UnsupportedCoding  its content is compressed, say; 415
-    |- InvalidSettings    at start; names file and key
-    |- NotAuthorized      401 or 403
-    |- NotFound           404
-    |- Unavailable        ledger, queue or certificates out of reach; 503, at /dispatch 500
-    |- EnqueueFailed      the queue said no: an operator's problem; 503
-    |- IdentityFailed     no ID token, or no signing secret, to be had
-    |- NotVerified        a callback that is not what its sender signed
-    |- DownstreamDenied   address or host that may not be called; never retried
-    |- PortTaken          at start; another process listens there
-    |- UnexpectedAnswer   a client's: what it asked is no relay, or one that is broken
-    |- NotLookedAt        of `check --cloud`: a resource that Google does not show to whoever asks
-    |- NoRecords          what was given to be read as records holds none
-    |- NotEnded           a client's: the task goes on for longer than it waited
-    `- DownstreamFailed   no response, with the contract's reason
+    |- InvalidCall           the caller: an invalid request; 400, 409, 413, 415, 422 or 501; never retried
+    |  `- UnsupportedCoding  the caller: compressed content; 415
+    |- InvalidSettings       the operator, at start: names the file and key, or the variable
+    |- NotAuthorized         the caller: 401 or 403
+    |- NotFound              the caller: 404
+    |- Unavailable           ledger, queue or certificates cannot be reached; 503, at /dispatch 500
+    |- EnqueueFailed         the operator: Cloud Tasks refused; 503
+    |- IdentityFailed        no ID token or no signing secret
+    |- NotVerified           the receiver of a callback: its signature is wrong
+    |- DownstreamDenied      the caller: an address or host that may not be called; never retried
+    |- PortTaken             the operator, at start: another process uses the port
+    |- UnexpectedAnswer      the client: the URL is not a relay's, or the relay is broken
+    |- NotLookedAt           `check --cloud`: Google does not show a resource to this account
+    |- NoRecords             `explain`: the input contains no readable record
+    `- NotEnded              the client: the task takes longer than the client waited
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 class RelayError(Exception):
-    """Root of all our errors."""
+    """Root of all errors of this package."""
 
 
 @dataclass(frozen=True)
 class FieldError:
-    """One broken rule: a dotted path such as `retry.max_attempts`, and what the rule is."""
+    """One broken rule: a dotted path such as `retry.max_attempts`, and the rule."""
 
     field: str
     message: str
 
 
 class InvalidCall(RelayError):
-    """The caller sent something that cannot be a call; tell the caller, create nothing."""
+    """The request is not a valid call. The caller corrects it; nothing was created."""
 
     def __init__(self, detail: str, *, status: int = 422, errors: tuple[FieldError, ...] = ()) -> None:
         super().__init__(detail)
@@ -48,11 +52,11 @@ class InvalidCall(RelayError):
 
 
 class UnsupportedCoding(InvalidCall):
-    """The content has a content coding; the same content without one is accepted."""
+    """The content is compressed. The caller sends it without a content coding."""
 
 
 class InvalidSettings(RelayError):
-    """The service cannot start like this; the operator mends the named file and key."""
+    """The service cannot start. The operator corrects the named file and key, or variable."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("; ".join(problems))
@@ -60,7 +64,7 @@ class InvalidSettings(RelayError):
 
 
 class NotAuthorized(RelayError):
-    """The request did not show who it is (401), or may not do this (403); *email* is what a valid token says."""
+    """The request has no valid token (401) or no permission (403); *email* is that of a valid token."""
 
     def __init__(self, detail: str, *, status: int, reason: str, email: str | None = None) -> None:
         super().__init__(detail)
@@ -70,52 +74,58 @@ class NotAuthorized(RelayError):
 
 
 class NotFound(RelayError):
-    """No such task, or not the caller's."""
+    """The task does not exist, or is not the caller's."""
 
 
 class Unavailable(RelayError):
-    """Something the relay depends on did not answer; the same request may succeed later."""
+    """A service that the relay depends on did not respond. The caller repeats the request later."""
 
 
 class EnqueueFailed(RelayError):
-    """Cloud Tasks refused the task for a reason that asking again will not change."""
+    """Cloud Tasks refused the task, and would again. The operator corrects the queue or its permissions."""
 
 
 class IdentityFailed(RelayError):
-    """No ID token could be had for the audience, or no secret to sign with; the attempt is retried."""
+    """No ID token for the audience, or no secret to sign with. The relay retries the attempt."""
 
 
 class NotVerified(RelayError):
-    """A callback must not be believed; its receiver answers 4xx and does nothing."""
+    """The callback's signature is wrong. Its receiver responds with 4xx and does nothing."""
 
 
 class DownstreamDenied(RelayError):
-    """The host's address may not be called; no OSError, or `requests` would take it for a connection that failed."""
+    """The host's address may not be called. Not an OSError, which `requests` would report as a failed connection."""
 
 
 class PortTaken(RelayError):
-    """Another process listens on this port; choose another one."""
+    """Another process uses the port. The operator chooses another one."""
 
 
 class UnexpectedAnswer(RelayError):
-    """What answered at the relay's URL did not answer as the API does; look at the URL, then at the relay's log."""
+    """The response is not one of the API. The client's user checks the URL, then the relay's log."""
 
 
 class NotLookedAt(RelayError):
-    """Google did not let whoever asks look at a resource, so nothing is known of it; ask as somebody who may."""
+    """Google does not show the resource to this account. The operator uses one that may see it."""
 
 
 class NoRecords(RelayError):
-    """What was given to be read as records holds none that can be read; choose another format where it is made."""
+    """The input contains no readable record. The operator exports it in another format."""
 
 
 class NotEnded(RelayError):
-    """The task did not end in the time that was given to wait for it; it goes on."""
+    """The task did not end while the client waited. It continues."""
 
 
-class DownstreamFailed(RelayError):
-    """The exchange ended without a whole response; *reason* is the contract's word for how."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+@contextmanager
+def map_exceptions(
+    *table: tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any], RelayError]],
+) -> Iterator[None]:
+    """Raise our own error in place of a library's. The first line of *table* that names the exception makes ours."""
+    try:
+        yield
+    except Exception as exc:
+        for kinds, error_for in table:
+            if isinstance(exc, kinds):
+                raise error_for(exc) from exc
+        raise

@@ -127,7 +127,7 @@ def test_a_taken_port_is_one_line(local: LocalQueue, invoke: Callable[..., tuple
     code, _, said = invoke("queue", f"--port={port}", "--rest-port=0")
     assert (code, said) == (
         1,
-        f"traced-relay: port {port} on 127.0.0.1 is taken by another process; choose another one\n",
+        f"traced-relay: port {port} on 127.0.0.1 is used by another process; choose another one\n",
     )
 
 
@@ -138,7 +138,7 @@ def test_a_taken_port_is_one_line(local: LocalQueue, invoke: Callable[..., tuple
         ("--app-engine=http://127.0.0.1:8080", "--app-engine must be SERVICE=http://HOST:PORT, got"),
         ("--app-engine=default=127.0.0.1:8080", "--app-engine must be SERVICE=http://HOST:PORT, got"),
         ("--data=/nowhere/at/all/queue.db", "queue data /nowhere/at/all/queue.db: "),
-        ("--host=192.0.2.1", "port 0 on 192.0.2.1 cannot be listened on: Cannot assign requested address"),
+        ("--host=192.0.2.1", "port 0 on 192.0.2.1 cannot be opened: Cannot assign requested address"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line(

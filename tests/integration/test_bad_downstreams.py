@@ -35,9 +35,7 @@ def finished(relay: RunningRelay, task_ids: Iterable[str]) -> list[tuple[str, in
     return [(end["state"], end["attempt_count"]) for end in ends]
 
 
-def test_a_downstream_that_fails_every_other_time_holds_nobody_else_up(
-    timeless: RunningRelay, clock: ManualClock, downstream: Downstream
-) -> None:
+def test_a_flaky_downstream_delays_no_other(timeless: RunningRelay, clock: ManualClock, downstream: Downstream) -> None:
     with Downstream(*[503, 200] * (MANY // 2)) as flaky:
         bad = enqueued(timeless, flaky.url, MANY, retry=LATER)
         good = enqueued(timeless, downstream.url, MANY)
@@ -50,7 +48,7 @@ def test_a_downstream_that_fails_every_other_time_holds_nobody_else_up(
         assert {state for state, _ in finished(timeless, bad)} == {"succeeded"}
 
 
-def test_a_downstream_that_hangs_holds_nobody_else_up(timeless: RunningRelay, downstream: Downstream) -> None:
+def test_a_hanging_downstream_delays_no_other(timeless: RunningRelay, downstream: Downstream) -> None:
     over = Event()
 
     def hang(_: Arrived) -> Response:
@@ -67,9 +65,7 @@ def test_a_downstream_that_hangs_holds_nobody_else_up(timeless: RunningRelay, do
         assert finished(timeless, stuck) == [("succeeded", 1)] * MANY
 
 
-def test_when_all_fail_each_is_tried_as_often_as_it_may_be_and_none_is_lost(
-    timeless: RunningRelay, clock: ManualClock
-) -> None:
+def test_all_failing_calls_are_tried_to_their_limit(timeless: RunningRelay, clock: ManualClock) -> None:
     with Downstream(*[503] * 3 * MANY) as down:
         tasks = enqueued(timeless, down.url, MANY, retry={"max_attempts": 3, "min_backoff": "10s"})
         for number in (1, 2):
@@ -82,7 +78,7 @@ def test_when_all_fail_each_is_tried_as_often_as_it_may_be_and_none_is_lost(
         assert len(down.arrived) == 3 * MANY
 
 
-def test_only_the_dispatch_that_is_awaited_makes_a_call(timeless: RunningRelay, clock: ManualClock) -> None:
+def test_only_the_awaited_dispatch_makes_a_call(timeless: RunningRelay, clock: ManualClock) -> None:
     with Downstream(503) as downstream:
         (task_id,) = enqueued(timeless, downstream.url, retry=LATER)
         timeless.wait_for("attempt.finished", task_id)

@@ -50,7 +50,7 @@ def ending(sender: Sender, url: str, rule: Rule) -> AttemptResult:
     return made(sender, call(timeout=5.0).model_copy(update={"url": url}), rule).ending
 
 
-def test_the_corpus_is_large_and_says_nothing_twice() -> None:
+def test_the_corpus_is_large_without_duplicates() -> None:
     assert len(set(CORPUS)) == len(CORPUS) >= 90
 
 
@@ -63,7 +63,7 @@ def test_no_spelling_of_a_private_address_is_connected_to(sender: Sender, loopba
     assert {url: endings[url].reason for url in known} == dict.fromkeys(known, "denied")
 
 
-def test_loopback_is_called_where_the_rule_allows_it_and_metadata_never(sender: Sender, loopback: Loopback) -> None:
+def test_loopback_needs_allow_private_and_metadata_is_denied(sender: Sender, loopback: Loopback) -> None:
     reached = [url for url in loopback.meant(LOOPBACK) if ending(sender, url, PLAIN).status_code == 200]
     assert len(reached) >= 25
     came = loopback.came
@@ -73,7 +73,7 @@ def test_loopback_is_called_where_the_rule_allows_it_and_metadata_never(sender: 
 
 
 @pytest.mark.whole
-def test_plain_requests_connects_where_the_sender_does_not(
+def test_plain_requests_connects_where_the_sender_refuses(
     sender: Sender, loopback: Loopback, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for url in loopback.meant(CORPUS):
@@ -108,7 +108,7 @@ def test_a_redirect_to_a_private_address_is_not_followed(sender: Sender, loopbac
     assert loopback.came == 0
 
 
-def test_a_name_is_looked_up_once_and_what_was_checked_is_called(
+def test_a_name_is_resolved_once_and_the_checked_address_called(
     sender: Sender, names: Names, loopback: Loopback
 ) -> None:
     assert ending(sender, f"http://rebinding.example:{loopback.port}/", PLAIN).status_code == 200
@@ -116,14 +116,14 @@ def test_a_name_is_looked_up_once_and_what_was_checked_is_called(
     assert ending(sender, f"http://rebinding.example:{loopback.port}/again", PLAIN) == DENIED
 
 
-def test_of_mixed_answers_only_the_allowed_one_is_called(sender: Sender, loopback: Loopback) -> None:
+def test_only_the_allowed_one_of_several_addresses_is_called(sender: Sender, loopback: Loopback) -> None:
     for name in ("mixed.example", "mixed6.example"):
         assert ending(sender, f"http://{name}:{loopback.port}/", PUBLIC) == DENIED
         assert ending(sender, f"http://{name}:{loopback.port}/", PLAIN).status_code == 200
     assert loopback.came == 2
 
 
-def test_an_address_that_refuses_leaves_it_to_the_next(names: Names) -> None:
+def test_a_refusing_address_is_followed_by_the_next(names: Names) -> None:
     names.answers = {"two.example": [["127.0.0.9", "127.0.0.1"]]}
     sender = Sender(SystemClock(), no_token, resolve=names)
     with RawDownstream(says(OK, EMPTY)) as downstream:
@@ -139,7 +139,7 @@ def test_a_connection_kept_for_one_rule_serves_no_stricter_one(sender: Sender) -
         assert len(downstream.requests) == downstream.connections == 1
 
 
-def test_a_call_over_tls_goes_to_the_name_that_the_certificate_is_for(tmp_path: Any, names: Names) -> None:
+def test_a_call_over_tls_checks_the_name_of_the_certificate(tmp_path: Any, names: Names) -> None:
     authority = Authority(tmp_path)
     names.answers = {"good.example": [["127.0.0.1"]]}
     sender = Sender(SystemClock(), lambda _: "the token", tls=authority.client(), resolve=names)
@@ -153,7 +153,7 @@ def test_a_call_over_tls_goes_to_the_name_that_the_certificate_is_for(tmp_path: 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_name_of_the_corpus_is_asked_of_the_resolver_that_was_given(names: Names, name: str) -> None:
+def test_every_name_of_the_corpus_reaches_the_given_resolver(names: Names, name: str) -> None:
     sender = Sender(SystemClock(), no_token, resolve=names)
     assert ending(sender, f"http://{name}/", PUBLIC).reason in ("denied", "connect_failed")
     assert names.asked == [name]

@@ -76,13 +76,13 @@ def test_no_hostile_url_gets_through_the_whole_relay(relay: RunningRelay) -> Non
 
 
 @pytest.mark.parametrize("url", OWN)
-def test_a_call_to_the_relay_itself_is_refused_when_it_is_enqueued(relay: RunningRelay, url: str) -> None:
+def test_a_call_to_the_relay_itself_is_refused_at_enqueue(relay: RunningRelay, url: str) -> None:
     answer = post(f"{relay.url}/v1/tasks", {"url": url}, **bearer(relay))
     assert (answer.status, answer.document["errors"][0]["field"]) == (422, "url")
 
 
 @pytest.mark.parametrize("url", OWN)
-def test_a_task_made_by_hand_that_calls_the_relay_is_denied(relay: RunningRelay, url: str) -> None:
+def test_a_bare_task_that_calls_the_relay_is_denied(relay: RunningRelay, url: str) -> None:
     with grpc.insecure_channel(relay.queue.address) as channel:
         client = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
         request = {"relative_uri": "/dispatch", "body": json.dumps({"url": url}).encode()}

@@ -81,7 +81,7 @@ def ended(relay: RunningRelay, url: str, **fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("idempotent", [False, True], ids=["once", "idempotent"])
 @pytest.mark.parametrize("fault", [pytest.param(f, id=f.name, marks=SLOW if f.timeout < "5s" else ()) for f in FAULTS])
-def test_a_fault_is_named_and_retried_as_promised_in_record_and_status(
+def test_each_fault_has_its_reason_in_record_and_status(
     relay: RunningRelay, authority: Authority, fault: Fault, *, idempotent: bool
 ) -> None:
     with fault.served(authority) as url:
@@ -105,7 +105,7 @@ def test_a_fault_is_named_and_retried_as_promised_in_record_and_status(
 
 
 @pytest.mark.parametrize(("behaviour", "body"), GOOD.values(), ids=GOOD)
-def test_a_whole_answer_is_a_success_and_its_bytes_are_left_alone(
+def test_a_complete_response_succeeds_with_its_bytes_unchanged(
     relay: RunningRelay, behaviour: Behaviour, body: bytes
 ) -> None:
     with RawDownstream(behaviour) as downstream:
@@ -125,7 +125,7 @@ def drops_unread(connection: socket.socket, _: Event) -> None:
 
 
 @pytest.mark.parametrize("idempotent", [False, True], ids=["once", "idempotent"])
-def test_a_kept_connection_closed_unread_is_named_and_retried_as_promised(*, idempotent: bool) -> None:
+def test_a_kept_connection_closed_unread_has_its_reason_and_retry(*, idempotent: bool) -> None:
     _, reason, _ = STALE
     sender = Sender(ManualClock(), no_token)  # however slow the machine is, the connection does not age
     with (
@@ -144,7 +144,7 @@ def test_a_kept_connection_closed_unread_is_named_and_retried_as_promised(*, ide
     assert document["state"] == ("succeeded" if idempotent else "failed")
 
 
-def test_the_page_of_faults_tells_them_all_and_no_other() -> None:
+def test_the_page_of_faults_lists_exactly_these_faults() -> None:
     page = (ROOT / "docs" / "faults.md").read_text()
     told = [line.strip("|").split(" | ") for line in page.splitlines() if line.startswith("| ")][1:]
     rows = [[fault.name, f"`{fault.reason}`", fault.retried] for fault in FAULTS]

@@ -67,7 +67,7 @@ def test_an_attempt_without_an_id_token_says_why(relay: RunningRelay) -> None:
     receipt = post(f"{relay.url}/v1/tasks", call, **bearer(relay)).document
     record = relay.wait_for("attempt.finished", receipt["task_id"])
     validate(record)
-    why = "the file that GOOGLE_APPLICATION_CREDENTIALS names is not there"
+    why = "the file in GOOGLE_APPLICATION_CREDENTIALS does not exist"
     detail = f"no ID token for https://localhost:9: {why}"
     assert (record["reason"], record["detail"]) == ("auth_unavailable", detail)
     assert record["message"].endswith(f": gave_up, auth_unavailable: {detail}")
@@ -86,6 +86,6 @@ def test_a_callback_without_its_secret_says_why(relay: RunningRelay) -> None:
         record = relay.wait_for("attempt.finished", callback_id(receipt["task_id"], 1))
         assert len(downstream.arrived) == 1
     validate(record)
-    why = "the file that GOOGLE_APPLICATION_CREDENTIALS names is not there"
+    why = "the file in GOOGLE_APPLICATION_CREDENTIALS does not exist"
     assert (record["reason"], record["kind"]) == ("auth_unavailable", "callback")
     assert record["detail"] == f"no signing secret: {SECRET} needs Google credentials, {why}"

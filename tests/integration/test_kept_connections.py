@@ -133,7 +133,7 @@ def test_a_kept_connection_that_ends_unanswered_is_stale(
         (b"\0\0\0", "malformed_response"),
     ],
 )
-def test_a_byte_of_an_answer_makes_it_another_reason(sender: Sender, parts: bytes, reason: str) -> None:
+def test_one_byte_of_a_response_changes_the_reason(sender: Sender, parts: bytes, reason: str) -> None:
     with RawDownstream(drops(parts, is_read=True, resets=False)) as downstream:
         assert sent(sender, url_of(downstream)).ending == AttemptResult(200, None)
         assert sent(sender, url_of(downstream)).ending == AttemptResult(None, reason)
@@ -195,7 +195,7 @@ def test_a_body_that_no_head_announces_is_no_next_answer(sender: Sender, method:
 
 @pytest.mark.parametrize("method", ["POST", "HEAD"])
 @pytest.mark.parametrize("head", [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 204 A\r\nContent-Length: 0\r\n\r\n"])
-def test_an_answer_that_announces_no_body_keeps_its_connection(sender: Sender, method: str, head: bytes) -> None:
+def test_a_response_without_a_body_keeps_its_connection(sender: Sender, method: str, head: bytes) -> None:
     with RawDownstream(says_by_turns(head, head)) as downstream:
         for _ in range(2):
             assert sent(sender, url_of(downstream), method=method).ending == AttemptResult(204, None)
@@ -204,9 +204,7 @@ def test_an_answer_that_announces_no_body_keeps_its_connection(sender: Sender, m
 
 @pytest.mark.parametrize("line", [b"X-A\r\n", b"X-A: 1\rX-B: 2\r\n", b"X A: 1\r\n"])
 @pytest.mark.parametrize("method", ["POST", "HEAD"])
-def test_a_head_that_can_be_read_in_two_ways_is_malformed_without_a_body_too(
-    sender: Sender, method: str, line: bytes
-) -> None:
+def test_an_ambiguous_head_without_a_body_is_malformed(sender: Sender, method: str, line: bytes) -> None:
     with RawDownstream(says(b"HTTP/1.1 204 No Content\r\n", line, b"\r\n")) as downstream:
         assert sent(sender, url_of(downstream), method=method).ending == AttemptResult(None, "malformed_response")
 
@@ -225,7 +223,7 @@ def test_a_head_that_can_be_read_in_two_ways_is_malformed_without_a_body_too(
 @pytest.mark.parametrize(
     "more", [b"x", b"HTTP/1.1 500 Oops\r\n", b"HTTP/1.1 200 Smuggled\r\nContent-Length: 0\r\n\r\n"]
 )
-def test_a_connection_with_more_than_the_answer_is_not_used(
+def test_a_connection_with_trailing_bytes_is_not_used(
     tmp_path: Path, clock: ManualClock, scheme: str, answer: bytes, more: bytes
 ) -> None:
     authority = Authority(tmp_path)

@@ -13,7 +13,7 @@ from support.stage import Hanging
 from traced_relay.api import openapi
 from traced_relay.client.client import Client
 from traced_relay.cloud_tasks.client import QueueStats
-from traced_relay.cloud_tasks.queue_status import FRESH_FOR, PATIENCE, QueueStatuses
+from traced_relay.cloud_tasks.queue_status import FRESH_FOR, TIMEOUT, QueueStatuses
 from traced_relay.errors import NotAuthorized, Unavailable
 from traced_relay.runtime.clock import ManualClock
 from traced_relay.testing import Downstream, RunningRelay
@@ -65,9 +65,7 @@ def as_operator(relay: RunningRelay, email: str = "op@example.com") -> Answer:
     return get(f"{relay.url}/v1/queues", authorization=f"Bearer {relay.queue.token(email, AUDIENCE)}")
 
 
-def test_depth_and_oldest_and_what_is_out_and_what_was_done_are_the_queues_own(
-    timeless: RunningRelay, clock: ManualClock
-) -> None:
+def test_queue_statistics_are_those_of_the_queue(timeless: RunningRelay, clock: ManualClock) -> None:
     hanging = Hanging()
     with Downstream(200, hanging) as downstream:
         done = enqueue(timeless, downstream.url)
@@ -90,7 +88,7 @@ def test_depth_and_oldest_and_what_is_out_and_what_was_done_are_the_queues_own(
         hanging.release.set()
 
 
-def test_a_paused_queue_says_so_and_goes_on_filling(timeless: RunningRelay, clock: ManualClock) -> None:
+def test_a_paused_queue_is_shown_as_paused_and_fills(timeless: RunningRelay, clock: ManualClock) -> None:
     of_queue(timeless, "pause")
     enqueue(timeless, "http://127.0.0.1:9/")
     queue = seen(timeless, clock)
@@ -101,7 +99,7 @@ def test_a_paused_queue_says_so_and_goes_on_filling(timeless: RunningRelay, cloc
     assert (queue["state"], queue["tasks_count"], queue["oldest_estimated_arrival_time"]) == ("RUNNING", 0, None)
 
 
-def test_operators_see_every_queue_of_the_rules_and_other_callers_none() -> None:
+def test_only_operators_see_the_queues() -> None:
     with RunningRelay(rules=RULES) as relay:
         queues = as_operator(relay).document["queues"]
         assert [(queue["queue"], queue["for"]) for queue in queues] == [("relay", "calls"), ("told", "callbacks")]
@@ -113,7 +111,7 @@ def test_operators_see_every_queue_of_the_rules_and_other_callers_none() -> None
         assert get(f"{relay.url}/v1/queues").status == 401
 
 
-def test_the_client_gives_the_list_and_says_who_may_not_have_it() -> None:
+def test_the_client_lists_queues_for_operators_only() -> None:
     with RunningRelay(rules=RULES) as relay:
         client = Client(relay.url, id_token=lambda: relay.queue.token("op@example.com", AUDIENCE))
         assert [queue["state"] for queue in client.queues()] == ["RUNNING", "RUNNING"]
@@ -124,7 +122,7 @@ def test_the_client_gives_the_list_and_says_who_may_not_have_it() -> None:
         caller.close()
 
 
-def test_a_queue_that_is_gone_is_shown_without_numbers_beside_the_others() -> None:
+def test_a_deleted_queue_is_listed_without_numbers() -> None:
     with RunningRelay(rules=RULES) as relay:
         assert ask("DELETE", f"{relay.queue.rest_url}/v2/{QUEUES}/told").status == 200
         here, gone = as_operator(relay).document["queues"]
@@ -134,14 +132,14 @@ def test_a_queue_that_is_gone_is_shown_without_numbers_beside_the_others() -> No
         assert detail.startswith("Cloud Tasks refused: Queue does not exist.")
 
 
-def test_with_the_queue_service_away_the_answer_is_still_an_answer(timeless: RunningRelay, clock: ManualClock) -> None:
+def test_queues_are_listed_while_cloud_tasks_is_unavailable(timeless: RunningRelay, clock: ManualClock) -> None:
     timeless.queue.stop()
     queue = seen(timeless, clock)
     assert queue.pop("detail").startswith("Cloud Tasks gave no clear answer: ")
     assert queue == {"queue": "relay", "for": "calls"} | UNKNOWN
 
 
-def test_what_was_seen_is_shown_for_two_seconds_whoever_asks(timeless: RunningRelay, clock: ManualClock) -> None:
+def test_queue_statistics_are_cached_for_two_seconds(timeless: RunningRelay, clock: ManualClock) -> None:
     assert seen(timeless, clock)["state"] == "RUNNING"
     of_queue(timeless, "pause")
     clock.advance(FRESH_FOR - 0.1)
@@ -160,37 +158,37 @@ class Slow:
         self.answer.set()
 
     def get_queue_stats(self, queue: str, seconds: float) -> QueueStats:
-        assert (queue, seconds <= PATIENCE) == ("q", True)
+        assert (queue, seconds <= TIMEOUT) == ("q", True)
         self.looks += 1
         self.asked.set()
         assert self.answer.wait(10)
         return QueueStats(state="RUNNING", tasks_count=self.looks)
 
 
-def test_while_one_looks_again_the_others_take_what_there_was() -> None:
+def test_one_thread_refreshes_while_others_get_the_cached_status() -> None:
     clock = ManualClock()
     slow = Slow(clock)
     queues = QueueStatuses([("q", "calls")], slow.get_queue_stats, clock)
-    assert queues.seen()[0]["tasks_count"] == 1
+    assert queues.get()[0]["tasks_count"] == 1
     clock.advance(FRESH_FOR)
     slow.asked.clear()
     slow.answer.clear()
-    looking = Thread(target=queues.seen)
+    looking = Thread(target=queues.get)
     looking.start()
     assert slow.asked.wait(10)
-    assert [queues.seen()[0]["tasks_count"] for _ in range(3)] == [1, 1, 1]
+    assert [queues.get()[0]["tasks_count"] for _ in range(3)] == [1, 1, 1]
     slow.answer.set()
     looking.join(10)
-    assert queues.seen()[0]["tasks_count"] == slow.looks == 2
+    assert queues.get()[0]["tasks_count"] == slow.looks == 2
 
 
-def test_those_who_come_first_wait_for_one_look() -> None:
+def test_concurrent_first_requests_share_one_fetch() -> None:
     clock = ManualClock()
     slow = Slow(clock)
     slow.answer.clear()
     queues = QueueStatuses([("q", "calls")], slow.get_queue_stats, clock)
     got: list[int] = []
-    threads = [Thread(target=lambda: got.append(queues.seen()[0]["tasks_count"])) for _ in range(5)]
+    threads = [Thread(target=lambda: got.append(queues.get()[0]["tasks_count"])) for _ in range(5)]
     for thread in threads:
         thread.start()
     assert slow.asked.wait(10)
@@ -200,13 +198,13 @@ def test_those_who_come_first_wait_for_one_look() -> None:
     assert (got, slow.looks) == ([1] * 5, 1)
 
 
-def test_one_that_hangs_leaves_the_rest_no_time_and_the_answer_is_bounded() -> None:
+def test_a_hanging_queue_leaves_the_others_no_time() -> None:
     clock = ManualClock()
 
     def hang(_: str, seconds: float) -> QueueStats:
         clock.advance(seconds)
         raise Unavailable("Cloud Tasks gave no clear answer: DeadlineExceeded")
 
-    first, second = QueueStatuses([("a", "calls"), ("b", "calls")], hang, clock).seen()
+    first, second = QueueStatuses([("a", "calls"), ("b", "calls")], hang, clock).get()
     assert first["detail"] == "Cloud Tasks gave no clear answer: DeadlineExceeded"
-    assert second == {"queue": "b", "for": "calls"} | UNKNOWN | {"detail": "there was no time left to ask for it"}
+    assert second == {"queue": "b", "for": "calls"} | UNKNOWN | {"detail": "no time was left to fetch it"}

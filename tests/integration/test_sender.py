@@ -106,7 +106,7 @@ from traced_relay.runtime.watchdog import Watchdog
 
 sender = Sender(SystemClock(), str)
 rule = Downstream(name="any", url="http://*:*/", auth="none", allow_private=True)
-with Watchdog(SystemClock()).over(5.0) as deadline:
+with Watchdog(SystemClock()).deadline(5.0) as deadline:
     call = Call(url=sys.argv[1], timeout=5.0, retry=RetryPolicy())
     print(sender.send(call, rule, {}, deadline).ending.status_code)
 """
@@ -185,7 +185,7 @@ def test_a_body_is_kept_as_it_came(sender: Sender, answer: tuple[bytes, ...], bo
 
 
 @pytest.mark.parametrize("size", [BODY_KEPT, BODY_KEPT + 1, 10 * BODY_KEPT])
-def test_a_long_body_is_counted_and_cut(sender: Sender, size: int) -> None:
+def test_a_long_body_is_counted_and_truncated(sender: Sender, size: int) -> None:
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     exchange = sent_to(sender, says(OK, b"Content-Length: %d\r\n\r\n" % size, body))
     assert exchange.ending == AttemptResult(200, None)
@@ -224,7 +224,7 @@ def test_the_target_on_the_wire_is_the_one_given(sender: Sender, target: str) ->
     assert on_the_wire(sender, target) == (target if target.startswith("/") else f"/{target}").encode()
 
 
-def test_any_url_that_is_taken_is_sent_byte_for_byte(sender: Sender) -> None:
+def test_every_accepted_url_is_sent_byte_for_byte(sender: Sender) -> None:
     with RawDownstream(says(OK, b"Content-Length: 0\r\nConnection: close\r\n\r\n")) as downstream:
 
         @given(st.from_regex(r"[/?]([!-~]|%[0-9A-Fa-f]{2}|/\.{1,2}/|\?|//){0,20}", fullmatch=True))
@@ -259,7 +259,7 @@ def test_the_host_header_is_the_normalised_authority() -> None:
         ("http://[fd20:ce::254]/", PLAIN, "(Google Cloud's metadata server), and no rule can allow that"),
     ],
 )
-def test_a_denied_address_is_told_by_its_range_alone(sender: Sender, url: str, rule: Rule, detail: str) -> None:
+def test_a_denied_address_is_named_by_its_range(sender: Sender, url: str, rule: Rule, detail: str) -> None:
     exchange = sent(sender, url, rule)
     assert exchange.ending == AttemptResult(None, "denied", was_sent=False)
     assert str(exchange.detail).endswith(detail)
@@ -273,7 +273,7 @@ def test_without_a_rule_nothing_is_sent(sender: Sender) -> None:
     assert exchange == Exchange(AttemptResult(None, "denied", was_sent=False), Timing())
 
 
-def test_an_id_token_is_asked_for_by_the_rules_audience() -> None:
+def test_an_id_token_has_the_audience_of_the_rule() -> None:
     asked: list[str] = []
 
     def token(audience: str) -> str:
@@ -331,7 +331,7 @@ def test_connections_are_kept_and_timed_when_they_open(sender: Sender, answer: b
         assert timing.body_ms is not None
 
 
-def test_a_kept_connection_that_the_downstream_closed_is_not_used(sender: Sender) -> None:
+def test_a_kept_connection_closed_by_the_downstream_is_not_used(sender: Sender) -> None:
     with RawDownstream(says(OK, b"Content-Length: 0\r\n\r\n")) as downstream:
         url = f"http://127.0.0.1:{downstream.port}/"
         assert sent(sender, url).ending == AttemptResult(200, None)
@@ -340,7 +340,7 @@ def test_a_kept_connection_that_the_downstream_closed_is_not_used(sender: Sender
         assert downstream.connections == 2
 
 
-def test_more_calls_at_once_than_connections_are_kept_are_all_made() -> None:
+def test_calls_beyond_the_kept_connections_are_made() -> None:
     together = Barrier(6)
 
     def meet(_: Arrived) -> Answer:

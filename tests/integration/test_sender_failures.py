@@ -100,7 +100,7 @@ def failed_unsent(reason: str) -> AttemptResult:
     ],
     ids=range(26),
 )
-def test_what_is_no_whole_answer_is_a_reason(sender: Sender, behaviour: Behaviour, reason: str) -> None:
+def test_an_incomplete_response_is_a_reason(sender: Sender, behaviour: Behaviour, reason: str) -> None:
     exchange = sent_to(sender, behaviour)
     assert (exchange.ending, exchange.response, exchange.response_size) == (failed(reason), None, None)
 
@@ -121,20 +121,20 @@ def test_what_is_no_whole_answer_is_a_reason(sender: Sender, behaviour: Behaviou
     ],
     ids=range(10),
 )
-def test_a_silent_or_endless_answer_is_cut_at_its_timeout(sender: Sender, behaviour: Behaviour) -> None:
+def test_a_silent_or_endless_response_is_aborted_at_its_timeout(sender: Sender, behaviour: Behaviour) -> None:
     started = monotonic()
     assert sent_to(sender, behaviour, timeout=0.4).ending == failed("timeout")
     assert 0.39 < monotonic() - started < 5
 
 
-def test_a_downstream_that_does_not_take_the_body_is_a_timeout(sender: Sender) -> None:
+def test_a_downstream_that_does_not_read_the_body_is_a_timeout(sender: Sender) -> None:
     with RawDownstream(says_and_stays(), reads=False) as downstream:
         url, body = f"http://127.0.0.1:{downstream.port}/", b"x" * 50_000_000
         assert sent(sender, url, body=body, timeout=0.4).ending == failed("timeout")
 
 
 @pytest.mark.parametrize("url", ["http://*/", "http://.a/", "http://a:b/"])
-def test_a_url_that_the_client_cannot_read_is_denied(sender: Sender, url: str) -> None:
+def test_a_url_that_requests_rejects_is_denied(sender: Sender, url: str) -> None:
     wanted = call(timeout=5.0).model_copy(update={"url": url})
     assert made(sender, wanted).ending == failed_unsent("denied")
 
@@ -147,7 +147,7 @@ def test_a_closed_port_is_connect_failed(sender: Sender) -> None:
     assert exchange.timing.connect_ms is None
 
 
-def test_a_name_that_nobody_knows_is_dns_failed(sender: Sender) -> None:
+def test_an_unknown_name_is_dns_failed(sender: Sender) -> None:
     # The border lets no zone pass; here one that is not there makes the lookup fail without leaving this machine.
     nowhere = call(timeout=5.0).model_copy(update={"url": "http://[fe80::1%25nowhere]/"})
     assert made(sender, nowhere).ending == failed_unsent("dns_failed")
@@ -170,7 +170,7 @@ def test_a_bad_certificate_is_tls_failed(
     assert exchange.ending == failed_unsent("tls_failed")
 
 
-def test_an_authority_that_is_not_trusted_is_tls_failed(sender: Sender, authority: Authority) -> None:
+def test_an_untrusted_authority_is_tls_failed(sender: Sender, authority: Authority) -> None:
     with RawDownstream(shakes_hands(authority.server("127.0.0.1")), reads=False) as downstream:
         exchange = sent(sender, f"https://127.0.0.1:{downstream.port}/", TLS)
     assert exchange.ending == failed_unsent("tls_failed")
@@ -189,7 +189,7 @@ def test_an_authority_that_is_not_trusted_is_tls_failed(sender: Sender, authorit
     ],
     ids=["closes", "resets", "speaks HTTP", "alerts", "hangs", "hangs in the middle", "trickles"],
 )
-def test_tls_that_leads_nowhere_is_connect_failed(trusting: Sender, behaviour: Behaviour) -> None:
+def test_tls_that_fails_is_connect_failed(trusting: Sender, behaviour: Behaviour) -> None:
     started = monotonic()
     with RawDownstream(hears(behaviour), reads=False) as downstream:
         exchange = sent(trusting, f"https://127.0.0.1:{downstream.port}/", TLS, timeout=0.4)
@@ -197,10 +197,10 @@ def test_tls_that_leads_nowhere_is_connect_failed(trusting: Sender, behaviour: B
     assert monotonic() - started < 5
 
 
-def test_tls_that_hangs_can_be_cut_from_outside(trusting: Sender) -> None:
+def test_a_hanging_handshake_can_be_aborted(trusting: Sender) -> None:
     with RawDownstream(says_and_stays(), reads=False) as downstream, watching() as watch:
         wanted = call(url=f"https://127.0.0.1:{downstream.port}/", timeout=20.0)
-        with watch.over(0.4) as deadline:
+        with watch.deadline(0.4) as deadline:
             started = monotonic()
             assert trusting.send(wanted, TLS, {}, deadline).ending == failed_unsent("connect_failed")
     assert monotonic() - started < 5
@@ -212,7 +212,7 @@ def test_a_failed_call_is_made_once(sender: Sender) -> None:
         assert downstream.connections == 1
 
 
-def test_an_answer_that_is_refused_leaves_no_socket_open(sender: Sender) -> None:
+def test_a_refused_response_leaves_no_socket_open(sender: Sender) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         sent_to(sender, says(OK, b"Content-Length: 3, 4\r\n\r\nabcd"))
@@ -247,7 +247,7 @@ def sockets_open() -> set[str]:
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
-def test_a_lookup_that_finds_no_descriptor_left_is_no_fault_of_the_downstreams(number: int) -> None:
+def test_a_lookup_without_a_descriptor_is_interrupted(number: int) -> None:
     def fail(*_: object, **__: object) -> NoReturn:
         raise OSError(number, os.strerror(number))
 
@@ -285,7 +285,7 @@ rule = Downstream(name="any", url="http://*:*/", auth="none", allow_private=True
 hosts = ("name.example", "lookup.example")
 
 def send(host):
-    with Watchdog(SystemClock()).over(5.0) as deadline:
+    with Watchdog(SystemClock()).deadline(5.0) as deadline:
         call = Call(url=f"http://{host}:{sys.argv[1]}/", timeout=5.0, retry=RetryPolicy())
         ending = sender.send(call, rule, {}, deadline).ending
         return ending.status_code or f"{ending.reason}:{ending.was_sent}"
@@ -302,7 +302,7 @@ print(sender.has_room(), *[send(host) for host in hosts])
 
 
 @pytest.mark.whole
-def test_a_process_without_descriptors_blames_itself_and_leaks_none() -> None:
+def test_a_lack_of_descriptors_is_interrupted_and_leaks_none() -> None:
     with RawDownstream(says(OK, b"Content-Length: 0\r\n\r\n")) as downstream:
         ran = subprocess.run(
             [sys.executable, "-W", "error", "-c", STARVES, str(downstream.port)],

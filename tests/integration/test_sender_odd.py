@@ -69,7 +69,7 @@ BOMB = gzip.compress(bytes(100 * MIB), mtime=0)
     ],
     ids=["a long body", "many chunks", "one chunk", "a gzip bomb"],
 )
-def test_however_long_a_body_is_memory_stays_flat(sender: Sender, behaviour: Behaviour, size: int | None) -> None:
+def test_a_long_body_takes_no_more_memory(sender: Sender, behaviour: Behaviour, size: int | None) -> None:
     before = forget_most_memory()
     exchange = sent_to(sender, behaviour, timeout=30.0)
     assert most_memory() - before < 10 * MIB
@@ -96,7 +96,7 @@ LINES = st.sampled_from(
 
 
 @given(st.lists(LINES | st.binary(max_size=20), max_size=12))
-def test_no_bytes_of_a_downstream_make_the_sender_raise(lines: list[bytes]) -> None:
+def test_no_bytes_of_a_downstream_raise(lines: list[bytes]) -> None:
     sender = Sender(ManualClock(), no_token)
     ending = sent_to(sender, says(b"\r\n".join([OK.strip(), *lines] if len(lines) % 2 else lines)), timeout=2.0).ending
     sender.close()
@@ -129,7 +129,7 @@ def test_a_retry_after_may_be_a_date(ahead: int, seconds: float | None) -> None:
     sender.close()
 
 
-def test_an_answer_that_comes_before_the_whole_request_counts(sender: Sender) -> None:
+def test_a_response_before_the_complete_request_counts(sender: Sender) -> None:
     with RawDownstream(says(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"), reads=False) as downstream:
         ending = sent(sender, f"http://127.0.0.1:{downstream.port}/", body=b"x" * 100_000).ending
     assert ending.reason in ("http_413", "reset")

@@ -17,9 +17,10 @@ from google.auth.transport.requests import AuthorizedSession
 from google.oauth2.credentials import Credentials
 from werkzeug.wrappers import Response
 
-from traced_relay.downstream.signing_secrets import ASK_AGAIN_AFTER, ASK_AGAIN_AFTER_NOTHING, FRESH_FOR, SigningSecrets
+from traced_relay.downstream.signing_secrets import FRESH_FOR, SigningSecrets
 from traced_relay.errors import IdentityFailed
 from traced_relay.runtime.clock import ManualClock
+from traced_relay.runtime.refreshing import RETRY_AFTER, RETRY_AFTER_NOTHING
 from traced_relay.testing import Arrived, Downstream
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def test_a_secret_given_as_text_is_taken_as_it_is(google: Callable[..., Google])
     assert there.asked == []
 
 
-def test_a_name_is_read_with_our_identity_and_may_hold_several(google: Callable[..., Google]) -> None:
+def test_a_named_secret_is_read_with_our_identity(google: Callable[..., Google]) -> None:
     there = google(holding(OLD_KEY, NEW_KEY))
     assert there.secrets.of(NAME) == (OLD_KEY, NEW_KEY)
     [request] = there.server.arrived
@@ -102,13 +103,13 @@ def test_a_name_is_read_with_our_identity_and_may_hold_several(google: Callable[
     assert request.headers["authorization"] == "Bearer the-token"
 
 
-def test_a_version_that_is_named_is_the_one_that_is_read(google: Callable[..., Google]) -> None:
+def test_a_named_version_of_a_secret_is_read(google: Callable[..., Google]) -> None:
     there = google(holding(OLD_KEY))
     there.secrets.of(f"{NAME}/versions/7")
     assert there.asked == [f"/v1/{NAME}/versions/7:access"]
 
 
-def test_it_is_read_again_after_five_minutes(google: Callable[..., Google], clock: ManualClock) -> None:
+def test_a_secret_is_read_again_after_five_minutes(google: Callable[..., Google], clock: ManualClock) -> None:
     there = google(holding(OLD_KEY), holding(NEW_KEY))
     assert there.secrets.of(NAME) == (OLD_KEY,)
     clock.advance(FRESH_FOR - 1)
@@ -117,45 +118,41 @@ def test_it_is_read_again_after_five_minutes(google: Callable[..., Google], cloc
     assert (there.secrets.of(NAME), len(there.asked)) == ((NEW_KEY,), 2)
 
 
-def test_old_keys_serve_on_while_google_is_away_and_it_is_asked_now_and_then(
-    google: Callable[..., Google], clock: ManualClock
-) -> None:
+def test_old_keys_serve_while_secret_manager_fails(google: Callable[..., Google], clock: ManualClock) -> None:
     there = google(holding(OLD_KEY), 503, 429, holding(NEW_KEY))
     there.secrets.of(NAME)
     clock.advance(86_400)
     assert [there.secrets.of(NAME) for _ in range(5)] == [(OLD_KEY,)] * 5
     assert len(there.asked) == 2
-    clock.advance(ASK_AGAIN_AFTER)
+    clock.advance(RETRY_AFTER)
     assert (there.secrets.of(NAME), len(there.asked)) == ((OLD_KEY,), 3)
-    clock.advance(ASK_AGAIN_AFTER)
+    clock.advance(RETRY_AFTER)
     assert there.secrets.of(NAME) == (NEW_KEY,)
 
 
 REFUSALS = {
-    400: "/versions/latest is disabled or destroyed (Secret Manager answers 400)",
+    400: "/versions/latest is disabled or destroyed (Secret Manager responded 400)",
     403: "/versions/latest may not be read by the relay's account, which needs roles/secretmanager.secretAccessor on it"
-    " (Secret Manager answers 403)",
-    404: "/versions/latest does not exist (Secret Manager answers 404)",
-    429: "/versions/latest is out of reach, the project's quota is used up (Secret Manager answers 429)",
-    503: "/versions/latest is out of reach (Secret Manager answers 503)",
+    " (Secret Manager responded 403)",
+    404: "/versions/latest does not exist (Secret Manager responded 404)",
+    429: "/versions/latest cannot be read: the project's quota is used up (Secret Manager responded 429)",
+    503: "/versions/latest cannot be read (Secret Manager responded 503)",
 }
 
 
 @pytest.mark.parametrize("status", REFUSALS)
-def test_a_refusal_says_why_until_it_is_asked_again(
+def test_a_refusal_keeps_its_reason_until_the_next_read(
     google: Callable[..., Google], clock: ManualClock, status: int
 ) -> None:
     there = google(status, holding(NEW_KEY))
     assert str(there.refusal()) == str(there.refusal()) == f"no signing secret: {NAME}{REFUSALS[status]}"
     assert len(there.asked) == 1
-    clock.advance(ASK_AGAIN_AFTER_NOTHING)
+    clock.advance(RETRY_AFTER_NOTHING)
     assert there.secrets.of(NAME) == (NEW_KEY,)
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_keys_that_were_withdrawn_sign_nothing_more(
-    google: Callable[..., Google], clock: ManualClock, status: int
-) -> None:
+def test_revoked_keys_sign_nothing(google: Callable[..., Google], clock: ManualClock, status: int) -> None:
     there = google(holding(OLD_KEY), status)
     there.secrets.of(NAME)
     clock.advance(86_400)
@@ -194,18 +191,18 @@ def test_a_wrong_content_is_named_by_its_fault(google: Callable[..., Google], co
     assert str(refused) == f"no signing secret: the content of {NAME} {rule}; {fault}"
 
 
-def test_without_any_key_it_is_asked_again_soon(google: Callable[..., Google], clock: ManualClock) -> None:
+def test_a_secret_without_keys_is_read_again_soon(google: Callable[..., Google], clock: ManualClock) -> None:
     there = google(404, holding(NEW_KEY))
     assert str(there.refusal()) == str(there.refusal())
     assert len(there.asked) == 1
-    clock.advance(ASK_AGAIN_AFTER_NOTHING)
+    clock.advance(RETRY_AFTER_NOTHING)
     assert there.secrets.of(NAME) == (NEW_KEY,)
 
 
-def test_where_nobody_listens_there_is_no_secret(clock: ManualClock) -> None:
+def test_an_unreachable_secret_manager_gives_no_secret(clock: ManualClock) -> None:
     secrets = SigningSecrets(clock, connect=connect, url="http://127.0.0.1:1")
     with pytest.raises(
-        IdentityFailed, match=f"^no signing secret: {NAME} is out of reach, Secret Manager gives no answer$"
+        IdentityFailed, match=f"^no signing secret: {NAME} cannot be read: Secret Manager does not respond$"
     ):
         secrets.of(NAME)
 
@@ -214,7 +211,9 @@ def test_without_an_identity_there_is_no_secret(clock: ManualClock) -> None:
     def nobody() -> requests.Session:
         raise DefaultCredentialsError("none here")
 
-    with pytest.raises(IdentityFailed, match=f"^no signing secret: {NAME} needs Google credentials, there is no"):
+    with pytest.raises(
+        IdentityFailed, match=f"^no signing secret: {NAME} needs Google credentials, no metadata server"
+    ):
         SigningSecrets(clock, connect=nobody).of(NAME)
 
 
@@ -236,7 +235,7 @@ def test_without_an_identity_there_is_no_secret(clock: ManualClock) -> None:
     ],
     ids=range(12),
 )
-def test_what_secret_manager_holds_stays_out_of_errors_and_logs(
+def test_errors_and_logs_contain_no_secret(
     google: Callable[..., Google], answer: Response, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("DEBUG"):
@@ -248,9 +247,7 @@ def test_what_secret_manager_holds_stays_out_of_errors_and_logs(
         assert hidden not in told
 
 
-def test_while_one_reads_anew_the_others_go_on_with_the_old_keys(
-    google: Callable[..., Google], clock: ManualClock
-) -> None:
+def test_one_thread_refreshes_keys_while_others_use_the_old(google: Callable[..., Google], clock: ManualClock) -> None:
     may_answer, is_asked = Event(), Event()
 
     def slowly(_: Arrived) -> Response:
@@ -270,7 +267,7 @@ def test_while_one_reads_anew_the_others_go_on_with_the_old_keys(
     assert len(there.asked) == 2
 
 
-def test_all_who_wait_for_the_first_keys_wait_for_one_answer(google: Callable[..., Google]) -> None:
+def test_concurrent_first_reads_share_one_request(google: Callable[..., Google]) -> None:
     there = google(holding(OLD_KEY))
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(there.secrets.of, [NAME] * 8)) == {(OLD_KEY,)}

@@ -39,7 +39,7 @@ def watching() -> Iterator[Watchdog]:
 
 
 def made(sender: Sender, wanted: Call, rule: Rule | None = PLAIN) -> Exchange:
-    with watching() as watch, watch.over(wanted.timeout) as deadline:
+    with watching() as watch, watch.deadline(wanted.timeout) as deadline:
         return sender.send(wanted, rule, {"idempotency-key": TASK_ID}, deadline)
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from traced_relay.api import id_token
@@ -19,6 +17,7 @@ from traced_relay.errors import NotAuthorized, Unavailable
 from traced_relay.relay.policy import Principal
 from traced_relay.runtime.clock import SystemClock
 from traced_relay.runtime.loopback import is_cross_site, is_local_host
+from traced_relay.runtime.refreshing import Refreshing
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
@@ -31,40 +30,30 @@ Certificates = Mapping[str, str]
 GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 LONGEST_EMAIL = 320  # characters (RFC 5321, section 4.5.3.1)
 FRESH_FOR = 3600.0
-ASK_AGAIN_AFTER = 30.0
-ASK_AGAIN_AFTER_NOTHING = 2.0  # so that all who wait for a source that is away do not wait one after another
 
 
 ANONYMOUS = Principal("anybody on loopback", "*", "*", is_operator=True)
 
 
 class CertificateCache:
-    """Public keys by their id, kept for an hour; old ones serve on while the source is away."""
+    """Public keys by their id, cached for an hour; the old ones serve on while their source is unavailable."""
 
     def __init__(self, fetch: Callable[[], Certificates], clock: Clock) -> None:
         self._fetch = fetch
-        self._clock = clock
-        self._lock = Lock()
-        self._kept: Certificates = {}
-        self._fetched_at = self._asked_at = float("-inf")
+        self._keys = Refreshing(self._fetch_some, clock, fresh_for=lambda _: FRESH_FOR)
 
     def having(self, key_id: str) -> Certificates:
-        """The keys, fetched anew if they are old or lack *key_id*, but not for every stranger's token."""
-        with self._lock:
-            now = self._clock.monotonic()
-            is_fresh = now - self._fetched_at < FRESH_FOR
-            pause = ASK_AGAIN_AFTER if self._kept else ASK_AGAIN_AFTER_NOTHING
-            if not (is_fresh and key_id in self._kept) and now - self._asked_at > pause:
-                self._refresh()
-            if not self._kept:
-                raise Unavailable("no certificates available to verify ID tokens")
-            return self._kept
+        """The keys, fetched again if they are old or lack *key_id*, at most every 30 s."""
+        try:
+            return self._keys.get(lambda keys: key_id in keys)
+        except Unavailable as exc:
+            raise Unavailable("no certificates available to verify ID tokens") from exc
 
-    def _refresh(self) -> None:
-        with suppress(Unavailable):
-            self._kept = self._fetch()
-            self._fetched_at = self._clock.monotonic()
-        self._asked_at = self._clock.monotonic()
+    def _fetch_some(self) -> Certificates:
+        keys = self._fetch()
+        if not keys:
+            raise Unavailable("the source has no certificates")
+        return keys
 
 
 class Authenticator:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from traced_relay.errors import EnqueueFailed, Unavailable
+from traced_relay.runtime.refreshing import Refreshing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,35 +18,25 @@ YES_LASTS, NO_LASTS = 10.0, 1.0  # seconds
 
 class Readiness:
     """
-    Believes a yes for a while and a no for a moment, however often it is asked.
+    Caches a positive result for 10 s and a negative one for 1 s; one thread checks, the others get the cached result.
 
-    One looks; who asks meanwhile takes the answer before: a queue that hangs holds one thread and not all of them.
-    *refusal* is why no call would be taken on; a full house is no reason to stay away from it.
+    *refusal* is why this process accepts no call. Being at capacity does not count: the router must not take it out.
     """
 
     def __init__(
         self, clock: Clock, ledger: Ledger, see_queue: Callable[[], None], refusal: Callable[[], str | None]
     ) -> None:
-        self._clock = clock
         self._ledger = ledger
         self._see_queue = see_queue
         self._refusal = refusal
-        self._looking = Lock()
-        self._look_again_at = float("-inf")
-        self._was_ready = False
+        self._result = Refreshing(
+            self._check, clock, fresh_for=lambda ready: YES_LASTS if ready else NO_LASTS, value=False, retry_after=0.0
+        )
 
     def is_ready(self) -> bool:
-        if self._refusal() not in (None, "capacity"):
-            return False
-        if self._clock.monotonic() >= self._look_again_at and self._looking.acquire(blocking=False):
-            try:
-                self._was_ready = self._look()
-                self._look_again_at = self._clock.monotonic() + (YES_LASTS if self._was_ready else NO_LASTS)
-            finally:
-                self._looking.release()
-        return self._was_ready
+        return self._refusal() in (None, "capacity") and self._result.get()
 
-    def _look(self) -> bool:
+    def _check(self) -> bool:
         try:
             self._ledger.get("")
             self._see_queue()

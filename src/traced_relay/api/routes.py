@@ -167,7 +167,7 @@ class Api:
     def queues(self) -> Response:
         if not _principal().is_operator:
             raise NotAuthorized("only operators may list the queues", status=403, reason="not_an_operator")
-        return _json({"queues": self._queues.seen()}, 200)
+        return _json({"queues": self._queues.get()}, 200)
 
     def sweep(self) -> Response:
         self._sweeper.sweep()

@@ -27,7 +27,7 @@ from traced_relay.errors import (
     UnexpectedAnswer,
 )
 from traced_relay.formats import strict_json
-from traced_relay.runtime.bounded_fetch import AS_IT_IS, fetch
+from traced_relay.runtime.bounded_fetch import IDENTITY, fetch
 from traced_relay.runtime.clock import SystemClock, pause
 from traced_relay.runtime.loopback import is_local_host
 from traced_relay.tasks.api_types import BatchResponse, QueueList, Receipt, Status, Summary
@@ -83,7 +83,7 @@ class Client:
         self._clock = clock or SystemClock()
         self._session = requests.Session()
         self._session.trust_env = self.url.startswith("https:")  # no proxy for a relay on loopback
-        self._session.headers.update(AS_IT_IS)
+        self._session.headers.update(IDENTITY)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _TracingAdapter())
         if id_token is None and not (self.is_on_loopback and audience is None and impersonate_service_account is None):

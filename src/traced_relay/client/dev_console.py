@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from traced_relay.errors import InvalidSettings, NotFound, Unavailable, UnexpectedAnswer
-from traced_relay.runtime.bounded_fetch import AS_IT_IS, fetch
+from traced_relay.runtime.bounded_fetch import IDENTITY, fetch
 from traced_relay.runtime.loopback import is_local_host
 from traced_relay.tracing.span_tree import FinishedSpan
 
@@ -60,7 +60,7 @@ class DevConsole:
 
     def _send(self, path: str) -> requests.Response:
         return self._session.get(
-            f"{self.relay}/console{path}", timeout=TIMEOUT, allow_redirects=False, stream=True, headers=AS_IT_IS
+            f"{self.relay}/console{path}", timeout=TIMEOUT, allow_redirects=False, stream=True, headers=IDENTITY
         )
 
     def _unexpected(self) -> UnexpectedAnswer:

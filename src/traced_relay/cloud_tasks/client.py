@@ -1,10 +1,11 @@
-"""Cloud Tasks, through Google's own client. gRPC is known here and nowhere else; its errors become ours."""
+"""Cloud Tasks through Google's client library; its errors become EnqueueFailed or Unavailable."""
 
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,28 +17,28 @@ from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpc
 from google.cloud.tasks_v2beta3.services.cloud_tasks.transports import CloudTasksGrpcTransport as BetaTransport
 from google.protobuf import empty_pb2, wrappers_pb2
 
-from traced_relay.errors import EnqueueFailed, Unavailable
+from traced_relay.errors import EnqueueFailed, Unavailable, map_exceptions
 from traced_relay.formats.durations import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from traced_relay.config.relay_yaml import TaskTarget
     from traced_relay.tasks.row import Row
 
-SLACK = 15.0  # seconds that the queue waits beyond the attempt's own timeout, so that the worker answers first
-MIN_DEADLINE = 15.0
+SLACK = 15.0  # seconds that the queue waits beyond the attempt's timeout, so that the worker responds first
+MIN_DEADLINE = 15.0  # of Cloud Tasks, like the next
 MAX_DEADLINE_HTTP = 1800.0
-ONE_TRY = 5.0
-ALL_TRIES = 10.0
+REQUEST_TIMEOUT = 5.0  # seconds for one request
+TOTAL_TIMEOUT = 10.0  # seconds for a request and its retries
 
-_PASSING = (
+_TEMPORARY = (
     exceptions.ServiceUnavailable,
     exceptions.DeadlineExceeded,
     exceptions.Aborted,
     exceptions.ResourceExhausted,
 )
-# Only these say that there is no task, and will say so again; after any other error there may be one.
+# After these no task exists, and a retry fails again. After any other error the task may exist.
 _FINAL = (
     exceptions.NotFound,
     exceptions.Forbidden,
@@ -45,11 +46,19 @@ _FINAL = (
     exceptions.BadRequest,  # FailedPrecondition and OutOfRange too
     exceptions.MethodNotImplemented,
 )
+_mapped_errors = partial(
+    map_exceptions,
+    (_FINAL, lambda exc: EnqueueFailed(f"Cloud Tasks refused: {exc.message}")),
+    (
+        (RetryError, GoogleAPICallError, GoogleAuthError),
+        lambda exc: Unavailable(f"Cloud Tasks gave no clear answer: {type(exc).__name__}"),
+    ),
+)
 
 
 @dataclass(frozen=True)
 class DirectCall:
-    """A call that Cloud Tasks makes by itself (`route: direct`)."""
+    """A call that Cloud Tasks makes itself (`route: direct`)."""
 
     url: str
     method: str
@@ -62,7 +71,7 @@ class DirectCall:
 
 @dataclass(frozen=True)
 class QueueStats:
-    """What Cloud Tasks says of a queue, in its own words; None where it says nothing."""
+    """Statistics of a queue, with Cloud Tasks' names; None for those that it does not report."""
 
     state: str | None = None
     max_dispatches_per_second: float | None = None
@@ -73,20 +82,18 @@ class QueueStats:
     concurrent_dispatches_count: int | None = None
 
 
-_LOOKED_AT = {"paths": ["state", "rate_limits", "stats"]}  # statistics are given to those alone who name them
+_READ_MASK = {"paths": ["state", "rate_limits", "stats"]}  # Cloud Tasks reports statistics only if they are named
 _STATES = {int(state): name for name, state in tasks_v2beta3.Queue.State.__members__.items() if state}
 
 
 class CloudTasks:
-    """Makes tasks in the queues of one project and location, for one worker."""
+    """Creates and deletes tasks of one worker, in the queues of one project and location."""
 
-    def __init__(
-        self, *, project: str, location: str, worker: TaskTarget, audience: str | None, emulator: str | None
-    ) -> None:
-        self._parent = f"projects/{project}/locations/{location}/queues"
+    def __init__(self, *, queue_prefix: str, worker: TaskTarget, audience: str | None, emulator: str | None) -> None:
+        self._queue_prefix = queue_prefix
         self._worker = worker
         self._audience = audience
-        # A waiting caller or dispatch cannot use a channel that backs off for minutes after the server was away.
+        # Callers and dispatches wait for this channel, so it must not back off for minutes after an outage.
         options = [("grpc.max_reconnect_backoff_ms", 1000), ("grpc.initial_reconnect_backoff_ms", 100)]
         options.append(("grpc.enable_http_proxy", 0))
         self._channel = grpc.insecure_channel(emulator, options) if emulator else None
@@ -97,7 +104,7 @@ class CloudTasks:
         self._beta = tasks_v2beta3.CloudTasksClient(transport=BetaTransport(channel=opened.grpc_channel))
 
     def task_name(self, queue: str, task: str) -> str:
-        return f"{self._parent}/{queue}/tasks/{task}"
+        return f"{self._queue_prefix}/{queue}/tasks/{task}"
 
     def create(self, row: Row, *, name: str, at: float | None, headers: Mapping[str, str]) -> bool:
         """Create the task that *row* awaits, due *at* (epoch seconds; None: now); False if its name is taken."""
@@ -130,65 +137,67 @@ class CloudTasks:
         return self._create(queue, task, at)
 
     def _create(self, queue: str, fields: dict[str, Any], at: float | None) -> bool:
-        """The name makes it safe to ask again: a task that exists counts as made."""
+        """Create a task, with retries. They are safe because of its name: a task that exists counts as created."""
         task = tasks_v2.Task(fields)
         if at is not None:
             seconds, nanos = divmod(round(at * 1e9), 10**9)
             task._pb.schedule_time.seconds, task._pb.schedule_time.nanos = seconds, nanos
-        patience = retry.Retry(
-            retry.if_exception_type(*_PASSING), initial=0.1, maximum=2.0, multiplier=2.0, timeout=ALL_TRIES
+        retries = retry.Retry(
+            retry.if_exception_type(*_TEMPORARY), initial=0.1, maximum=2.0, multiplier=2.0, timeout=TOTAL_TIMEOUT
         )
         with _mapped_errors():
             try:
-                self._client.create_task(parent=f"{self._parent}/{queue}", task=task, retry=patience, timeout=ONE_TRY)
+                self._client.create_task(
+                    parent=f"{self._queue_prefix}/{queue}", task=task, retry=retries, timeout=REQUEST_TIMEOUT
+                )
             except AlreadyExists:
                 return False
         return True
 
     def delete(self, task_name: str) -> None:
-        """Take a task out of its queue, if it is still there."""
+        """Delete a task if it is still in its queue."""
         with _mapped_errors(), suppress(exceptions.NotFound):
-            self._client.delete_task(name=task_name, retry=None, timeout=ONE_TRY)
+            self._client.delete_task(name=task_name, retry=None, timeout=REQUEST_TIMEOUT)
 
     def exists(self, task_name: str) -> bool:
-        """Whether the task is in its queue, waiting or being dispatched; what was worked off or purged is not."""
+        """Whether the task is in its queue, waiting or being dispatched; not if it was completed or purged."""
         with _mapped_errors():
             try:
-                self._client.get_task(name=task_name, retry=None, timeout=ONE_TRY)
+                self._client.get_task(name=task_name, retry=None, timeout=REQUEST_TIMEOUT)
             except exceptions.NotFound:
                 return False
         return True
 
     def check_queue(self, queue: str) -> None:
-        """Returns if the queue is there and answers."""
+        """Raise EnqueueFailed or Unavailable unless the queue exists and Cloud Tasks responds."""
         with _mapped_errors():
-            self._client.get_queue(name=f"{self._parent}/{queue}", retry=None, timeout=ONE_TRY)
+            self._client.get_queue(name=f"{self._queue_prefix}/{queue}", retry=None, timeout=REQUEST_TIMEOUT)
 
     def get_queue_stats(self, queue: str, seconds: float) -> QueueStats:
-        """How the queue is, if it says so in time. Only the beta has statistics; it is the same service."""
-        request = {"name": f"{self._parent}/{queue}", "read_mask": _LOOKED_AT}
+        """Statistics of *queue*, within *seconds*. Only the beta API has them, of the same service."""
+        request = {"name": f"{self._queue_prefix}/{queue}", "read_mask": _READ_MASK}
         with _mapped_errors():
-            seen = tasks_v2beta3.Queue.pb(self._beta.get_queue(request, retry=None, timeout=seconds))
-        look = QueueStats(
-            state=_STATES.get(seen.state),
-            max_dispatches_per_second=seen.rate_limits.max_dispatches_per_second or None,
-            max_concurrent_dispatches=seen.rate_limits.max_concurrent_dispatches or None,
+            found = tasks_v2beta3.Queue.pb(self._beta.get_queue(request, retry=None, timeout=seconds))
+        stats = QueueStats(
+            state=_STATES.get(found.state),
+            max_dispatches_per_second=found.rate_limits.max_dispatches_per_second or None,
+            max_concurrent_dispatches=found.rate_limits.max_concurrent_dispatches or None,
         )
-        return replace(look, **_numbers(seen.stats)) if seen.HasField("stats") else look
+        return replace(stats, **_numbers(found.stats)) if found.HasField("stats") else stats
 
     def local_certificates(self) -> Mapping[str, str]:
-        """Key id to public key (PEM) of the embedded queue that this client talks to."""
+        """Public keys (PEM) of the embedded queue by their id."""
         if self._channel is None:
-            raise Unavailable("only an embedded queue tells its keys here")
+            raise Unavailable("only an embedded queue serves its keys")
         ask = self._channel.unary_unary(
             "/traced_relay.LocalIdentity/Certificates",
             request_serializer=empty_pb2.Empty.SerializeToString,
             response_deserializer=wrappers_pb2.StringValue.FromString,
         )
         try:
-            certificates: dict[str, str] = json.loads(ask(empty_pb2.Empty(), timeout=ONE_TRY).value)
+            certificates: dict[str, str] = json.loads(ask(empty_pb2.Empty(), timeout=REQUEST_TIMEOUT).value)
         except (grpc.RpcError, ValueError) as exc:
-            raise Unavailable("the embedded queue did not tell its keys") from exc
+            raise Unavailable("the embedded queue did not return its keys") from exc
         return certificates
 
     def close(self) -> None:
@@ -209,13 +218,3 @@ def _numbers(stats: Any) -> dict[str, Any]:
 def _duration(seconds: float) -> dict[str, int]:
     whole, nanos = divmod(round(seconds * 1e9), 10**9)
     return {"seconds": whole, "nanos": nanos}
-
-
-@contextmanager
-def _mapped_errors() -> Iterator[None]:
-    try:
-        yield
-    except _FINAL as exc:
-        raise EnqueueFailed(f"Cloud Tasks refused: {exc.message}") from exc
-    except (RetryError, GoogleAPICallError, GoogleAuthError) as exc:
-        raise Unavailable(f"Cloud Tasks gave no clear answer: {type(exc).__name__}") from exc

@@ -1,4 +1,4 @@
-"""What the queue said about one delivery, in either family of headers, and which form of task it carries."""
+"""One delivery from a queue: its headers, of App Engine or of Cloud Tasks, and the form of its task."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ _TASK_ID = re.compile(r"[0-9a-f]{32}")
 @dataclass(frozen=True)
 class Dispatch:
     """
-    One delivery; None where the queue said nothing.
+    The headers of one delivery; None for those that the queue did not send.
 
-    *queue* and *task* are short ids. Times are seconds since the epoch. The
-    counts and the reason are the queue's own words for its own redeliveries,
-    which in this service happen only when a worker could not answer.
+    *queue* and *task* are short ids, times are seconds since the epoch. The counts and the reason are about the queue's
+    own redeliveries, which happen only when a worker did not respond.
     """
 
     queue: str
@@ -45,7 +44,7 @@ class Dispatch:
 
     @classmethod
     def from_headers(cls, headers: Headers, family: str) -> Dispatch:
-        """Reads one *family* of headers; what is absent or no number is None."""
+        """The headers of one *family*; None for those that are absent or not a number."""
         return cls(
             queue=headers.get(f"{family}QueueName", ""),
             task=headers.get(f"{family}TaskName", ""),
@@ -57,13 +56,13 @@ class Dispatch:
         )
 
     def queue_delay_ms(self, now: float) -> int | None:
-        """How long the task waited in the queue after it was due."""
+        """Milliseconds that the task waited in the queue after it was due."""
         return None if self.task_eta is None else max(0, round((now - self.task_eta) * 1000))
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """A dispatch together with what was found out about it: *number* is the attempt that its task is for."""
+    """A dispatch and what the relay derived from it; *number* is the attempt that its task is for."""
 
     dispatch: Dispatch
     task_name: str
@@ -82,14 +81,14 @@ def _seconds(text: str | None) -> float | None:
 
 @dataclass(frozen=True)
 class RelayTask:
-    """A task that the relay made: attempt *attempt* of the call in the ledger."""
+    """A task that the relay created: one attempt of a call in the ledger."""
 
     task_id: str
     attempt: int
 
 
 class BareTask(Model):
-    """A task that somebody made by hand, with the whole call in its body; unknown fields are ignored."""
+    """A task created by hand, with the whole call in its body; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -131,7 +130,7 @@ def _timeout(value: Any) -> float:
 
 
 def read_task(body: bytes) -> RelayTask | BareTask:
-    """The task that the *body* of a dispatch holds; InvalidCall if it is neither form."""
+    """The task in the *body* of a dispatch; InvalidCall if it has neither form."""
     try:
         document = strict_json.loads(body)
     except strict_json.NotJson as exc:

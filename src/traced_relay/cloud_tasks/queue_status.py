@@ -1,13 +1,13 @@
-"""How the queues are, for operators: looked at together, at most every few seconds, however many ask."""
+"""Status of every queue of relay.yaml, for operators: fetched for all queues together, cached for 2 s."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from traced_relay.cloud_tasks.client import QueueStats
 from traced_relay.errors import EnqueueFailed, Unavailable
+from traced_relay.runtime.refreshing import Refreshing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,57 +15,42 @@ if TYPE_CHECKING:
     from traced_relay.runtime.clock import Clock
 
 FRESH_FOR = 2.0
-PATIENCE = 2.0  # seconds for all of them
+TIMEOUT = 2.0  # seconds for all queues together
 
 _UNKNOWN = QueueStats()
 
 
 class QueueStatuses:
     """
-    *queues* are names, each with what it is for; *look* asks for one within so many seconds.
+    Status of *queues*, each a name and its use; *get_stats* gets one queue's statistics within the given seconds.
 
-    A queue that cannot be asked is shown without state and numbers, and why.
+    A queue whose statistics cannot be fetched is listed without state and numbers, and with the reason.
     """
 
     def __init__(
-        self, queues: Sequence[tuple[str, str]], look: Callable[[str, float], QueueStats], clock: Clock
+        self, queues: Sequence[tuple[str, str]], get_stats: Callable[[str, float], QueueStats], clock: Clock
     ) -> None:
         self._queues = queues
-        self._look = look
+        self._get_stats = get_stats
         self._clock = clock
-        self._lock = Lock()
-        self._seen: list[dict[str, Any]] = []
-        self._seen_at = float("-inf")
+        self._statuses = Refreshing(self._fetch_all, clock, fresh_for=lambda _: FRESH_FOR, retry_after=0.0)
 
-    def seen(self) -> list[dict[str, Any]]:
-        """What was seen lately. While somebody looks again, the others take what there is and do not wait."""
-        if self._is_old() and self._lock.acquire(blocking=not self._seen):
-            try:
-                if self._is_old():
-                    self._seen = self._looked()
-                    self._seen_at = self._clock.monotonic()
-            finally:
-                self._lock.release()
-        return self._seen
+    def get(self) -> list[dict[str, Any]]:
+        return self._statuses.get()
 
-    def _is_old(self) -> bool:
-        return self._clock.monotonic() - self._seen_at >= FRESH_FOR
+    def _fetch_all(self) -> list[dict[str, Any]]:
+        ends_at = self._clock.monotonic() + TIMEOUT
+        return [{"queue": name, "for": use, **self._fetch(name, ends_at)} for name, use in self._queues]
 
-    def _looked(self) -> list[dict[str, Any]]:
-        until = self._clock.monotonic() + PATIENCE
-        return [{"queue": name, "for": use, **self._state(name, until)} for name, use in self._queues]
-
-    def _state(self, name: str, until: float) -> dict[str, Any]:
-        left = until - self._clock.monotonic()
+    def _fetch(self, name: str, ends_at: float) -> dict[str, Any]:
+        left = ends_at - self._clock.monotonic()
         if left <= 0:
-            return asdict(_UNKNOWN) | {"detail": "there was no time left to ask for it"}
+            return asdict(_UNKNOWN) | {"detail": "no time was left to fetch it"}
         try:
-            return asdict(_whole(self._look(name, left)))
+            stats = self._get_stats(name, left)
         except (Unavailable, EnqueueFailed) as exc:
             return asdict(_UNKNOWN) | {"detail": str(exc)}
-
-
-def _whole(look: QueueStats) -> QueueStats:
-    """With 100 and not 100.0, as the rate was written."""
-    rate = look.max_dispatches_per_second
-    return replace(look, max_dispatches_per_second=int(rate)) if rate and rate == int(rate) else look
+        rate = stats.max_dispatches_per_second
+        if rate and rate == int(rate):  # 100, as in relay.yaml, and not 100.0
+            stats = replace(stats, max_dispatches_per_second=int(rate))
+        return asdict(stats)

@@ -1,4 +1,4 @@
-"""relay.yaml: who may do what. Read once, strictly: an unknown key is an error that names file and key."""
+"""relay.yaml: queues, worker, callers, downstreams. Read strictly: an unknown key is an error with file and key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SERVICE_ID = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 def _check_region(location: str) -> str:
     if not REGION.fullmatch(location):
-        raise ValueError("must be one region such as us-central1: queues are nowhere else")
+        raise ValueError("must be one region such as us-central1, because queues exist only in regions")
     return location
 
 
@@ -46,7 +46,7 @@ def _check_account(email: str) -> str:
 
 def _check_email(email: str) -> str:
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", email) or email != email.lower():
-        raise ValueError("must be an address as Google's tokens have it, with @ and in lower case")
+        raise ValueError("must be an email address in lower case, as in Google's ID tokens")
     return email
 
 
@@ -58,7 +58,7 @@ class QueueRule(Model):
 
 
 class TaskTarget(Model):
-    """Where tasks go: an App Engine service of this project, or a URL with the account whose ID token they carry."""
+    """Target of the tasks: an App Engine service of this project, or a URL and the account of their ID token."""
 
     app_engine: Annotated[str, Field(pattern=SERVICE_ID)] | None = None
     url: Url | None = None
@@ -84,7 +84,7 @@ class TaskTarget(Model):
 
 
 class Caller(Model):
-    """Somebody who may enqueue, and see its own tasks; an operator sees all. `"*"` means all."""
+    """An account that may enqueue, and see its own tasks; an operator sees all tasks. `"*"` means all."""
 
     email: Annotated[str, AfterValidator(_check_email)]
     role: Literal["caller", "operator"] = "caller"
@@ -92,24 +92,24 @@ class Caller(Model):
     downstreams: Literal["*"] | list[str] = Field(default=[])
 
     @model_validator(mode="after")
-    def _has_its_lists(self) -> Caller:
+    def _has_lists(self) -> Caller:
         if self.role == "caller" and not {"queues", "downstreams"} <= self.model_fields_set:
             raise ValueError('must have queues and downstreams, each a list of names or "*"')
         return self
 
 
 def _check_secret(name: str) -> str:
-    """The file is for everybody to read, so it only says where the secret is."""
+    """Everyone may read the file, so it contains only the secret's name."""
     if not SECRET_NAME.fullmatch(name):
         raise ValueError(
             "must be the name of a secret in Secret Manager, projects/P/secrets/S with or without /versions/V;"
-            " a secret itself must not stand in this file"
+            " the secret itself must not be in this file"
         )
     return name
 
 
 class CallbackReceiver(UrlPattern):
-    """Where callbacks may go; without a *secret* of its own they are signed with RELAY_CALLBACK_SECRET."""
+    """Where callbacks may go, signed with *secret*, or with RELAY_CALLBACK_SECRET."""
 
     secret: Annotated[str, AfterValidator(_check_secret)] | None = None
 
@@ -164,8 +164,6 @@ def parse(document: Any, where: str) -> RelayFile:
 
 
 MAX_TIMEOUT_APP_ENGINE = 86_400.0
-
-
 MAX_TIMEOUT_HTTP_WORKER = 1_785.0  # Cloud Tasks waits 30 minutes for an HTTP target, less the 15 s of slack
 
 
@@ -178,10 +176,10 @@ def longest_timeout(rules: RelayFile) -> float:
 
 
 def rule_problems(rules: RelayFile, *, is_local: bool) -> Iterator[str]:
-    """For these a relay does not start; one that *is_local* has its queue on the same machine."""
+    """Problems with which a relay does not start; one that *is_local* has its queue on the same machine."""
     url = rules.worker.url
     if url and not is_local and is_local_host(urlsplit(url).netloc):
-        yield f"worker.url must not be on this machine, where Cloud Tasks is not, got {url}"
+        yield f"worker.url must not be on this machine, because Cloud Tasks cannot reach it, got {url}"
     ceiling = _ceiling(rules)
     if rules.max_timeout is not None and rules.max_timeout > ceiling:
         yield (
@@ -189,8 +187,8 @@ def rule_problems(rules: RelayFile, *, is_local: bool) -> Iterator[str]:
             f" got {format_duration(rules.max_timeout)}"
         )
     if (rules.callers or rules.worker.url) and not rules.audience:
-        yield "audience must be set: ID tokens have to name it"
-    yield from _out_of_reach(rules)
+        yield "audience must be set, because ID tokens are checked against it"
+    yield from _unreachable_patterns(rules)
     known_queues = {queue.name for queue in rules.queues if queue.use == "calls"}
     known_downstreams = {rule.name for rule in rules.downstreams}
     for caller in rules.callers:
@@ -199,28 +197,28 @@ def rule_problems(rules: RelayFile, *, is_local: bool) -> Iterator[str]:
             ("downstreams", caller.downstreams, known_downstreams),
         ):
             for unknown in sorted(set(named) - known) if named != "*" else []:
-                meant = '; all of them is "*" and no list' if unknown == "*" else ""
-                yield f"callers.{key} of {caller.email} names {unknown}, which is not there{meant}"
+                meant = '; for all of them, write "*" in place of the list' if unknown == "*" else ""
+                yield f"callers.{key} of {caller.email} refers to {unknown}, which is not defined{meant}"
 
 
-def _out_of_reach(rules: RelayFile) -> Iterator[str]:
-    for key, place, found in places_by_address(rules):
+def _unreachable_patterns(rules: RelayFile) -> Iterator[str]:
+    for key, pattern, found in patterns_by_address(rules):
         if found.reach is Reach.NEVER:
-            yield f"{key} must not be in {found}, which no rule can allow, got {place.url}"
+            yield f"{key} must not be in {found}, which no rule can allow, got {pattern.url}"
 
 
-def places_by_address(rules: RelayFile) -> Iterator[tuple[str, UrlPattern, Range]]:
-    """Everywhere that requests may go and that is named by its address: the key, the place, and the address's range."""
-    places: list[tuple[str, UrlPattern]] = [(f"downstreams.{rule.name}.url", rule) for rule in rules.downstreams]
-    places += [("callbacks.url", receiver) for receiver in rules.callbacks]
-    for key, place in places:
-        if found := _range_named_by(place):
-            yield key, place, found
+def patterns_by_address(rules: RelayFile) -> Iterator[tuple[str, UrlPattern, Range]]:
+    """The URL patterns whose host is an address, with their keys and the range of that address."""
+    patterns: list[tuple[str, UrlPattern]] = [(f"downstreams.{rule.name}.url", rule) for rule in rules.downstreams]
+    patterns += [("callbacks.url", receiver) for receiver in rules.callbacks]
+    for key, pattern in patterns:
+        if found := _range_named_by(pattern):
+            yield key, pattern, found
 
 
-def _range_named_by(place: UrlPattern) -> Range | None:
-    """The range of the address that *place* is, in any spelling (0x7f.1, 2130706433); None where its host is a name."""
-    host = (urlsplit(place.url).hostname or "").rstrip(".")
+def _range_named_by(pattern: UrlPattern) -> Range | None:
+    """The range of the address in *pattern*, in any spelling (0x7f.1, 2130706433); None if its host is a name."""
+    host = (urlsplit(pattern.url).hostname or "").rstrip(".")
     try:
         return range_of(host if ":" in host else socket.inet_ntoa(socket.inet_aton(host)))
     except OSError:

@@ -1,7 +1,7 @@
 """
-Variables that Kubernetes and Docker set in every container for a service whose name begins with `relay`.
+Variables that Kubernetes and Docker set in every container for a service whose name starts with `relay`.
 
-A variable counts as one of these only if both its name and its value have the documented shape.
+Both the name and the value of a variable must have the documented form.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _URL = re.compile(r"(tcp|udp|sctp)://(.+):([0-9]{1,5})")
 def is_service_link(name: str, environ: Mapping[str, str]) -> bool:
     """For example `RELAY_PORT=tcp://10.0.0.1:8080`, but not `RELAY_PORT=8080`."""
     if copied := re.fullmatch(rf"({_SERVICE})_ENV_[A-Za-z_][A-Za-z0-9_]*", name):
-        # The linked container's own environment, so any value; Docker always sets the name of the link beside it.
+        # Any value: it comes from the linked container's environment. Docker always sets the name of the link as well.
         return _is_container(environ.get(f"{copied[1]}_NAME", ""))
     value = environ[name]
     if numbered := re.fullmatch(rf"{_NUMBERED}(_PROTO|_START|_END)?", name):

@@ -1,4 +1,4 @@
-"""The environment and relay.yaml, read once and frozen. Errors name the variable, or file and key."""
+"""Settings from the environment and relay.yaml, read once. Errors name the variable, or the file and key."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from traced_relay.config import relay_yaml
+from traced_relay.config.queues import queue_prefix
 from traced_relay.config.relay_yaml import longest_timeout, rule_problems
 from traced_relay.config.service_links import is_service_link
 from traced_relay.downstream import webhook_signature
 from traced_relay.errors import InvalidSettings
-from traced_relay.ledger.location import firestore_location
+from traced_relay.ledger.location import LEDGERS, firestore_collection, sqlite_file
 from traced_relay.runtime.loopback import is_local_host
 from traced_relay.version import __version__
 
@@ -41,59 +42,55 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DEFAULT_THREADS = 100
 SPARE_THREADS = 8
 LEAST_THREADS = SPARE_THREADS + 1
-_LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
 
 Platform = Literal["app_engine", "cloud_run", "local", "other"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """
-    All that a deployment decides.
+    """Everything that a deployment decides."""
 
-    *local* means the embedded queue on this machine: loopback only, its headers
-    and its tokens are believed. *open_on_loopback* lets anybody on loopback
-    enqueue (`dev` without a file of rules). *callback_secret* is for receivers
-    without one of their own: one or more secrets, or a name in Secret Manager.
-    """
-
-    project: str
-    location: str
-    rules: RelayFile
-    ledger: str
-    platform: Platform
-    emulator: str | None = None
+    project: str  # of the queues
+    location: str  # region of the queues
+    rules: RelayFile  # relay.yaml
+    ledger: str  # value of RELAY_LEDGER
+    platform: Platform  # "local": an embedded queue, whose headers and tokens are trusted, and loopback only
+    emulator: str | None = None  # host and port of the embedded queue
     port: int = 8080
     threads: int = DEFAULT_THREADS
-    version: str = __version__
-    instance: str = ""
-    otel_file: Path | None = None
+    version: str = __version__  # of the deployment, in records and spans
+    instance: str = ""  # name of this process, in records and spans
+    otel_file: Path | None = None  # OpenTelemetry's configuration
     untraced: bool = False
-    open_on_loopback: bool = False
-    callback_secret: str | None = field(default=None, repr=False)
-    made_callback_secret: bool = False
+    open_on_loopback: bool = False  # accepts tasks without a token; `dev` without relay.yaml
+    callback_secret: str | None = field(default=None, repr=False)  # secrets, or a name in Secret Manager; the default
+    made_callback_secret: bool = False  # `dev` generated it, and prints it
 
     @property
     def is_local(self) -> bool:
         return self.platform == "local"
 
     @property
+    def queue_prefix(self) -> str:
+        return queue_prefix(self.project, self.location)
+
+    @property
     def has_cron(self) -> bool:
-        """Whether others ask for the sweeps: on Google's platforms a process may sleep between requests."""
+        """Whether a cron job requests the sweeps: on Google's platforms a process may sleep between requests."""
         return self.platform in ("app_engine", "cloud_run")
 
     @property
     def host(self) -> str:
-        return "127.0.0.1" if self.is_local else "0.0.0.0"  # noqa: S104  (the platform's router is what reaches it)
+        return "127.0.0.1" if self.is_local else "0.0.0.0"  # noqa: S104  (only the platform's router reaches it)
 
     @property
     def max_running(self) -> int:
-        """Calls this process runs at once; the other threads serve health checks, cancels and new tasks meanwhile."""
+        """Maximum number of calls at once; the other threads serve health checks, cancels and new tasks."""
         return self.threads - SPARE_THREADS
 
     @property
     def max_timeout(self) -> float:
-        """Seconds one attempt may take: what the worker's platform allows, or less where the file says so."""
+        """Maximum seconds of one attempt: the limit of the worker's platform, or max_timeout of relay.yaml."""
         return longest_timeout(self.rules)
 
     @property
@@ -106,13 +103,13 @@ class Settings:
 
     @property
     def own_hosts(self) -> list[str]:
-        """Hosts at which the relay listens, `*` for any text; on loopback a host is not one service."""
+        """Hosts at which the relay listens, `*` for any text; no loopback host, which other services share."""
         urls = (self.rules.worker.url, self.rules.audience)
         named = [urlsplit(url).hostname for url in urls if url]
         return [host for host in named if host and host not in LOOPBACK] + self._app_engine_hosts()
 
     def _app_engine_hosts(self) -> list[str]:
-        """What App Engine calls the worker's service, with and without version and region; the default has no name."""
+        """App Engine's hosts of the worker's service and of the default one, with and without version and region."""
         service = self.rules.worker.app_engine
         if service is None:
             return []
@@ -125,7 +122,7 @@ def own_environment() -> Mapping[str, str]:
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
-    """What `serve` runs with; InvalidSettings says what is missing and what to do."""
+    """Settings of `serve`; InvalidSettings names what is missing and what to do."""
     check_names(environ)
     rules = _rules(environ)
     platform = _platform(environ)
@@ -149,7 +146,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def variable_problems(environ: Mapping[str, str], rules: RelayFile | None) -> Iterator[str]:
-    """Every variable for which `from_environment` would refuse to start, where that stops at the first."""
+    """Every problem with a variable; `from_environment` raises the first only."""
     platform = _platform(environ)
     for read in (
         lambda: check_names(environ),
@@ -207,21 +204,26 @@ def _unknown(name: str) -> str:
     known = {variable.removeprefix("RELAY_"): variable for variable in (*VARIABLES, "PORT")}
     closest = difflib.get_close_matches(name.removeprefix("RELAY_"), known, 1)
     hint = f"the closest is {known[closest[0]]}; " if closest else ""
-    return f"{name} is no variable of the relay; {hint}there are {', '.join(VARIABLES)}"
+    return f"{name} is not a variable of the relay; {hint}the variables are {', '.join(VARIABLES)}"
 
 
 def _rules(environ: Mapping[str, str]) -> RelayFile:
-    path = Path(environ.get("RELAY_CONFIG") or "relay.yaml")
+    path = Path(rules_file(environ))
     if not environ.get("RELAY_CONFIG") and not path.exists():
         raise InvalidSettings("RELAY_CONFIG must name the file of rules, or relay.yaml must be in this directory")
     return relay_yaml.load(path)
 
 
+def rules_file(*environs: Mapping[str, str]) -> str:
+    """The file that the first RELAY_CONFIG among *environs* names, else relay.yaml."""
+    return next((environ["RELAY_CONFIG"] for environ in environs if environ.get("RELAY_CONFIG")), "relay.yaml")
+
+
 def otel_file(environ: Mapping[str, str], directory: Path = Path()) -> Path | None:
-    """The file that is named, there or not; else the one beside relay.yaml, if there is one."""
+    """The file that OTEL_CONFIG_FILE names, existing or not; else otel.yaml beside relay.yaml, if it exists."""
     if environ.get("OTEL_CONFIG_FILE"):
         return directory / environ["OTEL_CONFIG_FILE"]
-    beside = directory / Path(environ.get("RELAY_CONFIG") or "relay.yaml").with_name("otel.yaml")
+    beside = directory / Path(rules_file(environ)).with_name("otel.yaml")
     return beside if beside.exists() else None
 
 
@@ -267,22 +269,19 @@ def _emulator(environ: Mapping[str, str], platform: Platform) -> str | None:
 
 
 def read_ledger(environ: Mapping[str, str], platform: Platform) -> str:
-    ledger = _required(environ, "RELAY_LEDGER", f"where tasks are kept: {_LEDGERS}")
-    kind, _, place = ledger.partition(":")
-    if kind == "firestore":
-        firestore_location(place)
-    elif ledger != "memory" and not (kind == "sqlite" and place):
-        raise InvalidSettings(f"RELAY_LEDGER must be {_LEDGERS}, got {ledger[:80]!r}")
-    elif platform in ("app_engine", "cloud_run"):
-        raise InvalidSettings(
-            f"RELAY_LEDGER must not be {ledger[:80]} on {platform}: its disk is memory and is lost;"
-            " firestore:[DATABASE/]COLLECTION is not"
-        )
+    ledger = _required(environ, "RELAY_LEDGER", f"where tasks are kept: {LEDGERS}")
+    if firestore_collection(ledger) is None:
+        sqlite_file(ledger)
+        if platform in ("app_engine", "cloud_run"):
+            raise InvalidSettings(
+                f"RELAY_LEDGER must not be {ledger[:80]} on {platform}: its disk is in memory and is lost;"
+                " use firestore:[DATABASE/]COLLECTION"
+            )
     return ledger
 
 
 def read_callback_secret(environ: Mapping[str, str]) -> str | None:
-    """Checked here, so that a wrong one ends the start and not a callback; the error never shows it."""
+    """RELAY_CALLBACK_SECRET, checked here because a malformed one must fail the start; the error never shows it."""
     source = environ.get("RELAY_CALLBACK_SECRET", "").strip()
     if not source or webhook_signature.SECRET_NAME.fullmatch(source):
         return source or None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from traced_relay.formats.durations import on_an_axis, readable, tick_step
+from traced_relay.formats.durations import readable, tick_label, tick_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def draw(timeline: Timeline) -> Drawing:
     ticks = [number * step for number in range(int(span / step) + 1)]
     return Drawing(
         lanes=tuple(_lane(bar, timeline.start, span) for bar in timeline.bars),
-        ticks=tuple((_percent(tick / span), on_an_axis(tick)) for tick in ticks if tick < span * 0.97 or tick == 0),
+        ticks=tuple((_percent(tick / span), tick_label(tick)) for tick in ticks if tick < span * 0.97 or tick == 0),
         lasted="" if timeline.lasted is None else readable(timeline.lasted),
     )
 

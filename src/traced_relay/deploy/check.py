@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from traced_relay.config import relay_yaml, settings
-from traced_relay.config.relay_yaml import longest_timeout, places_by_address, rule_problems
+from traced_relay.config.relay_yaml import longest_timeout, patterns_by_address, rule_problems
 from traced_relay.deploy import app_yaml, cron_yaml
 from traced_relay.deploy.gcloudignore import is_uploaded, read_at_start
 from traced_relay.deploy.plan import Finding
@@ -76,7 +76,7 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
     found: list[str] = []
     app = _document(directory / "app.yaml", found)
     given = app_yaml.environment(app)
-    name = given.get("RELAY_CONFIG") or environ.get("RELAY_CONFIG") or "relay.yaml"
+    name = settings.rules_file(given, environ)
     rules = _rules(directory / name, found)
     if app is not None and (rules is None or rules.worker.app_engine):
         found += [f"app.yaml: {problem}" for problem in app_yaml.problems(app, rules)]
@@ -182,7 +182,7 @@ def _rule_problems(rules: RelayFile, secret: str | None) -> Iterator[str]:
     """What is no error of the file, since it starts like this, but cannot be what somebody meant."""
     yield from _never_reached("downstreams", [(rule.name, rule) for rule in rules.downstreams])
     yield from _never_reached("callbacks", [(receiver.url, receiver) for receiver in rules.callbacks])
-    for key, place, found in places_by_address(rules):
+    for key, place, found in patterns_by_address(rules):
         if found.reach is Reach.PRIVATE and not place.allow_private:
             yield f"{key} needs `allow_private: true`, because {place.url} is in {found}"
     if not secret:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.auth.exceptions import GoogleAuthError
 
+from traced_relay.config.queues import queue_prefix
 from traced_relay.deploy import cron_yaml, diff
 from traced_relay.deploy import plan as cloud_plan
 from traced_relay.deploy.google_apis import LOG_IN, GoogleApis
@@ -75,7 +76,7 @@ def accounts(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
 
 def queue(google: GoogleApis, plan: Plan, wanted: Queue) -> Iterator[Finding]:
     where = f"{plan.rules_file}: queues.{wanted.name}"
-    path = f"v2/projects/{plan.project}/locations/{plan.region}/queues/{wanted.name}"
+    path = f"v2/{queue_prefix(plan.project, plan.region)}/{wanted.name}"
     found = google.get("cloudtasks", path)
     if found is None:
         yield Finding(where, f"there, in {plan.region}", MISSING)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def read_at_start(given: Mapping[str, str], directory: Path) -> Iterator[Path]:
     """The files without which what is deployed would not start, as they lie beside app.yaml."""
-    yield Path(given.get("RELAY_CONFIG") or "relay.yaml")
+    yield Path(settings.rules_file(given))
     if (otel := settings.otel_file(given, directory)) and not settings.is_untraced(given):
         yield Path(given.get("OTEL_CONFIG_FILE") or otel.relative_to(directory))
 

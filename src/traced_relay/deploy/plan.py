@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from traced_relay.config import relay_yaml, settings
+from traced_relay.config.queues import QUEUE_RETRIES
 from traced_relay.deploy import app_yaml
 from traced_relay.errors import InvalidSettings
 from traced_relay.formats.yaml_file import document_of
-from traced_relay.ledger.location import firestore_location
+from traced_relay.ledger.location import firestore_collection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ def wanted(project: str, directory: Path = Path(), environ: Mapping[str, str] | 
     environ = settings.own_environment() if environ is None else environ
     app = document_of(directory / "app.yaml") if (directory / "app.yaml").exists() else {}
     given = app_yaml.environment(app)
-    rules = relay_yaml.load(directory / (given.get("RELAY_CONFIG") or environ.get("RELAY_CONFIG") or "relay.yaml"))
+    rules = relay_yaml.load(directory / settings.rules_file(given, environ))
     given = given if rules.worker.app_engine else dict(environ)
     yield f"location {rules.location or given.get('RELAY_LOCATION') or '-'}"
     yield f"service {app.get('service', 'default')}"
@@ -38,11 +39,11 @@ def wanted(project: str, directory: Path = Path(), environ: Mapping[str, str] | 
         yield f"worker {str(rules.worker.url).rstrip('/')}"
     for queue in rules.queues:
         yield f"queue {queue.name} {queue.max_dispatches_per_second:g} {queue.max_concurrent_dispatches}"
-    kind, _, place = given.get("RELAY_LEDGER", "").partition(":")
-    if kind != "firestore":
+    collection = firestore_collection(given.get("RELAY_LEDGER", ""))
+    if collection is None:
         where = "app.yaml: env_variables.RELAY_LEDGER" if rules.worker.app_engine else "environment: RELAY_LEDGER"
         raise InvalidSettings(f"{where} must be firestore:[DATABASE/]COLLECTION")
-    yield " ".join(["ledger", *firestore_location(place)])
+    yield " ".join(["ledger", *collection])
     named = [receiver.secret for receiver in rules.callbacks] + [given.get("RELAY_CALLBACK_SECRET")]
     names = [name.split("/") for name in named if name and name.startswith("projects/")]
     for owner, secret in sorted({(parts[1], parts[3]) for parts in names} | {(project, _DEFAULT_SECRET)}):
@@ -59,13 +60,8 @@ SECRET_ROLE = "roles/secretmanager.secretAccessor"  # noqa: S105  (a role's name
 INVOKER_ROLE = "roles/iam.serviceAccountUser"
 LEDGER_ROLE = "roles/datastore.user"
 PROJECT_ROLES = ("roles/cloudtrace.agent", "roles/logging.logWriter")
-# The relay retries by itself; the queue's own policy only serves crashes.
 QUEUE_SETTINGS = {
-    "retryConfig.maxAttempts": "-1",
-    "retryConfig.maxRetryDuration": "0s",
-    "retryConfig.minBackoff": "5s",
-    "retryConfig.maxBackoff": "60s",
-    "retryConfig.maxDoublings": "4",
+    **{f"retryConfig.{name}": value for name, value in QUEUE_RETRIES.items()},
     "stackdriverLoggingConfig.samplingRatio": "1.0",
 }
 SETUP, DEPLOY = "run ./setup-env.sh", "run ./deploy.sh"
@@ -159,7 +155,7 @@ def plan(project: str, directory: Path, environ: Mapping[str, str]) -> Plan:
     return Plan(
         project=project,
         directory=directory,
-        rules_file=given.get("RELAY_CONFIG") or environ.get("RELAY_CONFIG") or "relay.yaml",
+        rules_file=settings.rules_file(given, environ),
         region=facts["location"][0][0],
         service=facts["service"][0][0],
         worker=facts["worker"][0][0] if "worker" in facts else None,

@@ -6,16 +6,19 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self, TextIO
 
+from google.protobuf.json_format import ParseDict
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.utils import redirect
 
 from traced_relay.app import Application
 from traced_relay.client.client import Client
 from traced_relay.config import relay_yaml
+from traced_relay.config.queues import QUEUE_RETRIES
 from traced_relay.console.app import console_app
 from traced_relay.console.dev_data import DevData
 from traced_relay.dev import default_rules
 from traced_relay.dev.sample_downstream import sample_downstream
+from traced_relay.emulator import messages as m
 from traced_relay.emulator.emulator import LocalQueue
 from traced_relay.emulator.errors import ApiError
 from traced_relay.errors import InvalidCall, InvalidSettings, PortTaken
@@ -33,29 +36,17 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from traced_relay.config.relay_yaml import QueueRule
     from traced_relay.config.settings import Settings
 
 
 def add_queues(queue: LocalQueue, given: Settings) -> None:
+    retries = ParseDict(QUEUE_RETRIES, m.RetryConfig())
     for rule in given.rules.queues:
-        queue.add_queue(f"projects/{given.project}/locations/{given.location}/queues/{rule.name}", **_fields(rule))
-
-
-def _fields(rule: QueueRule) -> dict[str, dict[str, object]]:
-    """A queue as the relay wants it: its own retries serve crashes only, so they never end and never hurry."""
-    return {
-        "rate_limits": {
+        rates = {
             "max_dispatches_per_second": rule.max_dispatches_per_second,
             "max_concurrent_dispatches": rule.max_concurrent_dispatches,
-        },
-        "retry_config": {
-            "max_attempts": -1,
-            "max_retry_duration": {"seconds": 0},
-            "min_backoff": {"seconds": 5},
-            "max_backoff": {"seconds": 60},
-        },
-    }
+        }
+        queue.add_queue(f"{given.queue_prefix}/{rule.name}", rate_limits=rates, retry_config=retries)
 
 
 class Dev:
@@ -153,11 +144,10 @@ class Dev:
 
     def _dev_data(self) -> DevData:
         settings = self._settings
-        queues = f"projects/{settings.project}/locations/{settings.location}/queues"
 
         def tell_queue(method: str, name: str) -> None:
             try:
-                self.queue.tell(method, f"{queues}/{name}")
+                self.queue.tell(method, f"{settings.queue_prefix}/{name}")
             except ApiError as exc:
                 raise InvalidCall(exc.message, status=409) from exc
             if method == "PurgeQueue":

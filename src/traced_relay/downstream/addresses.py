@@ -1,4 +1,4 @@
-"""Which addresses a call may connect to: an explicit table, read on the resolved address, never on a URL's text."""
+"""Which addresses a call may connect to: an explicit table, applied to the resolved address and never to a URL."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 
 class Reach(Enum):
-    """How far away an address is, for whoever wants to connect to it."""
+    """Which calls may connect to an address."""
 
     PUBLIC = "public"
-    PRIVATE = "private"  # only where a rule says allow_private
+    PRIVATE = "private"  # only under a rule with allow_private
     NEVER = "never"
 
 
 class Range(NamedTuple):
-    """Addresses with one reach; *networks* is what a person may read about them."""
+    """Addresses with the same reach; *networks* and *use* describe them in errors."""
 
     reach: Reach
     networks: str
@@ -27,12 +27,12 @@ class Range(NamedTuple):
 
 
 PUBLIC = Range(Reach.PUBLIC, "the public ranges", "internet")
-NOWHERE = Range(Reach.NEVER, "no known range", "no address, or one with a zone")
+NO_RANGE = Range(Reach.NEVER, "no known range", "no address, or one with a zone")
 _NOT_GLOBAL = Range(Reach.NEVER, "no range of the internet", "outside 2000::/3")
 _GLOBAL_V6 = IPv6Network("2000::/3")
 
-# RFC 6890, the IANA special-purpose registries, and what Google takes as subnets of a VPC network, which is private.
-# The first that fits counts. Python's is_private and is_global pass NAT64 and 6to4.
+# RFC 6890, the IANA special-purpose registries, and the ranges that Google accepts for subnets of a VPC network, which
+# are private. The first match counts. Python's is_private and is_global let NAT64 and 6to4 pass.
 _TABLE = (
     (Reach.NEVER, "169.254.0.0/16", "link-local, metadata server"),
     (Reach.NEVER, "fd20:ce::254/128", "Google Cloud's metadata server"),
@@ -68,14 +68,14 @@ _RANGES = [(ip_network(networks), Range(reach, networks, use)) for reach, networ
 
 
 def range_of(address: str) -> Range:
-    """Where *address*, as `getaddrinfo` gives it, lies; what cannot be read, or names a zone, is out of reach."""
+    """The range of *address*, as `getaddrinfo` returns it; NO_RANGE if it cannot be parsed or has a zone."""
     try:
         parsed = ip_address(address)
     except ValueError:
-        return NOWHERE
+        return NO_RANGE
     if isinstance(parsed, IPv6Address):
         if parsed.scope_id is not None:
-            return NOWHERE
+            return NO_RANGE
         parsed = parsed.ipv4_mapped or parsed
     other = PUBLIC if isinstance(parsed, IPv4Address) or parsed in _GLOBAL_V6 else _NOT_GLOBAL
     return next((found for network, found in _RANGES if parsed in network), other)

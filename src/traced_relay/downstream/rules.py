@@ -1,4 +1,4 @@
-"""Which URLs may be called, and how: the operator's rules, first match wins, no match is no."""
+"""Which URLs may be called, and how: the operator's rules. The first match wins; no match denies the call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LABEL = re.compile(r"\*|[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
 _PATH = re.compile(r"(/([!-$&-.0-~]|%[0-9A-Fa-f]{2})+)*/?")
 _PORTS = {"http": 80, "https": 443}
 _FUNCTIONS = ".cloudfunctions.net"
-MOST_STARS = 3  # what has to be looked at grows with their power
+MAX_STARS = 3  # the number of hosts to check grows exponentially with them
 
 
 def _check_pattern(pattern: str) -> str:
@@ -29,13 +29,15 @@ def _check_pattern(pattern: str) -> str:
     host, port = _host_and_port(pattern)
     labels = [] if host.startswith("[") else host.split(".")
     if not host or not all(_LABEL.fullmatch(label) for label in labels):
-        raise ValueError("must have a host of whole labels, where * stands for one or more of them")
+        raise ValueError("must have a host of whole labels; * stands for one or more of them")
     if port and port != "*" and not (re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65_535):
         raise ValueError("must have a port from 1 to 65535, or * for any")
     if "@" in parts.netloc or parts.query or parts.fragment or "*" in parts.path:
-        raise ValueError("must be scheme, host, port and path only; * stands in the host or for the port")
+        raise ValueError(
+            "must contain only scheme, host, port and path, with * only as a label of the host or as the port"
+        )
     if not _PATH.fullmatch(parts.path) or not url_paths.is_clear(parts.path):
-        raise ValueError("must have a path as calls give it: printable ASCII, no empty segment, no . or ..")
+        raise ValueError("must have a path of printable ASCII without an empty segment, . or ..")
     return pattern
 
 
@@ -44,12 +46,11 @@ Pattern = Annotated[str, AfterValidator(_check_pattern)]
 
 class UrlPattern(Model):
     """
-    Where requests may go: to *url*, a pattern.
+    A pattern of URLs that requests may go to.
 
-    `*` in its host stands for one or more whole labels, its port must be the
-    call's (the scheme's if it names none, any if it is `*`). A call's path must
-    start with the segments of its path, byte for byte, and stay below them
-    however a server reads it. A rule without a path takes every path.
+    In the host, `*` stands for one or more whole labels. The port must be equal; without one it is the scheme's, and
+    `*` matches any. A call's path must start with the segments of the pattern's path, byte for byte, and no server may
+    read it as leaving them. A pattern without a path matches every path.
     """
 
     url: Pattern
@@ -60,7 +61,7 @@ class UrlPattern(Model):
         return self._has_origin_of(url) and url_paths.is_below(path, self._segments)
 
     def may_match(self, url: str) -> bool:
-        """Whether some server could read *url* as a place of this rule."""
+        """Whether some server could read *url* as one that matches."""
         path = urlsplit(url).path
         return self._has_origin_of(url) and url_paths.may_be_below(path, self._segments)
 
@@ -78,13 +79,13 @@ class UrlPattern(Model):
         )
 
     def covers(self, other: UrlPattern) -> bool:
-        """Whether every URL that *other* matches matches here, too; of more stars than anybody writes: no."""
+        """Whether every URL that *other* matches also matches here; False if *other* has more than 3 stars."""
         mine, its = urlsplit(self.url), urlsplit(other.url)
         (host, port), (its_host, its_port) = _host_and_port(self.url), _host_and_port(other.url)
         wanted = self._segments
         return (
             mine.scheme == its.scheme
-            and its_host.count("*") <= MOST_STARS
+            and its_host.count("*") <= MAX_STARS
             and (port == "*" or (port or str(_PORTS[mine.scheme])) == (its_port or str(_PORTS[its.scheme])))
             and all(_host_matches(host, example) for example in _examples(its_host, host.count(".") + 2))
             and other._segments[: len(wanted)] == wanted
@@ -95,7 +96,7 @@ P = TypeVar("P", bound=UrlPattern)
 
 
 class Downstream(UrlPattern):
-    """One rule for calls."""
+    """The rule for calls to one downstream."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")]
     auth: Literal["id_token", "none"]
@@ -106,18 +107,18 @@ class Downstream(UrlPattern):
     @classmethod
     def _tokens_need_tls(cls, auth: str, info: ValidationInfo) -> str:
         if auth == "id_token" and str(info.data.get("url")).startswith("http:"):
-            raise ValueError("must be none for http://: an ID token never goes out in the clear")
+            raise ValueError("must be none for http://: ID tokens are never sent unencrypted")
         return auth
 
     def matches(self, url: str) -> bool:
-        """A path that decides the audience of the ID token must be clear, too."""
+        """Also checks that the path is unambiguous if it decides the audience of the ID token."""
         return super().matches(url) and (not self._names_function(url) or url_paths.is_clear(urlsplit(url).path))
 
     def _names_function(self, url: str) -> bool:
         return self.auth == "id_token" and self.audience is None and _host_of(urlsplit(url)).endswith(_FUNCTIONS)
 
     def audience_of(self, url: str) -> str:
-        """What an ID token for *url* must name: the origin; Cloud Functions want their name behind it."""
+        """The audience of an ID token for *url*: its origin; for Cloud Functions followed by the function's name."""
         if self.audience is not None:
             return self.audience
         parts = urlsplit(url)
@@ -130,7 +131,7 @@ class Downstream(UrlPattern):
 
 
 def find(rules: Iterable[P], url: str) -> P | None:
-    """The first rule that matches; None too where an earlier rule matches in some server's reading of the path only."""
+    """The first rule that matches *url*; None if an earlier rule matches only in some server's reading of the path."""
     possible = next((rule for rule in rules if rule.may_match(url)), None)
     return possible if possible is not None and possible.matches(url) else None
 
@@ -155,7 +156,7 @@ def _host_matches(pattern: str, host: str) -> bool:
 
 
 def _examples(pattern: str, most: int) -> Iterator[str]:
-    """Hosts that stand for all of *pattern*: for each `*` one to *most* labels that no rule can name."""
+    """Hosts that represent all of *pattern*: each `*` becomes one to *most* labels that no rule can name."""
     labels = pattern.split(".")
     for lengths in product(range(1, most + 1), repeat=labels.count("*")):
         left = iter(lengths)

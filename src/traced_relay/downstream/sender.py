@@ -1,4 +1,4 @@
-"""One exchange with one downstream. An answer is data, whatever its status; its absence is a reason."""
+"""One exchange with one downstream. A response of any status is data; its absence is a reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3.exceptions
 
-from traced_relay.downstream import connections as egress
+from traced_relay.downstream.connections import OPENING_TIMEOUT, Adapter, ConnectionSetup, current_setup, has_room
 from traced_relay.errors import DownstreamDenied, IdentityFailed, Unavailable
 from traced_relay.tasks import reasons
 from traced_relay.tasks.call import split_target
@@ -27,8 +27,9 @@ from traced_relay.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from traced_relay.downstream import strict_response
+    from traced_relay.downstream.connections import Resolve
     from traced_relay.downstream.rules import Downstream
+    from traced_relay.downstream.strict_response import StrictResponse
     from traced_relay.runtime.clock import Clock
     from traced_relay.runtime.watchdog import Deadline
     from traced_relay.tasks.call import Call
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 BODY_KEPT = 64 * 1024
 HEADERS_KEPT = 8 * 1024
 _CHUNK = 64 * 1024
-PATIENCE = 1.0  # seconds for a body that decides nothing; a connection whose answer ends in that time is kept
+BODY_TIMEOUT = 1.0  # seconds for a body that is not needed; the connection is kept if the response ends in time
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Exchange:
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Nowhere: a redirect is an answer. requests would read its whole body to prepare the next request."""
+        """None: a redirect is a response. requests would read its whole body to prepare the next request."""
 
 
 class Sender:
@@ -74,7 +75,7 @@ class Sender:
         *,
         connections: int = 100,
         tls: ssl.SSLContext | None = None,
-        resolve: egress.Resolve = socket.getaddrinfo,
+        resolve: Resolve = socket.getaddrinfo,
     ) -> None:
         self._clock = clock
         self._id_token = id_token
@@ -82,7 +83,7 @@ class Sender:
         self._session = _Session()
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = egress.Adapter(connections, tls)
+        adapter = Adapter(connections, tls)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
@@ -96,9 +97,9 @@ class Sender:
         head_decides: bool = False,
     ) -> Exchange:
         """
-        Make the *call*, with *added* headers, as its *rule* says; without one, deny it. The *guard* may cut it.
+        Make the *call* with *added* headers as its *rule* says; without a rule, deny it. The *deadline* may abort it.
 
-        Where the *head_decides*, an answer counts from its head on; its body need not be whole, nor end.
+        Where *head_decides*, the head is the response; its body may be incomplete or endless.
         """
         if rule is None:
             return Exchange(AttemptResult(None, "denied", was_sent=False), Timing())
@@ -109,15 +110,15 @@ class Sender:
             ending = AttemptResult(None, "auth_unavailable", was_sent=False)
             return Exchange(ending, Timing(self._since(started)), detail=str(exc))
         token_ms = self._since(started) if authorization else None
-        until = min(until, time.monotonic() + egress.OPENING_TIMEOUT)
+        until = min(until, time.monotonic() + OPENING_TIMEOUT)
         try:
             origin, target = split_target(call.url)
             request = _prepared(call, origin, target, {**authorization, **added})
-        except (requests.RequestException, ValueError):  # a URL that the border lets pass and the client does not
+        except (requests.RequestException, ValueError):  # the API accepts this URL and requests does not
             return Exchange(
                 AttemptResult(None, "denied", was_sent=False), Timing(token_ms), detail="the URL cannot be sent"
             )
-        opening = egress.ConnectionSetup(
+        setup = ConnectionSetup(
             deadline=deadline,
             allow_private=rule.allow_private,
             until=until,
@@ -127,18 +128,18 @@ class Sender:
             now=self._clock.monotonic,
             resolve=self._resolve,
         )
-        egress.opening.set(opening)
-        return self._exchange(request, opening, token_ms)
+        current_setup.set(setup)
+        return self._exchange(request, setup, token_ms)
 
     def has_room(self) -> bool:
         """Whether this process could open one more connection."""
-        return egress.has_room()
+        return has_room()
 
     def close(self) -> None:
         self._session.close()
 
     def _authorization(self, call: Call, rule: Downstream) -> dict[str, str]:
-        """The ID token that the rule asks for; never over http, and never to a bare address."""
+        """The header with the ID token that the rule asks for; never over http, and never to an IP address."""
         if rule.auth == "none":
             return {}
         parts = urlsplit(call.url)
@@ -146,41 +147,39 @@ class Sender:
             raise IdentityFailed("no ID token: it is sent over https to a host name only")
         return {"authorization": f"Bearer {self._id_token(rule.audience_of(call.url))}"}
 
-    def _exchange(
-        self, request: requests.PreparedRequest, opening: egress.ConnectionSetup, token_ms: int | None
-    ) -> Exchange:
-        deadline, sent = opening.deadline, self._clock.monotonic()
-        answered, response, size, retry_after, detail = None, None, None, None, None
+    def _exchange(self, request: requests.PreparedRequest, setup: ConnectionSetup, token_ms: int | None) -> Exchange:
+        deadline, sent = setup.deadline, self._clock.monotonic()
+        responded_at, response, size, retry_after, detail = None, None, None, None, None
         try:
             with self._session.send(
-                request, stream=True, allow_redirects=False, timeout=(egress.OPENING_TIMEOUT, None)
-            ) as answer:
-                answered = self._clock.monotonic()
-                head = opening.answer if opening.head_decides else None
-                body = _read(answer) if head is None else _read_what_comes(answer, head)
-                if not deadline.release() and head is None:
+                request, stream=True, allow_redirects=False, timeout=(OPENING_TIMEOUT, None)
+            ) as received:
+                responded_at = self._clock.monotonic()
+                head = setup.response if setup.head_decides else None
+                body = _read(received) if head is None else _read_for_a_moment(received, head)
+                if not deadline.detach() and head is None:
                     raise requests.Timeout
         except _FAILURES as exc:
-            deadline.release()
+            deadline.detach()
             detail = str(exc) if isinstance(exc, DownstreamDenied) else None
-            ending = AttemptResult(None, _reason(exc, opening), was_sent=deadline.was_sent)
-            opening.let_go()
-            if opening.answer is not None:
-                opening.answer.close()
+            ending = AttemptResult(None, _reason(exc, setup), was_sent=deadline.was_sent)
+            setup.close_duplicate()
+            if setup.response is not None:
+                setup.response.close()
         else:
-            headers, size = _kept_headers(answer), body.size
+            headers, size = _kept_headers(received), body.size
             response = Response(
-                status_code=answer.status_code, headers=headers, body=body.kept, truncated=size != len(body.kept)
+                status_code=received.status_code, headers=headers, body=body.kept, truncated=size != len(body.kept)
             )
-            retry_after = parse_retry_after(answer.headers.get("Retry-After"), self._clock.now())
-            ending = AttemptResult(answer.status_code, reasons.of_status(answer.status_code), retry_after)
+            retry_after = parse_retry_after(received.headers.get("Retry-After"), self._clock.now())
+            ending = AttemptResult(received.status_code, reasons.of_status(received.status_code), retry_after)
         ended = self._clock.monotonic()
         timing = Timing(
             token_ms=token_ms,
-            connect_ms=_ms(opening.connect),
-            tls_ms=_ms(opening.tls),
-            first_byte_ms=_ms(max(0.0, (answered or ended) - sent - (opening.connect or 0) - (opening.tls or 0))),
-            body_ms=None if answered is None else _ms(ended - answered),
+            connect_ms=_ms(setup.connect),
+            tls_ms=_ms(setup.tls),
+            first_byte_ms=_ms(max(0.0, (responded_at or ended) - sent - (setup.connect or 0) - (setup.tls or 0))),
+            body_ms=None if responded_at is None else _ms(ended - responded_at),
         )
         return Exchange(ending, timing, response, size if response else None, detail)
 
@@ -190,28 +189,28 @@ class Sender:
 
 @dataclass(frozen=True)
 class _Body:
-    """The first bytes of a body, and its size; None if its end did not come."""
+    """The first bytes of a body and its size; the size is None if its end did not arrive."""
 
     kept: bytes
     size: int | None
 
 
-def _read(answer: requests.Response) -> _Body:
-    """The body as it came; never decoded, never parsed."""
+def _read(received: requests.Response) -> _Body:
+    """The whole body, neither decoded nor parsed."""
     kept, size = bytearray(), 0
-    while chunk := answer.raw.read1(_CHUNK, decode_content=False):
+    while chunk := received.raw.read1(_CHUNK, decode_content=False):
         kept += chunk[: max(0, BODY_KEPT - size)]
         size += len(chunk)
     return _Body(bytes(kept), size)
 
 
-def _read_what_comes(answer: requests.Response, head: strict_response.StrictResponse) -> _Body:
-    """What comes in a moment of a body that decides nothing."""
+def _read_for_a_moment(received: requests.Response, head: StrictResponse) -> _Body:
+    """What arrives within 1 s of a body that is not needed."""
     kept = bytearray()
-    head.stop_after(PATIENCE)
+    head.stop_after(BODY_TIMEOUT)
     with suppress(*_FAILURES):
         while len(kept) <= BODY_KEPT:
-            chunk = answer.raw.read1(_CHUNK, decode_content=False)
+            chunk = received.raw.read1(_CHUNK, decode_content=False)
             if not chunk:
                 return _Body(bytes(kept[:BODY_KEPT]), len(kept))
             kept += chunk
@@ -223,7 +222,7 @@ def _ms(seconds: float | None) -> int | None:
 
 
 def _prepared(call: Call, origin: str, target: str, added: Mapping[str, str]) -> requests.PreparedRequest:
-    """The request as spans show it; requests would rewrite its target, so that it only gets the origin to read."""
+    """The request as spans show it. requests gets only the origin to read, because it would rewrite the target."""
     headers = {
         "accept": "*/*",
         "user-agent": f"traced-relay/{__version__}",
@@ -236,10 +235,10 @@ def _prepared(call: Call, origin: str, target: str, added: Mapping[str, str]) ->
     return prepared
 
 
-def _kept_headers(answer: requests.Response) -> dict[str, str]:
-    """The answer's headers while they fit; cookies are the relay's own and stay here."""
+def _kept_headers(received: requests.Response) -> dict[str, str]:
+    """The response's headers up to 8 KB in all; no cookies, since these are the relay's own."""
     kept, size = {}, 0
-    for name, value in answer.headers.items():
+    for name, value in received.headers.items():
         size += len(name) + len(value)
         if size <= HEADERS_KEPT and name.lower() not in ("set-cookie", "set-cookie2"):
             kept[name.lower()] = value
@@ -269,9 +268,9 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
 _BEFORE_SENDING = ("dns_failed", "tls_failed")
 
 
-def _reason(exc: BaseException, opening: egress.ConnectionSetup) -> str:
-    """The contract's word for what went wrong: our own doing first, then the innermost cause that has one."""
-    deadline = opening.deadline
+def _reason(exc: BaseException, setup: ConnectionSetup) -> str:
+    """The reason code: of an abort by the relay first, then of the innermost cause that has one."""
+    deadline = setup.deadline
     if isinstance(exc, (DownstreamDenied, requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
         return "denied"
     if deadline.aborted_by == "cancelled":
@@ -283,19 +282,19 @@ def _reason(exc: BaseException, opening: egress.ConnectionSetup) -> str:
     causes = list(_causes(exc))
     found = (reason for kind, reason in _REASONS if any(isinstance(cause, kind) for cause in causes))
     reason = next(found, "malformed_response")
-    if reason == "reset" and opening.is_stale:
+    if reason == "reset" and setup.is_stale:
         return "stale_connection"
     return reason if deadline.was_sent or reason in _BEFORE_SENDING else "connect_failed"
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """The error, what it wraps and what it came from, each once; not those of requests, which only wrap."""
-    seen: set[int] = set()
+    """The error, what it wraps and its causes, each once; without requests' own errors, which only wrap."""
+    found: set[int] = set()
     left: list[object] = [exc]
     while left:
         cause = left.pop(0)
-        if isinstance(cause, BaseException) and id(cause) not in seen:
-            seen.add(id(cause))
+        if isinstance(cause, BaseException) and id(cause) not in found:
+            found.add(id(cause))
             if not isinstance(cause, requests.RequestException):
                 yield cause
             left += [*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__]

@@ -1,8 +1,7 @@
 """
-How an answer begins and where it ends: read more strictly than http.client does, so that no half answer passes for a
-whole one.
+HTTP responses read more strictly than http.client does, so that no incomplete response passes for a complete one.
 
-A refused answer raises an HTTPException before anything reads its headers.
+A malformed response raises an HTTPException before its headers are read.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import socket
 
-# A line without a colon, or a name with a space: the parser ends the headers there, and says no more than this.
+# A line without a colon, or a name with a space: the parser ends the headers there and only reports this defect.
 _FLAWS = (
     FirstHeaderLineIsContinuationDefect,
     InvalidHeaderDefect,
@@ -41,7 +40,7 @@ _IDLE_LIMIT = re.compile(
 
 
 class _Source(io.RawIOBase):
-    """The bytes that come over a socket, for as long as *until* by `time.monotonic`."""
+    """The bytes from a socket, until *until* by `time.monotonic`."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw
@@ -63,29 +62,29 @@ class _Source(io.RawIOBase):
         self._raw.close()
         super().close()
 
-    def wait_no_more(self) -> None:
-        """Let a read that finds nothing return at once."""
+    def stop_waiting(self) -> None:
+        """Let a read return at once where nothing has arrived."""
         self.until = math.inf
         self._socket.settimeout(0)
 
 
 class _Lines(io.BufferedReader):
-    """What comes in; *last* is the line that was read last."""
+    """The lines of a response; *last* is the line that was read last."""
 
     last = b""
 
     def readline(self, size: int | None = -1, /) -> bytes:
         self.last = super().readline(size)
-        if re.search(rb"\r(?=[^\n])|\0", self.last):  # some would see two lines (RFC 9112, section 2.2)
+        if re.search(rb"\r(?=[^\n])|\0", self.last):  # some parsers read two lines (RFC 9112, section 2.2)
             raise http.client.HTTPException("a line with a bare CR or a NUL")
         return self.last
 
 
 class StrictResponse(http.client.HTTPResponse):
     """
-    An answer that has a status line of HTTP/1, and headers that were not cut off; none that is interim.
+    A final response with a status line of HTTP/1 and complete headers.
 
-    Where *head_decides*, an answer ends with its head if its fields do not say where its body ends.
+    Where *head_decides*, a response without a defined end of its body ends with its head.
     """
 
     head_decides = False
@@ -94,24 +93,24 @@ class StrictResponse(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         self._source = _Source(self.fp.detach(), sock)
         self.fp = self._lines = _Lines(self._source)
-        self._is_awaited = False
-        self.has_begun = False  # a byte of it, or of an interim one, has come
-        self.is_followed = False  # by bytes that belong to no answer
+        self._is_interim = False
+        self.has_started = False  # a byte of it, or of an interim response, has arrived
+        self.has_trailing_bytes = False  # which belong to no response
 
     def begin(self) -> None:
         super().begin()
         if not self._lines.last.endswith(b"\n"):
-            raise http.client.IncompleteRead(b"")  # http.client takes the connection's end for that of the headers
+            raise http.client.IncompleteRead(b"")  # http.client accepts the connection's end as that of the headers
         if any(isinstance(defect, _FLAWS) for defect in self.msg.defects):
-            raise http.client.HTTPException("a header line that is none")
+            raise http.client.HTTPException("a header line without a name and a colon")
         self._find_end()
 
     def stop_after(self, seconds: float) -> None:
-        """Let what is read from here on raise TimeoutError after so many *seconds*."""
+        """Let every read from here on raise TimeoutError after so many *seconds*."""
         self._source.until = time.monotonic() + seconds
 
     def _find_end(self) -> None:
-        """Find where the body ends; HTTPException where the fields do not say (RFC 9112, section 6.3)."""
+        """Find where the body ends; HTTPException if the headers do not define it (RFC 9112, section 6.3)."""
         length, coding = self.getheader("Content-Length"), self.getheader("Transfer-Encoding")
         flaw = _flaw(length, coding)
         if self._ends_with_head() or (flaw and self.head_decides):
@@ -119,9 +118,9 @@ class StrictResponse(http.client.HTTPResponse):
             # With 204 no length is legal; with HEAD and 304 it is that of the body that GET would get (RFC 9110).
             has_odd_length = self.status == HTTPStatus.NO_CONTENT and (length or "0").strip("0")
             if flaw or coding is not None or has_odd_length:
-                self.will_close = True  # a body that is sent all the same would be read as the next answer
+                self.will_close = True  # a body that is sent all the same would be read as the next response
             if length is not None and not _LENGTH.fullmatch(length):
-                del self.msg["Content-Length"]  # urllib3 would refuse the answer for it
+                del self.msg["Content-Length"]  # urllib3 would reject the response for it
         elif flaw:
             raise http.client.HTTPException(flaw)
 
@@ -130,40 +129,42 @@ class StrictResponse(http.client.HTTPResponse):
         return is_head or self.status < HTTPStatus.OK or self.status in _WITHOUT_BODY
 
     def _read_status(self) -> tuple[str, int, str]:
-        """The status line of the final answer; http.client passes over 100 alone (RFC 9110, section 15.2)."""
+        """The status line of the final response; http.client skips only 100 (RFC 9110, section 15.2)."""
         if self._lines.peek(1):
-            self.has_begun = True
-        elif self._is_awaited:
-            raise http.client.BadStatusLine("an interim answer, and no other")
+            self.has_started = True
+        elif self._is_interim:
+            raise http.client.BadStatusLine("an interim response, and no final one")
         version, status, reason = super()._read_status()  # type: ignore[misc]
-        if not re.match(rb"HTTP/1\.[0-9] [0-9]{3}(?![^ \r\n])", self._lines.last):  # it would take +200 and 2_00
+        if not re.match(
+            rb"HTTP/1\.[0-9] [0-9]{3}(?![^ \r\n])", self._lines.last
+        ):  # http.client would accept +200 and 2_00
             raise http.client.BadStatusLine(repr(self._lines.last[:100]))
-        self._is_awaited = HTTPStatus.SWITCHING_PROTOCOLS < status < HTTPStatus.OK
-        return version, HTTPStatus.CONTINUE if self._is_awaited else status, reason
+        self._is_interim = HTTPStatus.SWITCHING_PROTOCOLS < status < HTTPStatus.OK
+        return version, HTTPStatus.CONTINUE if self._is_interim else status, reason
 
     def _close_conn(self) -> None:
-        """Check, without waiting, whether bytes follow the answer: they would be lost with its buffer."""
+        """Check, without waiting, whether bytes follow the response: they would be lost with its buffer."""
         if not self.will_close:
-            with suppress(OSError):  # TLS raises where nothing has come
-                self._source.wait_no_more()
-                self.is_followed = bool(self._lines.peek(1))
+            with suppress(OSError):  # TLS raises if nothing has arrived
+                self._source.stop_waiting()
+                self.has_trailing_bytes = bool(self._lines.peek(1))
         super()._close_conn()  # type: ignore[misc]
 
 
 def _flaw(length: str | None, coding: str | None) -> str | None:
-    """Why this `Content-Length` and `Transfer-Encoding` do not say where the body ends; None if they do."""
+    """Why this `Content-Length` and `Transfer-Encoding` do not define where the body ends; None if they do."""
     if coding is not None and coding.strip().lower() != "chunked":
-        return "a transfer coding that was not asked for"
+        return "a transfer coding that was not requested"
     if coding is not None and length is not None:
-        return "a length that the transfer coding contradicts"
-    return None if length is None or _LENGTH.fullmatch(length) else "a content length that is none"
+        return "a content length beside a transfer coding"
+    return None if length is None or _LENGTH.fullmatch(length) else "a content length that is not a number"
 
 
 def idle_limit(keep_alive: str | None) -> float:
     """
-    Seconds after which the server closes an idle connection: the least that its `Keep-Alive` names.
+    Seconds after which the server closes an idle connection: the smallest that its `Keep-Alive` names.
 
-    Infinity without a readable value; 0 where the server takes no further request.
+    Infinity without a readable value; 0 if the server accepts no further request.
     """
     found = _IDLE_LIMIT.finditer(keep_alive or "")
     return min((float(limit["seconds"] or 0) for limit in found), default=math.inf)

@@ -1,7 +1,7 @@
 """
-Where a path may lead: servers disagree about escapes, parameters, slashes and dots, so every reading counts.
+How servers may read a path. They disagree about escapes, parameters, slashes and dots, so every reading counts.
 
-Tomcat drops `;x` from a segment, IIS takes `\\` for `/` and folds wide letters, others decode twice or take
+Tomcat drops `;x` from a segment, IIS reads `\\` as `/` and folds wide letters, others decode twice or accept
 overlong UTF-8.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from unicodedata import normalize
 
-MOST_DECODINGS = 8
+MAX_DECODINGS = 8
 _ESCAPES = re.compile(r"%u[0-9a-f]{4}|(?:%[0-9a-f]{2})+", re.IGNORECASE)
-# Dots that touch no letter, digit or _ may be all that a server leaves of their segment.
+# A server may reduce a segment to its dots if they touch no letter, digit or _.
 _UNCLEAR = re.compile(r"[\x00-\x1f\x7f]|(?<![\w.])\.+(?![\w.])")
 
 
@@ -27,25 +27,25 @@ def is_clear(path: str) -> bool:
 
 
 def is_below(path: str, prefix: tuple[str, ...]) -> bool:
-    """Whether *path* starts with the segments of *prefix*, byte for byte, and no server can read it as leaving them."""
+    """Whether *path* starts with the segments of *prefix*, byte for byte, and no server reads it as leaving them."""
     return not prefix or (f"{path}/".startswith("/".join(("", *prefix, ""))) and is_clear(path))
 
 
 def may_be_below(path: str, prefix: tuple[str, ...]) -> bool:
-    """Whether some server could read *path* as lying below *prefix*."""
+    """Whether some server could read *path* as below *prefix*."""
     return not prefix or not is_clear(path) or _names(path)[: len(prefix)] == _names("/".join(prefix))
 
 
 def _names(path: str) -> tuple[str, ...]:
-    """The segments as the most lenient server has them: decoded, without case, parameters and what Windows drops."""
+    """The segments as the most lenient server reads them: decoded, without case, parameters, final dots and spaces."""
     decoded = (_decoded(path) or "").casefold().replace("\\", "/")
     return segments("/".join(part.partition(";")[0].rstrip(". ") for part in decoded.split("/")))
 
 
 def _decoded(path: str) -> str | None:
-    """The path with every escape decoded, again and again, and look-alikes folded; None if it is no UTF-8 or no end."""
+    """The path, decoded and with look-alikes folded until it stays the same; None if it is not UTF-8 or never does."""
     try:
-        for _ in range(MOST_DECODINGS):
+        for _ in range(MAX_DECODINGS):
             decoded = normalize("NFKC", _ESCAPES.sub(_decode, path))
             if decoded == path:
                 return decoded
@@ -57,6 +57,6 @@ def _decoded(path: str) -> str | None:
 
 def _decode(escapes: re.Match[str]) -> str:
     text = escapes[0]
-    if text[1] in "uU":  # IIS alone knows these
+    if text[1] in "uU":  # only IIS decodes these
         return bytes.fromhex(text[2:]).decode("utf-16-be", "surrogatepass")
     return bytes.fromhex(text.replace("%", "")).decode()

@@ -1,7 +1,7 @@
 """
-The signature of a callback, made and checked as Standard Webhooks has it: `id.timestamp.body`, HMAC-SHA256.
+The signature of a callback, made and verified as in Standard Webhooks: HMAC-SHA256 of `id.timestamp.body`.
 
-No error here repeats a secret or a body.
+No error here contains a secret or a body.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 300.0  # seconds between a callback's timestamp and the receiver's clock, either way
 HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
-# Where a secret may lie instead of being given as text: Secret Manager, version `latest` unless named.
+# The name of a secret in Secret Manager; version `latest` unless it names one.
 SECRET_NAME = re.compile(
     r"projects/[A-Za-z0-9.:_-]{1,100}/secrets/[A-Za-z0-9_-]{1,255}(/versions/(?!0+\Z)[A-Za-z0-9_-]{1,63})?"
 )
@@ -36,30 +36,30 @@ _SIGNATURE = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
 
 
 class HeaderMissing(NotVerified):
-    """Not signed at all, or a proxy on the way dropped the header."""
+    """The callback is not signed, or a proxy dropped the header."""
 
 
 class Malformed(NotVerified):
-    """A header is there and says nothing that could be checked."""
+    """A header cannot be parsed."""
 
 
 class TooOld(NotVerified):
-    """Signed too long ago: sent again by somebody else, or the clocks differ."""
+    """The signature is too old: someone replayed the callback, or the clocks differ."""
 
 
 class FromTheFuture(NotVerified):
-    """Signed later than now: the clocks differ."""
+    """The signature is from the future: the clocks differ."""
 
 
 class NoMatchingSignature(NotVerified):
-    """Signed with another secret, or changed on the way."""
+    """The callback was signed with another secret, or changed in transit."""
 
 
 def parse_secrets(text: str) -> tuple[bytes, ...]:
     """
-    The keys of one or more secrets with white space between; ValueError says the rule and what breaks it.
+    The keys of one or more secrets separated by white space; ValueError names the rule and what breaks it.
 
-    Editors, shells and dashboards add a byte order mark, quotes or `v1,`: these cannot be part of a secret.
+    Strips the byte order mark, quotes or `v1,` that editors, shells and dashboards add; no secret contains them.
     """
     words = [word.strip(_QUOTES).removeprefix("v1,") for word in text.removeprefix("\ufeff").split()]
     if not any(words):
@@ -69,13 +69,13 @@ def parse_secrets(text: str) -> tuple[bytes, ...]:
 
 
 def text_of(content: bytes) -> str:
-    """What a file or Secret Manager holds, as text: UTF-8, or the UTF-16 that PowerShell writes."""
+    """The text in a file or in Secret Manager: UTF-8, or the UTF-16 that PowerShell writes."""
     is_utf_16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     odd = "utf-16-be" if content[:1] == b"\0" else "utf-16-le" if content[1:2] == b"\0" else "utf-8-sig"
     try:
         return content.decode("utf-16" if is_utf_16 else odd)
     except UnicodeDecodeError:
-        # Not `from` the cause, which holds the content.
+        # Not `from` the cause, which contains the secret.
         raise ValueError(f"{_RULE}; it is not text, in UTF-8 or UTF-16") from None
 
 
@@ -92,7 +92,7 @@ def _key(secret: str, which: str) -> bytes:
 
 
 def sign(secrets: Iterable[bytes], webhook_id: str, timestamp: float, body: bytes) -> dict[str, str]:
-    """The headers of one attempt that starts at *timestamp*; it is signed with every secret."""
+    """The headers of one attempt that starts at *timestamp*, signed with every secret."""
     at = str(int(timestamp))
     return dict(zip(HEADERS, (webhook_id, at, " ".join(_signatures(secrets, webhook_id, at, body))), strict=True))
 
@@ -100,15 +100,15 @@ def sign(secrets: Iterable[bytes], webhook_id: str, timestamp: float, body: byte
 def verify(
     secrets: Iterable[bytes], headers: Mapping[str, str], body: bytes, now: float, tolerance: float = TOLERANCE
 ) -> None:
-    """Pass if one of the *secrets* signed this *body* lately; NotVerified says why not."""
-    webhook_id, timestamp, signature = _wanted(headers)
+    """Pass if one of the *secrets* signed this *body* within *tolerance* seconds; NotVerified says why not."""
+    webhook_id, timestamp, signature = _signature_headers(headers)
     if not _ID.fullmatch(webhook_id):
         raise Malformed("webhook-id must be printable ASCII without a space or a dot")
     if not _TIMESTAMP.fullmatch(timestamp):
         raise Malformed("webhook-timestamp must be whole seconds since 1970")
     given = [entry.encode() for entry in signature.split() if _SIGNATURE.fullmatch(entry)]
     if not given:
-        raise Malformed("webhook-signature must hold v1, and the base64 of 32 bytes")
+        raise Malformed("webhook-signature must contain v1, and the base64 of 32 bytes")
     age = now - int(timestamp)
     if age > tolerance:
         raise TooOld(f"webhook-timestamp is {age:.0f} s old, and at most {tolerance:g} s are tolerated")
@@ -116,7 +116,7 @@ def verify(
         raise FromTheFuture(f"webhook-timestamp is {-age:.0f} s ahead, and at most {tolerance:g} s are tolerated")
     right = [entry.encode() for entry in _signatures(secrets, webhook_id, timestamp, body)]
     if not any(hmac.compare_digest(one, other) for one in given for other in right):
-        raise NoMatchingSignature("no signature matches: another secret signed it, or it was changed on the way")
+        raise NoMatchingSignature("no signature matches: another secret signed it, or it was changed in transit")
 
 
 def _signatures(secrets: Iterable[bytes], webhook_id: str, timestamp: str, body: bytes) -> list[str]:
@@ -125,7 +125,7 @@ def _signatures(secrets: Iterable[bytes], webhook_id: str, timestamp: str, body:
     return [f"v1,{base64.b64encode(digest).decode()}" for digest in digests]
 
 
-def _wanted(headers: Mapping[str, str]) -> tuple[str, ...]:
+def _signature_headers(headers: Mapping[str, str]) -> tuple[str, ...]:
     given = {name.lower(): value for name, value in headers.items()}
     for name in HEADERS:
         if not given.get(name):

@@ -118,7 +118,7 @@ class Dispatcher:
     def _return_to_idle(self) -> bool:
         """Whether this thread is still needed."""
         with self._lock:
-            if self._idle >= self._most_idle and not self._watch.is_over:
+            if self._idle >= self._most_idle and not self._watch.is_stopped:
                 self._threads.discard(current_thread())
                 return False
             self._idle += 1
@@ -126,13 +126,13 @@ class Dispatcher:
 
     def _push(self, dispatch: Dispatch) -> Outcome | None:
         """How the attempt ended; None if it was cut because the dispatcher stops."""
-        with self._watch.over(dispatch.deadline) as deadline:
+        with self._watch.deadline(dispatch.deadline) as deadline:
             try:
                 reply = self._send(dispatch, deadline)
             except NoSuchTarget:
                 return Outcome(End.UNREACHABLE)
             except (OSError, BrokenExchange, UnicodeError):
-                if self._watch.is_over:
+                if self._watch.is_stopped:
                     return None
                 return Outcome(End.DEADLINE if deadline.is_aborted else End.UNREACHABLE)
             except Exception:  # noqa: BLE001  (whatever went wrong, the task must not stay in flight for ever)
@@ -142,13 +142,13 @@ class Dispatcher:
 
     def _send(self, dispatch: Dispatch, deadline: Deadline) -> Reply:
         request = request_for(dispatch, self._app_engine, self._mint)
-        connection = self._connections.get(request.origin, dispatch.deadline, deadline.hold)
+        connection = self._connections.get(request.origin, dispatch.deadline, deadline.attach)
         is_reusable = False
         try:
             reply = exchange(connection, request.message, request.method)
             is_reusable = reply.is_reusable
         finally:
-            if deadline.release() and is_reusable:
+            if deadline.detach() and is_reusable:
                 self._connections.put(request.origin, connection)
             else:
                 connection.close()

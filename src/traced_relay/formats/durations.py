@@ -1,4 +1,4 @@
-"""Durations as the API writes them (`"1.5s"`, `"24h"`, `"7d"`), times as RFC 3339 does; seconds inside."""
+"""Durations as in the API (`"1.5s"`, `"24h"`, `"7d"`) and times as in RFC 3339, from and to seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]
 
 
 def parse_duration(text: object) -> float:
-    """Seconds of a duration such as `"30s"`, `"1.5s"`, `"5m"` or `"1h30m"`; ValueError says the rule."""
+    """Seconds of a duration such as `"30s"`, `"1.5s"`, `"5m"` or `"1h30m"`; ValueError names the rule."""
     parts = _PARTS.fullmatch(text) if isinstance(text, str) else None
     if not text or parts is None:
         raise ValueError('must be a duration such as "30s", "1.5s", "5m", "24h" or "7d"')
@@ -19,7 +19,7 @@ def parse_duration(text: object) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The largest unit that says it whole: 300 is `5m`, 90 is `90s`, a day is `24h`, a week `7d`."""
+    """In the largest unit that gives a whole number: 300 is `5m`, 90 is `90s`, a day is `24h`, a week `7d`."""
     for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds and seconds % length == 0 and (unit != "d" or seconds > length):
             return f"{int(seconds // length)}{unit}"
@@ -27,7 +27,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_time(text: object) -> float:
-    """Seconds since the epoch of an RFC 3339 time with its offset; ValueError says the rule."""
+    """Seconds since the epoch of an RFC 3339 time with its offset; ValueError names the rule."""
     if isinstance(text, str) and _RFC3339.fullmatch(text):
         try:
             return datetime.fromisoformat(text.upper()).timestamp()
@@ -42,13 +42,11 @@ def format_time(seconds: float) -> str:
 
 
 _LARGER = ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
-
-
 _STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
 
 
 def readable(seconds: float) -> str:
-    """For example `0.4 ms`, `12 ms`, `1.25 s`, `3m 05s`, `2h 10m` and `1d 04h`."""
+    """Rounded for people: `0.4 ms`, `12 ms`, `1.25 s`, `3m 05s`, `2h 10m` and `1d 04h`."""
     if seconds < 0.9995:
         digits = 1 if seconds < 0.00995 else 0
         return f"{round(seconds * 1000, digits):g} ms"
@@ -59,8 +57,8 @@ def readable(seconds: float) -> str:
     return f"{whole // size}{name} {whole % size // part:02d}{part_name}"
 
 
-def on_an_axis(seconds: float) -> str:
-    """For the round values that ticks stand at: `0`, `200 ms`, `5 s`, `10 m`, `2 h`."""
+def tick_label(seconds: float) -> str:
+    """Label of a tick, which is at a round value: `0`, `200 ms`, `5 s`, `10 m`, `2 h`."""
     if seconds == 0:
         return "0"
     for size, name, _, _ in _LARGER:
@@ -70,7 +68,7 @@ def on_an_axis(seconds: float) -> str:
 
 
 def tick_step(span: float, at_most: int) -> float:
-    """The finest round distance between no more than so many ticks over the *span*."""
+    """The smallest round distance with which *at_most* ticks cover *span*."""
     at_most = max(1, at_most)
     fine = [digit * scale for scale in (0.001, 0.01, 0.1) for digit in (1, 2, 5)]
     days = 86_400.0 * max(1, -(-span // (86_400 * at_most)))

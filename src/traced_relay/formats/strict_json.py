@@ -1,4 +1,4 @@
-"""JSON that means one thing (RFC 8259, I-JSON): no doubled names, no NaN, no depth beyond reason."""
+"""Unambiguous JSON (RFC 8259, I-JSON): no duplicate names, no NaN, at most 200 levels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ MAX_DIGITS = 400
 
 
 class NotJson(ValueError):
-    """The text is not JSON as we read it; the message says why and where."""
+    """The text is not valid JSON; the message names the rule and the position."""
 
 
 def loads(text: bytes) -> Any:
-    """The value that the UTF-8 *text* stands for."""
+    """The value of the UTF-8 *text*."""
     try:
         value = json.loads(
             text.decode(),
@@ -26,7 +26,7 @@ def loads(text: bytes) -> Any:
         )
         _check_depth(value)
     except UnicodeDecodeError as exc:
-        raise NotJson(f"the body is not UTF-8: byte {exc.start} cannot stand there") from None
+        raise NotJson(f"the body is not UTF-8: invalid byte at {exc.start}") from None
     except RecursionError:
         raise NotJson(f"the body is nested deeper than {MAX_DEPTH} levels") from None
     except json.JSONDecodeError as exc:
@@ -40,36 +40,36 @@ def dumps(value: Any) -> bytes:
 
 
 def canonical(value: Any) -> bytes:
-    """The same bytes for the same value, whatever order its names came in."""
+    """The same bytes for equal values, regardless of the order of names."""
     return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise NotJson("the body gives one name twice in one object")
+        raise NotJson("the body has a duplicate name in an object")
     for name in members:
         if not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name):
-            raise NotJson("the body holds a name with a lone surrogate")
+            raise NotJson("the body contains a name with a lone surrogate")
     return members
 
 
 def _integer(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
-        raise NotJson(f"the body holds a number of more than {MAX_DIGITS} digits")
+        raise NotJson(f"the body contains a number of more than {MAX_DIGITS} digits")
     return int(digits)
 
 
 def _number(digits: str) -> float:
     if len(digits) > MAX_DIGITS:
-        raise NotJson(f"the body holds a number of more than {MAX_DIGITS} digits")
+        raise NotJson(f"the body contains a number of more than {MAX_DIGITS} digits")
     if not math.isfinite(number := float(digits)):
-        raise NotJson("the body holds a number beyond the range of a double")
+        raise NotJson("the body contains a number beyond the range of a double")
     return number
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise NotJson(f"the body is not JSON: {name} is no value")
+    raise NotJson(f"the body is not JSON: {name} is not a JSON value")
 
 
 def _check_depth(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""How text from outside is shown on a terminal and in the console: no character moves, hides or reverses others."""
+"""External text for a terminal or the console: no character moves, hides or reverses others."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import json
 import re
 from typing import Any
 
-# What `isprintable` lets pass without a glyph of its own: fillers, joiners, selectors of variants, a blank.
+# Characters without a glyph that `isprintable` accepts: fillers, joiners, variation selectors, a blank.
 _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 
 
 def printable(text: str, *, keep: str = "") -> str:
     """
-    The text with escapes such as `\\u202e` for every character that would not be seen, but for those to *keep*.
+    The text with escapes such as `\\u202e` for every invisible character but those in *keep*.
 
-    These are control and format characters (also those that change the direction of writing), spaces other than the
-    usual one, separators of lines, lone surrogates, what Unicode does not define, and blank letters and marks.
+    These are control and format characters (also those that change the writing direction), spaces other than U+0020,
+    line separators, lone surrogates, undefined code points, and blank letters and marks.
     """
     return "".join(c if c in keep else _escaped(c) for c in text) if not is_printable(text) else text
 
@@ -33,7 +33,7 @@ def is_printable(text: str) -> bool:
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON in its own characters, and escapes of JSON's own for those that would not be seen."""
+    """JSON with unescaped Unicode, and JSON's escapes for invisible characters."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     if is_printable(text.replace("\n", "")):
         return text

@@ -1,4 +1,4 @@
-"""Where outside data becomes our values: one clear error a field, in our words, and no header, body or query in it."""
+"""External data read into models: one error a field, in plain words, without any header, body or query."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Time = Annotated[float, BeforeValidator(parse_time), WithJsonSchema({"type": "st
 
 
 class Model(BaseModel):
-    """Strict, frozen, and closed: a name it does not know is an error, never ignored."""
+    """Strict and frozen; an unknown field is an error."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -60,7 +60,7 @@ def quoted(value: object) -> str:
 
 
 def read(model: type[M], document: Any, prefix: str = "") -> M:
-    """The *model* that *document* holds; fields in errors start with *prefix*."""
+    """*document* as a *model*; InvalidCall if it is invalid, with field names after *prefix*."""
     try:
         return model.model_validate(document)
     except ValidationError as exc:
@@ -82,7 +82,7 @@ def _translated(error: ErrorDetails, prefix: str) -> FieldError:
     path = [str(part) for part in error["loc"] if part != "[key]"]
     message = _message(error, path[-1] if path else "")
     if not path and ": must " in message:
-        # A rule over two fields cannot say in pydantic where it belongs, so its text starts with the field.
+        # pydantic assigns a rule over two fields to none of them, so the rule's text starts with the field.
         name, message = message.split(": ", 1)
         path = [name]
     return FieldError((prefix + ".".join(path))[:300] or "request", message)

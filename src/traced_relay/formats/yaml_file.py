@@ -1,4 +1,4 @@
-"""A YAML file as plain values, read more strictly than YAML asks for: no key twice, nothing without end."""
+"""A YAML file as plain values, read strictly: no duplicate key, at most 1 MB."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGEST = 1_000_000  # bytes
 
 
 def document_of(path: Path) -> Any:
-    """What *path* holds; InvalidSettings names the file and what is wrong with it."""
+    """The document in *path*; InvalidSettings names the file and the problem."""
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)
@@ -34,5 +34,5 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if len(set(names)) != len(names):
-            raise yaml.constructor.ConstructorError(problem=f"the key {max(names, key=names.count)} stands twice")
+            raise yaml.constructor.ConstructorError(problem=f"the key {max(names, key=names.count)} is given twice")
         return super().construct_mapping(node, deep)

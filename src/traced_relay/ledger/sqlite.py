@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import contextmanager
+from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from traced_relay.errors import Unavailable
+from traced_relay.errors import Unavailable, map_exceptions
 from traced_relay.ledger.protocol import BEYOND_DIGITS, FILTERS, KEYS_KEPT, WORKERS_KEPT, Tally
 from traced_relay.ledger.row_codec import columns_of, row_of
 from traced_relay.runtime.private_file import make_private
@@ -264,12 +265,9 @@ class SqliteLedger:
                 raise
 
 
-@contextmanager
-def _mapped_errors() -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as exc:
-        raise Unavailable(f"the ledger cannot be used: {exc}") from exc
+_mapped_errors = partial(
+    map_exceptions, ((sqlite3.Error, OSError), lambda exc: Unavailable(f"the ledger cannot be used: {exc}"))
+)
 
 
 def _open(file: Path | None) -> sqlite3.Connection:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,12 @@ from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2
 from google.cloud.logging_v2.services.logging_service_v2.transports import LoggingServiceV2GrpcTransport
 from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 
-from traced_relay.errors import IdentityFailed, NotAuthorized, Unavailable, UnexpectedAnswer
+from traced_relay.errors import IdentityFailed, NotAuthorized, Unavailable, UnexpectedAnswer, map_exceptions
 from traced_relay.logs.cloud_entries import with_whole_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     import grpc
 
@@ -51,22 +51,29 @@ class CloudLogging:
                 message.ClearField("proto_payload")  # of a type that only its writer may know
                 yield with_whole_numbers(_as_json(message))
 
-    @contextmanager
-    def _mapped_errors(self) -> Iterator[None]:
+    def _mapped_errors(self) -> AbstractContextManager[None]:
         where = f"the log of project {self.project} cannot be read: "
-        try:
-            yield
-        except GoogleAuthError as exc:
-            raise IdentityFailed(where + "no Google credentials; `gcloud auth application-default login`") from exc
-        except (exceptions.Forbidden, exceptions.Unauthorized) as exc:
-            why = _first_line(exc)
-            raise NotAuthorized(f"{where}roles/logging.viewer is needed ({why})", status=403, reason="refused") from exc
-        except exceptions.ResourceExhausted as exc:
-            raise Unavailable(where + "its quota of reads is used up for this minute") from exc
-        except (exceptions.ServerError, exceptions.RetryError) as exc:
-            raise Unavailable(where + f"Cloud Logging does not answer ({_first_line(exc)})") from exc
-        except exceptions.GoogleAPICallError as exc:
-            raise UnexpectedAnswer(where + _first_line(exc)) from exc
+
+        def refused(exc: Any) -> NotAuthorized:
+            why = f"{where}roles/logging.viewer is needed ({_first_line(exc)})"
+            return NotAuthorized(why, status=403, reason="refused")
+
+        return map_exceptions(
+            (
+                GoogleAuthError,
+                lambda _: IdentityFailed(where + "no Google credentials; `gcloud auth application-default login`"),
+            ),
+            ((exceptions.Forbidden, exceptions.Unauthorized), refused),
+            (
+                exceptions.ResourceExhausted,
+                lambda _: Unavailable(where + "its quota of reads is used up for this minute"),
+            ),
+            (
+                (exceptions.ServerError, exceptions.RetryError),
+                lambda exc: Unavailable(where + f"Cloud Logging does not answer ({_first_line(exc)})"),
+            ),
+            (exceptions.GoogleAPICallError, lambda exc: UnexpectedAnswer(where + _first_line(exc))),
+        )
 
 
 def _as_json(message: Any) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class RunningCalls:
         """The deadline of the call of *row*; None if that attempt is in progress here already, or while stopping."""
         key, started = row.attempt_name, self._clock.monotonic()
         log_heartbeat = partial(self._log_heartbeat, row, delivery, started)
-        with self._watchdog.over(row.call.timeout, every=self._heartbeat, beat=log_heartbeat) as deadline:
+        with self._watchdog.deadline(row.call.timeout, every=self._heartbeat, beat=log_heartbeat) as deadline:
             with self._lock:
                 is_refused = self._is_stopping or key in self._calls
                 if not is_refused:

@@ -1,1 +1,1 @@
-"""What runs the rest: clock, timers, threads, listeners, bounded HTTP requests, credentials."""
+"""Clock, timers, threads, listeners, caches, bounded HTTP requests, credentials."""

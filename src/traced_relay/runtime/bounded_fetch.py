@@ -1,7 +1,7 @@
 """
-An answer taken whole or not at all: of so many bytes at most, and within so many seconds, however slowly it trickles.
+HTTP responses bounded in size and in total time, however slowly their bytes arrive.
 
-A timeout of a socket counts from byte to byte, so what asks is a thread, and whoever waits for it goes on without it.
+A socket's timeout restarts with every byte, so a thread makes the request, and the caller stops waiting for it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from traced_relay.errors import UnexpectedAnswer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LARGEST = 16 * 1024 * 1024  # bytes; a page of 200 tasks with the longest URLs and labels there may be takes less
-AS_IT_IS = {"Accept-Encoding": "identity"}  # what asks sends this: a small answer cannot be unpacked into a large one
-_PIECE = 64 * 1024  # bytes
+LARGEST = 16 * 1024 * 1024  # bytes; a page of 200 tasks with the longest URLs and labels is smaller
+IDENTITY = {"Accept-Encoding": "identity"}  # sent with each request: no small response can expand into a large one
+_CHUNK = 64 * 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -34,35 +34,37 @@ class FetchedResponse:
 
 
 def fetch(send: Callable[[], requests.Response], seconds: float, largest: int = LARGEST) -> FetchedResponse:
-    """What *send*, which asks with `stream=True`, is answered; `requests.Timeout` after so many *seconds*."""
-    until, taken = monotonic() + seconds, Future[FetchedResponse]()
-    asking = Thread(target=copy_context().run, args=(_take, send, until, largest, taken), name="asking", daemon=True)
-    asking.start()
+    """The response that *send* gets with `stream=True`; `requests.Timeout` after *seconds*."""
+    until, fetched = monotonic() + seconds, Future[FetchedResponse]()
+    arguments = (_fetch, send, until, largest, fetched)
+    Thread(target=copy_context().run, args=arguments, name="fetch", daemon=True).start()
     try:
-        return taken.result(seconds)
+        return fetched.result(seconds)
     except TimeoutError:
-        raise requests.Timeout(f"no whole answer within {seconds:g} s") from None
+        raise requests.Timeout(f"no complete response within {seconds:g} s") from None
 
 
-def _take(send: Callable[[], requests.Response], until: float, largest: int, taken: Future[FetchedResponse]) -> None:
+def _fetch(send: Callable[[], requests.Response], until: float, largest: int, fetched: Future[FetchedResponse]) -> None:
     try:
-        with send() as answer:
-            url = answer.url.partition("?")[0]
-            taken.set_result(FetchedResponse(url, answer.status_code, _content(answer, url, until, largest)))
+        with send() as response:
+            url = response.url.partition("?")[0]
+            fetched.set_result(FetchedResponse(url, response.status_code, _content(response, url, until, largest)))
     except HTTPError as exc:
-        taken.set_exception(requests.ConnectionError(exc))
-    except BaseException as exc:  # noqa: BLE001  (raised again where the answer is waited for)
-        taken.set_exception(exc)
+        fetched.set_exception(requests.ConnectionError(exc))
+    except BaseException as exc:  # noqa: BLE001  (raised again in the thread that waits)
+        fetched.set_exception(exc)
 
 
-def _content(answer: requests.Response, url: str, until: float, largest: int) -> bytes:
-    if answer.headers.get("Content-Encoding", "identity") != "identity":
-        raise UnexpectedAnswer(f"{url} answered {answer.status_code}, not as a relay does: encoded, unasked")
+def _content(response: requests.Response, url: str, until: float, largest: int) -> bytes:
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise UnexpectedAnswer(
+            f"{url} answered {response.status_code}, not as a relay does: with an unrequested content encoding"
+        )
     content = bytearray()
-    while piece := answer.raw.read1(_PIECE, decode_content=False):
-        content += piece
+    while chunk := response.raw.read1(_CHUNK, decode_content=False):
+        content += chunk
         if len(content) > largest:
-            raise UnexpectedAnswer(f"{url} answered {answer.status_code}, not as a relay does: over {largest} bytes")
+            raise UnexpectedAnswer(f"{url} answered {response.status_code}, not as a relay does: over {largest} bytes")
         if monotonic() > until:
             raise requests.Timeout
     return bytes(content)

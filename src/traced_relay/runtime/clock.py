@@ -1,4 +1,4 @@
-"""The time, as an argument. Nothing else in the package sleeps or asks the system what time it is."""
+"""The time, as an argument. No other module sleeps or reads the system's clock."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ from typing import Protocol
 
 class Clock(Protocol):
     def now(self) -> float:
-        """Seconds since the Unix epoch, for what is stored and shown."""
+        """Seconds since the Unix epoch, for stored and displayed times."""
 
     def monotonic(self) -> float:
-        """Seconds that never jump, for measuring how long something took."""
+        """Seconds that never jump, for durations."""
 
     def wait(self, condition: Condition, seconds: float | None) -> None:
-        """
-        Wait on the held *condition* for at most the given *seconds*.
-
-        May return early; whoever waits looks again at what it waits for.
-        """
+        """Wait on the held *condition* for at most *seconds*. May return early; the caller checks again."""
 
 
 def pause(clock: Clock, until: float) -> None:
-    """Wait until that moment of the *clock*'s monotonic time."""
+    """Wait until the *clock*'s monotonic time is *until*."""
     quiet = Condition()
     with quiet:
         while (left := until - clock.monotonic()) > 0:
@@ -42,24 +38,24 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that stands still until it is told to advance; wakes whoever waits on it."""
+    """A clock that only `advance` moves, which wakes the threads that wait on it."""
 
     def __init__(self, now: float = 1_790_000_000.0) -> None:
         self._now = now
         self._changed = Condition()
         self._waiting: set[Condition] = set()
-        self._seen = local()
+        self._last_read = local()
 
     def now(self) -> float:
-        self._seen.now = self._now
+        self._last_read.now = self._now
         return self._now
 
     def monotonic(self) -> float:
         return self.now()
 
     def wait(self, condition: Condition, seconds: float | None) -> None:
-        # The seconds were reckoned from the time this thread saw last; it may have moved on since.
-        until = None if seconds is None else getattr(self._seen, "now", self._now) + seconds
+        # The seconds count from the time that this thread read last; another thread may have advanced it since.
+        until = None if seconds is None else getattr(self._last_read, "now", self._now) + seconds
         with self._changed:
             if until is not None and self._now >= until:
                 return

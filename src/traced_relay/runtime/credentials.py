@@ -1,4 +1,4 @@
-"""ID tokens, one credential an audience, from wherever this process has its identity; never shown to anybody."""
+"""Google credentials of this process, and ID tokens made with them. No error or log contains a token."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from traced_relay.errors import IdentityFailed
 from traced_relay.runtime.google_credentials import FAILURES, NOTHING_FOUND, why_none, without_metadata
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-
-
 TIMEOUT = 5.0  # seconds for one request
+MAX_AUDIENCES = 256
 
 
 def google_session() -> requests.Session:
-    """A session that shows this process's Google identity."""
+    """A session that authenticates as this process's Google identity."""
     default: Any = google.auth.default  # untyped, like its session
     make: Any = AuthorizedSession
     credentials, _ = default(scopes=[SCOPE])
@@ -31,16 +30,11 @@ def google_session() -> requests.Session:
     return session
 
 
-AUDIENCES_KEPT = 256
-TIMEOUT = 5.0  # seconds for one request to whoever mints tokens
-_CLOUD = "https://www.googleapis.com/auth/cloud-platform"
-
-
 class IdTokens:
     """
-    Hands out ID tokens; google-auth refreshes each shortly before it expires.
+    Mints ID tokens with one credential an audience; google-auth refreshes each shortly before it expires.
 
-    They are the environment's own, or those of the service account that it is to *impersonate*.
+    The tokens are for the environment's own identity, or for the service account to *impersonate*.
     """
 
     def __init__(self, impersonate: str | None = None) -> None:
@@ -62,11 +56,11 @@ class IdTokens:
         why = why_none(exc)
         if why != NOTHING_FOUND:
             return why
-        if self._last_status not in (None, requests.codes.ok):  # google-auth takes that for no metadata server
+        if self._last_status not in (None, requests.codes.ok):  # which google-auth reports as no metadata server
             return without_metadata(str(self._last_status))
         if self._impersonate is not None:
             return f"{why}; run: gcloud auth application-default login"
-        return f"{why}; a person's credentials cannot name an audience: impersonate a service account"
+        return f"{why}; user credentials cannot request an audience: impersonate a service account"
 
     def _request(self, *arguments: Any, **options: Any) -> Any:
         answer = self._transport(*arguments, **{"timeout": TIMEOUT} | options)
@@ -78,7 +72,7 @@ class IdTokens:
         if credentials is None:
             credentials = self._fetch(audience)
             self._credentials[audience] = credentials
-            if len(self._credentials) > AUDIENCES_KEPT:
+            if len(self._credentials) > MAX_AUDIENCES:
                 self._credentials.popitem(last=False)
         self._credentials.move_to_end(audience)
         if not credentials.valid:
@@ -90,8 +84,8 @@ class IdTokens:
             fetch: Any = id_token.fetch_id_token_credentials
             return fetch(audience, request=self._request)
         default: Any = google.auth.default
-        own, _ = default(scopes=[_CLOUD])
+        own, _ = default(scopes=[SCOPE])
         assumed: Any = impersonated_credentials
-        account = assumed.Credentials(own, self._impersonate, [_CLOUD])
-        # Without the address in it a relay cannot know who is asking.
+        account = assumed.Credentials(own, self._impersonate, [SCOPE])
+        # A relay identifies its callers by the email address in the token.
         return assumed.IDTokenCredentials(account, audience, include_email=True)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class _QuietHandler(WSGIRequestHandler):
-    timeout = None  # a keep-alive connection may rest between two calls for as long as it likes
+    timeout = None  # a keep-alive connection may be idle between two calls
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002  (the name is werkzeug's)
-        """Leave the access log off; the relay's records say more."""
+        """Write no access log; the relay's records contain more."""
 
     def setup(self) -> None:
         super().setup()
@@ -29,10 +29,9 @@ class _QuietHandler(WSGIRequestHandler):
 
 class Listener:
     """
-    Serves *app* on *host* and *port* (0: any free one) until it is stopped.
+    Serves *app* on *host* and *port* (0 picks a free one) until it is stopped.
 
-    The port is taken, and connections wait in its backlog, from the moment the
-    listener is made; the app may be given as late as `start`.
+    The constructor binds the port, and connections wait in its backlog until `start`, which may be given the app.
     """
 
     def __init__(self, app: WSGIApplication | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -45,7 +44,7 @@ class Listener:
 
     def start(self, app: WSGIApplication | None = None) -> Self:
         serving = app or self._app
-        assert serving is not None  # noqa: S101  (a listener without an app is a mistake of ours)
+        assert serving is not None  # noqa: S101  (no caller leaves out both)
         self._server = make_server(
             self._host, self.port, serving, threaded=True, request_handler=_QuietHandler, fd=self._socket.fileno()
         )
@@ -57,8 +56,8 @@ class Listener:
     def stop(self) -> None:
         self._socket.close()
         if self._server is not None:
-            with suppress(OSError):  # not every system lets go of a listening socket like this
-                self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the loop, which else looks up now and then
+            with suppress(OSError):  # not every system can shut down a listening socket
+                self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the loop, which polls otherwise
             self._server.shutdown()
             self._server.server_close()
             self._thread.join()
@@ -71,7 +70,7 @@ class Listener:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, or PortTaken where another process has the port."""
+    """A listening socket; PortTaken if another process uses the port."""
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -79,7 +78,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as exc:
         listening.close()
         if exc.errno == errno.EADDRINUSE:
-            raise PortTaken(f"port {port} on {host} is taken by another process; choose another one") from exc
-        raise InvalidSettings(f"port {port} on {host} cannot be listened on: {exc.strerror}") from exc
+            raise PortTaken(f"port {port} on {host} is used by another process; choose another one") from exc
+        raise InvalidSettings(f"port {port} on {host} cannot be opened: {exc.strerror}") from exc
     listening.listen(1024)
     return listening

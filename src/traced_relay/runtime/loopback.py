@@ -1,4 +1,4 @@
-"""Which addresses only this machine can reach, and which requests come from a browser that was led there."""
+"""Loopback addresses, and requests that a web page sends to them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def is_loopback(host: str) -> bool:
 
 def is_from_web_page(request: Request) -> bool:
     """
-    Whether a page of some web site sent this to a server on loopback.
+    Whether a page of a web site sent *request* to a server on loopback.
 
-    Its script shows itself by Origin; where the site's name was rebound to loopback, by Host.
+    A script's request has an Origin; where the site's name was rebound to loopback, the Host is not a loopback one.
     """
     if not is_loopback(request.environ["SERVER_NAME"]):
         return False
@@ -31,12 +31,12 @@ def is_from_web_page(request: Request) -> bool:
 
 
 def is_local_host(host: str) -> bool:
-    """Whether a Host header names this machine; a page whose name was rebound to loopback sends another."""
+    """Whether the Host header *host* names this machine; a page with a name rebound to loopback sends another."""
     return re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", host, re.IGNORECASE) is not None
 
 
 def is_cross_site(headers: Headers) -> bool:
-    """Whether a browser says that a page of another site, or of another port, has sent this; programs say nothing."""
+    """Whether a browser marked the request as sent by a page of another site or port; other clients send no mark."""
     if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
         return True
     origin = headers.get("Origin")

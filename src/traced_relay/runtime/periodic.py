@@ -1,4 +1,4 @@
-"""Something done every so many seconds in a thread of its own, by an injected clock."""
+"""A function called at an interval in its own thread, by an injected clock."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
     from traced_relay.runtime.clock import Clock
 
-AGAIN_AFTER = 1.0
-LAST_MOMENT = 0.5
+RETRY_AFTER = 1.0
+STOP_TIMEOUT = 0.5
 
 _logger = logging.getLogger(__name__)
 
 
 class Periodic:
     """
-    Calls *beat* every so many *seconds*, *at_once* or after the first of them.
+    Calls *beat* every *seconds*, for the first time *at_once* or after the first interval.
 
-    What fails is tried again after a second, if the next is not due before.
-    Without *seconds* there is no other than the one at once.
+    Retries a failed call after 1 s, or at the next interval if that is sooner. With None for *seconds* only the call
+    at once is made.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class Periodic:
         self._thread.start()
 
     def stop(self) -> None:
-        """No further beat; one that is being made has a moment left to end."""
+        """Start no further call; wait up to 0.5 s for the one in progress."""
         with self._stop:
             self._stopped = True
             self._stop.notify_all()
         if self._thread.is_alive():
-            self._thread.join(LAST_MOMENT)
+            self._thread.join(STOP_TIMEOUT)
 
     def _run(self) -> None:
         begun = self._clock.monotonic()
@@ -58,7 +58,7 @@ class Periodic:
             done = self._try()
 
     def _has_waited(self, begun: float, *, done: bool) -> bool:
-        """Whether it is time for the beat after that which has *begun* then; False once there shall be none."""
+        """Wait for the next call after the one that has *begun* then; False once stopped."""
         with self._stop:
             if not self._stopped:
                 self._clock.wait(self._stop, self._pause(begun, done=done))
@@ -66,9 +66,9 @@ class Periodic:
 
     def _pause(self, begun: float, *, done: bool) -> float | None:
         if self._seconds is None:
-            return None if done else AGAIN_AFTER
+            return None if done else RETRY_AFTER
         left = max(0.0, begun + self._seconds - self._clock.monotonic())
-        return left if done else min(left, AGAIN_AFTER)
+        return left if done else min(left, RETRY_AFTER)
 
     def _try(self) -> bool:
         try:
@@ -76,7 +76,7 @@ class Periodic:
         except RelayError as exc:
             _logger.warning("%s: %s", self._name, exc)
         except Exception:
-            _logger.exception("%s failed", self._name)  # and is tried again: nobody else would
+            _logger.exception("%s failed", self._name)  # and is retried: no other thread would
         else:
             return True
         return False

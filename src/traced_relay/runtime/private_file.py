@@ -1,4 +1,4 @@
-"""SQLite files that only their owner may read: they hold bodies, API keys and the key that signs ID tokens."""
+"""SQLite files that only their owner may read: they contain bodies, API keys and the key that signs ID tokens."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BESIDE = ("-wal", "-shm", "-journal")  # SQLite gives these the mode of the dat
 
 
 class UnusableFile(OSError):
-    """The file must not or cannot be used; the text names it and says why."""
+    """The file must not or cannot be used; the message names it and the reason."""
 
 
 def make_private(path: Path) -> None:
     """
-    Create *path* with mode 0600 unless it exists, and take any other rights from it and the files beside it.
+    Create *path* with mode 0600 unless it exists, and remove all other permissions from it and SQLite's own files.
 
     A file that is private already is not opened: closing it would release the locks that this process holds on it.
     """
@@ -43,13 +43,13 @@ def make_private(path: Path) -> None:
 def _create(path: Path) -> None:
     created = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, _OWN)
     try:
-        os.fchmod(created, _OWN)  # the umask may have taken the owner's rights too
+        os.fchmod(created, _OWN)  # the umask may have removed the owner's permissions
     finally:
         os.close(created)
 
 
 def _check_content(path: Path) -> None:
-    """Raise sqlite3.DatabaseError for another file that was named by mistake: its mode must stay as it is."""
+    """Raise sqlite3.DatabaseError if *path* is another kind of file, named by mistake: its mode must not change."""
     found = path.lstat()
     if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) & _OTHERS and found.st_size:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
@@ -82,7 +82,7 @@ def _restrict(file: Path) -> None:
 
 
 def _check_access(path: Path) -> None:
-    """SQLite writes the file, and creates others beside it."""
+    """Check that SQLite can write the file and create others beside it."""
     by_effective_id = os.access in os.supports_effective_ids
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=by_effective_id):
         raise UnusableFile(f"{path}: is not readable and writable for this process")

@@ -1,4 +1,4 @@
-"""Cuts connections whose time is up, and says in between that they are alive. One thread, by an injected clock."""
+"""Deadlines and heartbeats of the exchanges in progress. One thread serves them all, by an injected clock."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _logger = logging.getLogger(__name__)
 
 class Deadline:
     """
-    One exchange under watch, handed to whoever makes it.
+    The deadline of one exchange, given to the code that makes it.
 
-    *cut_for* says why its end is the watch's doing, None that it is not;
-    *was_sent* whether anything may have left before that.
+    *aborted_by* is why the exchange was aborted, None if it was not; *was_sent* is whether the other side may have
+    received something.
     """
 
     def __init__(self, lock: Condition, ends_at: float, every: float | None, beat: Callable[[], None] | None) -> None:
@@ -41,64 +41,64 @@ class Deadline:
     def is_aborted(self) -> bool:
         return self.aborted_by is not None
 
-    def hold(self, connection: socket.socket) -> None:
-        """Let the watch cut this *connection*, at once if it is late."""
+    def attach(self, connection: socket.socket) -> None:
+        """Abort this *connection* when the time is up, at once if it is up already."""
         with self._lock:
             self._connection = connection
             if self.is_aborted:
-                self._shut()
+                self._shut_down()
 
     def start_sending(self) -> None:
-        """From here on the other side may have got something; raises if it will get nothing any more."""
+        """Note that the other side may receive something; ConnectionAbortedError if the exchange is aborted already."""
         with self._lock:
             if self.is_aborted:
-                raise ConnectionAbortedError("cut before anything was sent")
+                raise ConnectionAbortedError("aborted before anything was sent")
             self.was_sent = True
 
-    def release(self) -> bool:
-        """Let go of the connection; whether it is still whole."""
+    def detach(self) -> bool:
+        """Leave the connection alone from here on; whether it was not aborted."""
         with self._lock:
             self._connection = None
             return not self.is_aborted
 
     def abort(self, reason: AbortReason) -> None:
-        """End the exchange from outside; the first reason stays. Under the watch's lock."""
+        """Abort the exchange; the first reason stays. The caller holds the lock."""
         self.aborted_by = self.aborted_by or reason
-        self._shut()
+        self._shut_down()
 
-    def _shut(self) -> None:
+    def _shut_down(self) -> None:
         if self._connection is not None:
-            # Wakes whoever reads or writes; past any TLS layer, which is not made for a second thread.
+            # Wakes the thread that reads or writes. Goes past any TLS layer, which a second thread must not use.
             with suppress(OSError):
                 socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
 
 
 class Watchdog:
-    """Holds the deadlines and the beats of all exchanges in flight."""
+    """Aborts exchanges at their deadlines and sends their heartbeats."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._changed = Condition()
-        self._guards: TimerQueue[Deadline] = TimerQueue()
+        self._deadlines: TimerQueue[Deadline] = TimerQueue()
         self._halted: list[Deadline] = []
-        self._is_over = False
-        self._napping_until: float | None = None
-        self._thread = Thread(target=self._keep, name="watch", daemon=True)
+        self._is_stopped = False
+        self._wakes_at: float | None = None
+        self._thread = Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def halt(self) -> None:
-        """From here on all that is under watch counts as cut, and sends nothing more; its connections are left open."""
+        """Mark all exchanges as interrupted, so that they send nothing more; their connections stay open."""
         with self._changed:
-            self._is_over = True
-            while (deadline := self._guards.pop_due(float("inf"))) is not None:
+            self._is_stopped = True
+            while (deadline := self._deadlines.pop_due(float("inf"))) is not None:
                 deadline.aborted_by = deadline.aborted_by or "interrupted"
                 self._halted.append(deadline)
             self._changed.notify()
 
     def stop(self) -> None:
-        """Cut all that is under watch, and all that comes under it later."""
+        """Abort all exchanges, also those that start later."""
         self.halt()
         with self._changed:
             for deadline in self._halted:
@@ -107,68 +107,66 @@ class Watchdog:
         self._thread.join()
 
     def abort(self, deadline: Deadline, reason: AbortReason) -> None:
-        """End one exchange before its time."""
+        """Abort one exchange before its time is up."""
         with self._changed:
             deadline.abort(reason)
 
     @property
-    def is_over(self) -> bool:
-        return self._is_over
+    def is_stopped(self) -> bool:
+        return self._is_stopped
 
     @contextmanager
-    def over(
+    def deadline(
         self, seconds: float, *, every: float | None = None, beat: Callable[[], None] | None = None
     ) -> Iterator[Deadline]:
-        """Watch what happens inside: after so many *seconds* it is cut, and *every* so many it is said to live."""
+        """A deadline after *seconds* for the exchange inside; calls *beat* every so many seconds until then."""
         with self._changed:
             now = self._clock.monotonic()
             deadline = Deadline(self._changed, now + seconds, every, beat)
-            if self._is_over:
+            if self._is_stopped:
                 deadline.abort("interrupted")
             else:
-                self._enter(deadline, now)
+                self._schedule(deadline, now)
         try:
             yield deadline
         finally:
             with self._changed:
-                self._guards.discard(deadline)
+                self._deadlines.discard(deadline)
 
-    def _enter(self, deadline: Deadline, now: float) -> None:
+    def _schedule(self, deadline: Deadline, now: float) -> None:
         at = deadline.ends_at if deadline.every is None else min(deadline.ends_at, now + deadline.every)
-        self._guards.put(deadline, at)
-        if self._napping_until is None or at < self._napping_until:
-            self._napping_until = at
+        self._deadlines.put(deadline, at)
+        if self._wakes_at is None or at < self._wakes_at:
+            self._wakes_at = at
             self._changed.notify()
 
-    def _keep(self) -> None:
+    def _run(self) -> None:
         while (beats := self._next_beats()) is not None:
             for beat in beats:
                 try:
                     beat()
                 except Exception:
-                    _logger.exception("a sign of life could not be given")  # and the others are watched on
+                    _logger.exception("a heartbeat failed")  # the other exchanges are watched on
 
     def _next_beats(self) -> list[Callable[[], None]] | None:
-        """Cut what is late; give back what has to be said, without the lock. None once the watch is over."""
+        """Abort what is late; return the heartbeats to send without the lock, None once the watchdog is stopped."""
         with self._changed:
-            while not self._is_over:
-                beats = self._take_due()
+            while not self._is_stopped:
+                beats = self._pop_due()
                 if beats:
                     return beats
                 now = self._clock.monotonic()
-                self._napping_until = self._guards.next_time()
-                self._clock.wait(
-                    self._changed, None if self._napping_until is None else max(self._napping_until - now, 0)
-                )
+                self._wakes_at = self._deadlines.next_time()
+                self._clock.wait(self._changed, None if self._wakes_at is None else max(self._wakes_at - now, 0))
         return None
 
-    def _take_due(self) -> list[Callable[[], None]]:
+    def _pop_due(self) -> list[Callable[[], None]]:
         now, beats = self._clock.monotonic(), []
-        while (deadline := self._guards.pop_due(now)) is not None:
+        while (deadline := self._deadlines.pop_due(now)) is not None:
             if now >= deadline.ends_at:
                 deadline.abort("deadline")
                 continue
             if deadline.beat is not None:
                 beats.append(deadline.beat)
-            self._enter(deadline, now)
+            self._schedule(deadline, now)
         return beats

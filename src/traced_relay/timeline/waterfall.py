@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from traced_relay.client.task_text import attempts_text
-from traced_relay.formats.durations import on_an_axis, readable, tick_step
+from traced_relay.formats.durations import readable, tick_label, tick_step
 from traced_relay.formats.terminal import printable
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class _Drawing:
         names, ticks = " " * self._axis, "─" * self._axis
         for number in range(int(self._span / step) + 1):
             at = min(self._column(self._timeline.start + number * step), self._axis - 1)
-            names = _put(names, at, on_an_axis(number * step))
+            names = _put(names, at, tick_label(number * step))
             ticks = _put(ticks, at, "┬")
         left = " " * (self._label + 1 + _TIME + 2)
         return [left + self._paint(line, _DIM) for line in (names.rstrip(), ticks)]

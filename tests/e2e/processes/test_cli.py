@@ -90,7 +90,7 @@ def test_a_relay_that_cannot_be_asked_is_one_line() -> None:
     nowhere = {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere"}
     for account in ((), ("--impersonate-service-account=a@p.iam.gserviceaccount.com",)):
         said = complaint(run("status", "x", "--relay=https://relay.example.com", *account, **nowhere))
-        why = "the file that GOOGLE_APPLICATION_CREDENTIALS names is not there"
+        why = "the file in GOOGLE_APPLICATION_CREDENTIALS does not exist"
         assert said == f"no ID token for https://relay.example.com: {why}"
 
 
@@ -169,7 +169,7 @@ def test_what_opens_a_relay_to_its_host_is_refused_on_google_cloud(tmp_path: Pat
         ("queues: [{name: relay}]\n", "worker is required"),
         ("queues: [{name: relay}]\nworker: {}\n", "worker must have either app_engine or url"),
         (RULES + "heartbeat: often\n", "heartbeat must be a duration"),
-        (RULES + "queues: []\n", "is not YAML: the key queues stands twice"),
+        (RULES + "queues: []\n", "is not YAML: the key queues is given twice"),
         (RULES + "}\n", "is not YAML: "),
     ],
     ids=["unknown", "missing", "either", "duration", "twice", "syntax"],

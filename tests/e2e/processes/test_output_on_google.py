@@ -62,7 +62,7 @@ def credentials(directory: Path) -> str:
         ({"PORT": "tcp://10.0.0.1:80"}, "PORT must be a number"),
         ({"RELAY_LEDGER": "memory"}, "RELAY_LEDGER must not be memory on cloud_run"),
         ({"RELAY_THREADS": "3"}, "RELAY_THREADS must be a number from 9"),
-        ({"RELAY_LEGER": "x"}, "RELAY_LEGER is no variable of the relay; the closest is RELAY_LEDGER"),
+        ({"RELAY_LEGER": "x"}, "RELAY_LEGER is not a variable of the relay; the closest is RELAY_LEDGER"),
         ({"RELAY_CONFIG": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
         ({"GOOGLE_APPLICATION_CREDENTIALS": "nowhere.json"}, "the ledger cannot be used: "),
         ({"GAE_ENV": "standard", "K_SERVICE": "", "PORT": "x"}, "PORT must be a number"),

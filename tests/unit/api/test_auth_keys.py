@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from traced_relay.api.auth import ASK_AGAIN_AFTER_NOTHING, CertificateCache, Certificates
+from traced_relay.api.auth import CertificateCache, Certificates
 from traced_relay.errors import Unavailable
 from traced_relay.runtime.clock import ManualClock
+from traced_relay.runtime.refreshing import RETRY_AFTER_NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +72,7 @@ def test_a_failed_first_fetch_is_retried_soon() -> None:
             with pytest.raises(Unavailable):
                 keys.having("a")
         assert source.asked == asked
-        clock.advance(ASK_AGAIN_AFTER_NOTHING + 0.1)
+        clock.advance(RETRY_AFTER_NOTHING + 0.1)
     assert keys.having("a") == {"a": "1"}
 
 

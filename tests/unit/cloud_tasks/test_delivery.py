@@ -65,13 +65,13 @@ URL = "https://reports.example.com/build"
         ),
     ],
 )
-def test_both_families_of_headers_are_read_and_junk_is_none(
+def test_both_families_are_read_and_malformed_values_are_none(
     family: str, headers: dict[str, str], expected: Dispatch
 ) -> None:
     assert Dispatch.from_headers(Headers(headers), family) == expected
 
 
-def test_the_family_that_was_not_asked_for_says_nothing() -> None:
+def test_the_other_family_of_headers_is_ignored() -> None:
     names = ("QueueName", "TaskName", "TaskRetryCount", "TaskETA", "TaskRetryReason")
     mixed = Headers([(f"{APP_ENGINE}{name}", "1") for name in names])
     mixed.extend((f"{HTTP_TARGET}{name}", "2") for name in names)
@@ -83,7 +83,7 @@ def test_the_family_that_was_not_asked_for_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(("eta", "delay"), [(NOW - 1.5, 1500), (NOW, 0), (NOW + 5, 0), (None, None)])
-def test_the_wait_in_the_queue_counts_from_when_the_task_was_due(eta: float | None, delay: int | None) -> None:
+def test_the_queue_delay_counts_from_the_due_time(eta: float | None, delay: int | None) -> None:
     assert Dispatch("relay", "t", task_eta=eta).queue_delay_ms(NOW) == delay
 
 
@@ -99,7 +99,7 @@ def test_a_task_of_the_relay_is_read() -> None:
         *((body, "the body is not JSON: ") for body in (b"", b"{", b"task", b"'", b"[1", b"{'url': 1}", b"NaN")),
         (b"\xff", "the body is not UTF-8: "),
         (b"[" * 100_000, "the body is nested deeper than 200 levels"),
-        (b'{"url":' + b"1" * 5000 + b"}", "the body holds a number of more than 400 digits"),
+        (b'{"url":' + b"1" * 5000 + b"}", "the body contains a number of more than 400 digits"),
         *(
             (json.dumps(document).encode(), "the body is neither the relay's own task nor a call with a url")
             for document in (
@@ -122,7 +122,7 @@ def test_a_task_of_the_relay_is_read() -> None:
     ],
     ids=range(31),
 )
-def test_a_body_that_is_no_task_is_refused(body: bytes, why: str) -> None:
+def test_a_body_without_a_task_is_refused(body: bytes, why: str) -> None:
     with pytest.raises(InvalidCall) as refused:
         read_task(body)
     assert refused.value.detail.startswith(why)
@@ -164,7 +164,7 @@ def test_a_bare_task_is_a_call(fields: dict[str, Any], changes: dict[str, Any]) 
     assert made(**fields) == PLAIN.model_copy(update=changes)
 
 
-def test_a_bare_tasks_timeout_is_cut_to_what_the_worker_may_take() -> None:
+def test_a_bare_tasks_timeout_is_limited_to_the_workers() -> None:
     assert made(max_timeout=1785.0).timeout == 1785.0
 
 
@@ -202,14 +202,14 @@ VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dic
     | st.dictionaries(FIELDS, VALUES).map(lambda fields: json.dumps({"url": URL} | fields).encode())
     | st.dictionaries(FIELDS, VALUES).map(lambda fields: json.dumps(fields).encode())
 )
-def test_no_bytes_make_it_raise_anything_but_invalid_call(body: bytes) -> None:
+def test_no_bytes_raise_anything_but_invalid_call(body: bytes) -> None:
     with suppress(InvalidCall):
         task = read_task(body)
         if isinstance(task, BareTask):
             task.call(retry=POLICY, max_timeout=60)
 
 
-def test_an_adopted_task_has_the_same_id_at_each_delivery_and_another_than_its_namesake_elsewhere() -> None:
+def test_a_bare_task_keeps_its_id_at_each_delivery_of_one_queue() -> None:
     name = "projects/p/locations/l/queues/q/tasks/t"
     assert adopted_task_id(name) == adopted_task_id(name)
     assert adopted_task_id(name) != adopted_task_id(name.replace("queues/q", "queues/r"))

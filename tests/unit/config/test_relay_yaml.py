@@ -75,7 +75,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_left_out_has_the_contracts_default() -> None:
+def test_absent_fields_have_the_contracts_defaults() -> None:
     read = relay_yaml.parse(SMALLEST, "rules")
     assert read.model_dump(exclude={"queues", "worker", "retry"}) == {
         "location": None,
@@ -121,7 +121,7 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
         ),
         (
             {"callers": [{"email": "nobody"}]},
-            ["callers.0.email must be an address as Google's tokens have it, with @ and in lower case"],
+            ["callers.0.email must be an email address in lower case, as in Google's ID tokens"],
         ),
         (
             {"callers": [{"email": "a@b", "role": "king"}]},
@@ -138,14 +138,17 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
             )
             for lists in ({}, {"queues": "*"}, {"downstreams": []})
         ),
-        ({"location": "us-central1/x"}, ["location must be one region such as us-central1: queues are nowhere else"]),
+        (
+            {"location": "us-central1/x"},
+            ["location must be one region such as us-central1, because queues exist only in regions"],
+        ),
         (
             {"worker": {"url": "relay.example.com", "service_account": "a@p.iam.gserviceaccount.com"}},
             ["worker.url must start with http:// or https://, got ''"],
         ),
         (
             {"downstreams": [{"name": "a", "url": "http://a/", "auth": "id_token"}]},
-            ["downstreams.0.auth must be none for http://: an ID token never goes out in the clear"],
+            ["downstreams.0.auth must be none for http://: ID tokens are never sent unencrypted"],
         ),
         ({"downstreams": [{"name": "a", "url": "https://a/"}]}, ["downstreams.0.auth is required"]),
         ({"callbacks": [{"url": "example.com"}]}, ["callbacks.0.url must start with http:// or https://"]),
@@ -192,14 +195,14 @@ def test_every_mistake_is_named_with_file_and_key(changes: dict[Any, Any], error
         "projects/P/secrets/../../x",
     ],
 )
-def test_a_secret_itself_must_not_stand_in_the_file_and_is_not_repeated(secret: str) -> None:
+def test_a_secret_in_relay_yaml_is_refused_unshown(secret: str) -> None:
     queues = [{"name": "relay"}, {"name": "back", "for": "callbacks"}]
     receivers = [{"url": "https://a/", "secret": secret}]
     with pytest.raises(InvalidSettings) as refused:
         relay_yaml.parse(SMALLEST | {"queues": queues, "callbacks": receivers}, "relay.yaml")
     assert str(refused.value) == (
         "relay.yaml: callbacks.0.secret must be the name of a secret in Secret Manager, projects/P/secrets/S with or"
-        " without /versions/V; a secret itself must not stand in this file"
+        " without /versions/V; the secret itself must not be in this file"
     )
 
 
@@ -218,8 +221,8 @@ def test_the_first_receiver_that_matches_gets_the_callback() -> None:
         ("- relay", "must be a mapping of keys to values"),
         ("queues: [", "is not YAML: while parsing a flow node"),
         ("\tqueues: []", "is not YAML: while scanning for the next token"),
-        ("queues: []\nworker: {}\nqueues: []", "is not YAML: the key queues stands twice"),
-        ("worker: {url: a, url: b}", "is not YAML: the key url stands twice"),
+        ("queues: []\nworker: {}\nqueues: []", "is not YAML: the key queues is given twice"),
+        ("worker: {url: a, url: b}", "is not YAML: the key url is given twice"),
         ("? [a]\n: b", "is not YAML: while constructing a mapping"),
         ("location: 2026-13-45", "is not YAML: month must be in 1..12"),
         ("location: " + "9" * 5000, "is not YAML: Exceeds the limit"),
@@ -230,7 +233,7 @@ def test_the_first_receiver_that_matches_gets_the_callback() -> None:
     ],
     ids=range(13),
 )
-def test_what_is_no_relay_yaml_is_told_in_one_line(tmp_path: Path, text: str, why: str) -> None:
+def test_a_malformed_relay_yaml_is_reported_in_one_line(tmp_path: Path, text: str, why: str) -> None:
     file = tmp_path / "relay.yaml"
     file.write_text(text)
     with pytest.raises(InvalidSettings) as refused:
@@ -239,7 +242,7 @@ def test_what_is_no_relay_yaml_is_told_in_one_line(tmp_path: Path, text: str, wh
     assert "\n" not in str(refused.value)
 
 
-def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match=r"missing.yaml: cannot be read: No such file or directory$"):
         relay_yaml.load(tmp_path / "missing.yaml")
     (tmp_path / "latin").write_bytes(b"location: \xff")
@@ -256,7 +259,7 @@ DOCUMENTS = st.recursive(
 
 
 @given(DOCUMENTS)
-def test_no_document_makes_it_raise_anything_but_invalid_settings(document: Any) -> None:
+def test_no_document_raises_anything_but_invalid_settings(document: Any) -> None:
     with pytest.raises(InvalidSettings, match=r"^rules: "):
         relay_yaml.parse({"worker": {}, "more": document} if isinstance(document, dict) else document, "rules")
     if isinstance(document, dict):

@@ -67,5 +67,5 @@ def test_the_links_of_a_service_are_ignored(environ: dict[str, str]) -> None:
 def test_a_name_or_a_value_of_another_shape_is_no_link(name: str, value: str) -> None:
     assert not is_service_link(name, {name: value})
     if name.startswith("RELAY_"):
-        with pytest.raises(InvalidSettings, match=f"^{name} is no variable of the relay; "):
+        with pytest.raises(InvalidSettings, match=f"^{name} is not a variable of the relay; "):
             default_rules.for_dev(rules=None, environ={name: value})

@@ -79,10 +79,13 @@ def test_the_environment_says_what_differs_by_deployment(
     assert {name: getattr(read, name) for name in expected} == expected
 
 
-DATABASES = "RELAY_LEDGER: the Firestore database must be (default), or 4 to 63 characters of a-z, 0-9 and -, starting"
-DATABASES += " with a letter and not ending with -"
+DATABASES = (
+    "RELAY_LEDGER: the Firestore database must be (default), or 4 to 63 characters of a-z, 0-9 and -"
+    " that start with a letter and do not end with -"
+)
 COLLECTIONS = (
-    "RELAY_LEDGER: the collection must be 1 to 100 characters of A-Z, a-z, 0-9, _ and -, not in double underscores"
+    "RELAY_LEDGER: the Firestore collection must be 1 to 100 characters of A-Z, a-z, 0-9, _ and -"
+    " that do not start and end with __"
 )
 WHY_NINE = "8 threads always stay free for health checks, cancels and new tasks"
 VARIABLES = ", ".join(settings.VARIABLES)
@@ -96,9 +99,9 @@ LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
         ({"GOOGLE_CLOUD_PROJECT": "My Project"}, "GOOGLE_CLOUD_PROJECT must be a project id, got 'My Project'"),
         (
             {"RELAY_THREDS": "8"},
-            f"RELAY_THREDS is no variable of the relay; the closest is RELAY_THREADS; there are {VARIABLES}",
+            f"RELAY_THREDS is not a variable of the relay; the closest is RELAY_THREADS; the variables are {VARIABLES}",
         ),
-        ({"RELAY_X": "8"}, f"RELAY_X is no variable of the relay; there are {VARIABLES}"),
+        ({"RELAY_X": "8"}, f"RELAY_X is not a variable of the relay; the variables are {VARIABLES}"),
         ({"PORT": "tcp://10.0.0.1:80"}, "PORT must be a number from 0 to 65535, got 'tcp://10.0.0.1:80'"),
         ({"GOOGLE_CLOUD_PROJECT": ""}, "GOOGLE_CLOUD_PROJECT must be set: the project whose queues are used"),
         ({"RELAY_LEDGER": ""}, f"RELAY_LEDGER must be set: where tasks are kept: {LEDGERS}"),
@@ -170,7 +173,7 @@ OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
     "source",
     [SECRET, f"{SECRET} {OTHER_SECRET}", f"\n {SECRET}\n", "projects/p/secrets/s", "projects/p/secrets/s/versions/3"],
 )
-def test_a_secret_for_callbacks_is_text_or_a_name_and_is_not_shown(environ: dict[str, str], source: str) -> None:
+def test_a_callback_secret_is_text_or_a_name_and_is_not_shown(environ: dict[str, str], source: str) -> None:
     read = settings.from_environment(environ | {"RELAY_CALLBACK_SECRET": source})
     assert read.callback_secret == source.strip()
     assert source.strip() not in repr(read)
@@ -187,22 +190,20 @@ def test_a_secret_for_callbacks_is_text_or_a_name_and_is_not_shown(environ: dict
         (SECRET[6:], "it does not start with whsec_"),
     ],
 )
-def test_what_is_no_secret_for_callbacks_ends_the_start_and_is_not_repeated(
-    environ: dict[str, str], source: str, fault: str
-) -> None:
+def test_a_malformed_callback_secret_fails_the_start(environ: dict[str, str], source: str, fault: str) -> None:
     assert refusal(environ | {"RELAY_CALLBACK_SECRET": source}) == (
         "RELAY_CALLBACK_SECRET must be whsec_ and the base64 of 24 to 64 bytes, or several of these with spaces"
         f" between; {fault}; or give the name of a secret in Secret Manager, projects/P/secrets/S"
     )
 
 
-def test_a_receiver_without_any_secret_is_no_mistake_of_the_start(environ: dict[str, str]) -> None:
+def test_a_receiver_without_a_secret_starts(environ: dict[str, str]) -> None:
     rewrite(environ, RULES + "callbacks: [{url: https://a.example.com/}]")
     read = settings.from_environment(environ | {"RELAY_CALLBACK_SECRET": ""})
     assert (read.callback_secret, read.rules.callbacks[0].secret) == (None, None)
 
 
-def test_without_a_location_in_the_file_the_environment_names_it(environ: dict[str, str]) -> None:
+def test_the_environment_names_a_location_missing_in_the_file(environ: dict[str, str]) -> None:
     rewrite(environ, RULES.replace("location: us-central1\n", ""))
     assert refusal(environ).startswith("RELAY_LOCATION must be set: the region of the queues")
     assert settings.from_environment(environ | {"RELAY_LOCATION": "europe-west1"}).location == "europe-west1"
@@ -211,19 +212,19 @@ def test_without_a_location_in_the_file_the_environment_names_it(environ: dict[s
 @pytest.mark.parametrize(
     ("google", "platform"), [({"GAE_ENV": "standard"}, "app_engine"), ({"K_SERVICE": "r"}, "cloud_run")]
 )
-def test_on_google_the_emulator_and_a_ledger_in_memory_are_refused(
+def test_google_refuses_the_emulator_and_a_ledger_in_memory(
     environ: dict[str, str], google: dict[str, str], platform: str
 ) -> None:
     without = {name: value for name, value in environ.items() if name != "CLOUD_TASKS_EMULATOR_HOST"} | google
     for ledger in ("memory", "sqlite:/tmp/ledger"):
         assert refusal(without | {"RELAY_LEDGER": ledger}) == (
-            f"RELAY_LEDGER must not be {ledger} on {platform}: its disk is memory and is lost;"
-            " firestore:[DATABASE/]COLLECTION is not"
+            f"RELAY_LEDGER must not be {ledger} on {platform}: its disk is in memory and is lost;"
+            " use firestore:[DATABASE/]COLLECTION"
         )
     assert "must not be" in refusal(environ | google)
 
 
-def test_on_the_flexible_environment_too_an_emulator_is_a_mistake(environ: dict[str, str]) -> None:
+def test_the_flexible_environment_refuses_an_emulator(environ: dict[str, str]) -> None:
     flexible = environ | {"GAE_ENV": "flex"}
     assert refusal(flexible) == (
         "CLOUD_TASKS_EMULATOR_HOST must not be set on Google Cloud: it opens the relay to its host"
@@ -244,7 +245,7 @@ def test_on_the_flexible_environment_too_an_emulator_is_a_mistake(environ: dict[
         ("[fe80::1]", "fe80::/10 (link-local)"),
     ],
 )
-def test_a_rule_for_an_address_out_of_reach_ends_the_start(environ: dict[str, str], host: str, found: str) -> None:
+def test_a_rule_for_a_forbidden_address_fails_the_start(environ: dict[str, str], host: str, found: str) -> None:
     url = f"http://{host}/"
     rule = f"{{name: a, url: '{url}', auth: none, allow_private: true}}"
     rewrite(environ, f"{RULES}downstreams: [{rule}]\ncallbacks: [{{url: '{url}', allow_private: true}}]\n")
@@ -271,27 +272,30 @@ def test_a_rule_for_an_address_of_a_vpc_starts(environ: dict[str, str], host: st
     ("more", "why"),
     [
         ("max_timeout: 25h", "max_timeout must be at most 24h with this worker, got 25h"),
-        ('callers: [{email: a@b, queues: "*", downstreams: "*"}]', "audience must be set: ID tokens have to name it"),
-        ("callers: [{email: a@b, role: operator}]", "audience must be set: ID tokens have to name it"),
+        (
+            'callers: [{email: a@b, queues: "*", downstreams: "*"}]',
+            "audience must be set, because ID tokens are checked against it",
+        ),
+        ("callers: [{email: a@b, role: operator}]", "audience must be set, because ID tokens are checked against it"),
         (
             "audience: a\ncallers: [{email: a@b, queues: [relay, slow], downstreams: []}]",
-            "callers.queues of a@b names slow, which is not there",
+            "callers.queues of a@b refers to slow, which is not defined",
         ),
         (
             "audience: a\ncallers: [{email: a@b, queues: ['*'], downstreams: []}]",
-            'callers.queues of a@b names *, which is not there; all of them is "*" and no list',
+            'callers.queues of a@b refers to *, which is not defined; for all of them, write "*" in place of the list',
         ),
         (
             "audience: a\ncallers: [{email: a@b, queues: [back], downstreams: []}]",
-            "callers.queues of a@b names back, which is not there",
+            "callers.queues of a@b refers to back, which is not defined",
         ),
         (
             "audience: a\ncallers: [{email: a@b, queues: [], downstreams: [reports]}]",
-            "callers.downstreams of a@b names reports, which is not there",
+            "callers.downstreams of a@b refers to reports, which is not defined",
         ),
     ],
 )
-def test_rules_that_do_not_fit_each_other_are_named(environ: dict[str, str], more: str, why: str) -> None:
+def test_contradictory_rules_are_named(environ: dict[str, str], more: str, why: str) -> None:
     rewrite(environ, RULES + more)
     assert refusal(environ) == f"the rules: {why}"
 
@@ -312,7 +316,7 @@ def test_an_endpoint_for_tests_is_on_loopback(environ: dict[str, str]) -> None:
     assert refusal(environ) == said
 
 
-def test_a_region_is_one_also_where_the_environment_names_it(environ: dict[str, str]) -> None:
+def test_a_location_in_the_environment_must_be_a_region(environ: dict[str, str]) -> None:
     path = Path(environ["RELAY_CONFIG"])
     path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("location:")))
     environ["RELAY_LOCATION"] = "global"
@@ -321,10 +325,10 @@ def test_a_region_is_one_also_where_the_environment_names_it(environ: dict[str, 
 
 def test_an_http_worker_needs_an_audience(environ: dict[str, str]) -> None:
     rewrite(environ, RULES.replace("{app_engine: default}", HTTP_WORKER))
-    assert refusal(environ) == "the rules: audience must be set: ID tokens have to name it"
+    assert refusal(environ) == "the rules: audience must be set, because ID tokens are checked against it"
 
 
-def test_dev_needs_nothing_and_calls_loopback_alone() -> None:
+def test_dev_needs_no_file_and_calls_only_loopback() -> None:
     made = default_rules.for_dev(rules=None, environ={})
     assert made == Settings(
         project="local",
@@ -346,7 +350,7 @@ def test_dev_needs_nothing_and_calls_loopback_alone() -> None:
     }
 
 
-def test_dev_sends_callbacks_to_loopback_alone_and_makes_a_secret_for_them() -> None:
+def test_dev_sends_callbacks_only_to_loopback_with_a_new_secret() -> None:
     made, again = (default_rules.for_dev(rules=None, environ={}) for _ in range(2))
     urls = {"http://127.0.0.1:9/x", "http://localhost/", "http://[::1]:9/", "http://10.0.0.1/", "https://127.0.0.1/"}
     assert {url for url in urls if find(made.rules.callbacks, url)} == {
@@ -375,7 +379,7 @@ def test_dev_with_rules_keeps_them_and_is_not_open() -> None:
     assert made.rules is rules
 
 
-def test_how_spans_leave_stands_beside_the_rules_or_where_the_environment_says(environ: dict[str, str]) -> None:
+def test_otel_yaml_is_found_beside_the_rules_or_by_its_variable(environ: dict[str, str]) -> None:
     assert settings.from_environment(environ).otel_file is None
     beside = Path(environ["RELAY_CONFIG"]).with_name("otel.yaml")
     beside.touch()
@@ -402,6 +406,6 @@ def test_every_command_refuses_an_unknown_variable(environ: dict[str, str], read
             settings.from_environment(given) if read == "serve" else default_rules.for_dev(rules=None, environ=given)
         said = list(refused.value.problems)
     assert [line.split(";")[:2] for line in said] == [
-        ["RELAY_LEGER is no variable of the relay", " the closest is RELAY_LEDGER"],
-        ["RELAY_PORTS is no variable of the relay", " the closest is PORT"],
+        ["RELAY_LEGER is not a variable of the relay", " the closest is RELAY_LEDGER"],
+        ["RELAY_PORTS is not a variable of the relay", " the closest is PORT"],
     ]

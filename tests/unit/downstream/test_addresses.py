@@ -43,18 +43,18 @@ def both_ends(networks: str) -> list[str]:
 
 
 @pytest.mark.parametrize("address", both_ends(NEVER))
-def test_what_nobody_may_call_is_out_of_reach_from_end_to_end(address: str) -> None:
-    assert reach_of(address) is Reach.NEVER
+def test_forbidden_ranges_are_denied_from_first_to_last_address(address: str) -> None:
+    assert range_of(address).reach is Reach.NEVER
 
 
 @pytest.mark.parametrize("address", both_ends(PRIVATE))
-def test_what_is_private_is_private_from_end_to_end(address: str) -> None:
-    assert reach_of(address) is Reach.PRIVATE
+def test_private_ranges_are_private_from_end_to_end(address: str) -> None:
+    assert range_of(address).reach is Reach.PRIVATE
 
 
 @pytest.mark.parametrize("address", PUBLIC.split())
 def test_the_neighbours_of_a_range_are_public(address: str) -> None:
-    assert reach_of(address) is Reach.PUBLIC
+    assert range_of(address).reach is Reach.PUBLIC
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_the_neighbours_of_a_range_are_public(address: str) -> None:
     ],
 )
 def test_an_ipv4_address_is_found_inside_an_ipv6_one(address: str, reach: Reach) -> None:
-    assert reach_of(address) is reach
+    assert range_of(address).reach is reach
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_an_ipv4_address_is_found_inside_an_ipv6_one(address: str, reach: Reach)
         *("127.0.0.1:80", "١٢٧.0.0.1", "127.0.0.1\0", "8.8.8.8/32", "1.2.3", "1.2.3.4.5", ":::", "g::1"),
     ],
 )
-def test_a_zone_or_what_is_no_address_is_out_of_reach(text: str) -> None:
-    assert reach_of(text) is Reach.NEVER
+def test_a_malformed_address_or_a_zone_is_never_called(text: str) -> None:
+    assert range_of(text).reach is Reach.NEVER
 
 
 @pytest.mark.parametrize(
@@ -110,15 +110,15 @@ def test_a_range_is_shown_with_its_use(address: str, shown: str) -> None:
 
 @given(st.text())
 def test_no_text_makes_it_raise(text: str) -> None:
-    assert reach_of(text) in Reach
+    assert range_of(text).reach in Reach
 
 
 @given(st.ip_addresses(v=4))
-def test_no_ipv4_address_is_public_that_python_takes_for_private(address: ipaddress.IPv4Address) -> None:
-    assert address.is_global or reach_of(str(address)) is not Reach.PUBLIC
+def test_no_ipv4_address_is_public_that_python_calls_private(address: ipaddress.IPv4Address) -> None:
+    assert address.is_global or range_of(str(address)).reach is not Reach.PUBLIC
 
 
 @given(st.ip_addresses(v=6))
 def test_no_ipv6_address_outside_the_global_ones_is_public(address: ipaddress.IPv6Address) -> None:
     is_global = address in ipaddress.IPv6Network("2000::/3") or address.ipv4_mapped is not None
-    assert is_global or reach_of(str(address)) is not Reach.PUBLIC
+    assert is_global or range_of(str(address)).reach is not Reach.PUBLIC

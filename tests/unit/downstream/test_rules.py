@@ -51,7 +51,7 @@ def test_scheme_host_and_port_are_matched_whole(pattern: str, url: str, expected
 
 
 @pytest.mark.parametrize("path", PATHS.split())
-def test_no_server_can_read_a_matching_path_as_another_place(path: str) -> None:
+def test_no_server_reads_a_matching_path_as_another_path(path: str) -> None:
     assert downstream("https://a.example/public/").matches(f"https://a.example{path}") is False
 
 
@@ -84,7 +84,7 @@ def test_a_rule_for_a_whole_host_takes_every_path(path: str) -> None:
         *("https://a/é/", "https://a/x y/", "https://a//x/", "https://a/x/../y/", "https://a/%2e%2e/", "https://a/%/"),
     ],
 )
-def test_a_pattern_that_says_too_little_or_too_much_is_refused(pattern: str) -> None:
+def test_an_invalid_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(ValidationError):
         downstream(pattern)
 
@@ -106,7 +106,7 @@ def test_a_rule_is_closed_and_strict(changes: dict[str, Any]) -> None:
         downstream("https://a.example/", **changes)
 
 
-def test_a_rule_allows_nothing_private_unless_it_says_so() -> None:
+def test_a_rule_allows_private_addresses_only_explicitly() -> None:
     made = downstream("https://a.example/")
     assert (made.allow_private, made.trace, made.audience) == (False, "w3c", None)
 
@@ -129,7 +129,7 @@ def test_an_id_token_needs_tls() -> None:
         ("https://r-p.cloudfunctions.net:443//build?x", "https://r-p.cloudfunctions.net/build"),
     ],
 )
-def test_the_audience_is_the_origin_and_of_a_function_its_name_too(url: str, audience: str) -> None:
+def test_the_audience_is_the_origin_and_a_functions_name(url: str, audience: str) -> None:
     assert downstream("https://*/", auth="id_token").audience_of(url) == audience
 
 
@@ -157,7 +157,7 @@ def test_the_first_match_wins_and_no_match_is_none() -> None:
 
 
 @pytest.mark.parametrize("path", ["/%61dmin", "/ADMIN", "//admin", "/;x/admin", "/x/../admin", "/x/..%2fadmin"])
-def test_a_path_that_may_mean_an_earlier_rule_gets_no_later(path: str) -> None:
+def test_an_ambiguous_path_matches_no_later_rule(path: str) -> None:
     rules = [downstream("https://a.example/admin/", name="admin"), downstream("https://a.example/", name="all")]
     assert find(rules, f"https://a.example{path}/users") is None
     assert find(rules, "https://a.example/administration") is rules[1]
@@ -184,5 +184,5 @@ def test_a_path_that_may_mean_an_earlier_rule_gets_no_later(path: str) -> None:
         ("http://[::1]:*/", "http://[::1]:80/", True),
     ],
 )
-def test_a_rule_covers_another_if_it_matches_all_that_the_other_does(first: str, later: str, covers: bool) -> None:
+def test_a_rule_covers_another_if_it_matches_all_its_urls(first: str, later: str, covers: bool) -> None:
     assert UrlPattern(url=first).covers(UrlPattern(url=later)) is covers

@@ -31,13 +31,13 @@ def answered(exchange: Exchange) -> tuple[int | None, bytes | None]:
 
 
 @pytest.mark.parametrize("status", ["101", "102", "103", "104", "199", "099", "000", "1000", "999", "600"])
-def test_a_status_that_is_no_final_one_is_malformed(sender: Sender, status: str) -> None:
+def test_an_interim_status_as_the_last_is_malformed(sender: Sender, status: str) -> None:
     exchange = sent_to(sender, says(b"HTTP/1.1 %s Odd\r\n" % status.encode(), EMPTY))
     assert exchange.ending.reason == "malformed_response"
 
 
 @pytest.mark.parametrize("status", ["+200", "-200", "2_00", "0200", "2e2", "200.0", "20", "", "\xb2\xb0\xb0"])
-def test_a_status_that_is_no_three_digits_is_malformed(sender: Sender, status: str) -> None:
+def test_a_status_without_three_digits_is_malformed(sender: Sender, status: str) -> None:
     exchange = sent_to(sender, says(b"HTTP/1.1 %s\r\n" % status.encode("latin-1"), EMPTY))
     assert exchange.ending == AttemptResult(None, "malformed_response")
 
@@ -49,7 +49,7 @@ def test_another_version_is_malformed(sender: Sender, version: str) -> None:
 
 
 @pytest.mark.parametrize("status", [b"100", b"102", b"103", b"104", b"199"])
-def test_interim_answers_are_passed_over(sender: Sender, status: bytes) -> None:
+def test_interim_responses_are_skipped(sender: Sender, status: bytes) -> None:
     interim = b"HTTP/1.1 " + status + b" Wait\r\nLink: </a>\r\n\r\n"
     exchange = sent_to(sender, says(interim * 3, WHOLE))
     assert answered(exchange) == (200, b"ok")
@@ -57,13 +57,13 @@ def test_interim_answers_are_passed_over(sender: Sender, status: bytes) -> None:
     assert "link" not in exchange.response.headers
 
 
-def test_an_answer_that_is_waited_for_after_an_interim_one_is_a_timeout(sender: Sender) -> None:
+def test_a_missing_final_response_is_a_timeout(sender: Sender) -> None:
     assert sent_to(sender, says_and_stays(b"HTTP/1.1 102 Wait\r\n\r\n"), timeout=0.05).ending == AttemptResult(
         None, "timeout"
     )
 
 
-def test_nobody_asked_for_another_protocol(sender: Sender) -> None:
+def test_a_switch_of_protocols_is_malformed(sender: Sender) -> None:
     exchange = sent_to(sender, says(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", WHOLE))
     assert exchange.ending == AttemptResult(101, "malformed_response")
 
@@ -89,12 +89,12 @@ def test_nobody_asked_for_another_protocol(sender: Sender) -> None:
     ],
 )
 @pytest.mark.parametrize("before", [b"", b"X: y\r\n"], ids=["first", "later"])
-def test_a_header_that_can_be_read_in_two_ways_is_malformed(sender: Sender, before: bytes, line: bytes) -> None:
+def test_an_ambiguous_header_is_malformed(sender: Sender, before: bytes, line: bytes) -> None:
     exchange = sent_to(sender, says(OK, before, line, b"\r\nContent-Length: 2\r\n\r\nok"))
     assert exchange.ending == AttemptResult(None, "malformed_response")
 
 
-def test_a_first_header_that_goes_on_with_another_is_malformed(sender: Sender) -> None:
+def test_a_folded_first_header_is_malformed(sender: Sender) -> None:
     assert sent_to(sender, says(OK, b"  folded\r\n", EMPTY)).ending == AttemptResult(None, "malformed_response")
 
 
@@ -117,12 +117,12 @@ def test_a_header_that_is_only_odd_is_kept(sender: Sender, line: bytes, name: st
 
 
 @pytest.mark.parametrize("lines", [WHOLE.replace(b"\r\n", b"\n"), b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok"])
-def test_a_bare_newline_and_a_status_without_a_reason_are_understood(sender: Sender, lines: bytes) -> None:
+def test_a_bare_newline_and_a_missing_reason_are_accepted(sender: Sender, lines: bytes) -> None:
     assert answered(sent_to(sender, says(lines))) == (200, b"ok")
 
 
 @pytest.mark.parametrize("size", range(1, len(WHOLE)))
-def test_wherever_an_answer_is_cut_off_it_is_no_success(sender: Sender, size: int) -> None:
+def test_a_truncated_response_never_succeeds(sender: Sender, size: int) -> None:
     ending = sent_to(sender, says(WHOLE[:size])).ending
     is_in_status = size < len(b"HTTP/1.1 200")
     assert ending == AttemptResult(None, "malformed_response" if is_in_status else "incomplete_response")

@@ -111,5 +111,5 @@ def test_the_servers_read_most_hostile_paths_as_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(("depth", "is_clear"), [(0, True), (3, True), (20, False)])
-def test_a_path_that_is_escaped_without_end_is_unclear(depth: int, is_clear: bool) -> None:
+def test_an_endlessly_escaped_path_is_unclear(depth: int, is_clear: bool) -> None:
     assert url_paths.is_clear("/a%" + "25" * depth + "20b") is is_clear

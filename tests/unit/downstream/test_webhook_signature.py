@@ -50,14 +50,14 @@ def test_the_headers_are_those_of_standard_webhooks() -> None:
 
 
 @given(st.text(), st.binary(min_size=24, max_size=64))
-def test_what_we_sign_the_library_verifies_and_the_other_way_round(text: str, key: bytes) -> None:
+def test_the_library_and_we_verify_each_others_signatures(text: str, key: bytes) -> None:
     library, body, now = standardwebhooks.Webhook(key), text.encode(), SystemClock().now()
     library.verify(body, sign([key], ID, now, body), json_parse=False)
     theirs = library.sign(ID, datetime.fromtimestamp(int(now), UTC), text)
     verify([key], {"Webhook-Id": ID, "Webhook-Timestamp": str(int(now)), "Webhook-Signature": theirs}, body, now)
 
 
-def test_the_library_refuses_what_we_signed_once_it_is_changed() -> None:
+def test_the_library_refuses_our_signature_of_a_changed_body() -> None:
     now = SystemClock().now()
     headers = sign(KEYS, ID, now, BODY)
     assert standardwebhooks.Webhook(NEW).verify(BODY, headers) == {"type": "task.succeeded"}
@@ -71,7 +71,7 @@ def test_the_library_refuses_what_we_signed_once_it_is_changed() -> None:
             standardwebhooks.Webhook(key).verify(body, signed)
 
 
-def test_while_secrets_change_both_sign_and_one_of_them_is_enough() -> None:
+def test_both_secrets_sign_during_a_rotation_and_one_is_enough() -> None:
     now = SystemClock().now()
     headers = sign(parse_secrets(f"{OLD} {NEW}"), ID, now, BODY)
     assert headers["webhook-signature"].count("v1,") == 2
@@ -107,7 +107,7 @@ def test_the_clocks_may_differ_by_five_minutes(off: float) -> None:
             for text in ("a.b", "a b", "é", "a\n", "x" * 257)
         ),
         *(
-            ({"webhook-signature": text}, Malformed, "webhook-signature must hold v1,")
+            ({"webhook-signature": text}, Malformed, "webhook-signature must contain v1,")
             for text in ("v1", "v1,", "v1,!!!", "v1a,c2ln", "é", ", ,", SIGNED["webhook-signature"][3:])
         ),
     ],
@@ -117,7 +117,7 @@ def test_each_cause_has_its_own_error(changes: dict[str, str], cause: type[Excep
         verify(KEYS, SIGNED | changes, BODY, NOW)
 
 
-def test_names_of_headers_may_be_written_in_any_case_and_other_signatures_stand_beside() -> None:
+def test_header_case_and_additional_signatures_are_ignored() -> None:
     signatures = f"v1a,c2ln junk v2,x {SIGNED['webhook-signature']}"
     verify(
         KEYS, {name.title(): value for name, value in (SIGNED | {"webhook-signature": signatures}).items()}, BODY, NOW
@@ -154,7 +154,7 @@ def test_a_secret_is_the_base64_of_24_to_64_bytes(size: int) -> None:
         f"\r\n{OLD} \t\xa0\n",
     ],
 )
-def test_a_secret_is_read_without_what_others_wrap_around_it(text: str) -> None:
+def test_quotes_and_prefixes_around_a_secret_are_stripped(text: str) -> None:
     assert parse_secrets(text) == parse_secrets(OLD)
     assert parse_secrets(f"{text} {NEW}") == parse_secrets(f"{OLD} {NEW}")
 
@@ -166,7 +166,7 @@ def test_a_secret_is_read_in_every_encoding_of_an_editor(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"hunter2\xff", b"\xff\xfeh", bytes(range(128, 160)), b"\xff\xfe\x00\xd8"])
-def test_bytes_that_are_no_text_are_refused_without_repeating_them(content: bytes) -> None:
+def test_binary_secrets_are_refused_unshown(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"it is not text, in UTF-8 or UTF-16$") as refused:
         parse_secrets(text_of(content))
     assert refused.value.__cause__ is None
@@ -195,7 +195,7 @@ def test_any_content_is_read_or_refused_by_the_rule(content: bytes) -> None:
         "whsec_" + "-_" * 20,
     ],
 )
-def test_what_is_no_secret_is_refused_without_repeating_it(text: str) -> None:
+def test_a_malformed_secret_is_refused_unshown(text: str) -> None:
     with pytest.raises(ValueError, match="must be") as refused:
         parse_secrets(text)
     rule, fault = str(refused.value).split("; ")

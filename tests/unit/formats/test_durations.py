@@ -57,7 +57,7 @@ def test_a_duration_is_read_as_seconds(text: str, seconds: float) -> None:
         *(None, 5, 5.0, True, [], {}, b"5s"),
     ],
 )
-def test_what_is_no_duration_is_refused_with_the_rule(text: object) -> None:
+def test_a_malformed_duration_is_refused_with_the_rule(text: object) -> None:
     with pytest.raises(ValueError, match=r'^must be a duration such as "30s", "1.5s", "5m", "24h" or "7d"$'):
         parse_duration(text)
 
@@ -90,7 +90,7 @@ def test_what_is_written_is_read_back(milliseconds: int) -> None:
 
 
 @given(st.text() | st.from_regex(r"(\d+[dhms. -]?){1,5}", fullmatch=True))
-def test_no_text_makes_reading_raise_anything_but_value_error(text: str) -> None:
+def test_no_text_raises_anything_but_value_error(text: str) -> None:
     for read in (parse_duration, parse_time):
         with suppress(ValueError):
             assert isfinite(read(text))
@@ -123,7 +123,7 @@ def test_a_time_is_read_as_seconds_since_the_epoch(text: str, seconds: float) ->
         *(None, 1_795_284_000, True, []),
     ],
 )
-def test_what_is_no_time_is_refused_with_the_rule(text: object) -> None:
+def test_a_malformed_time_is_refused_with_the_rule(text: object) -> None:
     with pytest.raises(ValueError, match=r'^must be an RFC 3339 time such as "2026-11-21T18:00:00Z"$'):
         parse_time(text)
 

@@ -48,18 +48,18 @@ def test_json_is_read(text: bytes, value: Any) -> None:
         (b"[1] 2", "the body is not JSON: Extra data at line 1, column 5"),
         (b"\xef\xbb\xbf{}", "the body is not JSON: Unexpected UTF-8 BOM"),
         (b'"\x00"', "the body is not JSON: Invalid control character at"),
-        (b'{"a": "\xff"}', "the body is not UTF-8: byte 7 cannot stand there"),
-        (b'"\xed\xa0\x80"', "the body is not UTF-8: byte 1 cannot stand there"),
-        (b'{"a": NaN}', "the body is not JSON: NaN is no value"),
-        (b"[-Infinity]", "the body is not JSON: -Infinity is no value"),
-        (b"1e400", "the body holds a number beyond the range of a double"),
-        (b"1" * 5000, "the body holds a number of more than 400 digits"),
-        (b"-" + b"1" * MAX_DIGITS, "the body holds a number of more than 400 digits"),
-        (b"0." + b"1" * 5000, "the body holds a number of more than 400 digits"),
-        (b'{"a": 1, "b": 2, "a": 3}', "the body gives one name twice in one object"),
-        (b'[{"x": {"\\u0061": 1, "a": 1}}]', "the body gives one name twice in one object"),
-        (b'{"\\ud800": 1}', "the body holds a name with a lone surrogate"),
-        (b'{"a": {"\xc3\xa9\\udfff": 1}}', "the body holds a name with a lone surrogate"),
+        (b'{"a": "\xff"}', "the body is not UTF-8: invalid byte at 7"),
+        (b'"\xed\xa0\x80"', "the body is not UTF-8: invalid byte at 1"),
+        (b'{"a": NaN}', "the body is not JSON: NaN is not a JSON value"),
+        (b"[-Infinity]", "the body is not JSON: -Infinity is not a JSON value"),
+        (b"1e400", "the body contains a number beyond the range of a double"),
+        (b"1" * 5000, "the body contains a number of more than 400 digits"),
+        (b"-" + b"1" * MAX_DIGITS, "the body contains a number of more than 400 digits"),
+        (b"0." + b"1" * 5000, "the body contains a number of more than 400 digits"),
+        (b'{"a": 1, "b": 2, "a": 3}', "the body has a duplicate name in an object"),
+        (b'[{"x": {"\\u0061": 1, "a": 1}}]', "the body has a duplicate name in an object"),
+        (b'{"\\ud800": 1}', "the body contains a name with a lone surrogate"),
+        (b'{"a": {"\xc3\xa9\\udfff": 1}}', "the body contains a name with a lone surrogate"),
         (b"[" * 201 + b"]" * 201, "the body is nested deeper than 200 levels"),
         (b'{"a":' * 201 + b"1" + b"}" * 201, "the body is nested deeper than 200 levels"),
         (b"[" * 100_000, "the body is nested deeper than 200 levels"),
@@ -68,7 +68,7 @@ def test_json_is_read(text: bytes, value: Any) -> None:
     ],
     ids=range(23),
 )
-def test_what_is_not_json_as_we_read_it_says_why(text: bytes, why: str) -> None:
+def test_invalid_json_is_refused_with_the_reason(text: bytes, why: str) -> None:
     with pytest.raises(NotJson) as caught:
         loads(text)
     assert str(caught.value).startswith(why)
@@ -76,22 +76,22 @@ def test_what_is_not_json_as_we_read_it_says_why(text: bytes, why: str) -> None:
 
 
 @pytest.mark.parametrize("text", [b'{"hush": 1, "hush": 2}', b'{"hush\\ud800": 1}', b'{"a": "hush", "a": 1}'])
-def test_what_was_sent_is_not_said_again(text: bytes) -> None:
+def test_errors_do_not_repeat_the_text(text: bytes) -> None:
     with pytest.raises(NotJson) as caught:
         loads(text)
     assert "hush" not in str(caught.value)
 
 
-def test_a_doubled_name_among_very_many_is_found_fast() -> None:
+def test_a_duplicate_name_among_very_many_is_found_fast() -> None:
     text = b"{" + b",".join(b'"n%d":0' % number for number in range(60_000)) + b',"n59999":1}'
     started = perf_counter()
-    with pytest.raises(NotJson, match="gives one name twice"):
+    with pytest.raises(NotJson, match="duplicate name"):
         loads(text)
     assert perf_counter() - started < 5  # comparing each name with each would take half a minute
 
 
 @given(st.binary() | st.text(alphabet='{}[]":,\\ud8019eE+-.ntfalsr ').map(str.encode))
-def test_no_bytes_make_it_raise_anything_but_not_json(text: bytes) -> None:
+def test_no_bytes_raise_anything_but_not_json(text: bytes) -> None:
     try:
         value = loads(text)
     except NotJson:
@@ -114,11 +114,11 @@ def test_a_lone_surrogate_cannot_be_written() -> None:
         dumps({"a": "\ud800"})
 
 
-def test_what_json_does_not_have_cannot_be_written() -> None:
+def test_values_that_json_lacks_cannot_be_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         dumps([float("nan")])
 
 
-def test_the_canonical_form_knows_no_order_and_takes_any_text() -> None:
+def test_the_canonical_form_ignores_order_and_accepts_any_text() -> None:
     assert canonical({"b": 1, "a": "\ud800"}) == canonical({"a": "\ud800", "b": 1}) == b'{"a":"\\ud800","b":1}'
     assert canonical({"a": 1}) != canonical({"a": 1.0})

@@ -180,7 +180,7 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
 
 
 @pytest.mark.parametrize(("changes", "errors"), WRONG)
-def test_every_broken_rule_is_named_in_our_words(changes: dict[str, Any], errors: list[tuple[str, str]]) -> None:
+def test_every_broken_rule_is_named_in_plain_words(changes: dict[str, Any], errors: list[tuple[str, str]]) -> None:
     with pytest.raises(InvalidCall) as refused:
         enqueue_request({"url": URL} | changes)
     told = refused.value.errors
@@ -234,14 +234,14 @@ def test_a_refused_key_is_shown(field: str, got: str) -> None:
 
 
 @pytest.mark.parametrize("document", [None, True, 5, 2.5, "text", [], [{"url": URL}]])
-def test_what_is_no_object_is_refused(document: Any) -> None:
+def test_a_body_that_is_not_an_object_is_refused(document: Any) -> None:
     with pytest.raises(InvalidCall) as refused:
         enqueue_request(document)
     (error,) = refused.value.errors
     assert (error.field, error.message.partition(", got ")[0]) == ("request", "must be an object")
 
 
-def test_the_parts_of_a_policy_are_not_compared_before_it_is_whole() -> None:
+def test_an_incomplete_policy_is_not_compared() -> None:
     given = enqueue_request({"url": URL, "retry": {"min_backoff": "10m"}}).retry
     assert given is not None
     assert given.model_fields_set == {"min_backoff"}
@@ -257,7 +257,7 @@ def test_an_empty_object_lacks_only_its_url() -> None:
         enqueue_request({})
 
 
-def test_a_lone_surrogate_in_a_name_is_refused_wherever_it_is() -> None:
+def test_a_lone_surrogate_in_a_name_is_refused_at_any_depth() -> None:
     for document in (
         {"url": URL, "\ud800": 1},
         {"url": URL, "labels": {"\ud800": "x"}},
@@ -267,7 +267,7 @@ def test_a_lone_surrogate_in_a_name_is_refused_wherever_it_is() -> None:
             enqueue_request(document)
 
 
-def test_at_most_fifty_errors_are_told_of_and_none_is_long() -> None:
+def test_at_most_fifty_short_errors_are_returned() -> None:
     with pytest.raises(InvalidCall) as refused:
         enqueue_request({"url": URL} | {f"{number}" + "x" * 5000: number for number in range(1000)})
     assert len(refused.value.errors) == 50
@@ -324,7 +324,7 @@ DOCUMENTS = st.recursive(
 
 
 @given(DOCUMENTS | st.dictionaries(FIELDS, DOCUMENTS).map(lambda document: {"url": URL} | document))
-def test_no_json_makes_it_raise_anything_but_invalid_call(document: Any) -> None:
+def test_no_json_raises_anything_but_invalid_call(document: Any) -> None:
     with suppress(InvalidCall):
         parsed = strict_json.loads(strict_json.canonical(document))
         request = enqueue_request(without_nulls(EnqueueRequest, parsed))
@@ -334,7 +334,7 @@ def test_no_json_makes_it_raise_anything_but_invalid_call(document: Any) -> None
 
 
 @given(DOCUMENTS | st.dictionaries(FIELDS, DOCUMENTS))
-def test_what_is_without_nulls_stays_as_it_is(document: Any) -> None:
+def test_a_document_without_nulls_stays_unchanged(document: Any) -> None:
     once = without_nulls(EnqueueRequest, document)
     assert without_nulls(EnqueueRequest, once) == once
     if isinstance(once, dict):
@@ -352,7 +352,7 @@ def test_every_printable_key_can_be_quoted(key: str, lines: int) -> None:
 
 
 @given(st.text(st.characters(max_codepoint=0xFF)) | st.text(st.sampled_from('k",\\ \t')))
-def test_no_key_makes_it_raise_anything_but_invalid_call(field: str) -> None:
+def test_no_key_raises_anything_but_invalid_call(field: str) -> None:
     with suppress(InvalidCall):
         key = idempotency_key(field)
         assert key is not None

@@ -60,8 +60,7 @@ def records() -> RecordStore:
 def step_applier(ledger: AnswerLost, records: RecordStore) -> Iterator[StepApplier]:
     task_log = TaskLog(Log(Identity("p", "v", "i"), stream=io.StringIO(), store=records), "queues")
     tasks = CloudTasks(
-        project="p",
-        location="l",
+        queue_prefix="projects/p/locations/l/queues",
         worker=TaskTarget(app_engine="default"),
         audience=None,
         emulator="127.0.0.1:9",

@@ -17,7 +17,7 @@ from traced_relay.relay.lease import LEASE, RENEW_EVERY, LeaseKeeper
 from traced_relay.relay.running_calls import RunningCalls
 from traced_relay.relay.task_log import TaskLog
 from traced_relay.runtime.clock import ManualClock
-from traced_relay.runtime.periodic import AGAIN_AFTER
+from traced_relay.runtime.periodic import RETRY_AFTER
 from traced_relay.tasks.state_machine import Holder
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def test_a_worker_refuses_calls_while_its_lease_is_not_written(clock: WatchedClo
         written = (tmp_path / "ledger-wal").read_bytes()
         assert [readiness.is_ready() for _ in range(5)] == [False] * 5
         assert (tmp_path / "ledger-wal").read_bytes() == written
-    clock.advance(AGAIN_AFTER)
+    clock.advance(RETRY_AFTER)
     clock.wait_for_waits(3)
     assert readiness.is_ready()
     lease_keeper.stop()

@@ -35,7 +35,7 @@ def test_a_manual_clock_stands_still_until_it_is_moved() -> None:
 
 
 @pytest.mark.parametrize("seconds", [60, None])
-def test_whoever_waits_on_a_manual_clock_looks_again_when_it_moves(seconds: float | None) -> None:
+def test_advancing_a_manual_clock_wakes_its_waiters(seconds: float | None) -> None:
     clock = ManualClock()
     sleepers = [Sleeper(clock, seconds) for _ in range(3)]
     assert not any(sleeper.woken.is_set() for sleeper in sleepers)
@@ -43,14 +43,14 @@ def test_whoever_waits_on_a_manual_clock_looks_again_when_it_moves(seconds: floa
     assert all(sleeper.woken.wait(5) for sleeper in sleepers)
 
 
-def test_whoever_waits_on_a_manual_clock_can_be_notified_as_on_any() -> None:
+def test_a_notification_wakes_a_waiter_on_a_manual_clock() -> None:
     sleeper = Sleeper(ManualClock(), None)
     with sleeper.condition:
         sleeper.condition.notify_all()
     assert sleeper.woken.wait(5)
 
 
-def test_a_wait_that_is_over_does_not_begin() -> None:
+def test_a_wait_that_is_over_returns_at_once() -> None:
     clock, condition = ManualClock(), Condition()
     with condition:
         clock.wait(condition, 0)

@@ -30,10 +30,10 @@ except IdentityFailed as exc:
 FLAVOR = {"Metadata-Flavor": "Google"}
 PERSON = {"type": "authorized_user", "client_id": "c", "client_secret": "hunter2", "refresh_token": "hunter2"}
 NOWHERE = (
-    "there is no metadata server, and no service account's credentials in GOOGLE_APPLICATION_CREDENTIALS;"
-    " a person's credentials cannot name an audience: impersonate a service account"
+    "no metadata server and no service account credentials in GOOGLE_APPLICATION_CREDENTIALS;"
+    " user credentials cannot request an audience: impersonate a service account"
 )
-UNKNOWN = "the metadata server knows no service account for this process (404)"
+UNKNOWN = "the metadata server has no service account for this process (404)"
 
 
 def told(directory: Path, metadata: str = "127.0.0.1:1", **environ: str) -> str:
@@ -65,12 +65,12 @@ def metadata_server(identity: Response, account: Response | None = None) -> Call
     [
         (metadata_server(Response("none hunter2", 404, FLAVOR)), UNKNOWN),
         (metadata_server(Response(), Response("none hunter2", 404, FLAVOR)), UNKNOWN),
-        (metadata_server(Response("no", 403, FLAVOR)), "the metadata server refuses them to this process (403)"),
-        (metadata_server(Response("hunter2", 200, FLAVOR)), "the credentials or Google's answer cannot be read"),
+        (metadata_server(Response("no", 403, FLAVOR)), "the metadata server denies credentials to this process (403)"),
+        (metadata_server(Response("hunter2", 200, FLAVOR)), "the credentials or Google's response cannot be parsed"),
     ],
     ids=["no identity", "no account", "forbidden", "no token"],
 )
-def test_what_the_metadata_server_lacks_is_said(
+def test_a_metadata_server_without_credentials_is_reported(
     tmp_path: Path, script: Callable[[Arrived], Response], why: str
 ) -> None:
     with Downstream(*[script] * 20) as server:
@@ -78,7 +78,7 @@ def test_what_the_metadata_server_lacks_is_said(
 
 
 @pytest.mark.whole
-def test_credentials_that_cannot_make_a_token_are_said(tmp_path: Path) -> None:
+def test_credentials_without_a_token_are_reported(tmp_path: Path) -> None:
     def named(content: Any) -> str:
         file = tmp_path / "credentials.json"
         file.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -87,29 +87,32 @@ def test_credentials_that_cannot_make_a_token_are_said(tmp_path: Path) -> None:
     assert told(tmp_path) == NOWHERE
     assert named(PERSON) == NOWHERE
     absent = told(tmp_path, GOOGLE_APPLICATION_CREDENTIALS="/nowhere.json")
-    assert absent == "the file that GOOGLE_APPLICATION_CREDENTIALS names is not there"
-    broken = "the file that GOOGLE_APPLICATION_CREDENTIALS names holds no service account's credentials"
+    assert absent == "the file in GOOGLE_APPLICATION_CREDENTIALS does not exist"
+    broken = "the file in GOOGLE_APPLICATION_CREDENTIALS contains no service account credentials"
     assert named("{hunter2") == broken
     assert named({"type": "service_account", "client_email": "hunter2"}) == broken
-    assert named("[]") == "the credentials or Google's answer cannot be read"
+    assert named("[]") == "the credentials or Google's response cannot be parsed"
 
 
 @pytest.mark.parametrize(
     ("status", "why"),
     [
-        (403, "they may not impersonate the service account (403), which needs roles/iam.serviceAccountTokenCreator"),
+        (
+            403,
+            "no right to impersonate the service account (403): grant roles/iam.serviceAccountTokenCreator",
+        ),
         (404, "the service account to impersonate does not exist (404)"),
         (503, "IAM refuses to impersonate the service account (503)"),
     ],
 )
-def test_an_account_that_cannot_be_impersonated_is_said(status: int, why: str) -> None:
+def test_a_failed_impersonation_is_reported(status: int, why: str) -> None:
     answer = {"error": {"code": status, "message": "Permission 'iam.serviceAccounts.getOpenIdToken' denied: hunter2"}}
     assert why_none(RefreshError(f"Error getting ID token: {answer}")) == why
     assert why_none(RefreshError("Unable to acquire impersonated credentials", json.dumps(answer))) == why
 
 
-def test_credentials_that_have_expired_are_said() -> None:
+def test_expired_credentials_are_reported() -> None:
     expired = RefreshError("invalid_grant: Token has been expired or revoked.", {"error": "invalid_grant"})
-    assert why_none(expired) == "they have expired or were revoked; run: gcloud auth application-default login"
-    assert why_none(RefreshError("hunter2", {"x": "hunter2"})) == "Google's token service gives no token"
-    assert why_none(KeyError("hunter2")) == "the credentials or Google's answer cannot be read"
+    assert why_none(expired) == "the credentials expired or were revoked; run: gcloud auth application-default login"
+    assert why_none(RefreshError("hunter2", {"x": "hunter2"})) == "Google's token service returned no token"
+    assert why_none(KeyError("hunter2")) == "the credentials or Google's response cannot be parsed"

@@ -29,7 +29,7 @@ def test_an_app_is_served_until_it_is_stopped() -> None:
         socket.create_connection(("127.0.0.1", listener.port), 1)
 
 
-def test_connections_wait_for_an_app_that_comes_late() -> None:
+def test_connections_wait_until_the_app_is_started() -> None:
     listener = Listener()
     early = http.client.HTTPConnection("127.0.0.1", listener.port, timeout=5)
     early.request("GET", "/early")
@@ -39,7 +39,7 @@ def test_connections_wait_for_an_app_that_comes_late() -> None:
     listener.stop()
 
 
-def test_requests_are_answered_side_by_side() -> None:
+def test_requests_are_served_concurrently() -> None:
     both = Barrier(2)
 
     def meeting(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -57,7 +57,7 @@ def test_requests_are_answered_side_by_side() -> None:
 
 def test_a_taken_port_is_named() -> None:
     with Listener(path_app) as listener:
-        expected = f"port {listener.port} on 127.0.0.1 is taken by another process; choose another one"
+        expected = f"port {listener.port} on 127.0.0.1 is used by another process; choose another one"
         with pytest.raises(PortTaken, match=f"^{re.escape(expected)}$"):
             Listener(path_app, port=listener.port)
 
@@ -75,7 +75,7 @@ def test_a_listener_that_never_started_can_be_stopped() -> None:
     listen("127.0.0.1", listener.port).close()
 
 
-def test_an_address_of_another_machine_is_a_mistake_in_the_settings() -> None:
-    why = "port 0 on 192.0.2.1 cannot be listened on: Cannot assign requested address"
+def test_an_emulator_on_another_machine_is_refused() -> None:
+    why = "port 0 on 192.0.2.1 cannot be opened: Cannot assign requested address"
     with pytest.raises(InvalidSettings, match=f"^{re.escape(why)}$"):
         listen("192.0.2.1", 0)

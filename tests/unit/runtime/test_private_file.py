@@ -62,7 +62,7 @@ def test_files_are_0600_under_every_umask(use: Callable[[Path], None], bits: int
 
 @BOTH
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o666, 0o620])
-def test_an_open_file_is_closed_to_others_and_named_once(
+def test_a_readable_file_is_restricted_with_one_warning(
     use: Callable[[Path], None], mode: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "data"
@@ -101,7 +101,7 @@ def test_a_symbolic_link_is_refused(use: Callable[[Path], None], tmp_path: Path)
 
 
 @BOTH
-def test_what_is_no_regular_file_is_refused(use: Callable[[Path], None], tmp_path: Path) -> None:
+def test_an_irregular_file_is_refused(use: Callable[[Path], None], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for place in (tmp_path, tmp_path / "fifo"):
         assert refusal(use, place) == f"{place}: is not a regular file"
@@ -110,7 +110,7 @@ def test_what_is_no_regular_file_is_refused(use: Callable[[Path], None], tmp_pat
 
 
 @BOTH
-def test_a_file_that_is_no_database_keeps_its_mode(use: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_file_of_another_kind_keeps_its_mode(use: Callable[[Path], None], tmp_path: Path) -> None:
     file = tmp_path / "what? 100%.txt"
     file.write_text("notes of somebody, and long enough to be looked at " * 20)
     file.chmod(0o644)

@@ -11,7 +11,7 @@ def drain(agenda: TimerQueue[str], now: float = float("inf")) -> list[str]:
     return items
 
 
-def test_items_come_in_the_order_of_their_times_and_then_of_arrival() -> None:
+def test_items_are_ordered_by_time_and_then_by_arrival() -> None:
     agenda: TimerQueue[str] = TimerQueue()
     for item, time in (("late", 3), ("first", 1), ("second", 1), ("middle", 2)):
         agenda.put(item, time)
@@ -19,7 +19,7 @@ def test_items_come_in_the_order_of_their_times_and_then_of_arrival() -> None:
     assert drain(agenda) == ["first", "second", "middle", "late"]
 
 
-def test_only_what_is_due_comes_out() -> None:
+def test_only_due_items_are_popped() -> None:
     agenda: TimerQueue[str] = TimerQueue()
     agenda.put("now", 1)
     agenda.put("later", 1.5)
@@ -48,7 +48,7 @@ def test_a_discarded_item_never_comes() -> None:
     assert drain(agenda) == []
 
 
-def test_what_was_discarded_does_not_pile_up() -> None:
+def test_discarded_items_do_not_accumulate() -> None:
     agenda: TimerQueue[int] = TimerQueue()
     agenda.put(-1, 0)
     for item in range(10_000):
@@ -60,7 +60,7 @@ def test_what_was_discarded_does_not_pile_up() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.one_of(st.none(), st.integers(0, 9)))))
-def test_it_is_a_dictionary_sorted_by_time(steps: list[tuple[int, int | None]]) -> None:
+def test_a_timer_queue_is_a_dictionary_sorted_by_time(steps: list[tuple[int, int | None]]) -> None:
     agenda: TimerQueue[int] = TimerQueue()
     model: dict[int, int] = {}
     for item, time in steps:

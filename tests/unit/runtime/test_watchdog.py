@@ -34,79 +34,79 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def test_a_connection_is_cut_when_its_time_is_up(
+def test_a_connection_is_aborted_at_its_deadline(
     watch: Watchdog, clock: ManualClock, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    with watch.over(15) as deadline:
-        deadline.hold(pair[0])
+    with watch.deadline(15) as deadline:
+        deadline.attach(pair[0])
         clock.advance(15)
 
         assert pair[1].recv(1) == b""
-        assert not deadline.release()
+        assert not deadline.detach()
 
 
-def test_what_ended_in_time_is_left_alone(
+def test_an_exchange_that_ends_in_time_is_not_aborted(
     watch: Watchdog, clock: ManualClock, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    with watch.over(15) as deadline:
-        deadline.hold(pair[0])
-        assert deadline.release()
+    with watch.deadline(15) as deadline:
+        deadline.attach(pair[0])
+        assert deadline.detach()
     clock.advance(60)
 
     pair[0].sendall(b"x")
     assert pair[1].recv(1) == b"x"
 
 
-def test_the_earliest_deadline_is_kept_though_it_came_last(
+def test_an_earlier_deadline_that_is_added_last_is_kept(
     watch: Watchdog, clock: ManualClock, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    with watch.over(86400), watch.over(15) as deadline:
-        deadline.hold(pair[0])
+    with watch.deadline(86400), watch.deadline(15) as deadline:
+        deadline.attach(pair[0])
         clock.advance(15)
 
         assert pair[1].recv(1) == b""
 
 
-def test_a_short_deadline_wakes_a_watch_that_naps_for_a_long_one(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_short_deadline_wakes_a_watchdog_before_a_long_one(pair: tuple[socket.socket, socket.socket]) -> None:
     watch = Watchdog(SystemClock())
     watch.start()
-    with watch.over(3600), watch.over(0.05) as deadline:
-        deadline.hold(pair[0])
+    with watch.deadline(3600), watch.deadline(0.05) as deadline:
+        deadline.attach(pair[0])
         pair[1].settimeout(5)
 
         assert pair[1].recv(1) == b""
     watch.stop()
 
 
-def test_a_connection_that_comes_after_its_time_is_cut_at_once(clock: ManualClock) -> None:
+def test_a_connection_attached_too_late_is_aborted_at_once(clock: ManualClock) -> None:
     watch = Watchdog(clock)
-    with watch.over(15) as deadline:
+    with watch.deadline(15) as deadline:
         deadline.abort("deadline")
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            deadline.hold(ours)
+            deadline.attach(ours)
             assert theirs.recv(1) == b""
 
 
-def test_stopping_cuts_everything_and_what_comes_later_too(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_stopping_aborts_current_and_later_exchanges(pair: tuple[socket.socket, socket.socket]) -> None:
     watch = Watchdog(SystemClock())
     watch.start()
-    with watch.over(3600) as held, watch.over(3600) as late:
-        held.hold(pair[0])
+    with watch.deadline(3600) as held, watch.deadline(3600) as late:
+        held.attach(pair[0])
         watch.stop()
-        assert watch.is_over
+        assert watch.is_stopped
         assert pair[1].recv(1) == b""
 
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            late.hold(ours)
+            late.attach(ours)
             assert theirs.recv(1) == b""
 
 
-def test_cutting_what_is_closed_already_is_no_fault(watch: Watchdog) -> None:
-    with watch.over(15) as deadline:
+def test_aborting_a_closed_connection_is_harmless(watch: Watchdog) -> None:
+    with watch.deadline(15) as deadline:
         ours, theirs = socket.socketpair()
-        deadline.hold(ours)
+        deadline.attach(ours)
         ours.close()
         theirs.close()
         deadline.abort("deadline")
@@ -114,13 +114,13 @@ def test_cutting_what_is_closed_already_is_no_fault(watch: Watchdog) -> None:
     assert deadline.is_aborted
 
 
-def test_a_call_of_a_day_gives_a_sign_of_life_each_minute_and_is_cut_at_its_end(
+def test_a_long_call_sends_heartbeats_and_is_aborted_at_its_end(
     watch: Watchdog, clock: ManualClock, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     beats: Queue[float] = Queue()
     begun = clock.now()
-    with watch.over(DAY, every=60, beat=lambda: beats.put(clock.now() - begun)) as deadline:
-        deadline.hold(pair[0])
+    with watch.deadline(DAY, every=60, beat=lambda: beats.put(clock.now() - begun)) as deadline:
+        deadline.attach(pair[0])
         for minute in range(1, 1440):
             clock.advance(60)
             assert beats.get(timeout=5) == 60 * minute
@@ -133,9 +133,9 @@ def test_a_call_of_a_day_gives_a_sign_of_life_each_minute_and_is_cut_at_its_end(
     assert beats.empty()
 
 
-def test_a_clock_that_leaps_over_beats_gives_one_and_not_many(watch: Watchdog, clock: ManualClock) -> None:
+def test_a_clock_jump_over_several_heartbeats_sends_one(watch: Watchdog, clock: ManualClock) -> None:
     beats: Queue[float] = Queue()
-    with watch.over(DAY, every=60, beat=lambda: beats.put(clock.now())):
+    with watch.deadline(DAY, every=60, beat=lambda: beats.put(clock.now())):
         clock.advance(3600)
         beats.get(timeout=5)
         clock.advance(60)
@@ -143,7 +143,7 @@ def test_a_clock_that_leaps_over_beats_gives_one_and_not_many(watch: Watchdog, c
         assert beats.empty()
 
 
-def test_a_sign_of_life_that_fails_stops_neither_the_others_nor_the_deadline(
+def test_a_failed_heartbeat_stops_no_other_and_no_deadline(
     watch: Watchdog, clock: ManualClock, pair: tuple[socket.socket, socket.socket], caplog: pytest.LogCaptureFixture
 ) -> None:
     beats: Queue[None] = Queue()
@@ -151,27 +151,30 @@ def test_a_sign_of_life_that_fails_stops_neither_the_others_nor_the_deadline(
     def fail() -> None:
         raise ValueError("no record")
 
-    with watch.over(120, every=60, beat=fail) as deadline, watch.over(DAY, every=60, beat=lambda: beats.put(None)):
-        deadline.hold(pair[0])
+    with (
+        watch.deadline(120, every=60, beat=fail) as deadline,
+        watch.deadline(DAY, every=60, beat=lambda: beats.put(None)),
+    ):
+        deadline.attach(pair[0])
         clock.advance(60)
         beats.get(timeout=5)
         clock.advance(60)
         beats.get(timeout=5)
         pair[1].settimeout(5)
         assert pair[1].recv(1) == b""
-    assert [record.message for record in caplog.records] == ["a sign of life could not be given"]
+    assert [record.message for record in caplog.records] == ["a heartbeat failed"]
 
 
-def test_the_first_reason_of_a_cut_stays(clock: ManualClock) -> None:
-    with Watchdog(clock).over(15) as deadline:
+def test_the_first_reason_of_an_abort_stays(clock: ManualClock) -> None:
+    with Watchdog(clock).deadline(15) as deadline:
         deadline.abort("interrupted")
         deadline.abort("deadline")
     assert deadline.aborted_by == "interrupted"
 
 
-def test_what_is_cut_sends_nothing_any_more_and_says_whether_it_had(clock: ManualClock) -> None:
+def test_an_aborted_exchange_sends_nothing_more(clock: ManualClock) -> None:
     watch = Watchdog(clock)
-    with watch.over(15) as sent, watch.over(15) as unsent:
+    with watch.deadline(15) as sent, watch.deadline(15) as unsent:
         sent.start_sending()
         for deadline in (sent, unsent):
             deadline.abort("deadline")

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from support.lives import BEGINNING, BUSY, FLAKY, OK, TASK_ID, at, attempt, document, record, records, spans
-from traced_relay.formats.durations import on_an_axis, readable
+from traced_relay.formats.durations import readable, tick_label
 from traced_relay.timeline.build import build
 from traced_relay.timeline.waterfall import render
 
@@ -144,4 +144,4 @@ def test_lengths_of_time_read_well(seconds: float, text: str) -> None:
     [(0, "0"), (0.2, "200 ms"), (5, "5 s"), (90, "90 s"), (600, "10 m"), (7200, "2 h"), (172_800, "2 d")],
 )
 def test_ticks_have_round_names(seconds: float, text: str) -> None:
-    assert on_an_axis(seconds) == text
+    assert tick_label(seconds) == text

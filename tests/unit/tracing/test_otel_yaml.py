@@ -221,7 +221,7 @@ OTLP_TEXT = (ROOT / "otel-otlp.yaml").read_text()
         ),
         ("max_queue_size: 2048", "max_queue_size: 0", "max_queue_size"),
         ("max_export_batch_size: 512", "max_export_batch_size: 4096", "max_export_batch_size must be a number from 1"),
-        ("disabled: ${", "disabled: true\ndisabled: ${", "disabled stands twice"),
+        ("disabled: ${", "disabled: true\ndisabled: ${", "disabled is given twice"),
         ("attribute_count_limit: 28", "attribute_count_limit: 2026-02-30", "otel.yaml"),
     ],
 )

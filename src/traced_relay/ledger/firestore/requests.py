@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from google.cloud.firestore import SERVER_TIMESTAMP, Client
 from google.cloud.firestore_v1.services.firestore import FirestoreClient
 from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcTransport
 
-from traced_relay.errors import Unavailable
+from traced_relay.errors import Unavailable, map_exceptions
 from traced_relay.runtime.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -135,10 +136,9 @@ class Requests:
         return min(left, ONE_REQUEST)
 
 
-@contextmanager
-def _mapped_errors() -> Iterator[None]:
-    try:
-        yield
-    except (GoogleAPICallError, OutOfTime, GoogleAuthError) as exc:
-        reason = str(exc).partition("\n")[0]
-        raise Unavailable(f"the ledger cannot be used: {type(exc).__name__}: {reason}") from exc
+def _unavailable(exc: Exception) -> Unavailable:
+    reason = str(exc).partition("\n")[0]
+    return Unavailable(f"the ledger cannot be used: {type(exc).__name__}: {reason}")
+
+
+_mapped_errors = partial(map_exceptions, ((GoogleAPICallError, OutOfTime, GoogleAuthError), _unavailable))
