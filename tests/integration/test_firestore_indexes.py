@@ -15,7 +15,7 @@ from support.firestore_recorder import Recorder
 from support.firestore_rules import Asked, asked, is_served
 from support.house import ROOT
 from support.ledgers import RETENTION
-from traced_relay.ledger.protocol import FILTERS, KEYS_KEPT, Selection
+from traced_relay.ledger.protocol import FILTERS, Selection
 from traced_relay.runtime.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -47,16 +47,16 @@ def do_everything(ledger: FirestoreLedger, clock: ManualClock) -> None:
     ledger.replace(row(task_id="callback", kind="callback", state="failed", finished_at=NOW, revision=2))
     ledger.insert(row(task_id="pending", kind="callback"))
     ledger.keep_alive("w1", 15)
-    ledger.remember_key("key", "")
     for selection in selections():
         ledger.select(selection, 1)
     ledger.starting_with("a1b2", 10)
+    ledger.starting_with("a1b2", 10, after="a1b2c3")
     ledger.overdue(NOW + 1, 1)
     ledger.overdue(NOW + 1, 1, after=(NOW, "a"))
     ledger.abandoned(10)
     ledger.tally(NOW + 1)
     ledger.heartbeats({"w1"})
-    clock.advance(KEYS_KEPT + RETENTION)
+    clock.advance(RETENTION + 1)
     assert ledger.expire(10) == 1
 
 

@@ -92,12 +92,6 @@ def test_firestores_own_clock_says_what_has_expired(ledger: FirestoreLedger) -> 
     assert sorted(ledger.get_many(["long-ago", "past", "future"])) == ["future"]
 
 
-def test_a_key_is_remembered_by_firestores_own_clock(ledger: FirestoreLedger) -> None:
-    assert [ledger.remember_key("a", use) for use in ("1", "2", "1")] == ["1"] * 3
-    ledger.expire(10)
-    assert ledger.remember_key("a", "2") == "1"
-
-
 def test_a_body_too_large_for_the_row_goes_with_it_and_a_little_later(
     ledger: FirestoreLedger, client: Any, collection: str
 ) -> None:

@@ -20,7 +20,7 @@ from support.step_appliers import step_applier
 from traced_relay.api.auth import ANONYMOUS
 from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
-from traced_relay.relay.enqueue import Enqueued, Enqueuer
+from traced_relay.relay.enqueue import KEYS_KEPT, Enqueued, Enqueuer
 from traced_relay.relay.policy import Policy
 from traced_relay.tasks import state_machine
 from traced_relay.tasks.ids import derived_id
@@ -48,10 +48,13 @@ MOMENTS = [
     ("after", "note"),
 ]
 DIRECT_MOMENTS = [
-    ("before", "remember_key"),
-    ("after", "remember_key"),
+    ("before", "get"),
+    ("before", "insert"),
+    ("after", "insert"),
     ("before", "create_direct"),
     ("after", "create_direct"),
+    ("before", "note"),
+    ("after", "note"),
 ]
 
 
@@ -130,12 +133,11 @@ class Two:
         self._clock.advance(RETENTION + 1)
         assert self.ledger.expire(10) == 1
 
-    def said(self) -> list[tuple[str, str]]:
-        """The records of enqueueing; of two with the same id and time Cloud Logging keeps one."""
+    def enqueued_records(self) -> list[dict[str, Any]]:
         records = [r for r in self.relay.records.records(TASK_ID) if r["event"] == "task.enqueued"]
         for record in records:
             validate(record)
-        return sorted({(record["logging.googleapis.com/insertId"], record["time"]) for record in records})
+        return records
 
 
 @pytest.fixture
@@ -160,7 +162,7 @@ def test_two_with_one_key_get_one_task_and_one_receipt(two: Two, moment: tuple[s
     assert receipt.task_id == TASK_ID
     assert two.tasks() == [f"{TASK_ID}-1"]
     assert two.row().noted_attempt == 1
-    assert len(two.said()) == 1
+    assert len(two.enqueued_records()) == 1
 
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=" ".join)
@@ -257,7 +259,7 @@ def test_a_sweep_in_between_makes_no_second_task(timeless: RunningRelay, clock: 
 
     receipt = two.interrupted(("before", "create"), sweep)
     assert receipt.task_id == TASK_ID
-    assert len(two.said()) == 1
+    assert len(two.enqueued_records()) == 1
 
 
 @pytest.mark.parametrize("moment", DIRECT_MOMENTS, ids=" ".join)
@@ -266,8 +268,84 @@ def test_two_direct_calls_with_one_key_are_one_task(two: Two, moment: tuple[str,
     receipt = two.interrupted(moment, lambda: others.append(two.enqueue(route="direct")), route="direct")
     assert others == [receipt]
     assert two.tasks() == [f"{receipt.task_id}-1"]
+    assert [record["route"] for record in two.enqueued_records()] == ["direct"]
     with pytest.raises(InvalidCall, match="Idempotency-Key"):
         two.enqueue(route="direct", body="other")
+
+
+@pytest.mark.parametrize(("first", "second"), [("direct", "relay"), ("relay", "direct")])
+@pytest.mark.parametrize("moment", MOMENTS[:2], ids=" ".join)
+def test_a_key_is_one_over_both_routes(two: Two, moment: tuple[str, str], first: str, second: str) -> None:
+    with pytest.raises(InvalidCall, match="Idempotency-Key"):
+        two.interrupted(moment, lambda: two.enqueue(route=first), route=second)
+    assert two.tasks() == [f"{TASK_ID}-1"]
+    with pytest.raises(InvalidCall, match="Idempotency-Key"):
+        two.enqueue(route=second)
+
+
+def test_a_direct_calls_key_is_kept_as_long_as_its_task(two: Two, clock: ManualClock) -> None:
+    receipt = two.enqueue(route="direct")
+    clock.advance(KEYS_KEPT)
+    two.ledger.expire(10)
+    assert two.enqueue(route="direct") == receipt
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+def test_a_task_that_runs_before_its_creation_is_answered_is_recorded(
+    relay: RunningRelay, clock: ManualClock, downstream: Downstream, key: str | None
+) -> None:
+    """The client's own retry of a creation that succeeded meets a name that is taken."""
+
+    class Late:
+        def __init__(self, part: Any) -> None:
+            self._part = part
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._part, name)
+
+        def create(self, row: Any, **named: Any) -> bool:
+            assert self._part.create(row, **named)
+            relay.wait_for("task.finished", row.task_id)
+            return False
+
+    two, wish = Two(relay, relay.assembly.ledger, clock), {"url": downstream.url, "body": str(key)}
+    enqueuer = two._enqueuer(two.ledger, Late(relay.assembly._cloud_tasks))
+    receipt = enqueuer.enqueue(wish, ANONYMOUS, key and f"late {key}")
+    events = [record["event"] for record in relay.records.records(receipt.task_id)]
+    assert events.count("task.enqueued") == 1
+
+
+def test_a_task_that_runs_though_its_creation_failed_is_recorded(
+    relay: RunningRelay, clock: ManualClock, downstream: Downstream
+) -> None:
+    class Lost:
+        def __init__(self, part: Any) -> None:
+            self._part = part
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._part, name)
+
+        def create(self, row: Any, **named: Any) -> bool:
+            assert self._part.create(row, **named)
+            relay.wait_for("task.finished", row.task_id)
+            raise Unavailable("the response was lost")
+
+    two = Two(relay, relay.assembly.ledger, clock)
+    enqueuer = two._enqueuer(two.ledger, Lost(relay.assembly._cloud_tasks))
+    receipt = enqueuer.enqueue({"url": downstream.url}, ANONYMOUS)
+    events = [record["event"] for record in relay.records.records(receipt.task_id)]
+    assert events.count("task.enqueued") == 1
+
+
+def test_a_repeated_key_gets_its_receipt_after_a_redrive(two: Two, clock: ManualClock) -> None:
+    receipt = two.enqueue()
+    for verb in (state_machine.cancel, state_machine.redrive):
+        clock.advance(60)
+        step = verb(two.row(), actor="a", now=clock.now())
+        assert step is not None
+        assert step.row is not None
+        assert two.ledger.replace(step.row)
+    assert two.enqueue() == receipt
 
 
 @contextmanager

@@ -82,9 +82,13 @@ def test_an_ambiguous_id_is_refused_with_what_it_fits(relay: RunningRelay) -> No
         assert (answer.status, answer.document["detail"]) == (422, told)
 
 
-def test_many_that_fit_are_not_all_listed(relay: RunningRelay) -> None:
+def test_of_many_matches_five_are_listed(relay: RunningRelay) -> None:
     assert refusal(relay, "op", "cccc").count("cccc0") == 5
-    assert refusal(relay, "a", "cccc") == "task_id 'cccc' matches several tasks; give more digits"
+
+
+def test_matches_that_are_hidden_from_the_caller_show_nothing(relay: RunningRelay) -> None:
+    with pytest.raises(NotFound, match="there is no task 'cccc' that you may see"):
+        client(relay, "a").status("cccc")
 
 
 @pytest.mark.parametrize("task_id", ["a", "abc"])

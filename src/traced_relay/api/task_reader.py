@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from traced_relay.tasks.status_document import Links
 
 ID_LENGTH, MIN_ID_PREFIX = 32, 4  # hexadecimal digits
-MAX_PREFIX_MATCHES = 50  # rows read to resolve a short id
+PREFIX_BATCH, MAX_PREFIX_BATCHES = 50, 10  # rows read to resolve a short id
 
 
 class TaskReader:
@@ -50,13 +50,19 @@ class TaskReader:
         if len(task_id) < MIN_ID_PREFIX:
             message = f"must have at least {MIN_ID_PREFIX} digits, got {task_id!a}"
             raise validation.invalid_call([FieldError("task_id", message)])
-        found = self._ledger.starting_with(task_id, MAX_PREFIX_MATCHES)
-        ids = [row.task_id for row in found if _may_see(principal, row)]
-        if len(ids) > 1 or len(found) == MAX_PREFIX_MATCHES:
-            listed = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
-            message = f"{task_id!a} matches several tasks; give more digits{listed and f': {listed}'}"
-            raise validation.invalid_call([FieldError("task_id", message)])
-        return ids[0] if ids else task_id
+        ids: list[str] = []
+        after = ""
+        for _ in range(MAX_PREFIX_BATCHES):
+            rows = self._ledger.starting_with(task_id, PREFIX_BATCH, after=after)
+            ids += [row.task_id for row in rows if _may_see(principal, row)]
+            if len(ids) > 1:
+                listed = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
+                message = f"{task_id!a} matches several tasks; give more digits: {listed}"
+                raise validation.invalid_call([FieldError("task_id", message)])
+            if len(rows) < PREFIX_BATCH:
+                return ids[0] if ids else task_id
+            after = rows[-1].task_id
+        return task_id  # unknown: any other response would show that others' tasks exist
 
     def status(self, row: Row) -> Status:
         ((_, context),) = self._contexts([row])
@@ -90,4 +96,4 @@ class TaskReader:
 
 
 def _may_see(principal: Principal, row: Row) -> bool:
-    return principal.is_operator or row.caller == principal.name
+    return row.kind != "direct" and (principal.is_operator or row.caller == principal.name)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from traced_relay.tasks.row import Row
     from traced_relay.tasks.state_machine import Holder
 
-KEYS_KEPT = 31 * 86_400.0  # Cloud Tasks keeps a task as long
 WORKERS_KEPT = 7 * 86_400.0  # long after the calls of a dead worker were judged
 BEYOND_DIGITS = "g"  # sorts after every hexadecimal digit
 FILTERS = ("kind", "state", "queue", "rule", "reason", "version", "caller")
@@ -66,8 +65,8 @@ class Ledger(Protocol):
     def get(self, task_id: str) -> Row | None:
         """The row with its bodies."""
 
-    def starting_with(self, prefix: str, limit: int) -> list[Row]:
-        """Up to *limit* rows whose ids start with *prefix*, hexadecimal digits, ordered by id; without bodies."""
+    def starting_with(self, prefix: str, limit: int, *, after: str = "") -> list[Row]:
+        """Up to *limit* rows whose ids start with *prefix*, hexadecimal digits, by id *after* this one; no bodies."""
 
     def get_many(self, task_ids: Sequence[str]) -> dict[str, Row]:
         """The existing ones of these rows, without bodies."""
@@ -80,14 +79,11 @@ class Ledger(Protocol):
         sets `callback_ended_at` of its call's row, if that is still in the same round.
         """
 
-    def note(self, task_id: str, attempt: int) -> None:
-        """Record that the task of *attempt* exists in Cloud Tasks; never conflicts with another change."""
+    def note(self, task_id: str, attempt: int) -> bool:
+        """Record that the task of *attempt* exists; True for a row's first note. Conflicts with no change."""
 
     def remove(self, row: Row) -> bool:
         """Delete a row whose task was not created; False if it has changed since, or its task is noted."""
-
-    def remember_key(self, task_id: str, use: str) -> str:
-        """Store what an Idempotency-Key without a row was used for; returns the first *use*."""
 
     def select(self, selection: Selection, limit: int) -> list[Row]:
         """Up to *limit* rows, newest first, without bodies."""

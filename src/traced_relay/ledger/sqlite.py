@@ -10,7 +10,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from traced_relay.errors import Unavailable, map_exceptions
-from traced_relay.ledger.protocol import BEYOND_DIGITS, FILTERS, KEYS_KEPT, WORKERS_KEPT, Tally
+from traced_relay.ledger.protocol import BEYOND_DIGITS, FILTERS, WORKERS_KEPT, Tally
 from traced_relay.ledger.row_codec import columns_of, row_of
 from traced_relay.runtime.private_file import make_private
 from traced_relay.tasks.state_machine import Holder
@@ -43,9 +43,6 @@ CREATE TABLE IF NOT EXISTS bodies (
 CREATE TABLE IF NOT EXISTS labels (
     task_id TEXT NOT NULL REFERENCES tasks ON DELETE CASCADE, name TEXT NOT NULL, value TEXT NOT NULL,
     PRIMARY KEY (task_id, name)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS key_uses (
-    task_id TEXT PRIMARY KEY, key_use TEXT NOT NULL, seen_at REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS workers (
     worker TEXT PRIMARY KEY, seen_at REAL NOT NULL, alive_until REAL NOT NULL, unsent TEXT
@@ -97,11 +94,11 @@ class SqliteLedger:
 
     def _insert(self, db: sqlite3.Connection, row: Row) -> bool:
         columns, values = self._columns(row)
-        names = ("task_id", "created_at", *columns)
+        names = ("task_id", "created_at", "noted_attempt", *columns)
         marks = ", ".join("?" * len(names))
         inserted = db.execute(
             f"INSERT INTO tasks ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING",  # noqa: S608
-            (row.task_id, row.created_at, *values),
+            (row.task_id, row.created_at, row.noted_attempt, *values),
         )
         if not inserted.rowcount:
             return False
@@ -118,9 +115,9 @@ class SqliteLedger:
             bodies = dict(self._db.execute("SELECT part, content FROM bodies WHERE task_id = ?", (task_id,)))
         return None if stored is None else _row(stored, bodies)
 
-    def starting_with(self, prefix: str, limit: int) -> list[Row]:
-        where = "task_id >= ? AND task_id < ? ORDER BY task_id LIMIT ?"
-        return self._rows(where, (prefix, prefix + BEYOND_DIGITS, limit))
+    def starting_with(self, prefix: str, limit: int, *, after: str = "") -> list[Row]:
+        where = "task_id >= ? AND task_id > ? AND task_id < ? ORDER BY task_id LIMIT ?"
+        return self._rows(where, (prefix, after, prefix + BEYOND_DIGITS, limit))
 
     def get_many(self, task_ids: Sequence[str]) -> dict[str, Row]:
         marks = ", ".join("?" * len(task_ids))
@@ -145,16 +142,15 @@ class SqliteLedger:
                 self._insert(db, callback)
             return True
 
-    def remember_key(self, task_id: str, use: str) -> str:
-        now = self._clock.now()
+    def note(self, task_id: str, attempt: int) -> bool:
         with self._transaction() as db:
-            db.execute("DELETE FROM key_uses WHERE seen_at < ?", (now - KEYS_KEPT,))
-            db.execute("INSERT INTO key_uses VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (task_id, use, now))
-            return str(db.execute("SELECT key_use FROM key_uses WHERE task_id = ?", (task_id,)).fetchone()[0])
-
-    def note(self, task_id: str, attempt: int) -> None:
-        with self._transaction() as db:
+            first = db.execute(
+                "UPDATE tasks SET noted_attempt = ? WHERE task_id = ? AND noted_attempt = 0", (attempt, task_id)
+            )
+            if first.rowcount:
+                return True
             db.execute("UPDATE tasks SET noted_attempt = MAX(noted_attempt, ?) WHERE task_id = ?", (attempt, task_id))
+            return False
 
     def remove(self, row: Row) -> bool:
         with self._transaction() as db:

@@ -85,7 +85,7 @@ class Admission:
             labels=request.labels,
             callback=request.callback,
         )
-        task_id = self._new_id() if key is None else derived_id(principal.name, key, request.route)
+        task_id = self._new_id() if key is None else derived_id(principal.name, key)
         fingerprint = hashlib.sha256(strict_json.canonical(document)).hexdigest()
         return Admitted(request.route == "direct", queue, rule, call, at, task_id, fingerprint)
 

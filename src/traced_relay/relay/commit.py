@@ -72,7 +72,7 @@ class StepApplier:
     def follow(self, step: Step, row: Row) -> None:
         """Create or delete the tasks that the committed *row* needs; repeat it after Unavailable or EnqueueFailed."""
         if step.create_task and not self.create_task(row, at=row.next_attempt_at):
-            self._ledger.note(row.task_id, row.awaited)
+            self.note_task(row)
         if step.delete_task:
             self._cloud_tasks.delete(self.task_name(row))
         if step.create_callback:
@@ -85,14 +85,19 @@ class StepApplier:
             self.note_task(row)
         return is_new
 
-    def note_task(self, row: Row) -> None:
-        """Log the first task of *row*, then note that the awaited one exists: a noted row needs no other record."""
-        if row.attempt == 0 and row.round == 1:
-            self._task_log.enqueued(row, self.task_name(row))
+    def note_task(self, row: Row, number: int | None = None) -> None:
+        """
+        Note that the task of attempt *number*, or the awaited one, exists; whoever notes the first one logs it.
+
+        Without an answer from the ledger the first one is logged too: twice is better than never.
+        """
         try:
-            self._ledger.note(row.task_id, row.awaited)
+            is_first = self._ledger.note(row.task_id, row.awaited if number is None else number)
         except Unavailable as exc:
             _logger.warning("the sweep will note that the task of %s exists: %s", row.task_id, exc)
+            is_first = row.noted_attempt == 0
+        if is_first:
+            self._task_log.enqueued(row, self.task_name(row, row.first_number))
 
     def task_name(self, row: Row, number: int | None = None) -> str:
         """Full name of the task of attempt *number*, or of the one that *row* awaits."""

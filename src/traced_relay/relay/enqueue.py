@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -35,7 +34,8 @@ if TYPE_CHECKING:
     from traced_relay.tasks.states import State
     from traced_relay.tasks.status_document import Links
 
-_REMEMBERED = {"queue", "fingerprint", "carrier", "trace_id", "span_id", "sampled", "created_at", "schedule_time"}
+
+KEYS_KEPT = 31 * 86_400.0  # of calls with route direct: Cloud Tasks keeps a task as long
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,18 @@ class Enqueuer:
         it may be made, and a request with that key then gives its receipt.
         """
         admitted = self._admission.admit(document, principal, key)
-        if admitted.is_direct:
-            return self._enqueue_direct(admitted, principal, key)
         if key is not None and (row := self._ledger.get(admitted.task_id)) is not None:
-            return self._repeated(row, admitted.fingerprint)
+            return self._repeated(row, admitted)
         with self._send_span(admitted):
             row = self._new_row(admitted, principal)
-            while not self._insert(row, is_repeatable=key is not None):
-                first = self._ledger.get(row.task_id)
-                if first is not None:  # None: that row expired in between
-                    instrumentation.refuse()
-                    return self._repeated(first, admitted.fingerprint)
+            if admitted.is_direct and key is None:
+                return self._create_direct(row, admitted, is_stored=False)
+            first = self._insert(row, is_repeatable=key is not None)
+            if first is not row:
+                instrumentation.refuse()
+                return self._repeated(first, admitted)
+            if admitted.is_direct:
+                return self._create_direct(row, admitted)
             row = self._ensure_task(row, is_repeatable=key is not None)
         return self._receipt(row)
 
@@ -103,27 +104,37 @@ class Enqueuer:
         task_name = self._cloud_tasks.task_name(admitted.queue, attempt_name(admitted.task_id, 1))
         return spans.sending(self._tracer, admitted.queue, admitted.task_id, task_name=task_name)
 
-    def _insert(self, row: Row, *, is_repeatable: bool) -> bool:
+    def _insert(self, row: Row, *, is_repeatable: bool) -> Row:
+        """Insert *row*; returns it, or the one that another request with the same key inserted first."""
         try:
-            return self._ledger.insert(row)
+            while not self._ledger.insert(row):
+                first = self._ledger.get(row.task_id)
+                if first is not None:  # None: that row expired in between
+                    return first
         except Unavailable:
             if not is_repeatable:
                 with suppress(Unavailable):
                     self._ledger.remove(row)  # it may have been written, and only the response lost
             raise
+        return row
 
     def _new_row(self, admitted: Admitted, principal: Principal) -> Row:
+        now, call, others = self._clock.now(), admitted.call, {}
+        if admitted.is_direct:  # the row only keeps the key: nothing is dispatched, and no request shows it
+            call = call.model_copy(update={"body": b""})
+            others = {"kind": "direct", "state": "succeeded", "next_attempt_at": None, "finished_at": now + KEYS_KEPT}
         return new_row(
             task_id=admitted.task_id,
             queue=admitted.queue,
-            call=admitted.call,
+            call=call,
             rule=admitted.rule.name,
             caller=principal.name,
             fingerprint=admitted.fingerprint,
             origin=self._origin(),
             trace=propagation.trace_context(),
-            now=self._clock.now(),
+            now=now,
             schedule_time=admitted.at,
+            **others,
         )
 
     def _ensure_task(self, row: Row, *, is_repeatable: bool) -> Row:
@@ -139,7 +150,7 @@ class Enqueuer:
                     return row
                 current = self._ledger.get(row.task_id)
                 if current is None or not current.lacks_task:
-                    return current or row  # another request created the task, and it may have ended already
+                    return self._noted(current or row)  # the task was created, and it may have ended already
                 if self._cloud_tasks.exists(self._step_applier.task_name(current)):
                     self._step_applier.note_task(current)
                     return current
@@ -147,7 +158,12 @@ class Enqueuer:
         except (Unavailable, EnqueueFailed):
             if is_repeatable or self._ledger.remove(row):
                 raise
-            # The task was created all the same, and its attempt has started.
+            self._noted(row)  # the task was created all the same, and its attempt has started
+        return row
+
+    def _noted(self, row: Row) -> Row:
+        if row.noted_attempt == 0:
+            self._step_applier.note_task(row, row.first_number)
         return row
 
     def _renamed(self, row: Row) -> Row:
@@ -156,66 +172,53 @@ class Enqueuer:
 
         If another request changes the row first, returns the unchanged *row*, so that it is read again.
         """
-        renamed = row.model_copy(update={"awaited": row.awaited + 1, "revision": row.revision + 1})
+        number = row.awaited + 1
+        renamed = row.model_copy(update={"awaited": number, "first_number": number, "revision": row.revision + 1})
         return renamed if self._ledger.replace(renamed) else row
 
-    def _repeated(self, row: Row, fingerprint: str) -> Enqueued:
-        _check_fingerprint(row, fingerprint)
+    def _repeated(self, row: Row, admitted: Admitted) -> Enqueued:
+        if row.fingerprint != admitted.fingerprint:
+            raise validation.invalid_call([FieldError("Idempotency-Key", "was used before with another body")])
+        if admitted.is_direct:
+            return self._create_direct(row, admitted)
         return self._receipt(self._ensure_task(row, is_repeatable=True))
 
     def _receipt(self, row: Row) -> Enqueued:
         task_name = self._step_applier.task_name(row, row.first_number)
         return Enqueued(row.task_id, task_name, row.queue, row.state, row.trace_id, row.schedule_time)
 
-    def _enqueue_direct(self, admitted: Admitted, principal: Principal, key: str | None) -> Enqueued:
-        """Create the task with which Cloud Tasks makes the call itself; without a row, only a key is remembered."""
-        with self._send_span(admitted):
-            own = self._new_row(admitted, principal)
-            row = own if key is None else self._remembered(own)
-            call, rule = row.call, admitted.rule
-            is_new = self._cloud_tasks.create_direct(
-                queue=row.queue,
-                name=self._step_applier.task_name(row),
-                at=_due(row),
-                call=DirectCall(
-                    url=call.url,
-                    method=call.method,
-                    headers={
-                        **call.headers,
-                        **(row.trace.task_headers() if rule.trace == "w3c" else {}),
-                        "idempotency-key": row.task_id,
-                    },
-                    body=call.body,
-                    timeout=call.timeout,
-                    service_account=self._direct_account,
-                    audience=rule.audience_of(call.url) if rule.auth == "id_token" else None,
-                ),
-            )
-        receipt = replace(self._receipt(row), has_status=False)
-        if is_new or row is own:
-            self._task_log.enqueued(row, receipt.task_name, route="direct")
+    def _create_direct(self, row: Row, admitted: Admitted, *, is_stored: bool = True) -> Enqueued:
+        """Create the task with which Cloud Tasks makes the call itself; its name makes a repetition harmless."""
+        call, rule = admitted.call, admitted.rule
+        self._cloud_tasks.create_direct(
+            queue=row.queue,
+            name=self._step_applier.task_name(row),
+            at=_due(row),
+            call=DirectCall(
+                url=call.url,
+                method=call.method,
+                headers={
+                    **call.headers,
+                    **(row.trace.task_headers() if rule.trace == "w3c" else {}),
+                    "idempotency-key": row.task_id,
+                },
+                body=call.body,
+                timeout=call.timeout,
+                service_account=self._direct_account,
+                audience=rule.audience_of(call.url) if rule.auth == "id_token" else None,
+            ),
+        )
+        receipt = replace(self._receipt(row), state="queued", has_status=False)
+        if is_stored:
+            self._step_applier.note_task(row)
+        else:
+            self._task_log.enqueued(row, receipt.task_name)
         return receipt
-
-    def _remembered(self, own: Row) -> Row:
-        """The row of the first request with the key: *own*, or one with another trace and another time."""
-        text = own.model_dump_json(include=_REMEMBERED)
-        first = self._ledger.remember_key(own.task_id, text)
-        if first == text:
-            return own
-        instrumentation.refuse()
-        row = own.model_copy(update=json.loads(first))
-        _check_fingerprint(row, own.fingerprint)
-        return row
 
 
 def _due(row: Row) -> float | None:
     """When the first task is due; None for now, so that clocks may differ."""
     return row.schedule_time if row.schedule_time > row.created_at else None
-
-
-def _check_fingerprint(row: Row, fingerprint: str) -> None:
-    if row.fingerprint != fingerprint:
-        raise validation.invalid_call([FieldError("Idempotency-Key", "was used before with another body")])
 
 
 def receipt(enqueued: Enqueued, links: Links) -> Receipt:

@@ -127,7 +127,7 @@ class Sweeper:
         if row.noted_attempt < row.awaited:
             if self._step_applier.create_task(row, at=row.next_attempt_at):
                 return True
-            self._ledger.note(row.task_id, row.awaited)
+            self._step_applier.note_task(row)
         if not self._cloud_tasks.exists(self._step_applier.task_name(row)):
             self._cloud_tasks.check_queue(row.queue)  # raises if the queue is gone, which removes no task
             whole = self._ledger.get(row.task_id)

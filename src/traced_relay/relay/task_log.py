@@ -28,8 +28,8 @@ class TaskLog:
         self._log = log
         self._queues = queues
 
-    def enqueued(self, row: Row, task_name: str, *, route: str = "relay") -> None:
-        fields = {**_task(row), "task_name": task_name, "route": route}
+    def enqueued(self, row: Row, task_name: str) -> None:
+        fields = {**_task(row), "task_name": task_name, "route": "direct" if row.kind == "direct" else "relay"}
         self._log.say(
             "task.enqueued",
             trace=_send_span(row),
@@ -125,7 +125,12 @@ class TaskLog:
 
 
 def _task(row: Row) -> dict[str, Any]:
-    task = {"kind": row.kind, "queue": row.queue, "task_id": row.task_id, "round": row.round}
+    task = {
+        "kind": "call" if row.kind == "direct" else row.kind,
+        "queue": row.queue,
+        "task_id": row.task_id,
+        "round": row.round,
+    }
     return task if row.callback_of is None else {**task, "callback_of": row.callback_of}
 
 

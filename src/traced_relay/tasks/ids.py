@@ -15,9 +15,9 @@ def callback_id(task_id: str, round_: int) -> str:
     return hashlib.sha256(f"callback\0{task_id}\0{round_}".encode()).hexdigest()[:32]
 
 
-def derived_id(caller: str, key: str, route: str = "relay") -> str:
+def derived_id(caller: str, key: str) -> str:
     """The id of the task that *caller* enqueues under an Idempotency-Key."""
-    return hashlib.sha256(f"{route}\0{caller}\0{key}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"relay\0{caller}\0{key}".encode()).hexdigest()[:32]
 
 
 def adopted_task_id(task_name: str) -> str:

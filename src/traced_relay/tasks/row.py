@@ -54,7 +54,7 @@ class Row(Stored):
     """One task: a call, or the callback that reports a call's end. A row changes by compare-and-set on *revision*."""
 
     task_id: str
-    kind: Literal["call", "callback"] = "call"
+    kind: Literal["call", "callback", "direct"] = "call"  # direct: keeps the key of a call with route direct
     queue: str
     call: Call
     rule: str | None  # name of the downstream rule at enqueue
@@ -72,13 +72,15 @@ class Row(Stored):
     state: State = "queued"
     round: int = 1  # a redrive starts the next one
     created_at: float
-    schedule_time: float  # when this round was scheduled; a redrive moves it
+    schedule_time: float  # when the first round was due
+    round_due_at: float | None = None  # when a later round was started
     next_attempt_at: float | None  # when the awaited task is due; None while running and after the end
     finished_at: float | None = None
     first_started_at: float | None = None  # start of this round's first attempt
     cancel_requested_at: float | None = None
     actor: str | None = None  # who cancelled, redrove or resent it last
     attempt: int = 0  # number of the last attempt started; goes on over rounds
+    first_number: int = 1  # of the first task; more if names of an earlier row with the same key are still reserved
     awaited: int = 1  # number of the attempt whose task may start next, or has started last
     started: int = 0  # attempts started in this round
     interruptions: int = 0  # attempts of this round that count against no limit
@@ -109,9 +111,14 @@ class Row(Stored):
         return max(0, self.started - 1)
 
     @property
+    def scheduled_at(self) -> float:
+        """When this round was scheduled."""
+        return self.schedule_time if self.round_due_at is None else self.round_due_at
+
+    @property
     def due_at(self) -> float:
         """When this round was due: as scheduled, or when its first attempt started, if that was forced earlier."""
-        times = (self.schedule_time, self.first_started_at)
+        times = (self.scheduled_at, self.first_started_at)
         return max(self.created_at, min(time for time in times if time is not None))
 
     @property
@@ -127,13 +134,6 @@ class Row(Stored):
     def attempt_name(self) -> str:
         """The last attempt started, by its task's short name."""
         return attempt_name(self.task_id, self.attempt)
-
-    @property
-    def first_number(self) -> int:
-        """Number of the first task: 1, unless Cloud Tasks had reserved names of an earlier row with the same key."""
-        if 0 < len(self.attempts) < ATTEMPTS_KEPT:
-            return self.attempts[0].attempt
-        return self.awaited if self.attempt == 0 else 1
 
     @property
     def lacks_task(self) -> bool:

@@ -181,7 +181,7 @@ def _new_round(row: Row, actor: str, now: float) -> Step:
         awaited=row.awaited + 1,  # Cloud Tasks reserves the name of the last task
         started=0,
         interruptions=0,
-        schedule_time=now,
+        round_due_at=now,
         next_attempt_at=now,
         first_started_at=None,
         finished_at=None,

@@ -68,7 +68,7 @@ def summary(
     policy["retryable_status_codes"] = list(retryable_status_codes(call.retry, idempotent=call.idempotent))
     return {
         "task_id": row.task_id,
-        "kind": row.kind,
+        "kind": "callback" if row.kind == "callback" else "call",
         "queue": row.queue,
         "state": row.state,
         "url": call.url,
@@ -78,7 +78,7 @@ def summary(
         "trace_id": row.trace_id,
         "round": row.round,
         "created_at": format_time(row.created_at),
-        "schedule_time": format_time(row.schedule_time),
+        "schedule_time": format_time(row.scheduled_at),
         "finished_at": _time(row.finished_at),
         "next_attempt_at": _time(row.next_attempt_at),
         "overdue_ms": _overdue_ms(row, now),

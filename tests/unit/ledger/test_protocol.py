@@ -67,12 +67,13 @@ def test_a_missing_row_cannot_be_changed(ledger: Ledger) -> None:
 
 def test_a_note_conflicts_with_nothing_and_never_decreases(ledger: Ledger) -> None:
     ledger.insert(row())
-    for attempt in (1, 3, 2):
-        ledger.note(TASK_ID, attempt)
+    assert [ledger.note(TASK_ID, attempt) for attempt in (2, 3, 2, 1)] == [True, False, False, False]
     assert ledger.get(TASK_ID) == row(noted_attempt=3)
     assert ledger.replace(changed(row(), state="running"))
     assert ledger.get(TASK_ID) == row(state="running", noted_attempt=3, revision=2)
-    ledger.note("unknown", 1)
+    assert not ledger.note("unknown", 1)
+    ledger.insert(row(task_id="adopted", noted_attempt=1))
+    assert not ledger.note("adopted", 2)
 
 
 def test_a_row_is_removed_unless_it_has_changed(ledger: Ledger) -> None:
@@ -193,7 +194,6 @@ def test_a_closed_ledger_is_unavailable(ledger: Ledger) -> None:
         lambda: ledger.tally(0),
         lambda: ledger.expire(1),
         lambda: ledger.remove(row()),
-        lambda: ledger.remember_key(TASK_ID, ""),
         lambda: ledger.keep_alive("w1", 15),
         lambda: ledger.abort("w1", TASK_ID),
         lambda: ledger.stop("w1", []),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from support.example_rows import NOW, TASK_ID, row
-from traced_relay.ledger.protocol import KEYS_KEPT, WORKERS_KEPT
+from traced_relay.ledger.protocol import WORKERS_KEPT
 from traced_relay.tasks.state_machine import Holder
 
 if TYPE_CHECKING:
@@ -81,15 +81,6 @@ def test_workers_without_a_lease_for_long_are_deleted(ledger: Ledger, clock: Man
     ledger.expire(10)
     assert ledger.heartbeats(WORKERS) == {"w3": NOW + WORKERS_KEPT + 16}
     assert holder(ledger, "w2", "a") is Holder.LOST
-
-
-def test_a_direct_calls_key_is_kept_as_long_as_its_task(ledger: Ledger, clock: ManualClock) -> None:
-    assert [ledger.remember_key("a", use) for use in ("1", "1", "2", "1")] == ["1"] * 4
-    assert ledger.remember_key("b", "2") == "2"
-    clock.advance(KEYS_KEPT)
-    assert ledger.remember_key("a", "2") == "1"
-    clock.advance(1)
-    assert ledger.remember_key("a", "2") == "2"
 
 
 def test_a_process_sees_the_status_of_another_ones_worker(store: Store) -> None:

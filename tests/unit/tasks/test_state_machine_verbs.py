@@ -91,7 +91,7 @@ def test_a_redrive_starts_a_new_round_with_the_whole_policy() -> None:
     assert step == Step(DONE, again, create_task=True, events=(LogEvent("task.redriven", {"actor": WHO}),))
     assert (again.state, again.round, again.attempt, again.awaited) == ("queued", 2, 2, 3)
     assert (again.started, again.retry_count, again.reason, again.finished_at) == (0, 0, None, None)
-    assert again.next_attempt_at == again.schedule_time == again.due_at == NOW + 60
+    assert again.next_attempt_at == again.scheduled_at == again.due_at == NOW + 60
     third = begun(again)
     assert (third.attempt, third.attempts[-1].round, third.retry_count) == (3, 2, 0)
     assert ended(third, BUSY).state == "waiting"

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from google.api_core.exceptions import AlreadyExists
-from google.cloud.firestore import LastUpdateOption, Maximum
+from google.cloud.firestore import Increment, LastUpdateOption, Maximum
 
 from traced_relay.errors import Unavailable
 from traced_relay.ledger.firestore import queries
 from traced_relay.ledger.firestore.queries import IN_LISTS, document, label, moment
 from traced_relay.ledger.firestore.requests import Database
 from traced_relay.ledger.firestore.workers import Workers
-from traced_relay.ledger.protocol import KEYS_KEPT, WORKERS_KEPT, Tally
+from traced_relay.ledger.protocol import WORKERS_KEPT, Tally
 from traced_relay.ledger.row_codec import columns_of, row_of
 from traced_relay.tasks.states import ENDED
 
@@ -39,7 +39,7 @@ _COMPARED = ("revision", "round", "state", "noted_attempt", "callback_ended_at",
 
 class FirestoreLedger:
     """
-    Rows in *collection* of one database; bodies, workers and keys in collections named after it.
+    Rows in *collection* of one database; bodies and workers in collections named after it.
 
     *clock* replaces Firestore's own, for tests.
     """
@@ -59,7 +59,6 @@ class FirestoreLedger:
         self._tasks = client.collection(collection)
         self._bodies = client.collection(f"{collection}-bodies")
         self._workers = Workers(self._database, client.collection(f"{collection}-workers"))
-        self._keys = client.collection(f"{collection}-keys")
 
     def close(self) -> None:
         self._database.close()
@@ -76,6 +75,7 @@ class FirestoreLedger:
             "created_at": row.created_at,
             "labels": [label(*given) for given in row.call.labels.items()],
             "noted_attempt": row.noted_attempt,
+            "notes": min(row.noted_attempt, 1),
             "body": b"" if apart else body,
             "body_apart": apart,
             "answer": b"",
@@ -97,8 +97,8 @@ class FirestoreLedger:
                 body = apart.get("body")
             return _row(found, body, found.get("answer"))
 
-    def starting_with(self, prefix: str, limit: int) -> list[Row]:
-        return self._rows(queries.starting_with(self._tasks, prefix), limit)
+    def starting_with(self, prefix: str, limit: int, *, after: str = "") -> list[Row]:
+        return self._rows(queries.starting_with(self._tasks, prefix, after), limit)
 
     def get_many(self, task_ids: Sequence[str]) -> dict[str, Row]:
         if not task_ids:
@@ -154,11 +154,12 @@ class FirestoreLedger:
             "callback_due_since": row.created_at if awaits_delivery else None,
         }
 
-    def note(self, task_id: str, attempt: int) -> None:
+    def note(self, task_id: str, attempt: int) -> bool:
+        """A counter of notes tells the first one: Firestore returns its new value with the commit."""
         with self._database.requests() as requests:
             batch = self._batch()
-            batch.update(document(self._tasks, task_id), {"noted_attempt": Maximum(attempt)})
-            requests.commit(batch)
+            batch.update(document(self._tasks, task_id), {"noted_attempt": Maximum(attempt), "notes": Increment(1)})
+            return requests.commit(batch) and batch.write_results[0].transform_results[-1].integer_value == 1
 
     def remove(self, row: Row) -> bool:
         with self._database.requests() as requests:
@@ -173,24 +174,6 @@ class FirestoreLedger:
         batch.delete(stored.reference, LastUpdateOption(stored.update_time))
         if stored.to_dict().get("body_apart"):
             batch.delete(document(self._bodies, stored.id))
-
-    def remember_key(self, task_id: str, use: str) -> str:
-        kept, written = document(self._keys, task_id), {"use": use, "seen_at": self._database.stamp()}
-        with self._database.requests() as requests:
-            while True:  # until it writes the first use, or reads it
-                batch = self._batch()
-                batch.create(kept, written)
-                if requests.commit(batch, unless=AlreadyExists):
-                    return use
-                found = requests.read([kept]).get(task_id)
-                if found is None:
-                    continue
-                if found.get("seen_at").timestamp() >= self._database.now(found) - KEYS_KEPT:
-                    return str(found.get("use"))
-                batch = self._batch()
-                batch.update(kept, written, LastUpdateOption(found.update_time))
-                if requests.commit(batch):
-                    return use
 
     def select(self, selection: Selection, limit: int) -> list[Row]:
         return self._rows(queries.selected(self._tasks, selection), limit)
@@ -240,10 +223,9 @@ class FirestoreLedger:
         return self._workers.heartbeats(workers)
 
     def expire(self, limit: int) -> int:
-        """Deletes expired keys and workers, too."""
+        """Deletes expired workers, too."""
         with self._database.requests() as requests:
             self._delete_expired(requests, self._workers.documents, "seen_at", WORKERS_KEPT + _MARGIN, limit)
-            self._delete_expired(requests, self._keys, "seen_at", KEYS_KEPT + _MARGIN, limit)
             return self._delete_expired(requests, self._tasks, "expires_at", 0.0, limit)
 
     def _delete_expired(self, requests: Requests, collection: Any, field: str, kept: float, limit: int) -> int:

@@ -47,9 +47,10 @@ def selected(tasks: Any, selection: Selection) -> Any:
     return query if selection.before is None else _after(query, tasks, "created_at", selection.before)
 
 
-def starting_with(tasks: Any, prefix: str) -> Any:
+def starting_with(tasks: Any, prefix: str, after: str) -> Any:
     """Rows by their names alone: that index is built in, one with the caller is not."""
-    query = _where(tasks.select(IN_LISTS), "__name__", ">=", document(tasks, prefix)).order_by("__name__")
+    comparison = (">", document(tasks, after)) if after else (">=", document(tasks, prefix))
+    query = _where(tasks.select(IN_LISTS), "__name__", *comparison).order_by("__name__")
     return _where(query, "__name__", "<", document(tasks, prefix + BEYOND_DIGITS))
 
 
