@@ -169,7 +169,7 @@ def test_the_document_alone_gives_attempts_and_waits() -> None:
             8,
             [
                 ("queued", 0, 1, False, ""),
-                ("attempt 1", 1, 4, False, "nobody wrote how it ended"),
+                ("attempt 1", 1, 4, False, "end not recorded"),
                 ("attempt 2", 4, 5, False, "200 succeeded"),
             ],
         ),
@@ -191,14 +191,14 @@ def test_without_a_now_open_bars_end_at_the_last_moment_known_of() -> None:
 def test_a_redriven_task_rests_between_its_rounds() -> None:
     life = document("succeeded", attempt(1, 1, 2, TIMEOUT), attempt(2, 9, 10, OK, round=2))
     redriven = record("task.redriven", at(8), round=2)
-    assert rows(build(life, [redriven]))[3:] == [("at rest", 2.0, 8.0), ("queued", 8.0, 9.0), ("attempt 2", 9.0, 10.0)]
-    assert rows(build(life, []))[3:] == [("at rest", 2.0, 9.0), ("attempt 2", 9.0, 10.0)]
+    assert rows(build(life, [redriven]))[3:] == [("idle", 2.0, 8.0), ("queued", 8.0, 9.0), ("attempt 2", 9.0, 10.0)]
+    assert rows(build(life, []))[3:] == [("idle", 2.0, 9.0), ("attempt 2", 9.0, 10.0)]
 
 
 def test_a_task_redriven_just_now_is_queued_again() -> None:
     life = document("queued", attempt(1, 1, 2, TIMEOUT), round=2)
     timeline = build(life, [record("task.redriven", at(8), round=2)], now=BEGINNING + 9)
-    assert rows(timeline)[3:] == [("at rest", 2.0, 8.0), ("queued", 8.0, 9.0)]
+    assert rows(timeline)[3:] == [("idle", 2.0, 8.0), ("queued", 8.0, 9.0)]
     assert [bar.is_open for bar in timeline.bars[3:]] == [False, True]
 
 
@@ -289,7 +289,7 @@ def test_missing_records_are_named(life: dict[str, Any], known: list[dict[str, A
 
 def test_an_attempt_that_nobody_finished_is_named() -> None:
     life = document("waiting", attempt(1, 1, None, {}))
-    assert build(life, records(life)).missing == ("attempt 1: it began, and nobody wrote how it ended",)
+    assert build(life, records(life)).missing == ("attempt 1: started, end not recorded",)
 
 
 def test_a_running_attempt_is_not_missing_its_end() -> None:
@@ -301,14 +301,14 @@ def test_attempts_no_longer_kept_are_named() -> None:
     life = document("succeeded", attempt(7, 1, 2, OK))
     earlier = record("attempt.started", at(0), attempt=6)
     built = build(life, [*records(life), earlier])
-    assert built.missing == ("attempts 1 to 6: no longer kept in the ledger",)
+    assert built.missing == ("attempts 1 to 6: no longer in the ledger",)
     before = next(bar for bar in built.bars if bar.kind == "wait")
-    assert (before.label, before.seconds, before.note) == ("earlier", 1.0, "attempts 1 to 6, no longer kept")
+    assert (before.label, before.seconds, before.note) == ("earlier", 1.0, "attempts 1 to 6 no longer stored")
 
 
 def test_of_what_made_room_nobody_is_accused() -> None:
     known = [record for record in records(FLAKY) if record["event"] == "task.finished"]
-    said = ("its first records and spans are no longer all kept here",)
+    said = ("its first records and spans are no longer kept here",)
     assert build(FLAKY, known, [], whole_since=FLAKY["created_at"]).missing == said
     assert build(FLAKY, None, None, whole_since=FLAKY["created_at"]).missing == ()
     before = at(-0.001)
@@ -325,7 +325,7 @@ def test_missing_spans_are_named() -> None:
         "attempt 3: no span 0000000000000003",
     )
     without_send = [one for one in every if one.kind != "PRODUCER"]
-    lost_parent = "span POST /dispatch: its parent bbbbbbbbbbbbbbbb does not exist"
+    lost_parent = "span POST /dispatch: parent bbbbbbbbbbbbbbbb is missing"
     assert build(FLAKY, records(FLAKY), without_send).missing == ("no span send", *[lost_parent] * 3)
     assert build(FLAKY, records(FLAKY), None).missing == ()
 

@@ -89,7 +89,7 @@ def test_a_delivery_that_no_record_tells_of_is_missed_and_an_attempt_that_the_qu
     ]
     assert [bar[0] for bar in beside(LIFE, log)] == ["dispatch 1", "dispatch 1", "dispatch 3"]
     assert build(LIFE, [*NAMED, *log]).missing == (
-        "dispatch 3: the queue handed it out, and no record says what became of it",
+        "dispatch 3: in the queue's log, not in the records",
         "attempt 2: its dispatch is not in the queue's log",
     )
 
@@ -114,7 +114,7 @@ def test_spans_dropped_while_the_task_lived_are_told() -> None:
         for seconds in (-1, 3, 300)
     ]
     (line,) = build(LIFE, [*records(LIFE), *dropped]).missing
-    assert line == "7 spans, perhaps its own: dropped by i until 14:13:23"
+    assert line == "7 spans dropped by i until 14:13:23, possibly of this task"
 
 
 def test_an_entry_of_the_queue_is_a_record_with_words() -> None:

@@ -16,9 +16,9 @@ NAMED = attempt(1, 0, 1, BUSY, task_name="projects/of-tasks/locations/l/queues/q
 @pytest.mark.parametrize(
     ("relay", "life", "place"),
     [
-        (RELAY, document("failed", NAMED), LogProject("of-tasks", "the names of its tasks say")),
-        (RELAY, document("queued"), LogProject("named", "its link to the log says")),
-        (RELAY, document("failed", attempt(1, 0, 1, BUSY)), LogProject("named", "its link to the log says")),
+        (RELAY, document("failed", NAMED), LogProject("of-tasks", "its task names")),
+        (RELAY, document("queued"), LogProject("named", "its link to the log")),
+        (RELAY, document("failed", attempt(1, 0, 1, BUSY)), LogProject("named", "its link to the log")),
         (RELAY, document("queued", links={"logs": "https://elsewhere.example/?project=named"}), None),
         (RELAY, document("queued", links={"logs": "https://console.cloud.google.com/logs"}), None),
         (RELAY, document("queued", links={"logs": GOOGLES + "%22%20OR%20a:%22"}), None),
@@ -34,6 +34,6 @@ def test_the_project_is_what_the_document_names_and_never_guessed(
 def test_a_relay_elsewhere_that_names_no_project_is_drawn_from_its_document() -> None:
     found = from_dev(lambda: DevConsole("https://relay.example.com"), "a")
     assert (found.records, found.spans) == (None, None)
-    assert found.told == (
+    assert found.notes == (
         "records: none; https://relay.example.com is not on this machine: --project names where its records are",
     )
