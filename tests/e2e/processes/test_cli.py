@@ -55,21 +55,31 @@ def taken() -> Iterator[int]:
         (("dev",), ["--port", "--tasks-port", "--data", "--config", "--log-format"]),
         (
             ("console",),
-            ["--relay", "--port", "--audience", "--impersonate-service-account", "--token-file", "Ends with 0"],
+            ["--relay", "--port", "--audience", "--impersonate-service-account", "--token-file", "Exit status: 0"],
         ),
         (("queue",), ["--host", "--port", "--rest-port", "--data", "--queue", "--app-engine", "token"]),
         (("queue", "token"), ["EMAIL", "--audience"]),
         (("verify-callback",), ["BODY", "--secret", "--header ", "--headers", "--tolerance", "webhook-signature: v1,"]),
         (
             ("enqueue",),
-            ["URL", "--relay", "--audience", "--impersonate-service-account", "--token-file", "Ends with 0"],
+            ["URL", "--relay", "--audience", "--impersonate-service-account", "--token-file", "Exit status: 0"],
         ),
-        (("list",), ["--state", "--queue", "--rule", "--reason", "--version", "--since", "--json", "with 1", "with 2"]),
-        (("resend-callback",), ["ID...", "--rate", "--json", "Ends with 0"]),
-        (("explain",), ["--records", "--project", "--json", "Ends with 0"]),
+        (("list",), ["--state", "--queue", "--rule", "--reason", "--version", "--since", "--json", "1 if", "2 for"]),
+        (("resend-callback",), ["ID...", "--rate", "--json", "Exit status: 0"]),
+        (("explain",), ["--records", "--project", "--json", "Exit status: 0"]),
         (
             ("tail",),
-            ["--relay", "--project", "--since", "--event", "--severity", "--queue", "--task", "--json", "with 130"],
+            [
+                "--relay",
+                "--project",
+                "--since",
+                "--event",
+                "--severity",
+                "--queue",
+                "--task",
+                "--json",
+                "130 on Ctrl-C",
+            ],
         ),
         (("serve",), ["PORT", "relay.yaml", "CLOUD_TASKS_EMULATOR_HOST"]),
     ],
@@ -201,7 +211,7 @@ def test_files_that_cannot_be_used_are_said_in_one_line(tmp_path: Path) -> None:
 
 def test_a_token_needs_a_queue_that_runs() -> None:
     said = complaint(run("queue", "token", "a@example.com", "--audience=x", "--port=1"))
-    assert said == "no queue answers on 127.0.0.1:1; `traced-relay queue` starts one"
+    assert said == "no queue responds at 127.0.0.1:1; start one with `traced-relay queue`"
 
 
 class Running:

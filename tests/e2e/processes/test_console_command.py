@@ -59,6 +59,7 @@ def test_a_token_goes_over_tls_or_nowhere() -> None:
 
 
 def test_the_production_server_knows_nothing_of_the_console() -> None:
-    loaded = "import sys, traced_relay.serve; print([name for name in sys.modules if 'traced_relay.console' in name])"
+    module = "traced_relay.server.production"
+    loaded = f"import sys, {module}; print([name for name in sys.modules if 'traced_relay.console' in name])"
     ran = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True, env=os.environ)
     assert ran.stdout.strip() == "[]"

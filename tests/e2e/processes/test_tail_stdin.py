@@ -22,13 +22,13 @@ pytestmark = pytest.mark.whole
 # The port that `dev` usually has may be taken on this machine.
 _RUN = """
 import sys
-from traced_relay import flags
-flags.LOCAL_RELAY = sys.argv.pop(1)
+from traced_relay.cli import options
+options.LOCAL_RELAY = sys.argv.pop(1)
 from traced_relay.cli.main import main
 main(sys.argv[1:])
 """
 LINE = json.dumps({"severity": "INFO", "message": "given", "event": "relay.started"}) + "\n"
-FOLLOWING = "traced-relay: following the records of {}; --relay, --project and RECORDS name others\n"
+FOLLOWING = "traced-relay: following {}; use --relay, --project or RECORDS for other records\n"
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,6 @@ def test_a_dash_is_stdin_even_if_it_is_empty(dev: Dev) -> None:
 
 def test_tail_says_what_it_waits_for_where_nothing_comes(dev: Dev) -> None:
     with tail(dev.url, subprocess.PIPE) as process:
-        assert line_of(process.stderr).startswith(
-            "traced-relay: reading records from stdin, where nothing has come yet"
-        )
+        assert line_of(process.stderr).startswith("traced-relay: reading records from stdin, which has no data yet")
         stdout, _ = process.communicate(LINE, timeout=20)
     assert (process.returncode, stdout.split()[-1]) == (0, "given")

@@ -164,7 +164,7 @@ def test_ctrl_c_ends_a_wait_for_a_relay_that_is_away() -> None:
         terminal = Terminal("enqueue", "http://x.example", "--wait", "--relay", relay.url)
         terminal.read_until("running, attempt 1")
     with terminal:
-        terminal.read_until("the relay is away; asking again")
+        terminal.read_until("the relay cannot be reached; retrying")
         terminal.press_ctrl_c()
         status, written = terminal.end()
     assert (status, "Traceback" in written) == (130, False)
@@ -208,7 +208,7 @@ def test_tail_waits_for_a_dev_that_is_started_anew() -> None:
         terminal = Terminal("tail", "--relay", dev.url, "--event", "relay.started")
         terminal.read_until("relay.started")
     with terminal:
-        terminal.read_until("waiting for it")
+        terminal.read_until("; retrying")
         with Dev(port=port, stream=io.StringIO()):
             terminal.read_until("relay.started", 2)
             terminal.press_ctrl_c()

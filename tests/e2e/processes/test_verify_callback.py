@@ -53,7 +53,7 @@ def verify(*arguments: str, body: bytes = BODY, known: str | None = secret(KEY))
 def test_a_callback_is_verified_byte_by_byte_from_stdin_or_a_file(tmp_path: Path) -> None:
     status, said, complaint = verify(*options(signed()))
     assert (status, complaint) == (0, "")
-    assert said.startswith(f"the signature is good: {ID}, signed ")
+    assert said.startswith(f"the signature is valid: {ID}, signed ")
     assert said.count("\n") == 1
     (tmp_path / "body").write_bytes(BODY)
     assert verify(str(tmp_path / "body"), *options(signed()), body=b"")[0] == 0
@@ -100,10 +100,10 @@ def test_what_does_not_hold_is_one_line_and_status_1(
 @pytest.mark.parametrize(
     ("arguments", "known", "why"),
     [
-        ([], secret(KEY), "its headers are needed"),
+        ([], secret(KEY), "headers are required"),
         (["--header=webhook-id: 1"], None, "Missing option '--secret'"),
         (["--header=webhook-id: 1"], f"{secret(KEY)}!", "must be whsec_ and the base64 of 24 to 64 bytes"),
-        (["--header=webhook-id: 1"], "projects/p/secrets/s", "must be the secret itself"),
+        (["--header=webhook-id: 1"], "projects/p/secrets/s", "must be the secret's value"),
         (["--header=webhook-id"], secret(KEY), "must be 'name: value'"),
         (["--header=webhook-id: 1", "--tolerance=5"], secret(KEY), "must be a duration such as"),
         (["--headers=nowhere"], secret(KEY), "'nowhere' does not exist"),

@@ -110,7 +110,7 @@ def test_where_nothing_comes_it_looks_back_no_further_than_ten_minutes(log: LogS
     follower = Follower(log)
     follower.until_it_may_not(400)
     asked = [str(request.filter).split('"')[1] for request in log.requests]
-    assert asked[-1] == format_time(NOW + 398 * follow.EVERY - follow.LOOK_BACK)
+    assert asked[-1] == format_time(NOW + 398 * follow.CLOUD_INTERVAL - follow.MAX_WINDOW)
 
 
 def test_a_log_that_is_away_for_a_while_is_waited_for(log: LogService) -> None:
@@ -121,7 +121,7 @@ def test_a_log_that_is_away_for_a_while_is_waited_for(log: LogService) -> None:
     log.take([attempt(2, NOW - 5)])
     assert follower.next(1) == [2]
     (told,) = follower.troubles
-    assert told.endswith("; asking again")
+    assert told.endswith("; retrying")
 
 
 def test_one_that_is_away_at_first_is_an_error(log: LogService) -> None:

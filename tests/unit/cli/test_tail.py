@@ -101,7 +101,7 @@ def test_input_without_any_record_is_said(options: tuple[str, ...]) -> None:
 def test_a_stream_without_any_record_is_said_before_it_ends() -> None:
     ended = ran("-", "--severity", "DEBUG", given="odd\n" * 25)
     first, last = ended.stderr.splitlines()
-    assert first.startswith("traced-relay: no record among the first 20 lines of stdin; records are JSON")
+    assert first.startswith("traced-relay: no record in the first 20 lines of stdin; records are JSON")
     assert last.startswith("traced-relay: stdin holds no record")
 
 
