@@ -155,7 +155,7 @@ class Dev:
         settings = self._settings
         queues = f"projects/{settings.project}/locations/{settings.location}/queues"
 
-        def tell_queue(method: str, name: str) -> None:
+        def call_queue(method: str, name: str) -> None:
             try:
                 self.queue.tell(method, f"{queues}/{name}")
             except ApiError as exc:
@@ -163,7 +163,7 @@ class Dev:
             if method == "PurgeQueue":
                 self.assembly.check_tasks()
 
-        return DevData(self.records, self.spans, tell_queue, sample=self._sample_call())
+        return DevData(self.records, self.spans, call_queue, sample=self._sample_call())
 
     def _sample_call(self) -> str:
         """A first call to paste."""

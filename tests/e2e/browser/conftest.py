@@ -71,7 +71,7 @@ def open_page(chromium: BrowserContext) -> Iterator[Callable[[str], Watched]]:
         watched = Watched(chromium.new_page())
         opened.append(watched)
         watched.page.goto(url)
-        expect(watched.page.locator("#pulse")).not_to_be_empty()
+        expect(watched.page.locator("#connection")).not_to_be_empty()
         return watched
 
     yield open_one

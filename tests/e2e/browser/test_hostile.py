@@ -114,11 +114,11 @@ def test_whatever_a_relay_says_of_a_task_is_text(open_page: Open, console: str, 
     watched = open_page(f"{console}/tasks/{number:032x}")
     text = SHOWN[number]
     page = watched.page
-    assert page.locator("h1 .said").text_content() == text
+    assert page.locator("h1 .url").text_content() == text
     assert page.locator("pre.body").text_content() == text
     assert unseen_in(page) == ""
     expect(page.locator("dl", has_text="max_attempts")).to_contain_text(text)
-    links = page.locator(".verbs a").evaluate_all("all => all.map((link) => link.href)")
+    links = page.locator(".actions a").evaluate_all("all => all.map((link) => link.href)")
     assert [url for url in links if not url.startswith("https://x/")] == []
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     harmless(watched)

@@ -68,7 +68,7 @@ def test_whoever_comes_back_from_a_task_finds_the_list_as_it_was(open_page: Open
     link = page.locator("#tasks tbody a").nth(15)
     path = str(link.get_attribute("href"))
     link.click()
-    expect(page.locator(".stand")).to_be_visible()
+    expect(page.locator(".summary")).to_be_visible()
     page.evaluate("() => { history.back(); }")
     loaded(page, "600 loaded, more below")
     expect(page.locator(f"#tasks [href='{path}']")).to_be_in_viewport()
@@ -98,7 +98,7 @@ def test_a_state_is_asked_of_the_relay_and_stays_in_the_address(open_page: Open,
     loaded(page, "200 loaded, more below")
     page.get_by_label("Label").fill("nonsense")
     page.get_by_label("Label").press("Enter")
-    expect(page.locator("#mistake")).to_have_text("a label to look for must be like team=billing")
+    expect(page.locator("#filter-error")).to_have_text("label: must be name=value, such as team=billing")
     _forgive(watched, 422)
 
 
@@ -195,7 +195,7 @@ def test_a_filter_is_asked_for_when_it_is_whole(open_page: Open, console: str) -
     assert questions_in(page, watched, 6_000) >= 2
     assert [url for url in watched.asked if "label" in url] == []
     page.get_by_label("Label").press("Enter")
-    expect(page.locator("#mistake")).to_be_visible()
+    expect(page.locator("#filter-error")).to_be_visible()
     page.evaluate(WATCH_WHAT_IS_SAID)
     assert questions_in(page, watched, 6_000) >= 2
     assert page.evaluate("() => window.saidAgain") == 0
@@ -205,7 +205,8 @@ def test_a_filter_is_asked_for_when_it_is_whole(open_page: Open, console: str) -
 WATCH_WHAT_IS_SAID = """() => {
     window.saidAgain = 0;
     const watch = new MutationObserver((said) => { window.saidAgain += said.length; });
-    for (const id of ["mistake", "pulse", "trouble"]) watch.observe(document.getElementById(id), { childList: true });
+    const ids = ["filter-error", "connection", "error"];
+    for (const id of ids) watch.observe(document.getElementById(id), { childList: true });
 }"""
 
 
@@ -233,12 +234,12 @@ def test_a_relay_that_is_away_takes_nothing_from_the_page(open_page: Open, conso
     page = watched.page
     loaded(page, "200 loaded, more below")
     relay.instead = lambda: answer({"status": 503, "detail": "try again"}, 503)
-    expect(page.locator("#pulse")).to_have_text("away")
-    expect(page.locator("#trouble")).to_contain_text("try again; what you see is of")
+    expect(page.locator("#connection")).to_have_text("offline")
+    expect(page.locator("#error")).to_contain_text("try again; data as of")
     expect(page.locator("#tasks tbody a").first).to_be_visible()
     relay.instead = None
-    expect(page.locator("#pulse")).to_have_text("live")
-    expect(page.locator("#trouble")).to_be_hidden()
+    expect(page.locator("#connection")).to_have_text("live")
+    expect(page.locator("#error")).to_be_hidden()
     _forgive(watched, 504)
 
 
@@ -247,13 +248,13 @@ def test_what_the_relay_refuses_is_not_called_its_absence(open_page: Open, conso
     page = watched.page
     refusal = {"status": 403, "detail": "this account is no caller of relay.yaml"}
     relay.instead = lambda: answer(refusal, 403)
-    expect(page.locator("#pulse")).to_have_text("refused")
-    expect(page.locator("#trouble")).to_have_text(
-        re.compile(r"^the relay said: this account is no caller of relay.yaml; what you see is of [0-9:]{8} UTC$")
+    expect(page.locator("#connection")).to_have_text("refused")
+    expect(page.locator("#error")).to_have_text(
+        re.compile(r"^the relay refused: this account is no caller of relay.yaml; data as of [0-9:]{8} UTC$")
     )
     page.goto(f"{console}queues")
     expect(page.locator(".empty")).to_contain_text("with `role: operator` for queues")
-    expect(page.locator("#trouble")).to_have_text("the relay said: this account is no caller of relay.yaml")
+    expect(page.locator("#error")).to_have_text("the relay refused: this account is no caller of relay.yaml")
     _forgive(watched, 403)
 
 
@@ -263,12 +264,12 @@ def test_a_task_that_is_redriven_elsewhere_after_its_end_is_seen_to_be(
     task_id = f"{0:032x}"
     watched = open_page(f"{console}tasks/{task_id}")
     page = watched.page
-    expect(page.locator("#pulse")).to_have_text("ended")
+    expect(page.locator("#connection")).to_have_text("ended")
     assert 0 < questions_in(page, watched, 60_000, f"/tasks/{task_id}") <= 4
     relay.tasks[task_id] |= {"state": "running", "finished_at": None}
     page.clock.run_for(20_000)
-    expect(page.locator(".stand .state")).to_have_text("running")
-    expect(page.locator("#pulse")).to_have_text("live")
+    expect(page.locator(".summary .state")).to_have_text("running")
+    expect(page.locator("#connection")).to_have_text("live")
 
 
 def test_a_page_opened_while_the_relay_was_away_comes_by_itself(

@@ -16,10 +16,10 @@ from support.relay_stand_in import RelayStandIn, answer, document
 from traced_relay.client.client import Client
 from traced_relay.console.app import console_app
 from traced_relay.console.bounded_ask import BoundedClient
-from traced_relay.console.chart import draw
+from traced_relay.console.chart import chart_of
 from traced_relay.console.dev_data import DevData
 from traced_relay.console.pages import curl
-from traced_relay.console.task_rows import age, lasted, row
+from traced_relay.console.task_rows import age, duration, row
 from traced_relay.errors import InvalidCall
 from traced_relay.logs.store import RecordStore
 from traced_relay.runtime.clock import ManualClock
@@ -79,13 +79,20 @@ def test_rows_come_in_pages_with_the_filters_that_were_asked_for(console: FlaskC
 
 
 def test_a_filter_that_cannot_be_understood_is_said(console: FlaskClient) -> None:
-    assert console.get("/rows?label=team").json == {"trouble": "a label to look for must be like team=billing"}
-    assert "a label to look for must be like team=billing" in console.get("/?label=team").text
+    assert console.get("/rows?label=team").json == {"trouble": "label: must be name=value, such as team=billing"}
+    assert "label: must be name=value, such as team=billing" in console.get("/?label=team").text
 
 
 def test_a_task_page_tells_its_life_its_request_and_its_response(console: FlaskClient) -> None:
     page = console.get(f"/tasks/{TASK}").text
-    for part in ("attempt 1", "503 retry, downstream", "Retry-After", "again after 1.50 s", "max_attempts", "Cloud"):
+    for part in (
+        "attempt 1",
+        "503 retry, downstream",
+        "Retry-After",
+        "after 1.50 s Retry-After",
+        "max_attempts",
+        "Cloud",
+    ):
         assert part in page
     assert '<a class="button" data-id="Cloud Trace" href="https://console.cloud.google.com/traces' in page
     assert "data-post" in page
@@ -189,7 +196,7 @@ def test_whatever_the_relay_answers_there_is_one_clear_message(
 def test_a_relay_without_queues_to_tell_of_is_said(relay: RelayStandIn, console: FlaskClient) -> None:
     relay.instead = lambda: answer({"status": 404, "detail": "no such path"}, 404)
     page = console.get("/queues")
-    assert (page.status_code, "Not known" in page.text) == (200, True)
+    assert (page.status_code, "Not available" in page.text) == (200, True)
 
 
 def test_a_relay_that_is_gone_is_said(relay: RelayStandIn, console: FlaskClient) -> None:
@@ -212,7 +219,7 @@ def test_a_relay_that_never_finishes_its_answer_holds_no_page(relay: RelayStandI
     relay.instead = trickle
     answered = browser_of(relay.url, patience=0.2).get("/rows")
     release.set()
-    assert (answered.status_code, answered.json) == (504, {"trouble": "the relay did not answer within 0.2 s"})
+    assert (answered.status_code, answered.json) == (504, {"trouble": "the relay did not respond within 0.2 s"})
 
 
 def test_queues_show_what_is_known_of_them(relay: RelayStandIn, console: FlaskClient) -> None:
@@ -225,7 +232,7 @@ def test_queues_show_what_is_known_of_them(relay: RelayStandIn, console: FlaskCl
     relay.queues.append(relay.queues[1] | {"oldest_estimated_arrival_time": "2026-09-21T15:00:00Z"})
     page = console.get("/queues").text
     assert 'data-state="paused"' in page
-    assert re.findall(r'data-label="Oldest waits" class="number">(.*?)<', page) == ["\u2013", "1m 30s", "\u2013"]
+    assert re.findall(r'data-label="Oldest wait" class="number">(.*?)<', page) == ["\u2013", "1m 30s", "\u2013"]
 
 
 @pytest.mark.parametrize(
@@ -249,31 +256,31 @@ def test_what_may_be_done_with_a_task_has_its_button(
 
 
 def test_many_may_ask_one_after_another() -> None:
-    bounded_client = BoundedClient(seconds=0.2, many=1)
+    bounded_client = BoundedClient(seconds=0.2, limit=1)
     assert [bounded_client.ask(lambda: "told") for _ in range(3)] == ["told"] * 3
 
 
 def test_rows_say_how_long_things_take() -> None:
     ended = row(document())
-    assert (lasted(ended, NOW + 60), age(ended, NOW + 60)) == ("1.00 s", "1m 00s")
+    assert (duration(ended, NOW + 60), age(ended, NOW + 60)) == ("1.00 s", "1m 00s")
     delayed = row(document(created_at="2026-09-21T14:00:00Z"))
-    assert lasted(delayed, NOW + 60) == "1.00 s"
+    assert duration(delayed, NOW + 60) == "1.00 s"
     running = row(document(state="running", total_ms=None, finished_at=None))
-    assert lasted(running, NOW + 5.9) == "5 s …"
+    assert duration(running, NOW + 5.9) == "5 s …"
     ahead = row(document(state="queued", finished_at=None, attempt=0, schedule_time="2026-09-21T15:33:20Z"))
-    assert lasted(ahead, NOW).startswith("in ")
+    assert duration(ahead, NOW).startswith("in ")
     never = document(state="cancelled", attempt=0, schedule_time="2026-09-21T15:33:20Z", total_ms=0)
-    assert lasted(row(never), NOW) == "not due"
+    assert duration(row(never), NOW) == "not due"
 
 
 def test_a_drawing_has_every_bar_within_its_axis() -> None:
-    drawing = draw(build(FLAKY, records(FLAKY), spans(FLAKY)))
-    assert [lane.bar.label for lane in drawing.lanes][:4] == ["enqueue", "send", "queued", "attempt 1"]
-    for lane in drawing.lanes:
+    chart = chart_of(build(FLAKY, records(FLAKY), spans(FLAKY)))
+    assert [lane.bar.label for lane in chart.lanes][:4] == ["enqueue", "send", "queued", "attempt 1"]
+    for lane in chart.lanes:
         for part in (lane, *lane.parts):
             x, width = float(part.x.rstrip("%")), float(part.width.rstrip("%"))
             assert 0 <= x <= x + width <= 100.01
-    assert [text for _, text in drawing.ticks] == ["0", "500 ms", "1 s", "1.5 s", "2 s", "2.5 s", "3 s"]
+    assert [text for _, text in chart.ticks] == ["0", "500 ms", "1 s", "1.5 s", "2 s", "2.5 s", "3 s"]
 
 
 def test_a_running_attempt_shows_its_last_sign_of_life() -> None:
@@ -282,7 +289,7 @@ def test_a_running_attempt_shows_its_last_sign_of_life() -> None:
     life = life | {"attempts": [*life["attempts"][:2], running]}
     of_another = record("attempt.heartbeat", at(0.5), attempt=3)  # a worker whose clock is behind
     (bar,) = (bar for bar in build(life, [of_another], now=BEGINNING + 4).bars if bar.label == "attempt 3")
-    assert [round(beat - BEGINNING, 3) for beat in bar.beats] == [3.2]
+    assert [round(heartbeat - BEGINNING, 3) for heartbeat in bar.heartbeats] == [3.2]
 
 
 @pytest.mark.parametrize("url", ["https://x.example/?q='; touch pwned; '", "https://x.example/$(touch pwned)`touch b`"])
@@ -402,10 +409,10 @@ def test_of_a_callback_that_waits_it_is_said_when_and_how_often_it_is_tried(
     waiting = {"state": "pending", "attempt_count": 3, "next_attempt_at": "2026-09-21T14:19:20Z", "reason": "http_503"}
     relay.tasks[TASK]["callback"] = waiting
     page = console.get(f"/tasks/{TASK}").text
-    for part in ("3 of at most 10", "in 5m 00s, at 2026-09-21T14:19:20Z", "It is tried again by itself"):
+    for part in ("3 of at most 10", "in 5m 00s, at 2026-09-21T14:19:20Z", "The relay retries it automatically"):
         assert part in page
     relay.tasks[TASK]["callback"] = waiting | {"state": "none"}
-    assert "Nobody is told of its end" in console.get(f"/tasks/{TASK}").text
+    assert "No callback." in console.get(f"/tasks/{TASK}").text
 
 
 def test_a_task_whose_first_records_made_room_is_not_said_to_lack_them(relay: RelayStandIn) -> None:
@@ -414,4 +421,4 @@ def test_a_task_whose_first_records_made_room_is_not_said_to_lack_them(relay: Re
         time = f"2026-09-21T14:{minute}:30.000000Z"
         beside.records.add({"event": "attempt.heartbeat", "task_id": TASK, "attempt": 1, "time": time})
     page = browser_of(relay.url, beside).get(f"/tasks/{TASK}").text
-    assert ("its first records and spans are no longer all kept here" in page, "no record" in page) == (True, False)
+    assert ("its first records and spans are no longer kept here" in page, "no record" in page) == (True, False)
