@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 @click.command(epilog="Exit status: 0 without problems, 1 with any, 2 for invalid options. Warnings are not problems.")
 @click.option("--cloud", is_flag=True, help="Also check the deployed project, if the files are valid.")
 @click.option(
-    "--project",
-    metavar="PROJECT",
-    envvar="GOOGLE_CLOUD_PROJECT",
-    show_envvar=True,
-    help="Google Cloud project that the files are for.",
+    "--project", metavar="P", envvar="GOOGLE_CLOUD_PROJECT", show_envvar=True, help="Project that the files are for."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON, one per line.")
 def check(cloud: bool, project: str | None, as_json: bool) -> None:

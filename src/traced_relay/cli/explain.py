@@ -30,25 +30,17 @@ _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueErro
 @click.argument("task_id", metavar="ID")
 @click.option(
     "--records",
+    metavar="FILE",
     type=click.File("rb"),
     help="Records printed by the relay or by `gcloud logging read --format=json`; `-` reads stdin.",
 )
 @click.option(
-    "--project",
-    metavar="PROJECT",
-    callback=options.project,
-    help="Project whose log has the records. Default: the project in the document's task names.",
+    "--project", metavar="P", callback=options.project, help="Project whose log to read. Default: from the document."
 )
 @options.relay_options
 @click.pass_obj
 def explain(
-    channel: Any,
-    /,
-    task_id: str,
-    records: IO[bytes] | None,
-    project: str | None,
-    relay: options.Relay,
-    as_json: bool,
+    channel: Any, /, task_id: str, records: IO[bytes] | None, project: str | None, relay: options.Relay, as_json: bool
 ) -> None:
     """
     Draw the timeline of one task.

@@ -40,7 +40,7 @@ def optional_seconds(ctx: click.Context, option: click.Parameter, duration: str 
     return None if duration is None else seconds(ctx, option, duration)
 
 
-def headers(_: click.Context, option: click.Parameter, lines: tuple[str, ...]) -> dict[str, str]:
+def _headers(_: click.Context, option: click.Parameter, lines: tuple[str, ...]) -> dict[str, str]:
     found = [read_headers(line) for line in lines]
     if not all(found):
         raise click.BadParameter("must be 'name: value'", param=option)
@@ -93,44 +93,34 @@ def _token(_: click.Context, option: click.Parameter, file: Path | None) -> _Tok
     return None if file is None else parsed(option, _TokenFile, file)
 
 
+header_option = click.option(
+    "--header", "headers", metavar="'NAME: VALUE'", multiple=True, callback=_headers, help="Header; repeatable."
+)
+
+
 @dataclass(frozen=True)
 class Relay:
     """The relay that a command sends requests to, and the credentials for it."""
 
     url: str
-    audience: str | None
-    account: str | None
-    id_token: Callable[[], str] | None
+    credentials: dict[str, Any]
 
     def client(self, **more: Any) -> Client:
         from traced_relay.client.client import Client
 
         try:
-            return Client(
-                self.url,
-                audience=self.audience,
-                id_token=self.id_token,
-                impersonate_service_account=self.account,
-                **more,
-            )
+            return Client(self.url, **self.credentials, **more)
         except InvalidSettings as exc:
             raise click.UsageError(str(exc)) from exc
 
 
 _CREDENTIAL_OPTIONS = (
     click.option(
-        "--relay",
-        "relay_url",
-        metavar="URL",
-        default=LOCAL_RELAY,
-        envvar="RELAY_URL",
-        show_envvar=True,
-        help="URL of the relay.",
+        "--relay", metavar="URL", default=LOCAL_RELAY, envvar="RELAY_URL", show_envvar=True, help="URL of the relay."
     ),
     click.option("--audience", metavar="AUDIENCE", help="Audience of the ID token. Default: the relay's URL."),
     click.option(
         "--impersonate-service-account",
-        "account",
         metavar="EMAIL",
         help="Service account to impersonate; user credentials cannot get a token for an audience.",
     ),
@@ -152,8 +142,9 @@ def credential_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --relay and the options for its credentials; the command gets them as one argument *relay*."""
 
     @wraps(command)
-    def with_relay(*arguments: Any, relay_url: str, audience: Any, account: Any, id_token: Any, **rest: Any) -> Any:
-        return command(*arguments, relay=Relay(relay_url, audience, account, id_token), **rest)
+    def with_relay(*arguments: Any, relay: str, **values: Any) -> Any:
+        credentials = {name: values.pop(name) for name in ("audience", "impersonate_service_account", "id_token")}
+        return command(*arguments, relay=Relay(relay, credentials), **values)
 
     decorated: Callable[..., Any] = with_relay
     for option in reversed(_CREDENTIAL_OPTIONS):
@@ -163,8 +154,13 @@ def credential_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def relay_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the credential options and --json."""
-    as_json = click.option("--json", "as_json", is_flag=True, help="Print the relay's responses as JSON, one per line.")
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print responses as JSON, one per line.")
     return credential_options(as_json(command))
+
+
+def port(name: str, default: int, text: str, highest: int = 65535) -> Callable[[Any], Any]:
+    limits = click.IntRange(0, highest)
+    return click.option(name, metavar="PORT", default=default, type=limits, help=f"{text}; 0 picks a free one.")
 
 
 _HEADER_LINE = re.compile(r"(?:[<>] )?([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")

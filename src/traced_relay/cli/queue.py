@@ -27,12 +27,8 @@ if TYPE_CHECKING:
 
 @click.group(invoke_without_command=True, epilog=options.SERVER_STATUS)
 @click.option("--host", metavar="HOST", default="127.0.0.1", help="Address to listen on.")
-@click.option(
-    "--port", default=8123, metavar="PORT", type=click.IntRange(0, 65535), help="gRPC port; 0 picks a free one."
-)
-@click.option(
-    "--rest-port", default=8124, metavar="PORT", type=click.IntRange(0, 65535), help="REST port; 0 picks a free one."
-)
+@options.port("--port", 8123, "gRPC port")
+@options.port("--rest-port", 8124, "REST port")
 @click.option("--data", metavar="FILE", type=Path, help="File to keep tasks in; survives a crash. Default: memory.")
 @click.option("--queue", "queues", metavar="NAME", multiple=True, help="Full name of a queue to create; repeatable.")
 @click.option(

@@ -25,31 +25,14 @@ def demo() -> None:
 
 
 @click.command(epilog=options.SERVER_STATUS)
-@click.option(
-    "--port",
-    metavar="PORT",
-    default=DEV_PORT,
-    type=click.IntRange(0, 65535),
-    help="Port of the relay; 0 picks a free one.",
-)
-@click.option(
-    "--tasks-port",
-    metavar="PORT",
-    default=8123,
-    type=click.IntRange(0, 65534),
-    help="gRPC port of the queue; REST gets the next one; 0 picks free ones.",
-)
+@options.port("--port", DEV_PORT, "Port of the relay")
+@options.port("--tasks-port", 8123, "gRPC port of the queue, whose REST port is one higher", 65534)
 @click.option("--data", metavar="DIR", type=Path, help="Directory to keep tasks in. Default: memory.")
-@click.option(
-    "--config",
-    metavar="FILE",
-    type=Path,
-    help="relay.yaml to use. Default: callers on loopback may call URLs on loopback.",
-)
+@click.option("--config", metavar="FILE", type=Path, help="relay.yaml to use. Default: local callers, local URLs.")
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
-    help="Format of log records. Default: text on a terminal, else json.",
+    help="Format of records. Default: text on a terminal, else json.",
 )
 def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_format: str | None) -> None:
     """Run relay, queue and console on this machine until Ctrl-C."""
@@ -67,13 +50,7 @@ def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_
 
 
 @click.command(epilog=options.SERVER_STATUS)
-@click.option(
-    "--port",
-    metavar="PORT",
-    default=8081,
-    type=click.IntRange(0, 65535),
-    help="Port of the console; 0 picks a free one.",
-)
+@options.port("--port", 8081, "Port of the console")
 @options.credential_options
 def console(port: int, relay: options.Relay) -> None:
     """

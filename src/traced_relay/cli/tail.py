@@ -41,22 +41,14 @@ class _Records(click.File):
 
 
 @click.command(
-    epilog="Exit status: 0 at the end of the input, 1 if it has no record or the source cannot be read, "
-    "2 for invalid options, 130 on Ctrl-C."
+    epilog="Exit status: 0 at the end of the input, 1 if nothing can be read, 2 for invalid options, 130 on Ctrl-C."
 )
 @click.argument("records", type=_Records("rb"), required=False)
 @click.option("--relay", metavar="URL", help=f"URL of a `traced-relay dev` to follow. Default: {options.LOCAL_RELAY}.")
+@click.option("--project", metavar="P", callback=options.project, help="Project whose Cloud Logging to follow.")
+@click.option("--since", metavar="DURATION", callback=options.optional_seconds, help="Start so long ago, such as 10m.")
 @click.option(
-    "--project",
-    metavar="PROJECT",
-    callback=options.project,
-    help="Project whose Cloud Logging to follow, using Application Default Credentials.",
-)
-@click.option(
-    "--since", metavar="DURATION", callback=options.optional_seconds, help="Start this long ago, such as 10m."
-)
-@click.option(
-    "--event", "events", metavar="NAME", multiple=True, help="Event name or pattern, such as `task.*`; repeatable."
+    "--event", "events", metavar="NAME", multiple=True, help="Event or pattern, such as `task.*`; repeatable."
 )
 @click.option("--severity", type=click.Choice(_SEVERITIES, case_sensitive=False), help="Minimum severity.")
 @click.option("--queue", metavar="NAME", help="Name of the queue.")
@@ -77,7 +69,8 @@ def tail(
     Show log records as they arrive, filtered, in colour on a terminal.
 
     Without RECORDS, follows the `dev` on this machine until Ctrl-C. --relay follows another `dev`, --project a deployed
-    relay through Cloud Logging, from one minute ago or from --since. Without a terminal, prints which relay it follows.
+    relay through Cloud Logging (with Application Default Credentials), from one minute ago or from --since. Without a
+    terminal, prints which relay it follows.
 
     RECORDS is a file; `-` is stdin. Without RECORDS, stdin is read if it has data (a pipe or a file that is not empty).
     Input formats: records as the relay prints them, with or without the prefixes of `kubectl logs` and

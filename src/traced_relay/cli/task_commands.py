@@ -32,22 +32,11 @@ def _print(document: Any, text: Iterable[str], *, as_json: bool) -> None:
         click.echo(printable(line))
 
 
-@click.command(
-    epilog="Exit status: 0 if the call is enqueued (--wait: if it succeeds), 1 if not, 2 for invalid options."
-)
+@click.command(epilog="Exit status: 0 if the call is enqueued (--wait: succeeds), 1 if not, 2 for invalid options.")
 @click.argument("url")
 @click.option("--method", metavar="METHOD", help="HTTP method. Default: POST.")
-@click.option(
-    "--data", metavar="TEXT", help="Body: JSON if TEXT is JSON, else text; unchanged with a content-type header."
-)
-@click.option(
-    "--header",
-    "headers",
-    metavar="'NAME: VALUE'",
-    multiple=True,
-    callback=options.headers,
-    help="Request header; repeatable.",
-)
+@click.option("--data", metavar="TEXT", help="Body: JSON, else text; sent unchanged with a content-type header.")
+@options.header_option
 @click.option("--delay", metavar="DURATION", help="Delay before the first attempt, such as 10m.")
 @click.option("--timeout", metavar="DURATION", help="Timeout of one attempt.")
 @click.option("--queue", metavar="NAME", help="Queue to use. Default: the relay's first queue.")
@@ -57,12 +46,7 @@ def _print(document: Any, text: Iterable[str], *, as_json: bool) -> None:
     help="relay: through the relay (default). direct: Cloud Tasks calls URL itself, without status or --wait.",
 )
 @click.option(
-    "--label",
-    "labels",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=options.pairs,
-    help="Label of the task; repeatable.",
+    "--label", "labels", metavar="NAME=VALUE", multiple=True, callback=options.pairs, help="Label; repeatable."
 )
 @click.option("--max-attempts", metavar="N", type=int, help="Maximum number of attempts.")
 @click.option(
@@ -71,18 +55,11 @@ def _print(document: Any, text: Iterable[str], *, as_json: bool) -> None:
     help="Whether the relay may retry after a timeout or a lost response. Default: depends on the method.",
 )
 @click.option("--callback", metavar="URL", help="URL to notify when the task ends.")
-@click.option(
-    "--idempotency-key", metavar="KEY", help="Idempotency key: the same key returns the same task. Default: a new key."
-)
+@click.option("--idempotency-key", metavar="KEY", help="The same key returns the same task. Default: a new key.")
 @click.option("--wait", is_flag=True, help="Wait until the task ends.")
 @options.relay_options
 def enqueue(
-    url: str,
-    as_json: bool,
-    wait: bool,
-    idempotency_key: str | None,
-    relay: options.Relay,
-    **given: Any,
+    url: str, as_json: bool, wait: bool, idempotency_key: str | None, relay: options.Relay, **given: Any
 ) -> None:
     """Enqueue a call to URL and print its task_id and trace_id."""
     if wait and given["route"] == "direct":
@@ -182,22 +159,14 @@ def _check_time(text: str) -> None:
 @click.option("--state", metavar="STATE", help="queued, running, waiting, succeeded, failed or cancelled.")
 @click.option("--queue", metavar="NAME", help="Name of the queue.")
 @click.option("--rule", metavar="NAME", help="Name of the downstream in relay.yaml.")
-@click.option("--reason", metavar="REASON", help="Reason of the last failure, such as timeout or http_503.")
+@click.option("--reason", metavar="REASON", help="Such as timeout or http_503.")
 @click.option("--version", metavar="VERSION", help="Version of the relay that ran the last attempt.")
 @click.option(
-    "--since",
-    metavar="TIME",
-    callback=_time,
-    help="Earliest creation: an RFC 3339 time, or a duration before now, such as 2h.",
+    "--since", metavar="TIME", callback=_time, help="Earliest creation: RFC 3339 time, or duration such as 2h."
 )
 @click.option("--limit", metavar="N", default=50, type=click.IntRange(0), help="Maximum number of tasks; 0 lists all.")
 @options.relay_options
-def list_(
-    as_json: bool,
-    limit: int,
-    relay: options.Relay,
-    **given: Any,
-) -> None:
+def list_(as_json: bool, limit: int, relay: options.Relay, **given: Any) -> None:
     """
     List tasks, newest first, one per line, each line starting with the id.
 
@@ -218,16 +187,12 @@ def _finite(_: click.Context, option: click.Parameter, number: float) -> float:
 
 def _action(name: str, summary: str, act: Callable[[Client, str], Document]) -> click.Command:
     """A command that acts on each given task; a refusal is printed, and the command goes on with the next task."""
+    rates = click.FloatRange(0, min_open=True)
 
     @click.command(name, help=f"{summary} `-` reads ids from stdin.", epilog=options.REQUEST_STATUS)
     @click.argument("ids", metavar="ID...", nargs=-1, required=True)
     @click.option(
-        "--rate",
-        metavar="N",
-        type=click.FloatRange(0, min_open=True),
-        default=10.0,
-        callback=_finite,
-        help="Maximum requests per second.",
+        "--rate", metavar="N", type=rates, default=10.0, callback=_finite, help="Maximum requests per second."
     )
     @options.relay_options
     def action(ids: tuple[str, ...], rate: float, as_json: bool, relay: options.Relay) -> None:

@@ -35,14 +35,7 @@ def _keys(_: click.Context, option: click.Parameter, secrets: tuple[str, ...]) -
     callback=_keys,
     help="Signing secret of the relay; repeatable, one match is enough.",
 )
-@click.option(
-    "--header",
-    "headers",
-    metavar="'NAME: VALUE'",
-    multiple=True,
-    callback=options.headers,
-    help="Header of the callback; repeatable.",
-)
+@options.header_option
 @click.option(
     "--headers",
     "file",

@@ -14,7 +14,7 @@ from traced_relay.client import task_text
 from traced_relay.formats.durations import parse_time, readable
 from traced_relay.timeline import markers
 from traced_relay.timeline.bars import DELAY_LABELS, Bar, Segment, key_of
-from traced_relay.timeline.missing import dropped_spans, find_missing
+from traced_relay.timeline.missing import ENDED, dropped_spans, find_missing
 from traced_relay.tracing.span_tree import MESSAGE_ID, of_task
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def to_json(timeline: Timeline) -> dict[str, Any]:
 
 def is_ongoing(document: Document) -> bool:
     """Whether the task or its callback has not ended."""
-    return document["finished_at"] is None or document["callback"]["state"] == "pending"
+    return document["state"] not in ENDED or document["callback"]["state"] == "pending"
 
 
 def build(

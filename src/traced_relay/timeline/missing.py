@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from traced_relay.tracing.span_tree import FinishedSpan
 
-_ENDED = {"succeeded", "failed", "cancelled"}
+ENDED = {"succeeded", "failed", "cancelled"}
 _DROPS_LOGGED_WITHIN = 120.0  # seconds; dropped spans are logged once a minute
 _ENQUEUE = "POST /v1/tasks"  # its parent is a span of the caller, which is not exported here
 
@@ -42,7 +42,7 @@ def _missing_task_records(document: Mapping[str, Any], records: Iterable[Mapping
     if "task.enqueued" not in events and not _is_adopted(document):
         yield "no record task.enqueued"
     ended = {record.get("round") for record in records if record.get("event") == "task.finished"}
-    if document["state"] in _ENDED and document["round"] not in ended:
+    if document["state"] in ENDED and document["round"] not in ended:
         yield f"no record task.finished of round {document['round']}"
 
 
