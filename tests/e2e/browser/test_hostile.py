@@ -100,7 +100,7 @@ def console(lying: RelayStandIn) -> Iterator[str]:
         yield f"http://localhost:{listener.port}"
 
 
-def test_whatever_a_relay_says_in_a_list_is_text(open_page: Open, console: str) -> None:
+def test_hostile_list_is_shown_as_text(open_page: Open, console: str) -> None:
     watched = open_page(f"{console}/")
     rows = watched.page.locator("#tasks tbody")
     assert rows.locator(".url").all_text_contents() == SHOWN[::-1]
@@ -110,7 +110,7 @@ def test_whatever_a_relay_says_in_a_list_is_text(open_page: Open, console: str) 
 
 
 @pytest.mark.parametrize("number", range(len(TEXTS)))
-def test_whatever_a_relay_says_of_a_task_is_text(open_page: Open, console: str, number: int) -> None:
+def test_hostile_task_is_shown_as_text(open_page: Open, console: str, number: int) -> None:
     watched = open_page(f"{console}/tasks/{number:032x}")
     text = SHOWN[number]
     page = watched.page
@@ -124,7 +124,7 @@ def test_whatever_a_relay_says_of_a_task_is_text(open_page: Open, console: str, 
     harmless(watched)
 
 
-def test_whatever_a_relay_says_of_its_queues_is_text(open_page: Open, console: str) -> None:
+def test_hostile_queues_are_shown_as_text(open_page: Open, console: str) -> None:
     watched = open_page(f"{console}/queues")
     assert watched.page.locator("tbody tr td:first-child bdi").all_text_contents() == SHOWN[: len(EVIL)]
     assert unseen_in(watched.page) == ""
@@ -132,7 +132,7 @@ def test_whatever_a_relay_says_of_its_queues_is_text(open_page: Open, console: s
 
 
 @pytest.mark.parametrize("text", [EVIL[0], EVIL[1], EVIL[4], EVIL[5]])
-def test_an_address_that_was_slipped_to_somebody_does_nothing(open_page: Open, dev: Dev, text: str) -> None:
+def test_hostile_url_has_no_effect(open_page: Open, dev: Dev, text: str) -> None:
     query = "&".join(f"{name}={quote(text)}" for name in ("queue", "rule", "label", "text", "other", quote(text)))
     watched = open_page(f"{dev.url}/console/?{query}")
     expect(watched.page.locator("[name=queue]")).to_have_value(text)
@@ -142,7 +142,7 @@ def test_an_address_that_was_slipped_to_somebody_does_nothing(open_page: Open, d
     harmless(watched)
 
 
-def test_what_a_caller_and_a_downstream_write_is_text_beside_its_records(open_page: Open, dev: Dev) -> None:
+def test_hostile_call_and_response_are_shown_as_text(open_page: Open, dev: Dev) -> None:
     labels = {text.replace("\n", ""): text for text in (e[:60] for e in EVIL)}
     headers = {"X-Evil": EVIL[1], "Content-Type": "text/html"}
     with Downstream(Response("".join(EVIL[:6]), headers=headers)) as downstream:

@@ -43,7 +43,7 @@ def loaded(page: Page, text: str) -> None:
     expect(page.locator("#count")).to_have_text(text)
 
 
-def test_a_long_list_is_loaded_as_it_is_scrolled_and_few_rows_are_drawn(open_page: Open, console: str) -> None:
+def test_long_list_loads_on_scroll_and_renders_few_rows(open_page: Open, console: str) -> None:
     page = open_page(console).page
     loaded(page, "200 loaded, more below")
     for count in (400, 600, 800):
@@ -58,7 +58,7 @@ def test_a_long_list_is_loaded_as_it_is_scrolled_and_few_rows_are_drawn(open_pag
     expect(page.locator("#tasks tbody a").first).to_have_attribute("href", f"/tasks/{MANY - 1:032x}")
 
 
-def test_whoever_comes_back_from_a_task_finds_the_list_as_it_was(open_page: Open, console: str) -> None:
+def test_back_button_restores_the_list(open_page: Open, console: str) -> None:
     page = open_page(console).page
     loaded(page, "200 loaded, more below")
     for count in (400, 600):
@@ -74,7 +74,7 @@ def test_whoever_comes_back_from_a_task_finds_the_list_as_it_was(open_page: Open
     expect(page.locator(f"#tasks [href='{path}']")).to_be_in_viewport()
 
 
-def test_a_text_is_looked_for_in_what_is_not_loaded_yet_too(open_page: Open, console: str) -> None:
+def test_text_filter_searches_rows_not_loaded_yet(open_page: Open, console: str) -> None:
     page = open_page(console).page
     page.get_by_label("Text").fill("n==7=")
     loaded(page, "1 match, of 1,000 loaded")
@@ -85,7 +85,7 @@ def test_a_text_is_looked_for_in_what_is_not_loaded_yet_too(open_page: Open, con
     loaded(page, "1,000 loaded")
 
 
-def test_a_state_is_asked_of_the_relay_and_stays_in_the_address(open_page: Open, console: str) -> None:
+def test_state_filter_is_sent_and_kept_in_the_url(open_page: Open, console: str) -> None:
     watched = open_page(console)
     page = watched.page
     page.get_by_label("State").select_option("running")
@@ -102,7 +102,7 @@ def test_a_state_is_asked_of_the_relay_and_stays_in_the_address(open_page: Open,
     _forgive(watched, 422)
 
 
-def test_the_list_follows_along_where_it_is_looked_at(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_rows_in_view_are_updated(open_page: Open, console: str, relay: RelayStandIn) -> None:
     page = open_page(console).page
     row = page.locator(f"#tasks tr:has([href='/tasks/{MANY - 1:032x}'])")
     expect(row.locator(".state")).to_have_text("waiting")
@@ -122,7 +122,7 @@ def test_the_list_follows_along_where_it_is_looked_at(open_page: Open, console: 
     expect(page.locator(f"#tasks tr:has([href='/tasks/{task_id}']) .state")).to_have_text("cancelled")
 
 
-def test_more_than_a_page_may_come_between_two_looks(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_several_new_pages_are_loaded_in_one_update(open_page: Open, console: str, relay: RelayStandIn) -> None:
     page = open_page(console).page
     loaded(page, "200 loaded, more below")
     newer = [document(MANY + n) for n in reversed(range(450))]
@@ -131,7 +131,7 @@ def test_more_than_a_page_may_come_between_two_looks(open_page: Open, console: s
     loaded(page, "650 loaded, more below")
 
 
-def test_what_is_gone_from_the_relay_goes_from_the_list(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_deleted_tasks_leave_the_list(open_page: Open, console: str, relay: RelayStandIn) -> None:
     page = open_page(console).page
     loaded(page, "200 loaded, more below")
     del relay.order[3:]
@@ -141,7 +141,7 @@ def test_what_is_gone_from_the_relay_goes_from_the_list(open_page: Open, console
     loaded(page, "0 loaded")
 
 
-def test_what_is_gone_from_the_end_goes_from_the_end(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_tasks_deleted_at_the_end_leave_the_list(open_page: Open, console: str, relay: RelayStandIn) -> None:
     del relay.order[450:]
     page = open_page(console).page
     for text in ("200 loaded, more below", "400 loaded, more below", "450 loaded"):
@@ -152,7 +152,7 @@ def test_what_is_gone_from_the_end_goes_from_the_end(open_page: Open, console: s
     loaded(page, "400 loaded")
 
 
-def test_rows_that_came_all_at_once_are_followed_too(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_rows_of_several_new_pages_are_updated(open_page: Open, console: str, relay: RelayStandIn) -> None:
     page = open_page(console).page
     loaded(page, "200 loaded, more below")
     newer = [document(MANY + n, state="running") for n in reversed(range(450))]
@@ -167,7 +167,7 @@ def test_rows_that_came_all_at_once_are_followed_too(open_page: Open, console: s
     expect(state).to_have_text("succeeded")
 
 
-def test_other_filters_leave_no_hole_where_the_list_was_before(open_page: Open, console: str) -> None:
+def test_changed_filter_leaves_no_gap_in_the_list(open_page: Open, console: str) -> None:
     page = open_page(f"{console}?state=failed").page
     loaded(page, "200 loaded, more below")
     held: list[Any] = []
@@ -187,7 +187,7 @@ def test_other_filters_leave_no_hole_where_the_list_was_before(open_page: Open, 
         page.keyboard.press("End")
 
 
-def test_a_filter_is_asked_for_when_it_is_whole(open_page: Open, console: str) -> None:
+def test_filter_is_sent_when_it_is_complete(open_page: Open, console: str) -> None:
     watched = open_page(console)
     page = watched.page
     loaded(page, "200 loaded, more below")
@@ -211,7 +211,7 @@ WATCH_WHAT_IS_SAID = """() => {
 
 
 @pytest.mark.soak
-def test_a_list_that_grows_for_days_is_let_go_of_at_its_end(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_growing_list_drops_rows_beyond_its_limit(open_page: Open, console: str, relay: RelayStandIn) -> None:
     page = open_page(console).page
     loaded(page, "200 loaded, more below")
     for step in range(1, 8):
@@ -229,7 +229,7 @@ def test_a_list_that_grows_for_days_is_let_go_of_at_its_end(open_page: Open, con
     loaded(page, "6,600 loaded")
 
 
-def test_a_relay_that_is_away_takes_nothing_from_the_page(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_unreachable_relay_leaves_the_page_as_it_was(open_page: Open, console: str, relay: RelayStandIn) -> None:
     watched = open_page(console)
     page = watched.page
     loaded(page, "200 loaded, more below")
@@ -243,7 +243,7 @@ def test_a_relay_that_is_away_takes_nothing_from_the_page(open_page: Open, conso
     _forgive(watched, 504)
 
 
-def test_what_the_relay_refuses_is_not_called_its_absence(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_refusal_is_not_shown_as_an_outage(open_page: Open, console: str, relay: RelayStandIn) -> None:
     watched = open_page(f"{console}tasks/{MANY - 1:032x}")
     page = watched.page
     refusal = {"status": 403, "detail": "this account is no caller of relay.yaml"}
@@ -258,9 +258,7 @@ def test_what_the_relay_refuses_is_not_called_its_absence(open_page: Open, conso
     _forgive(watched, 403)
 
 
-def test_a_task_that_is_redriven_elsewhere_after_its_end_is_seen_to_be(
-    open_page: Open, console: str, relay: RelayStandIn
-) -> None:
+def test_redrive_by_another_client_is_shown(open_page: Open, console: str, relay: RelayStandIn) -> None:
     task_id = f"{0:032x}"
     watched = open_page(f"{console}tasks/{task_id}")
     page = watched.page
@@ -272,9 +270,7 @@ def test_a_task_that_is_redriven_elsewhere_after_its_end_is_seen_to_be(
     expect(page.locator("#connection")).to_have_text("live")
 
 
-def test_a_page_opened_while_the_relay_was_away_comes_by_itself(
-    open_page: Open, console: str, relay: RelayStandIn
-) -> None:
+def test_error_page_recovers_by_itself(open_page: Open, console: str, relay: RelayStandIn) -> None:
     relay.instead = lambda: answer({"status": 401, "detail": "an ID token is required"}, 401)
     watched = open_page(console)
     expect(watched.page.locator(".empty")).to_contain_text("an ID token is required")
@@ -290,7 +286,7 @@ def _forgive(watched: Watched, status: int) -> None:
 
 
 @pytest.mark.parametrize("count", [1, MANY])
-def test_how_often_it_asks_has_nothing_to_do_with_how_much_runs(
+def test_poll_rate_does_not_depend_on_running_tasks(
     open_page: Open, console: str, relay: RelayStandIn, count: int
 ) -> None:
     relay.order[:] = relay.order[:count]
@@ -303,7 +299,7 @@ def test_how_often_it_asks_has_nothing_to_do_with_how_much_runs(
     assert 8 <= asked <= 11
 
 
-def test_the_script_says_lengths_as_the_server_does(open_page: Open, console: str) -> None:
+def test_script_formats_durations_as_the_server_does(open_page: Open, console: str) -> None:
     script = str(files("traced_relay.console").joinpath("static/tasks.js").read_text())
     found = re.search(r"^function readable.*?^}$", script, re.MULTILINE | re.DOTALL)
     assert found
@@ -314,7 +310,7 @@ def test_the_script_says_lengths_as_the_server_does(open_page: Open, console: st
     ]
 
 
-def test_nothing_is_asked_while_nobody_looks(open_page: Open, console: str) -> None:
+def test_hidden_page_does_not_poll(open_page: Open, console: str) -> None:
     watched = open_page(console)
     loaded(watched.page, "200 loaded, more below")
     watched.page.evaluate("() => Object.defineProperty(document, 'hidden', { configurable: true, get: () => true })")

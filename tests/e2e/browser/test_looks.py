@@ -50,7 +50,7 @@ def test_no_page_is_wider_than_its_window(open_page: Open, dev: Dev, retried: st
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
 
 
-def test_dark_and_light_follow_the_system(open_page: Open, dev: Dev) -> None:
+def test_colour_scheme_follows_the_system(open_page: Open, dev: Dev) -> None:
     page = open_page(f"{dev.url}/console/").page
     colours = []
     for scheme in SCHEMES:

@@ -38,7 +38,7 @@ def run_in_a_shell(command: str, folder: Path) -> None:
     assert '"task_id"' in ran.stdout, ran.stdout
 
 
-def test_an_empty_list_gives_a_command_that_fills_it(open_page: Open, tmp_path: Path) -> None:
+def test_empty_list_offers_a_command_that_fills_it(open_page: Open, tmp_path: Path) -> None:
     with Dev() as dev:
         page = open_page(f"{dev.url}/console/").page
         expect(page.get_by_text("No tasks yet")).to_be_visible()
@@ -49,7 +49,7 @@ def test_an_empty_list_gives_a_command_that_fills_it(open_page: Open, tmp_path: 
         assert page.evaluate("() => window.isTheSame")
 
 
-def test_a_task_is_followed_from_its_own_curl_to_its_end(open_page: Open, dev: Dev, tmp_path: Path) -> None:
+def test_task_page_follows_a_copied_curl_to_its_end(open_page: Open, dev: Dev, tmp_path: Path) -> None:
     release = Event()
 
     def hang(_: Arrived) -> Response:
@@ -78,7 +78,7 @@ def test_a_task_is_followed_from_its_own_curl_to_its_end(open_page: Open, dev: D
         assert downstream.arrived[2].path == "/it's?a=$(x)"
 
 
-def test_a_bar_shows_its_records_alone(open_page: Open, dev: Dev) -> None:
+def test_clicked_bar_shows_its_records_only(open_page: Open, dev: Dev) -> None:
     receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/flaky?failures=1", "retry": QUICKLY}).document
     assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
     page = open_page(receipt["links"]["trace"]).page
@@ -95,7 +95,7 @@ def test_a_bar_shows_its_records_alone(open_page: Open, dev: Dev) -> None:
     expect(records).to_have_count(6)
 
 
-def test_a_running_task_is_cancelled_and_redriven_and_a_waiting_one_run(open_page: Open, dev: Dev) -> None:
+def test_buttons_cancel_redrive_and_run_a_task(open_page: Open, dev: Dev) -> None:
     receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/slow?seconds=600"}).document
     assert dev.records.wait_for("attempt.started", receipt["task_id"], 20)
     page = open_page(receipt["links"]["trace"]).page
@@ -117,7 +117,7 @@ def test_a_running_task_is_cancelled_and_redriven_and_a_waiting_one_run(open_pag
     expect(stand).to_have_text("succeeded")
 
 
-def test_who_presses_a_button_by_key_is_still_there_afterwards(open_page: Open, dev: Dev) -> None:
+def test_focus_stays_after_a_button_press_by_key(open_page: Open, dev: Dev) -> None:
     receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/ok", "delay": "2h"}).document
     page = open_page(receipt["links"]["trace"]).page
     page.on("dialog", lambda dialog: dialog.accept())
@@ -132,7 +132,7 @@ def test_who_presses_a_button_by_key_is_still_there_afterwards(open_page: Open, 
     expect(page.get_by_role("button", name="Pause relay", exact=True)).to_be_focused()
 
 
-def test_what_cut_an_attempt_stands_beside_it(open_page: Open, dev: Dev) -> None:
+def test_interruptions_are_shown_beside_their_attempt(open_page: Open, dev: Dev) -> None:
     receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/slow?seconds=600"}).document
     begun = dev.records.wait_for("attempt.started", receipt["task_id"], 20)
     assert begun
@@ -150,7 +150,7 @@ def test_what_cut_an_attempt_stands_beside_it(open_page: Open, dev: Dev) -> None
     post(f"{dev.url}/v1/tasks/{receipt['task_id']}:cancel", {})
 
 
-def test_a_verb_that_comes_too_late_is_said(open_page: Open, dev: Dev) -> None:
+def test_late_action_shows_the_current_state(open_page: Open, dev: Dev) -> None:
     receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/slow?seconds=600"}).document
     assert dev.records.wait_for("attempt.started", receipt["task_id"], 20)
     page = open_page(receipt["links"]["trace"]).page
@@ -169,7 +169,7 @@ def test_a_verb_that_comes_too_late_is_said(open_page: Open, dev: Dev) -> None:
     assert said[0] == "Cancel this task?"
 
 
-def test_a_queue_is_paused_purged_and_resumed(open_page: Open, dev: Dev) -> None:
+def test_queue_is_paused_purged_and_resumed(open_page: Open, dev: Dev) -> None:
     page = open_page(f"{dev.url}/console/queues").page
     page.on("dialog", lambda dialog: dialog.accept())
     queue = page.locator("tr[data-id=relay]")
@@ -182,7 +182,7 @@ def test_a_queue_is_paused_purged_and_resumed(open_page: Open, dev: Dev) -> None
     assert get(f"{dev.queue.rest_url}/v2/{later['task_name']}").status == 404
 
 
-def test_everything_can_be_done_from_the_keyboard(open_page: Open, dev: Dev) -> None:
+def test_everything_works_from_the_keyboard(open_page: Open, dev: Dev) -> None:
     receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/slow?seconds=600&keys"}).document
     assert dev.records.wait_for("attempt.started", receipt["task_id"], 20)
     page = open_page(f"{dev.url}/console/").page
@@ -216,7 +216,7 @@ def tab_to(page: Page, name: str, key: str = "Tab") -> None:
     pytest.fail(f"{name} cannot be reached with {key}")
 
 
-def test_rows_are_walked_with_j_and_k(open_page: Open, dev: Dev) -> None:
+def test_j_and_k_move_between_rows(open_page: Open, dev: Dev) -> None:
     for _ in range(3):
         post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/ok"})
     page = open_page(f"{dev.url}/console/").page

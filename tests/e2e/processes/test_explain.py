@@ -99,7 +99,7 @@ def bars(drawn: str) -> list[tuple[str, str]]:
     return [(parts[0], parts[-1]) for parts in lines]
 
 
-def test_a_call_that_was_busy_then_interrupted_and_then_well(scene: Scene, log: LogService) -> None:
+def test_explain_draws_an_interrupted_attempt(scene: Scene, log: LogService) -> None:
     scene.enqueue()
     assert scene.fleet.relays[0].end(signal.SIGTERM) == 0
     scene.go_on()
@@ -117,7 +117,7 @@ def test_a_call_that_was_busy_then_interrupted_and_then_well(scene: Scene, log: 
     assert "missing" not in drawn
 
 
-def test_a_call_whose_worker_was_killed(scene: Scene, log: LogService) -> None:
+def test_explain_draws_a_killed_worker(scene: Scene, log: LogService) -> None:
     scene.enqueue()
     scene.fleet.relays[0].kill()
     scene.end_leases()
@@ -128,7 +128,7 @@ def test_a_call_whose_worker_was_killed(scene: Scene, log: LogService) -> None:
     assert "missing" not in drawn
 
 
-def test_a_call_whose_records_are_lost_in_part(scene: Scene, log: LogService, tmp_path: Path) -> None:
+def test_explain_reports_lost_records(scene: Scene, log: LogService, tmp_path: Path) -> None:
     scene.enqueue()
     scene.fleet.relays[0].kill()
     lost = scene.fleet.relays[0].records

@@ -52,14 +52,14 @@ def line_of(stream: IO[str] | None) -> str:
     return stream.readline()
 
 
-def test_tail_with_nothing_on_stdin_follows_dev_and_says_so(dev: Dev) -> None:
+def test_tail_with_null_stdin_follows_dev(dev: Dev) -> None:
     with tail(dev.url, subprocess.DEVNULL, "--event", "relay.started") as process:
         assert "relay.started" in line_of(process.stdout)
         assert line_of(process.stderr) == FOLLOWING.format(dev.url)
         assert process.poll() is None
 
 
-def test_tail_behind_an_empty_pipe_follows_dev_and_says_so(dev: Dev) -> None:
+def test_tail_behind_an_empty_pipe_follows_dev(dev: Dev) -> None:
     with tail(dev.url, subprocess.PIPE, "--event", "relay.started") as process:
         assert process.stdin
         process.stdin.close()
@@ -67,7 +67,7 @@ def test_tail_behind_an_empty_pipe_follows_dev_and_says_so(dev: Dev) -> None:
         assert line_of(process.stderr) == FOLLOWING.format(dev.url)
 
 
-def test_tail_without_any_stdin_follows_dev_and_says_so(dev: Dev) -> None:
+def test_tail_without_stdin_follows_dev(dev: Dev) -> None:
     shell = ["sh", "-c", 'exec "$0" "$@" <&-', sys.executable, "-c", _RUN, dev.url, "tail", "--event", "relay.*"]
     with subprocess.Popen(
         shell, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -77,7 +77,7 @@ def test_tail_without_any_stdin_follows_dev_and_says_so(dev: Dev) -> None:
         process.kill()
 
 
-def test_tail_that_finds_no_dev_to_follow_is_one_line() -> None:
+def test_tail_without_a_running_dev_is_one_line() -> None:
     with tail("http://localhost:9", subprocess.DEVNULL) as process:
         stdout, stderr = process.communicate(timeout=20)
     assert (process.returncode, stdout) == (1, "")
@@ -85,19 +85,19 @@ def test_tail_that_finds_no_dev_to_follow_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("-",)])
-def test_tail_reads_what_is_piped_to_it(dev: Dev, options: tuple[str, ...]) -> None:
+def test_tail_reads_piped_records(dev: Dev, options: tuple[str, ...]) -> None:
     with tail(dev.url, subprocess.PIPE, *options) as process:
         stdout, stderr = process.communicate(LINE, timeout=20)
     assert (process.returncode, stdout.split()[-1], stderr) == (0, "given", "")
 
 
-def test_a_dash_is_stdin_even_if_it_is_empty(dev: Dev) -> None:
+def test_dash_reads_stdin_even_if_empty(dev: Dev) -> None:
     with tail(dev.url, subprocess.DEVNULL, "-") as process:
         assert process.communicate(timeout=20) == ("", "")
         assert process.returncode == 0
 
 
-def test_tail_says_what_it_waits_for_where_nothing_comes(dev: Dev) -> None:
+def test_tail_prints_a_hint_while_stdin_has_no_data(dev: Dev) -> None:
     with tail(dev.url, subprocess.PIPE) as process:
         assert line_of(process.stderr).startswith("traced-relay: reading records from stdin, which has no data yet")
         stdout, _ = process.communicate(LINE, timeout=20)

@@ -76,7 +76,7 @@ def attempt(number: int, at: float) -> dict[str, Any]:
     return said("attempt.started", at, queue_delay_ms=number)
 
 
-def test_what_comes_is_given_once_and_what_comes_late_too(log: LogService) -> None:
+def test_late_entries_are_yielded_and_each_entry_once(log: LogService) -> None:
     log.take([attempt(1, NOW - 70), attempt(2, NOW - 10), attempt(3, NOW - 9), attempt(4, NOW - 8)])
     follower = Follower(log)
     assert follower.next(3) == [2, 3, 4]
@@ -86,7 +86,7 @@ def test_what_comes_is_given_once_and_what_comes_late_too(log: LogService) -> No
     assert follower.until_it_may_not(6) == [7]
 
 
-def test_the_window_moves_on_with_what_has_come(log: LogService) -> None:
+def test_window_moves_with_the_newest_entry(log: LogService) -> None:
     log.take([attempt(1, NOW - 10)])
     follower = Follower(log)
     assert follower.next(1) == [1]
@@ -98,7 +98,7 @@ def test_the_window_moves_on_with_what_has_come(log: LogService) -> None:
     assert asked[-1] == "2026-09-21T14:12:22.000000Z"  # a minute before the latest
 
 
-def test_an_entry_whose_time_is_still_to_come_keeps_no_other_away(log: LogService) -> None:
+def test_entry_with_future_time_hides_no_other(log: LogService) -> None:
     log.take([attempt(1, NOW + 3600)])
     follower = Follower(log)
     assert follower.next(1) == [1]
@@ -106,14 +106,14 @@ def test_an_entry_whose_time_is_still_to_come_keeps_no_other_away(log: LogServic
     assert follower.next(1) == [2]
 
 
-def test_where_nothing_comes_it_looks_back_no_further_than_ten_minutes(log: LogService) -> None:
+def test_window_without_entries_is_ten_minutes(log: LogService) -> None:
     follower = Follower(log)
     follower.until_it_may_not(400)
     asked = [str(request.filter).split('"')[1] for request in log.requests]
     assert asked[-1] == format_time(NOW + 398 * follow.CLOUD_INTERVAL - follow.MAX_WINDOW)
 
 
-def test_a_log_that_is_away_for_a_while_is_waited_for(log: LogService) -> None:
+def test_follower_retries_an_unavailable_log(log: LogService) -> None:
     log.take([attempt(1, NOW - 10)])
     follower = Follower(log)
     assert follower.next(1) == [1]
@@ -124,13 +124,13 @@ def test_a_log_that_is_away_for_a_while_is_waited_for(log: LogService) -> None:
     assert told.endswith("; retrying")
 
 
-def test_one_that_is_away_at_first_is_an_error(log: LogService) -> None:
+def test_unavailable_log_at_the_first_poll_is_an_error(log: LogService) -> None:
     log.troubles.append(grpc.StatusCode.UNAVAILABLE)
     with pytest.raises(Unavailable):
         Follower(log).next(1)
 
 
-def test_a_payload_with_an_infinity_does_not_end_it(log: LogService) -> None:
+def test_payload_with_infinity_does_not_end_following(log: LogService) -> None:
     log.take([attempt(1, NOW - 10)])
     log.entries[0]["jsonPayload"]["queue_delay_ms"] = float("inf")
     log.entries[0]["labels"] = {"event": "attempt.started"}
@@ -139,7 +139,7 @@ def test_a_payload_with_an_infinity_does_not_end_it(log: LogService) -> None:
     assert "a number that JSON does not have" in entry["textPayload"]
 
 
-def test_a_log_whose_pages_never_end_is_left_after_so_many(log: LogService) -> None:
+def test_endless_pages_of_a_log_stop_at_the_limit(log: LogService) -> None:
     asked = []
 
     def without_end(request: Any, _: grpc.ServicerContext) -> Any:
@@ -164,7 +164,7 @@ def test_a_log_whose_pages_never_end_is_left_after_so_many(log: LogService) -> N
         ({"queue": 'a"b\\'}, []),
     ],
 )
-def test_the_log_is_asked_for_what_is_wanted_alone(log: LogService, wanted: dict[str, Any], numbers: list[int]) -> None:
+def test_filters_become_part_of_the_log_query(log: LogService, wanted: dict[str, Any], numbers: list[int]) -> None:
     records = [
         attempt(1, NOW),
         said("task.enqueued", NOW + 1, queue_delay_ms=2, queue="other", task_id="ab" * 16),

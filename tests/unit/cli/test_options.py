@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_token_file_is_read_again_when_it_has_changed_and_holds_a_token(tmp_path: Path) -> None:
+def test_token_file_is_read_again_after_a_change(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("first.token.a\n")
 
@@ -37,7 +37,7 @@ def test_a_token_file_is_read_again_when_it_has_changed_and_holds_a_token(tmp_pa
         assert stand_in.tokens == [f"Bearer {token}" for token in said]
 
 
-def test_flags_decide_over_the_relay_and_token_of_the_environment(tmp_path: Path) -> None:
+def test_options_override_relay_and_token_of_environment(tmp_path: Path) -> None:
     file, other = tmp_path / "token", tmp_path / "other"
     file.write_text("first.token.a")
     other.write_text("second.token.b")

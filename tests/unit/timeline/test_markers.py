@@ -50,11 +50,11 @@ NAMED = [one | {"task_name": f"{QUEUE}/{TASK_ID}-{one.get('attempt')}"} for one 
         ),
     ],
 )
-def test_what_happened_in_between_is_a_moment(said: dict[str, Any], told: tuple[str, str]) -> None:
+def test_events_between_attempts_are_markers(said: dict[str, Any], told: tuple[str, str]) -> None:
     assert beside(LIFE, [*records(LIFE), said]) == [(told[0], 1, 1, told[1])]
 
 
-def test_what_happened_to_other_tasks_is_left_out() -> None:
+def test_events_of_other_tasks_are_left_out() -> None:
     others = [
         {"event": "dispatch.rejected", "time": at(1), "task_name": f"{QUEUE}/{'0' * 32}-1", "reason": "no_token"},
         record("dispatch.deferred", at(1), task_id="0" * 32),
@@ -64,7 +64,7 @@ def test_what_happened_to_other_tasks_is_left_out() -> None:
     assert beside(LIFE, [*records(LIFE), *others]) == []
 
 
-def test_the_queues_deliveries_go_from_dispatch_to_answer() -> None:
+def test_queue_bar_spans_dispatch_to_response() -> None:
     log = [
         queue_said(f"{TASK_ID}-1", 0.5, "taskCreationLog", status="OK"),
         queue_said(f"{TASK_ID}-1", 0.9, "attemptDispatchLog"),
@@ -81,7 +81,7 @@ def test_the_queues_deliveries_go_from_dispatch_to_answer() -> None:
     ]
 
 
-def test_a_delivery_that_no_record_tells_of_is_missed_and_an_attempt_that_the_queue_does_not_know() -> None:
+def test_dispatches_are_matched_with_records_and_attempts() -> None:
     log = [
         queue_said(f"{TASK_ID}-1", 0.9, "attemptDispatchLog"),
         queue_said(f"{TASK_ID}-1", 1.1, "attemptDispatchLog"),
@@ -94,7 +94,7 @@ def test_a_delivery_that_no_record_tells_of_is_missed_and_an_attempt_that_the_qu
     )
 
 
-def test_an_attempt_says_that_its_trace_was_rewritten_and_when_a_lost_worker_was_heard_last() -> None:
+def test_note_has_last_heartbeat_and_rewritten_trace() -> None:
     life = document("succeeded", attempt(1, 1, 99, LOST), attempt(2, 100, 101, OK))
     known = [
         *records(life),
@@ -108,7 +108,7 @@ def test_an_attempt_says_that_its_trace_was_rewritten_and_when_a_lost_worker_was
     ]
 
 
-def test_spans_dropped_while_the_task_lived_are_told() -> None:
+def test_spans_dropped_during_the_task_are_reported() -> None:
     dropped = [
         {"event": "telemetry.dropped", "time": at(seconds), "dropped_spans": 7, "instance": "i"}
         for seconds in (-1, 3, 300)
@@ -117,7 +117,7 @@ def test_spans_dropped_while_the_task_lived_are_told() -> None:
     assert line == "7 spans dropped by i until 14:13:23, possibly of this task"
 
 
-def test_an_entry_of_the_queue_is_a_record_with_words() -> None:
+def test_queue_log_entry_gets_a_message() -> None:
     said = queue_said(f"{TASK_ID}-1", 2.1, "attemptResponseLog", status="UNAVAILABLE", attemptDuration="1.2s")
     assert said["message"] == f"task {TASK_ID}-1: answered, UNAVAILABLE after 1.2s"
     assert (said["logger"], said["severity"], said["time"]) == (queue_log.LOGGER, "ERROR", at(2.1))

@@ -25,13 +25,11 @@ NAMED = attempt(1, 0, 1, BUSY, task_name="projects/of-tasks/locations/l/queues/q
         ("http://localhost:8080", document("failed", NAMED), None),
     ],
 )
-def test_the_project_is_what_the_document_names_and_never_guessed(
-    relay: str, life: dict[str, Any], place: LogProject | None
-) -> None:
+def test_project_comes_from_the_document(relay: str, life: dict[str, Any], place: LogProject | None) -> None:
     assert log_project_of({"links": {"logs": GOOGLES}} | life, relay) == place
 
 
-def test_a_relay_elsewhere_that_names_no_project_is_drawn_from_its_document() -> None:
+def test_unknown_project_gives_a_note_and_no_records() -> None:
     found = from_dev(lambda: DevConsole("https://relay.example.com"), "a")
     assert (found.records, found.spans) == (None, None)
     assert found.notes == (
