@@ -103,7 +103,7 @@ def test_every_printed_command_yields_a_token_that_works(
     gcloud: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     found = list(printed())
-    assert {"console.md", "deploy.sh", "flags.py"} <= {page for page, _ in found}
+    assert {"console.md", "deploy.sh", "options.py"} <= {page for page, _ in found}
     for page, words in found:
         ran = gcloud(*words)
         assert ran.returncode == 0, (page, words, ran.stderr)

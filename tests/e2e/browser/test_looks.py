@@ -19,7 +19,7 @@ SCHEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
 
 @pytest.fixture(scope="module")
 def retried(dev: Dev) -> str:
-    """The id of a task that has everything to show."""
+    """The id of a task that fills every section of its page."""
     retry = {"min_backoff": "0.1s", "jitter": "none"}
     call = {
         "url": f"{dev.sample_url}/flaky?failures=1&{'long=' + 'x' * 300}",

@@ -1,4 +1,4 @@
-"""The `traced-relay` command as a user meets it: real processes, their words and how they end."""
+"""The `traced-relay` command as a real process: output and exit status."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def taken() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (
             (),
@@ -85,10 +85,10 @@ def taken() -> Iterator[int]:
     ],
     ids=lambda value: "-".join(value) or "all" if isinstance(value, tuple) else "",
 )
-def test_help_lists_every_option(arguments: tuple[str, ...], told: list[str]) -> None:
+def test_help_lists_every_option(arguments: tuple[str, ...], expected: list[str]) -> None:
     ran = run(*arguments, "--help")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert [word for word in told if word not in ran.stdout] == []
+    assert [word for word in expected if word not in ran.stdout] == []
 
 
 def test_version_option_prints_the_version() -> None:
@@ -99,14 +99,16 @@ def test_missing_credentials_for_a_relay_are_one_line() -> None:
     assert complaint(run("cancel", "x", "--relay=relay.example.com"), 2).startswith("the relay's URL must be")
     nowhere = {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere"}
     for account in ((), ("--impersonate-service-account=a@p.iam.gserviceaccount.com",)):
-        said = complaint(run("status", "x", "--relay=https://relay.example.com", *account, **nowhere))
+        output = complaint(run("status", "x", "--relay=https://relay.example.com", *account, **nowhere))
         why = "the file that GOOGLE_APPLICATION_CREDENTIALS names is not there"
-        assert said == f"no ID token for https://relay.example.com: {why}"
+        assert output == f"no ID token for https://relay.example.com: {why}"
 
 
 def test_missing_credentials_for_a_log_are_one_line() -> None:
-    said = complaint(run("tail", "--project=p", GOOGLE_APPLICATION_CREDENTIALS="/nowhere"))
-    assert said == "the log of project p cannot be read: no Google credentials; `gcloud auth application-default login`"
+    output = complaint(run("tail", "--project=p", GOOGLE_APPLICATION_CREDENTIALS="/nowhere"))
+    assert (
+        output == "the log of project p cannot be read: no Google credentials; `gcloud auth application-default login`"
+    )
 
 
 def test_importing_the_package_loads_no_dependency() -> None:
@@ -128,14 +130,14 @@ def test_usage_error_is_one_line_and_names_the_help(arguments: str) -> None:
 
 def test_taken_port_is_one_line(taken: int, tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(RULES)
-    said = [
+    output = [
         complaint(run("dev", f"--port={taken}", "--tasks-port=0")),
         complaint(run("queue", f"--port={taken}", "--rest-port=0")),
         complaint(run("queue", "--port=0", f"--rest-port={taken}")),
         complaint(run("serve", directory=tmp_path, PORT=str(taken), **SERVING)),
     ]
-    assert {line.partition(" is taken")[0] for line in said} == {f"port {taken} on 127.0.0.1"}
-    # Of dev's two ports for the queue the second, one up, may be somebody's too.
+    assert {line.partition(" is taken")[0] for line in output} == {f"port {taken} on 127.0.0.1"}
+    # The second of dev's two queue ports, one higher, may be taken as well.
     dev = complaint(run("dev", "--port=0", f"--tasks-port={taken}"))
     assert re.match(rf"port ({taken}|{taken + 1}) on 127.0.0.1 is taken by another process", dev)
 
@@ -159,21 +161,21 @@ def test_missing_variable_is_named(missing: str, tmp_path: Path) -> None:
 )
 def test_invalid_variable_is_named_with_its_value(name: str, value: str, tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(RULES)
-    said = complaint(run("serve", directory=tmp_path, **(SERVING | {name: value})))
-    assert said.startswith(f"{name} must be ")
-    assert value in said
+    output = complaint(run("serve", directory=tmp_path, **(SERVING | {name: value})))
+    assert output.startswith(f"{name} must be ")
+    assert value in output
 
 
 def test_local_settings_are_refused_on_google_cloud(tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(RULES)
     ran = run("serve", directory=tmp_path, **SERVING, K_SERVICE="relay")
     (line,) = (ran.stdout + ran.stderr).splitlines()
-    said = json.loads(line)["message"].removeprefix("traced-relay: ")
-    assert said.startswith(("CLOUD_TASKS_EMULATOR_HOST must not be set", "RELAY_LEDGER must not be memory"))
+    output = json.loads(line)["message"].removeprefix("traced-relay: ")
+    assert output.startswith(("CLOUD_TASKS_EMULATOR_HOST must not be set", "RELAY_LEDGER must not be memory"))
 
 
 @pytest.mark.parametrize(
-    ("rules", "told"),
+    ("rules", "expected"),
     [
         ("queues: [{name: relay, speed: 3}]\nworker: {app_engine: default}\n", "queues.0.speed is not a known field"),
         ("queues: [{name: relay}]\n", "worker is required"),
@@ -184,18 +186,18 @@ def test_local_settings_are_refused_on_google_cloud(tmp_path: Path) -> None:
     ],
     ids=["unknown", "missing", "either", "duration", "twice", "syntax"],
 )
-def test_invalid_relay_yaml_is_named_by_file_and_key(rules: str, told: str, tmp_path: Path) -> None:
+def test_invalid_relay_yaml_is_named_by_file_and_key(rules: str, expected: str, tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_text(rules)
-    said = complaint(run("serve", RELAY_CONFIG=str(file), **SERVING))
-    assert said.startswith(f"{file}: ")
-    assert told in said
+    output = complaint(run("serve", RELAY_CONFIG=str(file), **SERVING))
+    assert output.startswith(f"{file}: ")
+    assert expected in output
 
 
 def test_dev_validates_relay_yaml_as_strictly(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RULES + "speed: 3\n")
-    said = complaint(run("dev", "--config=mine.yaml", "--port=0", "--tasks-port=0", directory=tmp_path))
-    assert said == "mine.yaml: speed is not a known field"
+    output = complaint(run("dev", "--config=mine.yaml", "--port=0", "--tasks-port=0", directory=tmp_path))
+    assert output == "mine.yaml: speed is not a known field"
 
 
 def test_unusable_file_is_one_line(tmp_path: Path) -> None:
@@ -210,12 +212,12 @@ def test_unusable_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_token_requires_a_running_queue() -> None:
-    said = complaint(run("queue", "token", "a@example.com", "--audience=x", "--port=1"))
-    assert said == "no queue responds at 127.0.0.1:1; start one with `traced-relay queue`"
+    output = complaint(run("queue", "token", "a@example.com", "--audience=x", "--port=1"))
+    assert output == "no queue responds at 127.0.0.1:1; start one with `traced-relay queue`"
 
 
 class Running:
-    """A command that serves until it is told to end; what it says is there once *sign* has been seen."""
+    """A running server command; its output up to *sign* is in `output`."""
 
     def __init__(self, arguments: list[str], sign: str, directory: Path, **variables: str) -> None:
         self._process = subprocess.Popen(
@@ -228,14 +230,14 @@ class Running:
         )
         assert self._process.stdout
         self._lines = self._process.stdout
-        self.said = ""
-        while sign not in self.said:
+        self.output = ""
+        while sign not in self.output:
             line = self._lines.readline()
-            assert line, self.said
-            self.said += line
+            assert line, self.output
+            self.output += line
 
     def end(self, number: int) -> tuple[int, str]:
-        """Its exit status, and what it said last."""
+        """Exit status and remaining output."""
         self._process.send_signal(number)
         with self._lines:
             last = self._lines.read()

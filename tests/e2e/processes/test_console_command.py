@@ -1,4 +1,4 @@
-"""`traced-relay console` as an operator starts it, over a relay that wants a token."""
+"""`traced-relay console` for a relay that requires a token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.whole
 
 @contextmanager
 def console(*arguments: str) -> Iterator[str]:
-    """The pages' address; ended by SIGTERM, as it should be."""
+    """URL of the console; SIGTERM ends it with status 0."""
     process = subprocess.Popen(
         command("console", "--port=0", *arguments), env=surroundings(), stderr=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""What `tail` follows or reads where nobody sits at a terminal, by what is on its stdin."""
+"""`tail` without a terminal, by the kind of its stdin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.whole
 
-# The port that `dev` usually has may be taken on this machine.
+# The default port of `dev` may be taken on this machine.
 _RUN = """
 import sys
 from traced_relay.cli import options
@@ -39,9 +39,9 @@ def dev() -> Iterator[Dev]:
 
 @contextmanager
 def tail(relay: str, stdin: Any, *options: str) -> Iterator[subprocess.Popen[str]]:
-    told = [sys.executable, "-c", _RUN, relay, "tail", *options]
+    command = [sys.executable, "-c", _RUN, relay, "tail", *options]
     with subprocess.Popen(
-        told, env=surroundings(), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=surroundings(), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         yield process
         process.kill()

@@ -1,4 +1,4 @@
-"""What the commands look like on a real terminal, and without one."""
+"""Commands with and without a real terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.whole
 
 
 class Terminal:
-    """A command with a terminal of its own, which is so many *columns* wide."""
+    """A command in a terminal of its own, *columns* wide."""
 
     def __init__(self, *arguments: str, columns: int = 80) -> None:
         self._ours, its = pty.openpty()
@@ -41,7 +41,7 @@ class Terminal:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def read_until(self, sign: str, times: int = 1) -> str:
-        """All that it wrote up to now, in which *sign* is so many *times*."""
+        """The output so far, once it has *sign* so many *times*."""
         while self.written.count(sign) < times:
             ready, _, _ = select.select([self._ours], [], [], 20)
             assert ready, self.written
@@ -52,7 +52,7 @@ class Terminal:
         self._process.send_signal(signal.SIGINT)
 
     def end(self) -> tuple[int, str]:
-        """How it ended, and all that it wrote."""
+        """Exit status and output."""
         while self._read():
             pass
         return self._process.wait(20), self.written
@@ -60,7 +60,7 @@ class Terminal:
     def _read(self) -> bool:
         try:
             more = os.read(self._ours, 4096)
-        except OSError:  # Linux says so when the other end of a terminal is closed
+        except OSError:  # raised by Linux when the other end of a terminal is closed
             return False
         self.written += more.decode()
         return bool(more)
@@ -78,7 +78,7 @@ class Terminal:
 
 
 def on_a_terminal(*arguments: str, columns: int = 80) -> tuple[int, str]:
-    """How the command ended and all that it wrote."""
+    """Exit status and output of the command."""
     with Terminal(*arguments, columns=columns) as terminal:
         return terminal.end()
 

@@ -1,4 +1,4 @@
-"""`traced-relay verify-callback` as a receiver meets it."""
+"""`traced-relay verify-callback` as a real process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def options(headers: dict[str, str]) -> list[str]:
 
 
 def verify(*arguments: str, body: bytes = BODY, known: str | None = secret(KEY)) -> tuple[int, str, str]:
-    """Its status, and what it printed and complained of."""
+    """Exit status, stdout and stderr."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
     ran = subprocess.run(
         [sys.executable, "-m", "traced_relay", "verify-callback", *arguments],
@@ -51,10 +51,10 @@ def verify(*arguments: str, body: bytes = BODY, known: str | None = secret(KEY))
 
 
 def test_body_is_verified_from_stdin_or_a_file(tmp_path: Path) -> None:
-    status, said, complaint = verify(*options(signed()))
-    assert (status, complaint) == (0, "")
-    assert said.startswith(f"the signature is valid: {ID}, signed ")
-    assert said.count("\n") == 1
+    status, stdout, stderr = verify(*options(signed()))
+    assert (status, stderr) == (0, "")
+    assert stdout.startswith(f"the signature is valid: {ID}, signed ")
+    assert stdout.count("\n") == 1
     (tmp_path / "body").write_bytes(BODY)
     assert verify(str(tmp_path / "body"), *options(signed()), body=b"")[0] == 0
 
@@ -90,9 +90,9 @@ def test_tolerance_accepts_an_older_callback() -> None:
     ],
 )
 def test_invalid_callback_is_one_line_and_status_1(changes: dict[str, str], ago: float, body: bytes, why: str) -> None:
-    status, said, complaint = verify(*options(signed(ago=ago) | changes), body=body)
-    assert (status, said, complaint.count("\n")) == (1, "", 1)
-    assert complaint.startswith(f"traced-relay: {why}")
+    status, stdout, stderr = verify(*options(signed(ago=ago) | changes), body=body)
+    assert (status, stdout, stderr.count("\n")) == (1, "", 1)
+    assert stderr.startswith(f"traced-relay: {why}")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_invalid_callback_is_one_line_and_status_1(changes: dict[str, str], ago:
     ],
 )
 def test_usage_error_is_one_line_and_status_2(arguments: list[str], known: str | None, why: str) -> None:
-    status, said, complaint = verify(*arguments, known=known)
-    assert (status, said, complaint.count("\n")) == (2, "", 1)
-    assert complaint.startswith("traced-relay: ")
-    assert why in complaint
+    status, stdout, stderr = verify(*arguments, known=known)
+    assert (status, stdout, stderr.count("\n")) == (2, "", 1)
+    assert stderr.startswith("traced-relay: ")
+    assert why in stderr

@@ -1,4 +1,4 @@
-"""Following a log that is asked again and again, with a clock to turn."""
+"""Polls of a log, with a manual clock."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def log() -> Iterator[LogService]:
         yield running
 
 
-def said(event: str, at: float, **fields: Any) -> dict[str, Any]:
+def log_record(event: str, at: float, **fields: Any) -> dict[str, Any]:
     known, severity = next((known, severity) for name, known, severity in EXAMPLES if name == event)
     identity = Identity(PROJECT, "v1", "i")
     return record(
@@ -40,8 +40,8 @@ def said(event: str, at: float, **fields: Any) -> dict[str, Any]:
     )
 
 
-class Hurried(ManualClock):
-    """Whoever waits on it has waited."""
+class AdvancingClock(ManualClock):
+    """A wait advances it and returns at once."""
 
     def wait(self, _: Condition, seconds: float | None) -> None:
         assert seconds is not None
@@ -49,41 +49,41 @@ class Hurried(ManualClock):
 
 
 class Follower:
-    """Follows as far as it is asked to."""
+    """Yields the numbers of followed records on demand."""
 
     def __init__(self, log: LogService) -> None:
         self._log = log
         self.troubles: list[str] = []
         cloud = CloudLogging(PROJECT, channel=log.channel)
         wanted = lambda start: cloud_entries.of_service(start=start)  # noqa: E731
-        self._given = follow.follow_cloud(cloud, wanted, NOW - 60, Hurried(NOW), self.troubles.append)
+        self._given = follow.follow_cloud(cloud, wanted, NOW - 60, AdvancingClock(NOW), self.troubles.append)
 
     def next(self, count: int) -> list[int]:
         return [int(next(self._given)["queue_delay_ms"]) for _ in range(count)]
 
-    def until_it_may_not(self, rounds: int) -> list[int]:
-        """What so many more questions bring, the last of which is refused."""
+    def until_denied(self, rounds: int) -> list[int]:
+        """The numbers from *rounds* more polls; the last poll is denied."""
         self._log.troubles = [*[None] * (rounds - 1), grpc.StatusCode.PERMISSION_DENIED]
-        brought: list[int] = []
+        numbers: list[int] = []
         with suppress(NotAuthorized):
             while True:
-                brought += self.next(1)
+                numbers += self.next(1)
         assert self._log.troubles == []
-        return brought
+        return numbers
 
 
 def attempt(number: int, at: float) -> dict[str, Any]:
-    return said("attempt.started", at, queue_delay_ms=number)
+    return log_record("attempt.started", at, queue_delay_ms=number)
 
 
 def test_late_entries_are_yielded_and_each_entry_once(log: LogService) -> None:
     log.take([attempt(1, NOW - 70), attempt(2, NOW - 10), attempt(3, NOW - 9), attempt(4, NOW - 8)])
     follower = Follower(log)
     assert follower.next(3) == [2, 3, 4]
-    log.take([attempt(5, NOW - 20), attempt(6, NOW + 1)])  # the one is older than what has been given
+    log.take([attempt(5, NOW - 20), attempt(6, NOW + 1)])  # the first is older than a yielded one
     assert follower.next(2) == [5, 6]
     log.take([attempt(7, NOW + 1)])
-    assert follower.until_it_may_not(6) == [7]
+    assert follower.until_denied(6) == [7]
 
 
 def test_window_moves_with_the_newest_entry(log: LogService) -> None:
@@ -92,7 +92,7 @@ def test_window_moves_with_the_newest_entry(log: LogService) -> None:
     assert follower.next(1) == [1]
     log.take([attempt(2, NOW + 2)])
     assert follower.next(1) == [2]
-    follower.until_it_may_not(2)
+    follower.until_denied(2)
     asked = [str(request.filter).split('"')[1] for request in log.requests]
     assert asked[0] == "2026-09-21T14:12:20.000000Z"
     assert asked[-1] == "2026-09-21T14:12:22.000000Z"  # a minute before the latest
@@ -108,7 +108,7 @@ def test_entry_with_future_time_hides_no_other(log: LogService) -> None:
 
 def test_window_without_entries_is_ten_minutes(log: LogService) -> None:
     follower = Follower(log)
-    follower.until_it_may_not(400)
+    follower.until_denied(400)
     asked = [str(request.filter).split('"')[1] for request in log.requests]
     assert asked[-1] == format_time(NOW + 398 * follow.CLOUD_INTERVAL - follow.MAX_WINDOW)
 
@@ -120,8 +120,8 @@ def test_follower_retries_an_unavailable_log(log: LogService) -> None:
     log.troubles += [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
     log.take([attempt(2, NOW - 5)])
     assert follower.next(1) == [2]
-    (told,) = follower.troubles
-    assert told.endswith("; retrying")
+    (message,) = follower.troubles
+    assert message.endswith("; retrying")
 
 
 def test_unavailable_log_at_the_first_poll_is_an_error(log: LogService) -> None:
@@ -167,7 +167,7 @@ def test_endless_pages_of_a_log_stop_at_the_limit(log: LogService) -> None:
 def test_filters_become_part_of_the_log_query(log: LogService, wanted: dict[str, Any], numbers: list[int]) -> None:
     records = [
         attempt(1, NOW),
-        said("task.enqueued", NOW + 1, queue_delay_ms=2, queue="other", task_id="ab" * 16),
+        log_record("task.enqueued", NOW + 1, queue_delay_ms=2, queue="other", task_id="ab" * 16),
         attempt(3, NOW + 2) | {"severity": "ERROR"},
         attempt(4, NOW + 3) | {"callback_of": "ab" * 16},
         {"message": "a library's line", "severity": "ERROR", "time": "2026-09-21T14:13:20Z", "logger": "x"},

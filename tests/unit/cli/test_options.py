@@ -33,8 +33,8 @@ def test_token_file_is_read_again_after_a_change(tmp_path: Path) -> None:
 
         ran = CliRunner().invoke(ask, ["--relay", stand_in.url, "--token-file", str(file)], catch_exceptions=False)
         assert ran.exit_code == 0, ran.output
-        said = ["first.token.a", "second.token.b", "second.token.b", "third.token.c", "third.token.c"]
-        assert stand_in.tokens == [f"Bearer {token}" for token in said]
+        expected = ["first.token.a", "second.token.b", "second.token.b", "third.token.c", "third.token.c"]
+        assert stand_in.tokens == [f"Bearer {token}" for token in expected]
 
 
 def test_options_override_relay_and_token_of_environment(tmp_path: Path) -> None:

@@ -52,11 +52,11 @@ def browser_of(url: str, dev_data: DevData | None = None, patience: float = 10.0
     return console_app(client, dev_data, clock=ManualClock(NOW + 60), patience=patience).test_client()
 
 
-def dev_data(told: list[tuple[str, str]]) -> DevData:
+def dev_data(calls: list[tuple[str, str]]) -> DevData:
     def tell(method: str, name: str) -> None:
         if name.endswith("-2"):
             raise InvalidCall("there is no such task", status=409)
-        told.append((method, name))
+        calls.append((method, name))
 
     return DevData(RecordStore(), SpanStore(), tell, sample="curl")
 
@@ -143,13 +143,13 @@ def test_dev_routes_are_absent_for_a_deployed_relay(console: FlaskClient) -> Non
 
 
 def test_queue_actions_call_the_embedded_queue(relay: RelayStandIn) -> None:
-    told: list[tuple[str, str]] = []
-    console = browser_of(relay.url, dev_data(told))
+    calls: list[tuple[str, str]] = []
+    console = browser_of(relay.url, dev_data(calls))
     for path in ("/queues/relay/pause", "/queues/relay/resume", "/queues/relay/purge", f"/tasks/{TASK}/run"):
         assert console.post(path, headers=OWN).status_code == 200
-    assert told == [
+    assert calls == [
         *[(f"{verb}Queue", "relay") for verb in ("Pause", "Resume", "Purge")],
-        ("RunTask", f"relay/tasks/{TASK}-3"),  # the second was not there any more
+        ("RunTask", f"relay/tasks/{TASK}-3"),  # task 2 does not exist
     ]
     assert console.post("/queues/relay/delete", headers=OWN).status_code == 404
 
@@ -245,15 +245,15 @@ def test_queues_page_shows_known_values(relay: RelayStandIn, console: FlaskClien
     ],
 )
 def test_allowed_actions_have_buttons(relay: RelayStandIn, state: str, callback: str, verbs: list[str]) -> None:
-    told = {"state": callback, "attempt_count": 0, "next_attempt_at": None, "reason": None}
-    relay.tasks[TASK] |= {"state": state, "callback": told}
+    report = {"state": callback, "attempt_count": 0, "next_attempt_at": None, "reason": None}
+    relay.tasks[TASK] |= {"state": state, "callback": report}
     page = browser_of(relay.url, dev_data([])).get(f"/tasks/{TASK}").text
     assert re.findall(rf'data-post="/tasks/{TASK}/([a-z-]+)"', page) == verbs
 
 
 def test_finished_requests_free_their_slot() -> None:
     bounded_client = BoundedClient(seconds=0.2, limit=1)
-    assert [bounded_client.ask(lambda: "told") for _ in range(3)] == ["told"] * 3
+    assert [bounded_client.ask(lambda: "answer") for _ in range(3)] == ["answer"] * 3
 
 
 def test_rows_show_duration_and_age() -> None:
@@ -283,15 +283,15 @@ def test_running_attempt_shows_its_last_heartbeat() -> None:
     life = FLAKY | {"state": "running", "finished_at": None, "heartbeat_at": "2026-09-21T14:13:23.200000Z"}
     running = life["attempts"][2] | {"ended_at": None, "verdict": None}
     life = life | {"attempts": [*life["attempts"][:2], running]}
-    of_another = record("attempt.heartbeat", at(0.5), attempt=3)  # a worker whose clock is behind
+    of_another = record("attempt.heartbeat", at(0.5), attempt=3)  # from a worker with a slow clock
     (bar,) = (bar for bar in build(life, [of_another], now=BEGINNING + 4).bars if bar.label == "attempt 3")
     assert [round(heartbeat - BEGINNING, 3) for heartbeat in bar.heartbeats] == [3.2]
 
 
 @pytest.mark.parametrize("url", ["https://x.example/?q='; touch pwned; '", "https://x.example/$(touch pwned)`touch b`"])
 def test_curl_quotes_any_text_of_the_call(url: str) -> None:
-    told: dict[str, Any] = document(url=url, labels={"'a\"": "\\ $HOME \u202e !"})
-    command = curl(told, "http://127.0.0.1:8080", needs_token=True)
+    task: dict[str, Any] = document(url=url, labels={"'a\"": "\\ $HOME \u202e !"})
+    command = curl(task, "http://127.0.0.1:8080", needs_token=True)
     words = subprocess.run(
         ["sh", "-c", f"curl() {{ printf '%s\\0' \"$@\"; }}; ID_TOKEN=t; {command}"],
         capture_output=True,
@@ -301,7 +301,7 @@ def test_curl_quotes_any_text_of_the_call(url: str) -> None:
     assert words[:5] == ["-sS", "http://127.0.0.1:8080/v1/tasks", "-H", "content-type: application/json", "-H"]
     assert words[5] == "authorization: Bearer t"
     sent = json.loads(words[7])
-    assert (sent["url"], sent["labels"]) == (url, told["labels"])
+    assert (sent["url"], sent["labels"]) == (url, task["labels"])
     assert shlex.split(command)[0] == "curl"
 
 

@@ -18,7 +18,7 @@ def test_bars_contrast_with_their_background() -> None:
 
 
 def contrast(one: str, other: str) -> float:
-    """As WCAG 2.2 reckons it."""
+    """Contrast ratio of WCAG 2.2."""
     darker, lighter = sorted(map(luminance, (one, other)))
     return (lighter + 0.05) / (darker + 0.05)
 

@@ -66,8 +66,8 @@ def test_bars_are_in_order_of_time() -> None:
 
 def test_attempt_note_has_status_verdict_and_blame() -> None:
     timeline = build(document("failed", attempt(1, 0, 1, BUSY), attempt(2, 2, 3, TIMEOUT)), [])
-    told = [(bar.outcome, bar.note) for bar in timeline.bars if bar.kind == "attempt"]
-    assert told == [("retry", "503 retry, downstream"), ("gave_up", "timeout gave_up, downstream")]
+    shown = [(bar.outcome, bar.note) for bar in timeline.bars if bar.kind == "attempt"]
+    assert shown == [("retry", "503 retry, downstream"), ("gave_up", "timeout gave_up, downstream")]
 
 
 def test_wait_is_split_into_delay_and_queue() -> None:
@@ -212,14 +212,14 @@ def test_deferred_dispatch_is_a_marker() -> None:
 def test_callback_bars_follow_their_call() -> None:
     life = document("succeeded", attempt(1, 1, 2, OK))
     of = {"task_id": "ab" * 16, "callback_of": life["task_id"]}
-    said = [
+    logged = [
         record("attempt.started", at(3), attempt=1, **of),
         record("attempt.finished", at(4), attempt=1, **of, **BUSY),
         record("attempt.started", at(9), attempt=2, **of),
     ]
-    timeline = build(life, [*records(life), *said], now=BEGINNING + 10)
-    told = [bar for bar in timeline.bars if bar.kind == "callback"]
-    assert [(bar.label, *extent(bar), bar.outcome, bar.is_open) for bar in told] == [
+    timeline = build(life, [*records(life), *logged], now=BEGINNING + 10)
+    shown = [bar for bar in timeline.bars if bar.kind == "callback"]
+    assert [(bar.label, *extent(bar), bar.outcome, bar.is_open) for bar in shown] == [
         ("callback 1", 3.0, 4.0, "retry", False),
         ("callback 2", 9.0, 10.0, "running", True),
     ]
@@ -230,30 +230,30 @@ def test_callback_bars_follow_their_call() -> None:
 def test_wait_for_the_next_callback_attempt_is_open() -> None:
     life = document("succeeded", attempt(1, 1, 2, OK))
     of = {"task_id": "ab" * 16, "callback_of": life["task_id"], "attempt": 1}
-    said = [
+    logged = [
         record("attempt.started", at(3), **of),
         record("attempt.finished", at(4), **of, **BUSY, retry_delay_ms=9000),
     ]
-    last = build(life, [*records(life), *said], now=BEGINNING + 10).bars[-1]
+    last = build(life, [*records(life), *logged], now=BEGINNING + 10).bars[-1]
     assert (last.kind, extent(last), last.is_open) == ("wait", (4.0, 10.0), True)
 
 
 def test_record_has_the_key_of_its_bar() -> None:
     of = {"task_id": "ab" * 16, "callback_of": FLAKY["task_id"], "attempt": 1}
-    told = [record("attempt.started", at(4), **of), record("dispatch.deferred", at(0.01))]
-    keys = {bar.key for bar in build(FLAKY, [*records(FLAKY), *told], spans(FLAKY)).bars} - {""}
-    said = {key_of(one) for one in [*records(FLAKY), *told]}
+    more = [record("attempt.started", at(4), **of), record("dispatch.deferred", at(0.01))]
+    keys = {bar.key for bar in build(FLAKY, [*records(FLAKY), *more], spans(FLAKY)).bars} - {""}
+    record_keys = {key_of(one) for one in [*records(FLAKY), *more]}
     assert (
         keys
-        == said - {""}
-        == {"enqueue", *(f"attempt {n}" for n in (1, 2, 3)), f"callback {'ab' * 16} 1", key_of(told[1])}
+        == record_keys - {""}
+        == {"enqueue", *(f"attempt {n}" for n in (1, 2, 3)), f"callback {'ab' * 16} 1", key_of(more[1])}
     )
     assert key_of(record("task.finished", at(4))) == ""
 
 
 def test_callback_without_records_uses_its_document() -> None:
-    told = document("running", attempt(1, 1.0, 1.5, BUSY), attempt(2, 2.0, None, {}), task_id="cb")
-    timeline = build(FLAKY, None, callbacks=[told], now=BEGINNING + 5)
+    callback = document("running", attempt(1, 1.0, 1.5, BUSY), attempt(2, 2.0, None, {}), task_id="cb")
+    timeline = build(FLAKY, None, callbacks=[callback], now=BEGINNING + 5)
     assert extent(only(timeline, "callback 1")) == (1.0, 1.5)
     assert only(timeline, "callback 2").is_open
     assert timeline.missing == ()
@@ -264,9 +264,9 @@ def test_backward_clock_gives_no_negative_bar() -> None:
     assert all(bar.end >= bar.start for bar in build(life, []).bars)
 
 
-def without(life: dict[str, Any], event: str, **said: Any) -> list[dict[str, Any]]:
-    gone = said | {"event": event}
-    return [one for one in records(life) if any(one.get(name) != value for name, value in gone.items())]
+def without(life: dict[str, Any], event: str, **fields: Any) -> list[dict[str, Any]]:
+    removed = fields | {"event": event}
+    return [one for one in records(life) if any(one.get(name) != value for name, value in removed.items())]
 
 
 @pytest.mark.parametrize(
@@ -308,8 +308,8 @@ def test_dropped_attempts_are_reported() -> None:
 
 def test_dropped_records_are_not_reported_as_missing() -> None:
     known = [record for record in records(FLAKY) if record["event"] == "task.finished"]
-    said = ("its first records and spans are no longer kept here",)
-    assert build(FLAKY, known, [], whole_since=FLAKY["created_at"]).missing == said
+    note = ("its first records and spans are no longer kept here",)
+    assert build(FLAKY, known, [], whole_since=FLAKY["created_at"]).missing == note
     assert build(FLAKY, None, None, whole_since=FLAKY["created_at"]).missing == ()
     before = at(-0.001)
     assert build(FLAKY, records(FLAKY), spans(FLAKY), whole_since=before).missing == ()

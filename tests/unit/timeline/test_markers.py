@@ -1,4 +1,4 @@
-"""What a timeline shows beside attempts and waits: refusals, interruptions, the log of the queue, what it lacks."""
+"""Markers, queue bars and missing records of a timeline."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ QUEUE = "projects/p/locations/l/queues/relay/tasks"
 LOST: dict[str, Any] = {"verdict": "retry", "reason": "worker_lost", "blame": "platform"}
 
 
-def queue_said(name: str, seconds: float, kind: str, **said: Any) -> dict[str, Any]:
-    return cloud_entries.as_record(queue_entry(f"{QUEUE}/{name}", BEGINNING + seconds, kind, **said))
+def queue_record(name: str, seconds: float, kind: str, **entry: Any) -> dict[str, Any]:
+    return cloud_entries.as_record(queue_entry(f"{QUEUE}/{name}", BEGINNING + seconds, kind, **entry))
 
 
-def beside(life: dict[str, Any], known: list[dict[str, Any]]) -> list[tuple[str, float, float, str]]:
+def extra_bars(life: dict[str, Any], known: list[dict[str, Any]]) -> list[tuple[str, float, float, str]]:
     built = build(life, known)
     kinds = ("queue", "moment", "deferred")
     return [
@@ -34,7 +34,7 @@ NAMED = [one | {"task_name": f"{QUEUE}/{TASK_ID}-{one.get('attempt')}"} for one 
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("entry", "expected"),
     [
         (record("dispatch.deferred", at(1), reason="capacity"), ("deferred", "capacity")),
         (
@@ -50,30 +50,30 @@ NAMED = [one | {"task_name": f"{QUEUE}/{TASK_ID}-{one.get('attempt')}"} for one 
         ),
     ],
 )
-def test_events_between_attempts_are_markers(said: dict[str, Any], told: tuple[str, str]) -> None:
-    assert beside(LIFE, [*records(LIFE), said]) == [(told[0], 1, 1, told[1])]
+def test_events_between_attempts_are_markers(entry: dict[str, Any], expected: tuple[str, str]) -> None:
+    assert extra_bars(LIFE, [*records(LIFE), entry]) == [(expected[0], 1, 1, expected[1])]
 
 
 def test_events_of_other_tasks_are_left_out() -> None:
     others = [
         {"event": "dispatch.rejected", "time": at(1), "task_name": f"{QUEUE}/{'0' * 32}-1", "reason": "no_token"},
         record("dispatch.deferred", at(1), task_id="0" * 32),
-        queue_said(f"{'0' * 32}-1", 1, "attemptDispatchLog"),
-        queue_said(f"{'0' * 32}-1", 1, "taskCreationLog"),
+        queue_record(f"{'0' * 32}-1", 1, "attemptDispatchLog"),
+        queue_record(f"{'0' * 32}-1", 1, "taskCreationLog"),
     ]
-    assert beside(LIFE, [*records(LIFE), *others]) == []
+    assert extra_bars(LIFE, [*records(LIFE), *others]) == []
 
 
 def test_queue_bar_spans_dispatch_to_response() -> None:
     log = [
-        queue_said(f"{TASK_ID}-1", 0.5, "taskCreationLog", status="OK"),
-        queue_said(f"{TASK_ID}-1", 0.9, "attemptDispatchLog"),
-        queue_said(f"{TASK_ID}-1", 2.1, "attemptResponseLog", status="UNAVAILABLE", attemptDuration="1.2s"),
-        queue_said(f"{TASK_ID}-2", 4.1, "attemptResponseLog", status="OK", attemptDuration="1.3s"),
-        queue_said(f"{TASK_ID}-2", 5, "taskDeletionLog"),
+        queue_record(f"{TASK_ID}-1", 0.5, "taskCreationLog", status="OK"),
+        queue_record(f"{TASK_ID}-1", 0.9, "attemptDispatchLog"),
+        queue_record(f"{TASK_ID}-1", 2.1, "attemptResponseLog", status="UNAVAILABLE", attemptDuration="1.2s"),
+        queue_record(f"{TASK_ID}-2", 4.1, "attemptResponseLog", status="OK", attemptDuration="1.3s"),
+        queue_record(f"{TASK_ID}-2", 5, "taskDeletionLog"),
     ]
     assert build(LIFE, [*NAMED, *log]).missing == ()
-    assert beside(LIFE, log) == [
+    assert extra_bars(LIFE, log) == [
         ("task 1", 0.5, 0.5, "created in the queue"),
         ("dispatch 1", 0.9, 2.1, "queue got UNAVAILABLE"),
         ("dispatch 2", 2.8, 4.1, "queue got OK"),
@@ -83,11 +83,11 @@ def test_queue_bar_spans_dispatch_to_response() -> None:
 
 def test_dispatches_are_matched_with_records_and_attempts() -> None:
     log = [
-        queue_said(f"{TASK_ID}-1", 0.9, "attemptDispatchLog"),
-        queue_said(f"{TASK_ID}-1", 1.1, "attemptDispatchLog"),
-        queue_said(f"{TASK_ID}-3", 5, "attemptDispatchLog"),
+        queue_record(f"{TASK_ID}-1", 0.9, "attemptDispatchLog"),
+        queue_record(f"{TASK_ID}-1", 1.1, "attemptDispatchLog"),
+        queue_record(f"{TASK_ID}-3", 5, "attemptDispatchLog"),
     ]
-    assert [bar[0] for bar in beside(LIFE, log)] == ["dispatch 1", "dispatch 1", "dispatch 3"]
+    assert [bar[0] for bar in extra_bars(LIFE, log)] == ["dispatch 1", "dispatch 1", "dispatch 3"]
     assert build(LIFE, [*NAMED, *log]).missing == (
         "dispatch 3: in the queue's log, not in the records",
         "attempt 2: its dispatch is not in the queue's log",
@@ -118,8 +118,8 @@ def test_spans_dropped_during_the_task_are_reported() -> None:
 
 
 def test_queue_log_entry_gets_a_message() -> None:
-    said = queue_said(f"{TASK_ID}-1", 2.1, "attemptResponseLog", status="UNAVAILABLE", attemptDuration="1.2s")
-    assert said["message"] == f"task {TASK_ID}-1: answered, UNAVAILABLE after 1.2s"
-    assert (said["logger"], said["severity"], said["time"]) == (queue_log.LOGGER, "ERROR", at(2.1))
+    entry = queue_record(f"{TASK_ID}-1", 2.1, "attemptResponseLog", status="UNAVAILABLE", attemptDuration="1.2s")
+    assert entry["message"] == f"task {TASK_ID}-1: answered, UNAVAILABLE after 1.2s"
+    assert (entry["logger"], entry["severity"], entry["time"]) == (queue_log.LOGGER, "ERROR", at(2.1))
     assert not queue_log.is_from({"task": f"{QUEUE}/x", "message": "m"})
     assert not queue_log.is_from({"task": "x", "attemptDispatchLog": {}})
