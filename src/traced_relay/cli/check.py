@@ -48,7 +48,7 @@ def check(cloud: bool, project: str | None, as_json: bool) -> None:
         from traced_relay.deploy.cloud_check import connected, findings
 
         found = findings(connected(project), project, Path(), environ)
-        checked_project = f", nor in project {project}"
+        checked_project = f" in the files or in project {project}"
     count = 0
     for line, is_problem in shown(found, as_json=as_json):
         click.echo(printable(line))

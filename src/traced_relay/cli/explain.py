@@ -66,9 +66,7 @@ def explain(
             whole_since=found.whole_since,
         )
     except _MALFORMED as exc:
-        raise UnexpectedAnswer(
-            f"{found.notes[0]}, not in a relay's format; use --records FILE for other records"
-        ) from exc
+        raise UnexpectedAnswer(f"{found.notes[0]}, not in a relay's format; use --records FILE instead") from exc
     if as_json:
         click.echo(json.dumps(build.to_json(built) | {"links": document["links"], "told": found.notes}))
         return

@@ -128,7 +128,6 @@ def _records_of_dev(relay: str) -> Iterator[dict[str, Any]]:
 
 def _records_of_project(project: str, earliest: float | None, channel: Any, **filters: Any) -> Iterator[dict[str, Any]]:
     from traced_relay.cli import follow
-    from traced_relay.logs import cloud_entries
     from traced_relay.logs.cloud_logging import CloudLogging
 
     clock = SystemClock()

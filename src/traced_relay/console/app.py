@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from traced_relay.client.client import Client
     from traced_relay.runtime.clock import Clock
 
-__all__ = ["Console", "DevData", "console_app"]
-
 
 def console_app(
     client: Client, dev_data: DevData | None = None, *, clock: Clock | None = None, patience: float = 10.0
