@@ -114,7 +114,7 @@ def test_hostile_task_is_shown_as_text(open_page: Open, console: str, number: in
     watched = open_page(f"{console}/tasks/{number:032x}")
     text = SHOWN[number]
     page = watched.page
-    assert page.locator("h1 .url").text_content() == text
+    assert page.locator("h1 .call-url").text_content() == text
     assert page.locator("pre.body").text_content() == text
     assert invisible_in(page) == ""
     expect(page.locator("dl", has_text="max_attempts")).to_contain_text(text)
