@@ -432,8 +432,8 @@ def test_what_the_setup_made_is_right_and_what_is_asked_of_google_is_as_google_h
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("--cloud",), 2, "--cloud needs a project's id: --project, or GOOGLE_CLOUD_PROJECT"),
-        (("--cloud", "--project", "a/b"), 2, "--cloud needs a project's id"),
+        (("--cloud",), 2, "--cloud requires a project id: set --project or GOOGLE_CLOUD_PROJECT"),
+        (("--cloud", "--project", "a/b"), 2, "--cloud requires a project id"),
         (("--cloud", "--project", PROJECT), 1, "there are no Google credentials; run: gcloud auth application-default"),
     ],
 )
@@ -457,4 +457,4 @@ def test_files_that_are_wrong_are_mended_before_the_project_is_looked_at(elsewhe
     ran = subprocess.run(command, cwd=elsewhere, env=environ, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 1
     assert {json.loads(line)["severity"] for line in ran.stdout.splitlines()} == {"problem"}
-    assert ran.stderr.splitlines()[-1] == "the project was not looked at: mend this first"
+    assert ran.stderr.splitlines()[-1] == "the project was not checked: fix these problems first"

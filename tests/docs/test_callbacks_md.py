@@ -79,7 +79,7 @@ def test_its_command_verifies_one_that_was_kept(tmp_path: Path) -> None:
         check=False,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.startswith("the signature is good: an-id, signed ")
+    assert ran.stdout.startswith("the signature is valid: an-id, signed ")
 
 
 def test_its_receivers_are_rules() -> None:

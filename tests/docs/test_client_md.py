@@ -62,7 +62,7 @@ def test_its_commands_run(addresses: dict[str, str]) -> None:
     assert [line.split()[0] for line in lines[:3]] == ["task_id", "trace_id", "state"]
     assert lines[4].startswith("state  succeeded, 2 attempts in ")
     assert any(line.startswith("attempt 2 ") for line in lines)
-    assert any(re.match(r"records: \d+, spans: \d+, both kept by ", line) for line in lines)
+    assert any(re.match(r"records: \d+, spans: \d+, both from ", line) for line in lines)
     assert '"state": "succeeded"' in lines[-1]
 
 

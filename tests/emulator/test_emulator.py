@@ -164,7 +164,7 @@ def test_without_a_running_queue_there_is_no_token(invoke: Callable[..., tuple[i
     code, _, said = invoke("queue", "token", "a@example.com", "--audience=https://x", f"--port={port}")
     assert (code, said) == (
         1,
-        f"traced-relay: no queue answers on 127.0.0.1:{port}; `traced-relay queue` starts one\n",
+        f"traced-relay: no queue responds at 127.0.0.1:{port}; start one with `traced-relay queue`\n",
     )
 
 
@@ -183,4 +183,4 @@ def test_the_command_ends_cleanly_on_a_signal(ending: int, tmp_path: Path) -> No
 def test_an_address_others_can_reach_is_warned_of() -> None:
     with QueueProcess("--host=0.0.0.0") as running:
         assert running.send(signal.SIGTERM) == 0
-    assert "warning: whoever reaches 0.0.0.0 can create tasks" in running.said
+    assert "warning: every client that reaches 0.0.0.0 can create tasks" in running.said

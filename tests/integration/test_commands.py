@@ -89,7 +89,9 @@ def test_a_direct_call_is_enqueued_and_cannot_be_waited_for(shell: Shell, downst
     assert arrived.headers["user-agent"] == "Google-Cloud-Tasks"
     ran = shell.run("enqueue", downstream.url, "--route", "direct", "--wait")
     assert (ran.exit_code, ran.stdout) == (2, "")
-    assert ran.stderr.startswith("traced-relay: --wait needs a status, and a call with --route direct has none")
+    assert ran.stderr.startswith(
+        "traced-relay: --wait requires a status, which a call with --route direct does not have"
+    )
     assert ran.stderr.count("\n") == 1
     assert len(downstream.arrived) == 1
     assert shell.run("enqueue", downstream.url, "--route", "sideways").exit_code == 2
@@ -210,6 +212,6 @@ def test_a_token_file_holds_a_token_or_the_command_is_not_run(shell: Shell, tmp_
     file = tmp_path / "token"
     file.write_bytes(b"two\nlines \xff")
     ran = shell.run("list", "--token-file", str(file))
-    assert (ran.exit_code, "must hold an ID token" in ran.stderr) == (2, True)
+    assert (ran.exit_code, "must contain an ID token" in ran.stderr) == (2, True)
     file.write_text("a.b.c\n")
     assert shell.run("list", "--token-file", str(file)).exit_code in (0, 1)

@@ -221,7 +221,7 @@ def test_the_command_asks_on_and_says_so_once(lying: RelayStandIn) -> None:
     lying.instead = lambda: next(answers)
     ran = run(lying, "enqueue", "http://x.example", "--wait")
     assert ran.exit_code == 0
-    assert ran.stderr.count("the relay is away; asking again") == 1
+    assert ran.stderr.count("the relay cannot be reached; retrying") == 1
 
 
 @pytest.mark.parametrize(("status", "error"), [(404, NotFound), (401, NotAuthorized)])

@@ -71,9 +71,9 @@ def test_a_whole_life_is_drawn_from_the_log_of_the_project(log: LogService) -> N
         "callback",
     ]
     assert "answer " in drawn  # what an attempt's time was spent on: only its record knows
-    assert f"in the log of project {PROJECT}, as --project says" in drawn
+    assert f"in the log of project {PROJECT}, known from --project" in drawn
     assert "--log-sampling-ratio" in drawn
-    assert f"look at: https://console.cloud.google.com/traces/explorer;traceId={document['trace_id']}" in drawn
+    assert f"trace: https://console.cloud.google.com/traces/explorer;traceId={document['trace_id']}" in drawn
     assert len(log.requests) > 2  # pages of three
 
 
@@ -108,9 +108,9 @@ def test_what_the_queue_did_is_drawn_beside_it(log: LogService) -> None:
         ("dispatch 1", "queue got OK"),
         ("task 2", "created in the queue"),
         ("dispatch 2", "queue got OK"),
-        ("dispatch 3", "no answer in the queue's log"),
+        ("dispatch 3", "no response in the queue's log"),
     ]
-    assert built["missing"] == ["dispatch 3: the queue handed it out, and no record says what became of it"]
+    assert built["missing"] == ["dispatch 3: in the queue's log, not in the records"]
     assert built["told"][1] == "queue: 7 entries in its own log"
 
 
@@ -130,7 +130,7 @@ def test_a_refused_delivery_a_dropped_span_and_lost_records_are_told(log: LogSer
     assert [line.partition(": ")[2] for line in drawn.splitlines() if line.startswith("missing")] == [
         "no record task.finished of round 1",
         "attempt 1: no record attempt.finished",
-        f"12 spans, perhaps its own: dropped by i-1 until {attempt['started_at'][11:19]}",
+        f"12 spans dropped by i-1 until {attempt['started_at'][11:19]}, possibly of this task",
     ]
 
 

@@ -294,9 +294,9 @@ def test_a_direct_calls_key_is_kept_as_long_as_its_task(two: Two, clock: ManualC
 def test_a_task_that_runs_before_its_creation_is_answered_is_recorded(
     relay: RunningRelay, clock: ManualClock, downstream: Downstream, key: str | None
 ) -> None:
-    """The client's own retry of a creation that succeeded meets a name that is taken."""
-
     class Late:
+        """The client's own retry of a creation that succeeded meets a name that is taken."""
+
         def __init__(self, part: Any) -> None:
             self._part = part
 

@@ -134,9 +134,9 @@ def lengths(relay: RunningRelay, task_id: str, nth: int) -> set[float]:
     document = get(f"{relay.url}/v1/tasks/{task_id}").document
     (listed,) = get(f"{relay.url}/v1/tasks").document["tasks"]
     built = build.build(document, relay.records.records(task_id))
-    assert f", {readable(built.lasted or 0)}" in task_text.state_text(document).replace(" in ", ", ")
+    assert f", {readable(built.duration or 0)}" in task_text.state_text(document).replace(" in ", ", ")
     in_milliseconds = (record["total_ms"], document["total_ms"], listed["total_ms"])
-    return {*(each / 1000 for each in in_milliseconds), console_row(document)["total"], built.lasted}
+    return {*(each / 1000 for each in in_milliseconds), console_row(document)["total"], built.duration}
 
 
 def test_every_view_has_the_same_length_of_a_round(timeless: RunningRelay, clock: ManualClock) -> None:

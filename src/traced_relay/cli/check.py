@@ -1,4 +1,4 @@
-"""`traced-relay check`: every problem of the configuration, before a deploy meets it."""
+"""`traced-relay check`: prints every problem of the configuration before a deploy."""
 
 from __future__ import annotations
 
@@ -17,43 +17,45 @@ if TYPE_CHECKING:
     from traced_relay.deploy.plan import Finding
 
 
-@click.command()
-@click.option("--cloud", is_flag=True, help="If the files are right: look at what is deployed, too.")
-@click.option("--project", metavar="P", envvar="GOOGLE_CLOUD_PROJECT", show_envvar=True, help="Whose the files are.")
-@click.option("--json", "as_json", is_flag=True, help="Print an object for each problem, a line each.")
+@click.command(epilog="Exit status: 0 without problems, 1 with any, 2 for invalid options. Warnings are not problems.")
+@click.option("--cloud", is_flag=True, help="Also check the deployed project, if the files are valid.")
+@click.option(
+    "--project", metavar="P", envvar="GOOGLE_CLOUD_PROJECT", show_envvar=True, help="Project that the files are for."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON, one per line.")
 def check(cloud: bool, project: str | None, as_json: bool) -> None:
     """
-    Look for mistakes before a deploy does.
+    Validate the configuration before a deploy.
 
-    Reads relay.yaml, app.yaml, otel.yaml (those that are in this directory) and
-    the environment as the service would, and prints every problem with its
-    file and key. Ends with 1 if there is any; a warning is none. Where a project
-    is named, what relay.yaml has only as an example is a problem, too.
+    Reads relay.yaml, app.yaml and otel.yaml (if they are in this directory) and
+    the environment as the service does, and prints each problem with its file
+    and key. With a project, values that relay.yaml has only as examples are
+    problems, too.
 
-    With --cloud it asks Google, as the environment's Google credentials, for
-    APIs, queues, rights, secrets, indexes, alerts and versions: each that is not
-    as the files say, or that you may not see, is a problem. Nothing is changed.
+    With --cloud, compares APIs, queues, IAM roles, secrets, indexes, alerts and
+    versions with the files, using Application Default Credentials. A difference
+    is a problem, and so is a resource that you may not read. Nothing is changed.
     """
     from traced_relay.config.settings import own_environment
     from traced_relay.deploy.check import problems, shown
 
     if cloud and not re.fullmatch(r"[a-z][a-z0-9.:-]{3,98}", project or ""):
-        raise click.UsageError("--cloud needs a project's id: --project, or GOOGLE_CLOUD_PROJECT")
+        raise click.UsageError("--cloud requires a project id: set --project or GOOGLE_CLOUD_PROJECT")
     environ = {**own_environment(), **({"GOOGLE_CLOUD_PROJECT": project} if project else {})}
     found: Iterable[str | Finding] = problems(environ=environ)
-    seen = ""
+    checked_project = ""
     if cloud and project and not found:
         from traced_relay.deploy.cloud_check import connected, findings
 
         found = findings(connected(project), project, Path(), environ)
-        seen = f", nor in project {project}"
+        checked_project = f" in the files or in project {project}"
     count = 0
     for line, is_problem in shown(found, as_json=as_json):
         click.echo(printable(line))
         count += is_problem
-    if count and cloud and not seen:
-        click.echo("the project was not looked at: mend this first", err=True)
+    if count and cloud and not checked_project:
+        click.echo("the project was not checked: fix these problems first", err=True)
     if count:
         sys.exit(1)
     if not as_json:
-        click.echo(f"no problem found{seen}")
+        click.echo(f"no problem found{checked_project}")

@@ -1,11 +1,10 @@
-"""`traced-relay explain`: one task's whole life on one axis of time, from all that can be read of it."""
+"""`traced-relay explain`: draws the timeline of one task from its document, records and spans."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
-from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -22,89 +21,79 @@ if TYPE_CHECKING:
     from traced_relay.timeline.sources import LogProject, Sources
 
 CHUNK = 65_536  # bytes
-_NARROWEST, _WIDEST = 60, 140
-# What reading records raises that somebody else wrote: fields missing, or of other types.
-_ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_MIN_WIDTH, _MAX_WIDTH = 60, 140
+# Raised by records of another program: missing fields, or fields of other types.
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
-@click.command(epilog=options.STATUS)
+@click.command(epilog=options.REQUEST_STATUS)
 @click.argument("task_id", metavar="ID")
 @click.option(
     "--records",
+    metavar="FILE",
     type=click.File("rb"),
-    help="Records as the relay prints them, or as gcloud logging does with --format=json; `-`: from stdin.",
+    help="Records printed by the relay or by `gcloud logging read --format=json`; `-` reads stdin.",
 )
 @click.option(
-    "--project",
-    metavar="PROJECT",
-    callback=options.project,
-    help="Whose log has them; default: what the document's names say.",
+    "--project", metavar="P", callback=options.project, help="Project whose log to read. Default: from the document."
 )
 @options.relay_options
 @click.pass_obj
 def explain(
-    channel: Any,
-    /,
-    task_id: str,
-    records: IO[bytes] | None,
-    project: str | None,
-    relay: str,
-    as_json: bool,
-    **who: Any,
+    channel: Any, /, task_id: str, records: IO[bytes] | None, project: str | None, relay: options.Relay, as_json: bool
 ) -> None:
     """
-    Draw the whole life of one task on one time axis.
+    Draw the timeline of one task.
 
-    Enqueue, waits, dispatches, attempts with whom to blame and what their time was spent on, callback, and what is
-    missing. The records come from `traced-relay dev`, from Cloud Logging (with the log of the queue, where it is on),
-    or from a file; without them the task's document still tells of attempts and waits.
+    Shows enqueue, waits, dispatches, attempts with their blame and phases, the callback, and which records and spans
+    are missing. The records come from `traced-relay dev`, from Cloud Logging (with the queue's log, if enabled) or from
+    a file; without them, attempts and waits come from the task's document.
     """
     from traced_relay.timeline import build, sources, waterfall
 
-    client, now = options.client(relay=relay, **who), SystemClock().now()
+    client, now = relay.client(), SystemClock().now()
     document = client.status(task_id)
     callbacks = list(client.callbacks(document))
-    place = sources.LogProject(project, "--project says") if project else sources.log_project_of(document, relay)
-    found = _evidence((document, *callbacks), records, place, relay, channel, now)
-    is_going_on = document["finished_at"] is None or document["callback"]["state"] == "pending"
+    log_project = sources.LogProject(project, "--project") if project else sources.log_project_of(document, relay.url)
+    found = _sources((document, *callbacks), records, log_project, relay.url, channel, now)
     try:
         built = build.build(
             document,
             found.records,
             found.spans,
             callbacks=callbacks,
-            now=now if is_going_on else None,
+            now=now if build.is_ongoing(document) else None,
             whole_since=found.whole_since,
         )
-    except _ODD as exc:
-        raise UnexpectedAnswer(f"{found.told[0]}, not as a relay writes them; --records FILE names others") from exc
+    except _MALFORMED as exc:
+        raise UnexpectedAnswer(f"{found.notes[0]}, not in a relay's format; use --records FILE instead") from exc
     if as_json:
-        click.echo(json.dumps(asdict(built) | {"links": document["links"], "told": found.told}))
+        click.echo(json.dumps(build.to_json(built) | {"links": document["links"], "told": found.notes}))
         return
-    width = min(max(shutil.get_terminal_size((100, 24)).columns, _NARROWEST), _WIDEST)
+    width = min(max(shutil.get_terminal_size((100, 24)).columns, _MIN_WIDTH), _MAX_WIDTH)
     click.echo(waterfall.render(built, width=width, colour=sys.stdout.isatty()))
-    for line in (*found.told, f"look at: {document['links']['trace']}"):
+    for line in (*found.notes, f"trace: {document['links']['trace']}"):
         click.echo(printable(line))
 
 
-def _evidence(
+def _sources(
     documents: Sequence[Document],
     records: IO[bytes] | None,
-    place: LogProject | None,
-    relay: str,
+    log_project: LogProject | None,
+    relay_url: str,
     channel: Any,
     now: float,
 ) -> Sources:
-    """Of the task and its callbacks: from the file if there is one, else from where the relay's records are."""
+    """Records and spans of the task and its callbacks: from the file if given, else from `dev` or Cloud Logging."""
     from traced_relay.timeline import sources
 
     if records is not None:
         chunks = iter(lambda: records.read(CHUNK), b"")
         return sources.from_file(chunks, options.name_of(records), frozenset(str(one["task_id"]) for one in documents))
-    if place is None:
+    if log_project is None:
         from traced_relay.client.dev_console import DevConsole
 
-        return sources.from_dev(lambda: DevConsole(relay), documents[0]["task_id"])
+        return sources.from_dev(lambda: DevConsole(relay_url), documents[0]["task_id"])
     from traced_relay.logs.cloud_logging import CloudLogging
 
-    return sources.from_cloud(lambda: CloudLogging(place.project, channel=channel), place, documents, now)
+    return sources.from_cloud(lambda: CloudLogging(log_project.project, channel=channel), log_project, documents, now)

@@ -1,8 +1,8 @@
 """
-Records as they come, from wherever a relay's go: asked for again and again, each given once.
+Follows a relay's records in `dev` or Cloud Logging: polls for new ones and yields each once.
 
-Cloud Logging also has a stream of entries. It ends after an hour, leaves out what comes too fast, and knows nothing
-of what came while it was cut; a question about the last minute, put again, has none of that.
+Cloud Logging also streams entries, but a stream ends after an hour, drops entries at high rates and misses those that
+arrive while it is interrupted. Polling the last minute has none of these limits.
 """
 
 from __future__ import annotations
@@ -23,65 +23,65 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-EVERY_LOCALLY = 1.0  # seconds
-EVERY = 3.0  # a project may be asked 60 times a minute, by all who read its log together
-LATE = 60.0  # how much older than the newest one an entry may be that still comes
-LOOK_BACK = 600.0  # and how far back is looked where nothing new comes
+DEV_INTERVAL = 1.0  # seconds between polls
+CLOUD_INTERVAL = 3.0  # a project allows 60 reads of its log per minute, shared by all readers
+LATE = 60.0  # seconds by which an entry may be older than the newest one and still arrive
+MAX_WINDOW = 600.0  # seconds that one poll covers at most
 
 
-def follow_dev(console: DevConsole, clock: Clock, trouble: Callable[[str], None]) -> Iterator[Record]:
-    """All that `dev` keeps, and what it says from then on, through its restarts; raises at once if it is away."""
-    return _from_dev(console, clock, trouble, *console.records(0))
+def follow_dev(console: DevConsole, clock: Clock, report: Callable[[str], None]) -> Iterator[Record]:
+    """All records that `dev` keeps, then new ones, across restarts of `dev`; raises if the first poll fails."""
+    return _from_dev(console, clock, report, *console.records(0))
 
 
 def _from_dev(
-    console: DevConsole, clock: Clock, trouble: Callable[[str], None], records: list[Record], reached: int
+    console: DevConsole, clock: Clock, report: Callable[[str], None], records: list[Record], count: int
 ) -> Iterator[Record]:
-    last, is_away = records[-1:], False
+    last, is_unavailable = records[-1:], False
     while True:
         yield from records
-        pause(clock, clock.monotonic() + EVERY_LOCALLY)
+        pause(clock, clock.monotonic() + DEV_INTERVAL)
         try:
-            records, reached = _after(console, reached, last)
-            last, is_away = records[-1:] or last, False
+            records, count = _records_after(console, count, last)
+            last, is_unavailable = records[-1:] or last, False
         except Unavailable as exc:
             records = []
-            if not is_away:
-                trouble(f"{exc}; waiting for it")
-            is_away = True
+            if not is_unavailable:
+                report(f"{exc}; retrying")
+            is_unavailable = True
 
 
-def _after(console: DevConsole, reached: int, last: list[Record]) -> tuple[list[Record], int]:
-    """What came after the *last* record, the one of that count; where that is another one, so is `dev`."""
-    records, following = console.records(max(reached - 1, 0))
-    return (records[1:], following) if last and records[:1] == last else console.records(0)
+def _records_after(console: DevConsole, count: int, last: list[Record]) -> tuple[list[Record], int]:
+    """Records after the *last* one, which has number *count*; all records if another one has it: `dev` restarted."""
+    records, new_count = console.records(max(count - 1, 0))
+    return (records[1:], new_count) if last and records[:1] == last else console.records(0)
 
 
 def follow_cloud(
-    log: CloudLogging, wanted: Callable[[float], str], since: float, clock: Clock, trouble: Callable[[str], None]
+    log: CloudLogging, filter_since: Callable[[float], str], since: float, clock: Clock, report: Callable[[str], None]
 ) -> Iterator[Record]:
-    """What the filter *wanted*, for entries since some time, finds from *since* on; raises if it may not be asked."""
-    given: dict[tuple[str, str], float] = {}
+    """Entries that match the filter, from *since* on; raises if the first poll fails or access is denied."""
+    yielded: dict[tuple[str, str], float] = {}
     start = newest = since
-    is_first, is_away = True, False
+    is_first, is_unavailable = True, False
     while True:
         try:
-            for entry in log.entries(wanted(start)):
+            for entry in log.entries(filter_since(start)):
                 time = cloud_entries.time_of(entry)
                 name, at = (str(entry.get("insertId")), time), parse_time(time) if time else newest
                 newest = max(newest, at)
-                if name not in given:
-                    given[name] = at
+                if name not in yielded:
+                    yielded[name] = at
                     yield cloud_entries.as_record(entry)
-            is_first = is_away = False
+            is_first = is_unavailable = False
         except Unavailable as exc:
             if is_first:
                 raise
-            if not is_away:
-                trouble(f"{exc}; asking again")
-            is_away = True
+            if not is_unavailable:
+                report(f"{exc}; retrying")
+            is_unavailable = True
         else:
             now = clock.now()
-            start = max(start, min(newest, now) - LATE, now - LOOK_BACK)  # an entry's time may be one to come
-            given = {name: at for name, at in given.items() if at >= start}
-        pause(clock, clock.monotonic() + EVERY)
+            start = max(start, min(newest, now) - LATE, now - MAX_WINDOW)  # an entry's time may be in the future
+            yielded = {name: at for name, at in yielded.items() if at >= start}
+        pause(clock, clock.monotonic() + CLOUD_INTERVAL)

@@ -1,4 +1,4 @@
-"""The `traced-relay` command. A user's mistake ends as one line on stderr and a status, never as a traceback."""
+"""The `traced-relay` command. A user's mistake prints one line on stderr and sets the exit status; no traceback."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from traced_relay.version import __version__
 
 
 class _Queue(click.Command):
-    """Stands for `queue` in the list of commands: the embedded queue brings gRPC along, and few commands want it."""
+    """Placeholder that imports `queue` when it is run: the embedded queue loads gRPC, which few commands need."""
 
     @staticmethod
     def load() -> click.Command:
@@ -43,7 +43,9 @@ class _Commands(click.Group):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         otel_environment.ignore_instrumentation_settings()
         if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every terminal has every letter
+            sys.stdout.reconfigure(
+                errors="backslashreplace"
+            )  # as stderr does: some terminals cannot encode every character
         try:
             status = super().main(*args, **{**extra, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as exc:
@@ -59,9 +61,9 @@ class _Commands(click.Group):
         except (click.Abort, KeyboardInterrupt):
             sys.exit(128 + signal.SIGINT)
         except BrokenPipeError:
-            sys.stdout = None  # whoever read it has gone; nothing is left to flush
+            sys.stdout = None  # the reader closed the pipe; nothing is left to flush
             sys.exit(1)
-        except Exception as exc:  # even an import may fail, by what OTEL_* variables say
+        except Exception as exc:  # even an import can fail, because of OTEL_* variables
             if not is_on_google():
                 raise
             text = f"traced-relay: ended with {type(exc).__name__}"
@@ -77,7 +79,7 @@ def _fail(message: str, status: int) -> NoReturn:
 
 
 def _entry(severity: str, text: str, **more: str) -> str:
-    """One line for Cloud Logging, where a line that is not JSON has no severity."""
+    """One line of JSON: Cloud Logging gives any other line no severity."""
     entry = {"severity": severity, "time": rfc3339(SystemClock().now()), "message": text, "logger": "traced_relay"}
     return json.dumps(entry | more)
 
@@ -95,8 +97,8 @@ for command in (
     run_commands.serve,
     check,
     verify_callback,
-    _Queue("queue", help="Run the embedded queue, a Cloud Tasks emulator."),
-    *task_commands.VERBS,
+    _Queue("queue", help="Run the embedded Cloud Tasks emulator."),
+    *task_commands.COMMANDS,
     explain.explain,
     tail.tail,
 ):

@@ -1,4 +1,4 @@
-"""`traced-relay queue`: the embedded queue as a process of its own, and `queue token`, which asks a running one."""
+"""`traced-relay queue` runs the embedded queue in its own process; `queue token` gets ID tokens from a running one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import StringValue
 
+from traced_relay.cli import options
 from traced_relay.emulator.emulator import LocalQueue
 from traced_relay.emulator.errors import ApiError
 from traced_relay.emulator.grpc_server import IDENTITY
@@ -24,35 +25,35 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@click.group(invoke_without_command=True)
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option("--port", default=8123, type=click.IntRange(0, 65535), help="For gRPC; 0: any free one.")
-@click.option("--rest-port", default=8124, type=click.IntRange(0, 65535), help="For REST; 0: any free one.")
-@click.option("--data", metavar="FILE", type=Path, help="Keep tasks in this file, through crashes too; else in memory.")
-@click.option("--queue", "queues", metavar="NAME", multiple=True, help="Full name of a queue to make; repeatable.")
+@click.group(invoke_without_command=True, epilog=options.SERVER_STATUS)
+@click.option("--host", metavar="HOST", default="127.0.0.1", help="Address to listen on.")
+@options.port("--port", 8123, "gRPC port")
+@options.port("--rest-port", 8124, "REST port")
+@click.option("--data", metavar="FILE", type=Path, help="File to keep tasks in; survives a crash. Default: memory.")
+@click.option("--queue", "queues", metavar="NAME", multiple=True, help="Full name of a queue to create; repeatable.")
 @click.option(
     "--app-engine",
     "routes",
     metavar="SERVICE=URL",
     multiple=True,
-    help="Where App Engine tasks go; `default=URL` takes those of services not named; repeatable.",
+    help="URL of an App Engine service; `default=URL` serves all services not named; repeatable.",
 )
 @click.pass_context
-def queue(ctx: click.Context, /, queues: tuple[str, ...], routes: tuple[str, ...], **where: Any) -> None:
-    """Run the embedded queue, a Cloud Tasks emulator."""
+def queue(ctx: click.Context, /, queues: tuple[str, ...], routes: tuple[str, ...], **queue_options: Any) -> None:
+    """Run the embedded Cloud Tasks emulator."""
     if ctx.invoked_subcommand:
         return
-    with stop_signal() as wait_for_signal, _start(app_engine=dict(map(_route, routes)), **where) as running:
+    with stop_signal() as wait_for_signal, _started(app_engine=dict(map(_route, routes)), **queue_options) as running:
         for name in queues:
-            _add(running, name)
-        _announce(running, where["host"], where["data"])
+            _create_queue(running, name)
+        _announce(running, queue_options["host"], queue_options["data"])
         wait_for_signal()
 
 
 @contextmanager
-def _start(**options: Any) -> Iterator[LocalQueue]:
+def _started(**queue_options: Any) -> Iterator[LocalQueue]:
     try:
-        running = LocalQueue(**options).start()
+        running = LocalQueue(**queue_options).start()
     except OSError as exc:
         raise InvalidSettings(f"the queue cannot start: {exc}") from exc
     try:
@@ -61,15 +62,15 @@ def _start(**options: Any) -> Iterator[LocalQueue]:
         running.stop()
 
 
-def _route(line: str) -> tuple[str, str]:
-    service, _, url = line.partition("=")
+def _route(text: str) -> tuple[str, str]:
+    service, _, url = text.partition("=")
     parts = urlsplit(url)
     if not (re.fullmatch("[a-z0-9-]+", service) and parts.scheme in ("http", "https") and parts.hostname):
-        raise InvalidSettings(f"--app-engine must be SERVICE=http://HOST:PORT, got {line!r}")
+        raise InvalidSettings(f"--app-engine must be SERVICE=http://HOST:PORT, got {text!r}")
     return service, url
 
 
-def _add(running: LocalQueue, name: str) -> None:
+def _create_queue(running: LocalQueue, name: str) -> None:
     try:
         running.add_queue(name)
     except ApiError as exc:
@@ -84,29 +85,29 @@ def _announce(running: LocalQueue, host: str, data: Path | None) -> None:
         "  export CLOUDSDK_AUTH_DISABLE_CREDENTIALS=true",
     ]
     if not is_loopback(host):
-        lines.append(f"warning: whoever reaches {host} can create tasks and have ID tokens signed")
+        lines.append(f"warning: every client that reaches {host} can create tasks and get signed ID tokens")
     click.echo("\n".join(lines), err=True)
 
 
-@queue.command()
+@queue.command(epilog="Exit status: 0 on success, 1 if the queue refuses or cannot be reached, 2 for invalid options.")
 @click.argument("email")
-@click.option("--audience", required=True, help="Whom the token is for: its `aud` claim.")
-@click.option("--host", default="127.0.0.1", help="Where the queue listens.")
-@click.option("--port", default=8123, type=click.IntRange(1, 65535), help="The queue's port for gRPC.")
+@click.option("--audience", metavar="AUDIENCE", required=True, help="Audience of the token: its `aud` claim.")
+@click.option("--host", metavar="HOST", default="127.0.0.1", help="Address of the queue.")
+@click.option("--port", default=8123, metavar="PORT", type=click.IntRange(1, 65535), help="gRPC port of the queue.")
 def token(email: str, audience: str, host: str, port: int) -> None:
-    """Print an ID token for the account EMAIL, signed by the key of the queue that runs here."""
-    wanted = Struct()
-    wanted.update({"email": email, "audience": audience})
+    """Print an ID token for the account EMAIL, signed by a running `traced-relay queue`."""
+    request = Struct()
+    request.update({"email": email, "audience": audience})
     address = f"{host}:{port}"
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         mint = channel.unary_unary(f"/{IDENTITY}/Mint", Struct.SerializeToString, StringValue.FromString)
         try:
-            click.echo(mint(wanted, timeout=5).value)
+            click.echo(mint(request, timeout=5).value)
         except grpc.RpcError as exc:
-            raise _refusal(exc, address) from exc
+            raise _error_of(exc, address) from exc
 
 
-def _refusal(error: grpc.RpcError, address: str) -> InvalidSettings | Unavailable:
+def _error_of(error: grpc.RpcError, address: str) -> InvalidSettings | Unavailable:
     if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
         return InvalidSettings(error.details())
-    return Unavailable(f"no queue answers on {address}; `traced-relay queue` starts one")
+    return Unavailable(f"no queue responds at {address}; start one with `traced-relay queue`")

@@ -1,10 +1,9 @@
-"""Commands that run until a signal ends them: `demo`, `dev`, `console`, `serve`."""
+"""`demo`, and the commands that run until a signal stops them: `dev`, `console`, `serve`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -12,12 +11,12 @@ from traced_relay.cli import options
 from traced_relay.runtime.stop_signal import stop_signal
 from traced_relay.tracing import otel_environment
 
-DEV_PORT, SAMPLE_PORT = 8080, 8090  # the sample's is another one where that is taken, or the relay's not its own
+DEV_PORT, SAMPLE_PORT = 8080, 8090  # with another --port the sample downstream picks a free one
 
 
-@click.command()
+@click.command(epilog="Exit status: 0 if all three calls end as expected, 1 if not.")
 def demo() -> None:
-    """Relay three calls; print their waterfalls and records."""
+    """Relay three calls and print their waterfalls and records."""
     otel_environment.refuse_other_instrumentation()
     from traced_relay.dev.demo import run
 
@@ -25,14 +24,18 @@ def demo() -> None:
         sys.exit(1)
 
 
-@click.command()
-@click.option("--port", default=DEV_PORT, type=click.IntRange(0, 65535), help="The relay's; 0: any free one.")
-@click.option("--tasks-port", default=8123, type=click.IntRange(0, 65534), help="The queue's, for gRPC; REST: one up.")
-@click.option("--data", metavar="DIR", type=Path, help="Keep tasks in this directory; else in memory.")
-@click.option("--config", metavar="FILE", type=Path, help="A relay.yaml; else anybody on loopback may call loopback.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: text on a terminal, else json.")
+@click.command(epilog=options.SERVER_STATUS)
+@options.port("--port", DEV_PORT, "Port of the relay")
+@options.port("--tasks-port", 8123, "gRPC port of the queue, whose REST port is one higher", 65534)
+@click.option("--data", metavar="DIR", type=Path, help="Directory to keep tasks in. Default: memory.")
+@click.option("--config", metavar="FILE", type=Path, help="relay.yaml to use. Default: local callers, local URLs.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="Format of records. Default: text on a terminal, else json.",
+)
 def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_format: str | None) -> None:
-    """Run relay and queue on this machine until Ctrl-C."""
+    """Run relay, queue and console on this machine until Ctrl-C."""
     otel_environment.refuse_other_instrumentation()
     from traced_relay.dev.environment import Dev
 
@@ -46,32 +49,32 @@ def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_
         running.interrupt(wait_for_signal())
 
 
-@click.command(epilog="Ends with 0 when it is told to, with 1 if it cannot start, with 2 for a mistake here.")
-@click.option("--port", default=8081, type=click.IntRange(0, 65535), help="Of the pages; 0: any free one.")
+@click.command(epilog=options.SERVER_STATUS)
+@options.port("--port", 8081, "Port of the console")
 @options.credential_options
-def console(port: int, **where: Any) -> None:
+def console(port: int, relay: options.Relay) -> None:
     """
-    Show a relay's tasks in a browser on this machine.
+    Serve a web console for a relay, on this machine only.
 
-    The relay is asked with your token, which does not leave this process.
+    It sends your token to the relay and never to the browser.
     """
     from traced_relay.console.app import console_app
     from traced_relay.runtime.listener import Listener
 
-    client = options.client(**where, timeout=8.0, tries=1)
+    client = relay.client(timeout=8.0, tries=1)
     with stop_signal() as wait_for_signal, Listener(console_app(client), port=port) as listener:
         click.echo(f"console  http://localhost:{listener.port}/  of {client.url}\n\nCtrl-C ends it.", err=True)
         wait_for_signal()
 
 
-@click.command()
+@click.command(epilog=options.SERVER_STATUS)
 def serve() -> None:
     """
     Run the production server.
 
-    The environment and relay.yaml (RELAY_CONFIG) say how; it listens on PORT.
-    With CLOUD_TASKS_EMULATOR_HOST set to a running `traced-relay queue` it
-    serves this machine alone.
+    It reads its settings from the environment and relay.yaml (RELAY_CONFIG) and
+    listens on PORT. If CLOUD_TASKS_EMULATOR_HOST names a running
+    `traced-relay queue`, it listens on loopback only.
     """
     otel_environment.refuse_other_instrumentation()
     from traced_relay.config.settings import own_environment

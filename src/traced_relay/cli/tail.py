@@ -1,4 +1,4 @@
-"""`traced-relay tail`: the records that matter out of those that come, one line each for a person."""
+"""`traced-relay tail`: filters records as they arrive and prints one line for each."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from traced_relay.runtime.clock import SystemClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LONGEST = 1_000_000  # characters in a line or an entry; Cloud Logging takes 256 KB
+MAX_LENGTH = 1_000_000  # characters in a line or an entry; Cloud Logging takes 256 KB
 CHUNK = 65_536  # bytes
-SILENCE = 1.0  # seconds
-PATIENT_LINES = 20  # that are no records, before a filter that shows nothing of them says so
+STDIN_WAIT = 1.0  # seconds that stdin has to deliver its first byte
+HINT_AFTER = 20  # lines that are not records, before a filtered `tail` prints a hint
 _SEVERITIES = ("DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL", "ALERT", "EMERGENCY")
 
 
 class _Records(click.File):
-    """A file of records; a task's id is taken for the name of a file often enough to say what to type instead."""
+    """A file of records; for a missing file named like a task id the error suggests --task."""
 
     def fail(self, message: str, param: click.Parameter | None = None, ctx: click.Context | None = None) -> Any:
         name = re.match("'([0-9a-f]{4,32})'", message)
@@ -40,21 +40,20 @@ class _Records(click.File):
         super().fail(message + hint, param, ctx)
 
 
-@click.command()
-@click.argument("records", type=_Records("rb"), required=False)
-@click.option("--relay", metavar="URL", help=f"Follow the `dev` that runs there; default: {options.LOCAL_RELAY}.")
-@click.option(
-    "--project",
-    metavar="PROJECT",
-    callback=options.project,
-    help="Follow Cloud Logging, with the environment's Google credentials.",
+@click.command(
+    epilog="Exit status: 0 at the end of the input, 1 if nothing can be read, 2 for invalid options, 130 on Ctrl-C."
 )
-@click.option("--since", metavar="DURATION", callback=options.optional_seconds, help="Begin so long ago, such as 10m.")
-@click.option("--event", "events", metavar="NAME", multiple=True, help="Such as `task.finished`, `task.*`; repeatable.")
-@click.option("--severity", type=click.Choice(_SEVERITIES, case_sensitive=False), help="This one and worse.")
-@click.option("--queue", metavar="NAME", help="Of this queue alone.")
-@click.option("--task", metavar="ID", help="Of this task alone; the first digits are enough.")
-@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON, one a line.")
+@click.argument("records", type=_Records("rb"), required=False)
+@click.option("--relay", metavar="URL", help=f"URL of a `traced-relay dev` to follow. Default: {options.LOCAL_RELAY}.")
+@click.option("--project", metavar="P", callback=options.project, help="Project whose Cloud Logging to follow.")
+@click.option("--since", metavar="DURATION", callback=options.optional_seconds, help="Start so long ago, such as 10m.")
+@click.option(
+    "--event", "events", metavar="NAME", multiple=True, help="Event or pattern, such as `task.*`; repeatable."
+)
+@click.option("--severity", type=click.Choice(_SEVERITIES, case_sensitive=False), help="Minimum severity.")
+@click.option("--queue", metavar="NAME", help="Name of the queue.")
+@click.option("--task", metavar="ID", help="Task id, or its first digits.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON, one per line.")
 @click.pass_obj
 def tail(
     channel: Any,
@@ -64,63 +63,60 @@ def tail(
     project: str | None,
     since: float | None,
     as_json: bool,
-    **wanted: Any,
+    **filters: Any,
 ) -> None:
     """
-    Show records as they come, filtered, coloured on a terminal.
+    Show log records as they arrive, filtered, in colour on a terminal.
 
-    Without RECORDS they are those of the `dev` that runs here. --relay and --project say which others: with --project
-    those of a deployed relay, from the last minute on, or as far back as --since says. It follows them until Ctrl-C,
-    also where there is no terminal, and then says so.
+    Without RECORDS, follows the `dev` on this machine until Ctrl-C. --relay follows another `dev`, --project a deployed
+    relay through Cloud Logging (with Application Default Credentials), from one minute ago or from --since. Without a
+    terminal, prints which relay it follows.
 
-    RECORDS is a file, `-` is stdin, which is read without RECORDS, too, if something is there within a second (a pipe
-    or a file that is not empty). It holds records as the relay prints them, also behind what `kubectl logs` or
-    `docker compose logs` put in front, or entries as `gcloud logging read` and `gcloud beta logging tail` print them
-    with --format=json. What is no record is left out as soon as anything is asked for.
+    RECORDS is a file; `-` is stdin. Without RECORDS, stdin is read if it has data (a pipe or a file that is not empty).
+    Input formats: records as the relay prints them, with or without the prefixes of `kubectl logs` and
+    `docker compose logs`; entries of `gcloud logging read` and `gcloud beta logging tail` with --format=json. Lines
+    that are not records are shown only without filters.
 
     \b
       traced-relay tail --event 'task.*'
       traced-relay tail --project my-project --severity WARNING --since 1h
       traced-relay tail --severity WARNING records.jsonl
       gcloud beta logging tail --format=json | traced-relay tail -
-
-    Ends with 0 when a file ends, with 1 if it held something but no record, with 130 at Ctrl-C, with 2 if an option
-    cannot be understood.
     """
     if [records, relay, project].count(None) < 2:
-        raise click.UsageError("one of RECORDS, --relay and --project is enough")
+        raise click.UsageError("RECORDS, --relay and --project are mutually exclusive")
     earliest = None if since is None else SystemClock().now() - since
     if (records, relay, project) == (None, None, None):
-        records = _piped()
+        records = _stdin_with_data()
     if records is not None:
-        _show_input(records, earliest, as_json=as_json, **wanted)
+        _print_input(records, earliest, as_json=as_json, **filters)
         return
     if project is not None:
-        found = _of_project(project, earliest, channel, **wanted)
+        found = _records_of_project(project, earliest, channel, **filters)
     else:
-        found = _of_dev(relay or options.LOCAL_RELAY)
+        found = _records_of_dev(relay or options.LOCAL_RELAY)
         if relay is None and not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
-            _complain(f"following the records of {options.LOCAL_RELAY}; --relay, --project and RECORDS name others")
+            _warn(f"following {options.LOCAL_RELAY}; use --relay, --project or RECORDS for other records")
     for record in found:
-        if _passes(record, earliest, **wanted):
-            _show(json_of(record) if as_json else record)
+        if _passes(record, earliest, **filters):
+            _print(json_of(record) if as_json else record)
 
 
-def _piped() -> IO[bytes] | None:
-    """What is on stdin, if there is something: a terminal is nothing, and so is /dev/null, or a pipe that is silent."""
+def _stdin_with_data() -> IO[bytes] | None:
+    """Stdin if it has data; None for a terminal, /dev/null or a pipe that is closed without data."""
     if sys.stdin is None or sys.stdin.isatty():
         return None
     stdin: IO[bytes] = sys.stdin.buffer
     if isinstance(stdin, BufferedReader):
-        if not select([stdin], [], [], SILENCE)[0]:
-            _complain(f"nothing came on stdin within {SILENCE:g} s; `tail -` reads it, however late records come")
+        if not select([stdin], [], [], STDIN_WAIT)[0]:
+            _warn(f"nothing came on stdin within {STDIN_WAIT:g} s; `tail -` reads it, however late records come")
             return None
         if not stdin.peek(1):
             return None
     return stdin
 
 
-def _of_dev(relay: str) -> Iterator[dict[str, Any]]:
+def _records_of_dev(relay: str) -> Iterator[dict[str, Any]]:
     from traced_relay.cli import follow
     from traced_relay.client.dev_console import DevConsole
 
@@ -128,53 +124,52 @@ def _of_dev(relay: str) -> Iterator[dict[str, Any]]:
         console = DevConsole(relay)
     except InvalidSettings as exc:
         raise click.UsageError(str(exc)) from exc
-    return follow.follow_dev(console, SystemClock(), _complain)
+    return follow.follow_dev(console, SystemClock(), _warn)
 
 
-def _of_project(project: str, earliest: float | None, channel: Any, **wanted: Any) -> Iterator[dict[str, Any]]:
+def _records_of_project(project: str, earliest: float | None, channel: Any, **filters: Any) -> Iterator[dict[str, Any]]:
     from traced_relay.cli import follow
-    from traced_relay.logs import cloud_entries
     from traced_relay.logs.cloud_logging import CloudLogging
 
     clock = SystemClock()
     since = clock.now() - follow.LATE if earliest is None else earliest
     log = CloudLogging(project, channel=channel)
-    return follow.follow_cloud(
-        log, lambda start: cloud_entries.of_service(start=start, **wanted), since, clock, _complain
-    )
+    return follow.follow_cloud(log, lambda start: cloud_entries.of_service(start=start, **filters), since, clock, _warn)
 
 
-def _show_input(source: IO[bytes], earliest: float | None, *, as_json: bool, **wanted: Any) -> None:
-    read: Callable[[int], bytes] = getattr(source, "read1", source.read)  # what there is, without waiting for more
-    sees_all = earliest is None and not any(wanted.values())
-    records, others, has_told, name = 0, 0, False, options.name_of(source)
-    for piece in LogInput(cloud_entries.records_of, LONGEST, _complain).pieces(decoded(iter(lambda: read(CHUNK), b""))):
+def _print_input(source: IO[bytes], earliest: float | None, *, as_json: bool, **filters: Any) -> None:
+    read: Callable[[int], bytes] = getattr(
+        source, "read1", source.read
+    )  # returns available data without waiting for more
+    is_unfiltered = earliest is None and not any(filters.values())
+    records, others, has_warned, name = 0, 0, False, options.name_of(source)
+    for piece in LogInput(cloud_entries.records_of, MAX_LENGTH, _warn).pieces(decoded(iter(lambda: read(CHUNK), b""))):
         if isinstance(piece, str):
             others += 1
             if not records and cloud_entries.is_gclouds_yaml(piece):
                 raise NoRecords(f"{name} holds {cloud_entries.YAML_TOLD}")
-            if sees_all:
-                _show(piece if as_json else {"message": piece})
-            elif not records and others == PATIENT_LINES:
-                _complain(f"no record among the first {others} lines of {name}; {cloud_entries.HOW_TO_READ}")
+            if is_unfiltered:
+                _print(piece if as_json else {"message": piece})
+            elif not records and others == HINT_AFTER:
+                _warn(f"no record in the first {others} lines of {name}; {cloud_entries.HOW_TO_READ}")
             continue
         records += 1
-        if piece.get("time") == "" and not has_told and (earliest is not None or wanted["severity"]):
-            _complain(f"{name} holds payloads without time and severity; --format=json prints whole entries")
-            has_told = True
-        if sees_all or _passes(piece, earliest, **wanted):
-            _show(json_of(piece) if as_json else piece)
+        if piece.get("time") == "" and not has_warned and (earliest is not None or filters["severity"]):
+            _warn(f"{name} holds payloads without time and severity; --format=json prints whole entries")
+            has_warned = True
+        if is_unfiltered or _passes(piece, earliest, **filters):
+            _print(json_of(piece) if as_json else piece)
     if others and not records:
         raise NoRecords(f"{name} holds no record; {cloud_entries.HOW_TO_READ}")
 
 
-def _show(shown: dict[str, Any] | str) -> None:
+def _print(record: dict[str, Any] | str) -> None:
     colour = sys.stdout.isatty()
-    click.echo(printable(shown) if isinstance(shown, str) else one_line(shown, colour=colour), color=colour)
+    click.echo(printable(record) if isinstance(record, str) else one_line(record, colour=colour), color=colour)
 
 
-def _complain(trouble: str) -> None:
-    click.echo(f"traced-relay: {printable(trouble)}", err=True)
+def _warn(message: str) -> None:
+    click.echo(f"traced-relay: {printable(message)}", err=True)
 
 
 def _passes(
@@ -185,15 +180,15 @@ def _passes(
     queue: str | None,
     task: str | None,
 ) -> bool:
-    named = not events or any(fnmatchcase(str(entry.get("event", "")), event) for event in events)
-    is_bad_enough = severity is None or _rank(entry.get("severity")) >= _rank(severity)
-    in_queue = queue is None or entry.get("queue") == queue
-    its_task = task is None or any(str(entry.get(name, "")).startswith(task) for name in ("task_id", "callback_of"))
-    is_late_enough = earliest is None or _said_at(entry) >= earliest
-    return bool(entry) and named and is_bad_enough and in_queue and its_task and is_late_enough
+    has_event = not events or any(fnmatchcase(str(entry.get("event", "")), event) for event in events)
+    has_severity = severity is None or _rank(entry.get("severity")) >= _rank(severity)
+    is_in_queue = queue is None or entry.get("queue") == queue
+    is_of_task = task is None or any(str(entry.get(name, "")).startswith(task) for name in ("task_id", "callback_of"))
+    is_recent = earliest is None or _time_of(entry) >= earliest
+    return bool(entry) and has_event and has_severity and is_in_queue and is_of_task and is_recent
 
 
-def _said_at(entry: dict[str, Any]) -> float:
+def _time_of(entry: dict[str, Any]) -> float:
     try:
         return parse_time(entry.get("time"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""`traced-relay verify-callback`: checks a received callback's signature."""
+"""`traced-relay verify-callback`: verifies the signature of a received callback."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from traced_relay.runtime.clock import SystemClock
 def _keys(_: click.Context, option: click.Parameter, secrets: tuple[str, ...]) -> tuple[bytes, ...]:
     if any(webhook_signature.SECRET_NAME.fullmatch(secret) for secret in secrets):
         raise click.BadParameter(
-            "must be the secret itself; `gcloud secrets versions access latest` prints it", param=option
+            "must be the secret's value, not its name; `gcloud secrets versions access latest` prints the value",
+            param=option,
         )
-    return options.read(option, webhook_signature.parse_secrets, " ".join(secrets))
+    return options.parsed(option, webhook_signature.parse_secrets, " ".join(secrets))
 
 
-@click.command()
+@click.command(epilog="Exit status: 0 if the signature is valid, 1 if not, 2 for invalid options.")
 @click.argument("body", type=click.File("rb"), default="-")
 @click.option(
     "--secret",
@@ -32,29 +33,30 @@ def _keys(_: click.Context, option: click.Parameter, secrets: tuple[str, ...]) -
     envvar="RELAY_CALLBACK_SECRET",
     show_envvar=True,
     callback=_keys,
-    help="What the relay signs with; repeatable, one that matches is enough.",
+    help="Signing secret of the relay; repeatable, one match is enough.",
 )
-@click.option(
-    "--header", "headers", metavar="'NAME: VALUE'", multiple=True, callback=options.headers, help="Repeatable."
-)
+@options.header_option
 @click.option(
     "--headers",
     "file",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Header lines as they came; a request line and other headers may be among them.",
+    help="File with the received header lines; a request line and other headers are ignored.",
 )
 @click.option(
-    "--tolerance", metavar="DURATION", default="5m", callback=options.seconds, help="How old it may be, or how new."
+    "--tolerance",
+    metavar="DURATION",
+    default="5m",
+    callback=options.seconds,
+    help="Maximum difference between the callback's timestamp and this clock.",
 )
 def verify_callback(
     body: IO[bytes], keys: tuple[bytes, ...], headers: dict[str, str], file: Path | None, tolerance: float
 ) -> None:
     """
-    Check the signature of a callback that was received.
+    Verify the signature of a received callback.
 
-    BODY is a file with its exact bytes; without it they are read from stdin.
-    Ends with 0 if one of the secrets signed it lately, with 1 if not.
+    BODY is a file with the exact bytes of its body. Default: stdin.
 
     \b
       export RELAY_CALLBACK_SECRET=whsec_…
@@ -65,9 +67,9 @@ def verify_callback(
     """
     given = (options.read_headers(file.read_text("latin-1")) if file else {}) | headers
     if not given:
-        raise click.UsageError("its headers are needed: --header 'webhook-id: …' and two more, or --headers FILE")
+        raise click.UsageError("headers are required: --header 'webhook-id: …' and two more, or --headers FILE")
     now = SystemClock().now()
     webhook_signature.verify(keys, given, body.read(), now, tolerance)
     age = now - int(given["webhook-timestamp"])
     when = f"{format_duration(abs(age) // 1)} {'ago' if age >= 0 else 'ahead of this clock'}"
-    click.echo(f"the signature is good: {given['webhook-id']}, signed {when}")
+    click.echo(f"the signature is valid: {given['webhook-id']}, signed {when}")

@@ -1,10 +1,10 @@
-"""Asks a relay, for so many seconds and no more; whatever it answers, there is a view or one clear error."""
+"""Requests to a relay with a time limit; every failure becomes one RelayError."""
 
 from __future__ import annotations
 
 import logging
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as TookTooLong
+from concurrent.futures import TimeoutError as FutureTimeout
 from threading import BoundedSemaphore, Thread
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,52 +18,51 @@ T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
-# What reading an answer raises that is not as the API has it: fields missing, of other types, or nested without end.
-ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+# Raised by a response that does not match the API: missing fields, other types, endless nesting.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class BoundedClient:
     """
-    Puts questions to a relay, each in a thread of its own.
+    Runs each request to a relay in a thread of its own.
 
-    A relay that sends a byte now and then would hold a page for ever: no timeout
-    of a socket notices. So the page goes on without the answer, and only so
-    *many* questions are out at once.
+    A relay that sends a byte now and then never exceeds a socket's timeout, so
+    the page gives up after *seconds*; at most *limit* requests run at once.
     """
 
-    def __init__(self, seconds: float = 10.0, many: int = 16) -> None:
+    def __init__(self, seconds: float = 10.0, limit: int = 16) -> None:
         self._seconds = seconds
-        self._free = BoundedSemaphore(many)
+        self._free = BoundedSemaphore(limit)
 
-    def ask(self, question: Callable[[], T]) -> T:
+    def ask(self, request: Callable[[], T]) -> T:
         if not self._free.acquire(timeout=self._seconds):
-            raise Unavailable("the relay has not yet answered what it was asked before")
-        answer: Future[T] = Future()
-        Thread(target=self._put, args=(question, answer), name="asking", daemon=True).start()
+            raise Unavailable("earlier requests to the relay are still pending")
+        response: Future[T] = Future()
+        Thread(target=self._run, args=(request, response), name="console-request", daemon=True).start()
         try:
-            return answer.result(self._seconds)
-        except TookTooLong:
-            raise Unavailable(f"the relay did not answer within {self._seconds:g} s") from None
-        except ODD as exc:
-            raise unreadable(exc) from exc
+            return response.result(self._seconds)
+        except FutureTimeout:
+            raise Unavailable(f"the relay did not respond within {self._seconds:g} s") from None
+        except MALFORMED as exc:
+            raise unexpected_response(exc) from exc
 
-    def _put(self, question: Callable[[], T], answer: Future[T]) -> None:
+    def _run(self, request: Callable[[], T], response: Future[T]) -> None:
         try:
             with instrumentation.unseen():
-                answer.set_result(question())
-        except BaseException as exc:  # noqa: BLE001  (raised again where the answer is waited for)
-            answer.set_exception(exc)
+                response.set_result(request())
+        except BaseException as exc:  # noqa: BLE001  (raised again by `ask`)
+            response.set_exception(exc)
         finally:
             self._free.release()
 
 
-def unreadable(exc: Exception) -> UnexpectedAnswer:
-    _logger.warning("an answer of the relay could not be read", exc_info=exc)
-    return UnexpectedAnswer("the relay's answer is not as the API has it; is it another version?")
+def unexpected_response(exc: Exception) -> UnexpectedAnswer:
+    _logger.warning("a response of the relay cannot be read", exc_info=exc)
+    return UnexpectedAnswer("the relay's response does not match the API; is it another version?")
 
 
 def status_of(error: RelayError) -> int:
-    """With which status the console says it: the relay's own refusals as they came, all else as a gateway's."""
+    """The console's status code: the relay's own for a refusal, a gateway's for anything else."""
     match error:
         case NotAuthorized():
             return error.status
@@ -75,14 +74,16 @@ def status_of(error: RelayError) -> int:
 
 
 def hint_of(error: RelayError) -> str:
-    """What whoever reads the error may do about it."""
+    """What the reader of the error can do about it."""
     match error:
         case NotAuthorized(status=401):
-            return "The ID token may have expired, or be for another audience: see `traced-relay console --help`."
+            return "The ID token may have expired or be for another audience; see `traced-relay console --help`."
         case NotAuthorized():
-            return "Its relay.yaml lists who may look: `callers`, with `role: operator` for queues and all tasks."
+            return (
+                "relay.yaml lists the accounts with access: `callers`, with `role: operator` for queues and all tasks."
+            )
         case NotFound():
-            return "It may have been forgotten after its retention, or belong to somebody else."
+            return "The task may have been deleted after its retention, or belong to another caller."
         case Unavailable():
-            return "This page asks again by itself."
-    return "Look at the URL, then at the relay's log."
+            return "This page retries automatically."
+    return "Check the relay's URL, then its log."

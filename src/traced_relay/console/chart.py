@@ -1,4 +1,4 @@
-"""A timeline as the page draws it: every length a share of the axis, in percent. Pure."""
+"""A timeline as the page draws it: positions and widths are percentages of the time axis. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from traced_relay.timeline.build import Timeline
 
 TICKS = 8
-_THINNEST = 0.6  # what is shorter still has to be seen
+_MIN_WIDTH = 0.006  # share of the axis that keeps a short bar visible
 
 
 @dataclass(frozen=True)
@@ -26,46 +26,46 @@ class Part:
 
 @dataclass(frozen=True)
 class Lane:
-    """One bar on its line; *tells* are its parts in words."""
+    """One bar on its line; *text* lists its segments."""
 
     bar: Bar
-    lasted: str
+    duration: str
     x: str
     width: str
     parts: tuple[Part, ...]
-    beats: tuple[str, ...]
-    tells: str
+    heartbeats: tuple[str, ...]
+    text: str
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Chart:
     lanes: tuple[Lane, ...]
     ticks: tuple[tuple[str, str], ...]
-    lasted: str
+    duration: str
 
 
-def draw(timeline: Timeline) -> Drawing:
+def chart_of(timeline: Timeline) -> Chart:
     span = timeline.seconds or 0.001
     step = tick_step(span, TICKS)
     ticks = [number * step for number in range(int(span / step) + 1)]
-    return Drawing(
+    return Chart(
         lanes=tuple(_lane(bar, timeline.start, span) for bar in timeline.bars),
         ticks=tuple((_percent(tick / span), tick_label(tick)) for tick in ticks if tick < span * 0.97 or tick == 0),
-        lasted="" if timeline.lasted is None else readable(timeline.lasted),
+        duration="" if timeline.duration is None else readable(timeline.duration),
     )
 
 
 def _lane(bar: Bar, start: float, span: float) -> Lane:
-    width = max(_THINNEST / 100, bar.seconds / span)
+    width = max(_MIN_WIDTH, bar.seconds / span)
     x = min((bar.start - start) / span, 1 - width)
     return Lane(
         bar=bar,
-        lasted="" if bar.kind == "deferred" else readable(bar.seconds),
+        duration="" if bar.kind == "deferred" else readable(bar.seconds),
         x=_percent(x),
         width=_percent(width),
         parts=tuple(_parts(bar, x, width)),
-        beats=tuple(_percent((beat - start) / span) for beat in bar.beats if bar.start <= beat <= bar.end),
-        tells=", ".join(f"{part.name} {readable(part.seconds)}" for part in bar.segments if part.seconds >= 0.0005),
+        heartbeats=tuple(_percent((beat - start) / span) for beat in bar.heartbeats if bar.start <= beat <= bar.end),
+        text=", ".join(f"{part.name} {readable(part.seconds)}" for part in bar.segments if part.seconds >= 0.0005),
     )
 
 

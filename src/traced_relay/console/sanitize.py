@@ -1,4 +1,4 @@
-"""A relay's answers as a page can show them. Pure."""
+"""Makes a relay's responses safe to show on a page. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from traced_relay.formats.terminal import printable
 
 
 def legible(value: Any) -> Any:
-    """The same with escapes for invisible characters; ValueError for a number that JSON does not have."""
+    """The value with escapes for invisible characters; raises ValueError for NaN and infinities."""
     match value:
         case str():
             return printable(value)
         case float() if not isfinite(value):
-            raise ValueError("NaN and infinities are no numbers of JSON")
+            raise ValueError("JSON has no NaN and no infinities")
         case dict():
             return {legible(name): legible(item) for name, item in value.items()}
         case list():
@@ -23,5 +23,5 @@ def legible(value: Any) -> Any:
 
 
 def visible(text: str) -> str:
-    """A text of several lines: tabs and the ends of lines stay as they are."""
+    """Multi-line text with escapes for invisible characters other than tabs and line ends."""
     return "\r\n".join(printable(part, keep="\n\t") for part in text.split("\r\n"))

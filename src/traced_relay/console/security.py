@@ -1,4 +1,4 @@
-"""Keeps pages of other sites away from a console on loopback, and its own from loading anything from elsewhere."""
+"""Blocks requests of other sites to a console on loopback, and its own pages from loading anything external."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from traced_relay.runtime.loopback import is_cross_site, is_local_host
 if TYPE_CHECKING:
     from flask import Flask
 
-OWN_PAGE = "X-Relay-Console"  # a form cannot send it, nor a script of another site without being asked first
+OWN_PAGE = "X-Relay-Console"  # neither a form nor a script of another site can send it without a CORS preflight
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -27,28 +27,28 @@ _HEADERS = {
 
 
 def protect(app: Flask) -> None:
-    app.before_request(_refuse)
-    app.after_request(_harden)
+    app.before_request(_refusal)
+    app.after_request(_add_security_headers)
 
 
-def _refuse() -> Response | None:
+def _refusal() -> Response | None:
     if not is_local_host(request.headers.get("Host", "")):
-        return _refusal("the console answers on localhost only")
+        return _forbidden("the console accepts requests to localhost only")
     if request.method not in ("GET", "HEAD") and not _is_from_own_page():
-        return _refusal("only the console's own pages may ask for this")
+        return _forbidden("only the console's own pages may send this request")
     return None
 
 
 def _is_from_own_page() -> bool:
-    says_so = "Origin" in request.headers and request.headers.get(OWN_PAGE) == "1"
-    return says_so and not is_cross_site(request.headers)
+    has_own_header = "Origin" in request.headers and request.headers.get(OWN_PAGE) == "1"
+    return has_own_header and not is_cross_site(request.headers)
 
 
-def _refusal(text: str) -> Response:
+def _forbidden(text: str) -> Response:
     return Response(text + "\n", 403, content_type="text/plain; charset=utf-8")
 
 
-def _harden(response: Response) -> Response:
+def _add_security_headers(response: Response) -> Response:
     response.headers.update(_HEADERS)
     if "Cache-Control" not in response.headers:
         response.headers["Cache-Control"] = "no-store"

@@ -1,10 +1,10 @@
-"""A task as the list shows it. Pure; what the script fills in later, in static/tasks.js, has the same form."""
+"""The rows of the task list. Pure; static/tasks.js computes durations and ages in the same form."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from traced_relay.client.task_text import duration
+from traced_relay.client import task_text
 from traced_relay.formats.durations import parse_time, readable
 
 if TYPE_CHECKING:
@@ -13,14 +13,11 @@ if TYPE_CHECKING:
     Document = Mapping[str, Any]
 
 
-LONGEST_STATE = 40
-
-
 def row(document: Document) -> dict[str, Any]:
-    """The few fields that are shown, times as seconds since the epoch."""
+    """The fields that the list shows; times are seconds since the epoch."""
     return {
         "id": str(document["task_id"]),
-        "state": str(document["state"])[:LONGEST_STATE],
+        "state": state_of(document),
         "queue": str(document["queue"]),
         "attempt": int(document["attempt"]),
         "retries": int(document["retry_count"]),
@@ -31,23 +28,28 @@ def row(document: Document) -> dict[str, Any]:
         "created": parse_time(document["created_at"]),
         "due": parse_time(document["schedule_time"]),
         "ended": document["finished_at"] is not None,
-        "total": duration(document),
+        "total": task_text.duration(document),
     }
 
 
-def lasted(row: Mapping[str, Any], now: float) -> str:
-    """How long it took, or takes so far, from when it was due; of one that is not due yet, when it is."""
+def state_of(document: Document) -> str:
+    """At most 40 characters, since another server may send any text."""
+    return str(document["state"])[:40]
+
+
+def duration(row: Mapping[str, Any], now: float) -> str:
+    """Time from when the task was due to its end or until now; before that, the time until it is due."""
     if row["ended"]:
         return "not due" if row["total"] is None else readable(row["total"])
     if row["due"] > now and row["attempt"] == 0:
-        return f"in {_coarse(row['due'] - now)}"
-    return f"{_coarse(now - max(row['created'], row['due']))} …"
+        return f"in {_whole_seconds(row['due'] - now)}"
+    return f"{_whole_seconds(now - max(row['created'], row['due']))} …"
 
 
 def age(row: Mapping[str, Any], now: float) -> str:
-    return _coarse(now - row["created"])
+    return _whole_seconds(now - row["created"])
 
 
-def _coarse(seconds: float) -> str:
-    """Lengths that change while they are looked at: no finer than seconds."""
+def _whole_seconds(seconds: float) -> str:
+    """For durations that change on the page: no unit below seconds."""
     return f"{max(0, int(seconds))} s" if seconds < 60 else readable(seconds)

@@ -145,7 +145,7 @@ class Dev:
     def _dev_data(self) -> DevData:
         settings = self._settings
 
-        def tell_queue(method: str, name: str) -> None:
+        def call_queue(method: str, name: str) -> None:
             try:
                 self.queue.tell(method, f"{settings.queue_prefix}/{name}")
             except ApiError as exc:
@@ -153,7 +153,7 @@ class Dev:
             if method == "PurgeQueue":
                 self.assembly.check_tasks()
 
-        return DevData(self.records, self.spans, tell_queue, sample=self._sample_call())
+        return DevData(self.records, self.spans, call_queue, sample=self._sample_call())
 
     def _sample_call(self) -> str:
         """A first call to paste."""

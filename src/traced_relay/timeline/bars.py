@@ -1,4 +1,4 @@
-"""The bars of a timeline: what each stands for, and which of a task's records belong to it. Pure."""
+"""The bars of a timeline and the keys that link records to them. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ if TYPE_CHECKING:
 
 Kind = Literal["enqueue", "wait", "attempt", "downstream", "deferred", "callback", "queue", "moment"]
 Outcome = Literal["", "succeeded", "retry", "gave_up", "cancelled", "running"]
+DELAY_LABELS = {"retry_after": "Retry-After", "backoff": "backoff"}  # by the delay_reason of an attempt
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a bar; the parts follow one another from the bar's start."""
+    """A part of a bar; the first one begins at the bar's start, each other one where the previous one ends."""
 
     name: str
     seconds: float
@@ -31,8 +32,8 @@ class Bar:
     depth: int = 0
     segments: tuple[Segment, ...] = ()
     is_open: bool = False
-    key: str = ""  # what `key_of` says of the records that belong to it; none for a wait
-    beats: tuple[float, ...] = ()
+    key: str = ""  # `key_of` of its records; empty for a wait
+    heartbeats: tuple[float, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -40,7 +41,7 @@ class Bar:
 
 
 def key_of(record: Mapping[str, Any]) -> str:
-    """The bar that a record belongs to, by its key; nothing for what is said of the task as a whole."""
+    """The key of the bar that a record belongs to; empty for a record about the task as a whole."""
     event, attempt = record.get("event"), record.get("attempt")
     if event == "dispatch.deferred":
         return f"deferred {record.get('time')}"

@@ -1,4 +1,4 @@
-"""What happened to a task beside its attempts: what turned it away or cut it, and what the queue did with it. Pure."""
+"""Markers of a timeline beside the attempts: refusals, interruptions and the log of the queue. Pure."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     Document = Mapping[str, Any]
     Records = Iterable[Mapping[str, Any]]
 
-_MOMENTS = {
+_LABELS = {
     "dispatch.deferred": "deferred",
     "dispatch.rejected": "rejected",
     "attempt.interrupted": "interrupted",
     "downstream.denied": "denied",
     "task.cancelled": "cancelled",
 }
-_TAKEN = {"attempt.started", "attempt.finished", "dispatch.deferred", "dispatch.rejected"}
+_DISPATCH_EVENTS = {"attempt.started", "attempt.finished", "dispatch.deferred", "dispatch.rejected"}
 
 
-def tells_of(record: Mapping[str, Any], document: Document) -> bool:
-    """Whether a record is about the task, or a delivery that claimed to be of it."""
+def is_related(record: Mapping[str, Any], document: Document) -> bool:
+    """Whether a record is of the task, or of a dispatch that named the task and was refused."""
     task_id = document["task_id"]
     if "task_id" in record:
         return bool(record["task_id"] == task_id)
-    return record.get("event") in _MOMENTS and _is_named(_short(record), document)
+    return record.get("event") in _LABELS and _is_task_of(_short_name(record), document)
 
 
-def of_relay(said: Records) -> Iterator[Bar]:
-    for record in said:
-        label = _MOMENTS.get(str(record.get("event")))
+def of_relay(records: Records) -> Iterator[Bar]:
+    for record in records:
+        label = _LABELS.get(str(record.get("event")))
         if label is not None:
             at = parse_time(record["time"])
             kind: Kind = "deferred" if label == "deferred" else "moment"
@@ -44,31 +44,30 @@ def of_relay(said: Records) -> Iterator[Bar]:
 
 
 def of_queue(records: Records, document: Document) -> Iterator[Bar]:
-    """One line for each time that the queue handed a task of the call out, and a mark for what else it did."""
-    deliveries, moments = queue_log.read(records)
-    for one in deliveries:
-        if _is_named(one.task, document):
-            status = "no answer in the queue's log" if one.status is None else f"queue got {one.status}"
-            yield Bar("queue", f"dispatch {_number(one.task)}", one.start, one.end, note=status)
+    """A bar for each dispatch in the queue's log, and a marker for each other entry."""
+    dispatches, moments = queue_log.read(records)
+    for dispatch in dispatches:
+        if _is_task_of(dispatch.task, document):
+            note = "no response in the queue's log" if dispatch.status is None else f"queue got {dispatch.status}"
+            yield Bar("queue", f"dispatch {_number(dispatch.task)}", dispatch.start, dispatch.end, note=note)
     for moment in moments:
-        if _is_named(moment.task, document):
-            yield Bar(
-                "moment", f"task {_number(moment.task)}", moment.at, moment.at, note=f"{moment.what} in the queue"
-            )
+        if _is_task_of(moment.task, document):
+            note = f"{moment.what} in the queue"
+            yield Bar("moment", f"task {_number(moment.task)}", moment.at, moment.at, note=note)
 
 
-def untold(records: Records, said: Records, document: Document) -> Iterator[str]:
-    """Deliveries of which no record says what became of them: nobody took them, or the records are lost."""
-    deliveries, _ = queue_log.read(records)
-    if not deliveries:
+def unmatched_dispatches(records: Records, related: Records, document: Document) -> Iterator[str]:
+    """Dispatches that are only in the queue's log, and attempts whose dispatch is not in it."""
+    dispatches, _ = queue_log.read(records)
+    if not dispatches:
         return
-    taken = {_short(record) for record in said if record.get("event") in _TAKEN}
-    handed_out = {one.task for one in deliveries}
-    for one in deliveries:
-        if _is_named(one.task, document) and one.task not in taken:
-            yield f"dispatch {_number(one.task)}: the queue handed it out, and no record says what became of it"
+    recorded = {_short_name(record) for record in related if record.get("event") in _DISPATCH_EVENTS}
+    for dispatch in dispatches:
+        if _is_task_of(dispatch.task, document) and dispatch.task not in recorded:
+            yield f"dispatch {_number(dispatch.task)}: in the queue's log, not in the records"
+    logged = {dispatch.task for dispatch in dispatches}
     for attempt in document["attempts"]:
-        if attempt["task_name"].rpartition("/")[2] not in handed_out:
+        if attempt["task_name"].rpartition("/")[2] not in logged:
             yield f"attempt {attempt['attempt']}: its dispatch is not in the queue's log"
 
 
@@ -82,16 +81,16 @@ def _note(record: Mapping[str, Any]) -> str:
     return str(record.get("reason", ""))
 
 
-def _is_named(task: str, document: Document) -> bool:
+def _is_task_of(task: str, document: Document) -> bool:
     known = {attempt["task_name"].rpartition("/")[2] for attempt in document["attempts"]}
     return task in known or task.rpartition("-")[0] == document["task_id"]
 
 
-def _short(record: Mapping[str, Any]) -> str:
+def _short_name(record: Mapping[str, Any]) -> str:
     return str(record.get("task_name", "")).rpartition("/")[2]
 
 
 def _number(task: str) -> str:
-    """Which attempt a task is for; one that was made by hand is the first."""
+    """The attempt that a task is for; a task that the relay did not create is for attempt 1."""
     number = task.rpartition("-")[2]
     return number if number.isdigit() and "-" in task else "1"

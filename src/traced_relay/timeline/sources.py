@@ -1,7 +1,7 @@
 """
-What was written down of one task beside its document: records, spans, the queue's log, and where they were found.
+Reads the records, spans and queue log entries of one task from a file, `dev` or Cloud Logging.
 
-Whatever cannot be had is said, and the rest is used.
+Missing sources are reported; the rest is used.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ if TYPE_CHECKING:
 
     Document = Mapping[str, Any]
 
-SLACK = 120.0  # seconds before the beginning and after the end, for clocks that differ and records that come late
-_PROJECT = "[a-z][a-z0-9.:-]{3,98}"  # it becomes part of a filter, and is what a relay says
-_IN_A_NAME = re.compile(rf"projects/({_PROJECT})/locations/")
+SLACK = 120.0  # seconds before the start and after the end, for clock differences and late records
+_PROJECT = "[a-z][a-z0-9.:-]{3,98}"  # checked because it comes from the relay and becomes part of a filter
+_PROJECT_IN_NAME = re.compile(rf"projects/({_PROJECT})/locations/")
 
 
 @dataclass(frozen=True)
 class Sources:
     """
-    *records* or *spans* are None where nobody could look for them; *told* says where they come from, or why not.
+    *records* or *spans* are None if their source could not be read; *notes* name the source or the error.
 
-    Where only the latest are kept, all of them are there from *whole_since* on.
+    A store that keeps only the latest is complete since *whole_since*.
     """
 
     records: list[dict[str, Any]] | None
     spans: list[FinishedSpan] | None
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
     whole_since: str = ""
 
 
 @dataclass(frozen=True)
 class LogProject:
-    """A project whose log holds the records, and how that is known."""
+    """The project whose log holds the records."""
 
     project: str
-    known_from: str  # such as `--project says`
+    known_from: str  # such as `--project`
 
 
 def from_file(chunks: Iterable[bytes], name: str, ids: frozenset[str]) -> Sources:
-    """Raises NoRecords where there is something, and nothing of it can be used."""
+    """Raises NoRecords if the file has content but no usable record."""
     records: list[dict[str, Any]] = []
-    others = timeless = 0
+    others = without_time = 0
     for piece in cloud_entries.records_in(decoded(chunks)):
         if isinstance(piece, str):
             others += 1
@@ -65,14 +65,14 @@ def from_file(chunks: Iterable[bytes], name: str, ids: frozenset[str]) -> Source
         elif _has_time(piece):
             records.append(piece)
         else:
-            timeless += 1
-    if timeless and not records:
+            without_time += 1
+    if without_time and not records:
         raise NoRecords(f"{name} holds payloads without their times; --format=json prints whole entries")
     if others and not records:
         raise NoRecords(f"{name} holds no record; {cloud_entries.HOW_TO_READ}")
-    its = sum(not ids.isdisjoint((str(one.get("task_id")), str(one.get("callback_of")))) for one in records)
-    without = f", and {timeless} without their times" if timeless else ""
-    return Sources(records, None, (f"records: {its} of this task among {len(records)} in {name}{without}",))
+    own = sum(not ids.isdisjoint((str(one.get("task_id")), str(one.get("callback_of")))) for one in records)
+    ignored = f", and {without_time} without their times" if without_time else ""
+    return Sources(records, None, (f"records: {own} of this task among {len(records)} in {name}{ignored}",))
 
 
 def _has_time(record: Mapping[str, Any]) -> bool:
@@ -89,50 +89,52 @@ def from_dev(open_console: Callable[[], DevConsole], task_id: str) -> Sources:
         records, spans, whole_since = console.records_and_spans(task_id)
     except RelayError as exc:
         return Sources(None, None, (f"records: none; {exc}",))
-    told = f"records: {len(records)}, spans: {len(spans)}, both kept by {console.relay}"
-    return Sources(records, spans, (told,), whole_since)
+    note = f"records: {len(records)}, spans: {len(spans)}, both from {console.relay}"
+    return Sources(records, spans, (note,), whole_since)
 
 
 def from_cloud(
-    open_log: Callable[[], CloudLogging], place: LogProject, documents: Sequence[Document], now: float
+    open_log: Callable[[], CloudLogging], log_project: LogProject, documents: Sequence[Document], now: float
 ) -> Sources:
-    """Of the whole life of a task, and of its callbacks behind it."""
+    """Records of the task, *documents[0]*, and of its callbacks, with the queue's log entries about them."""
     ids = [str(one["task_id"]) for one in documents]
     names = [attempt["task_name"].rpartition("/")[2] for one in documents for attempt in one["attempts"]]
-    by_hand = sorted({name for name in names if name.rpartition("-")[0] not in ids})
-    wanted = cloud_entries.of_task(
-        place.project,
+    adopted = sorted({name for name in names if name.rpartition("-")[0] not in ids})
+    log_filter = cloud_entries.of_task(
+        log_project.project,
         ids,
-        by_hand,
+        adopted,
         start=parse_time(documents[0]["created_at"]) - SLACK,
         end=_end(documents, now) + SLACK,
     )
     records: list[dict[str, Any]] = []
     try:
-        for entry in open_log().entries(wanted):
-            records.append(cloud_entries.as_record(entry))  # noqa: PERF401  (those before an error stay)
+        for entry in open_log().entries(log_filter):
+            records.append(cloud_entries.as_record(entry))  # noqa: PERF401  (entries read before an error are kept)
     except RelayError as exc:
         return Sources(records or None, None, (f"records: {'not all' if records else 'none'}; {exc}",))
     queues = sum(queue_log.is_from(record) for record in records)
-    told = [f"records: {len(records) - queues} in the log of project {place.project}, as {place.known_from}"]
-    told.append(f"queue: {queues} entries in its own log" if queues else _QUIET_QUEUE)
-    return Sources(records, None, tuple(told))
+    source = f"the log of project {log_project.project}, known from {log_project.known_from}"
+    queue_note = f"queue: {queues} entries in its own log" if queues else _NO_QUEUE_LOG
+    return Sources(records, None, (f"records: {len(records) - queues} in {source}", queue_note))
 
 
-_QUIET_QUEUE = "queue: nothing in its own log (`gcloud tasks queues update QUEUE --log-sampling-ratio=1.0` turns it on)"
+_NO_QUEUE_LOG = (
+    "queue: no entry in its own log (`gcloud tasks queues update QUEUE --log-sampling-ratio=1.0` enables it)"
+)
 
 
 def log_project_of(document: Document, relay: str) -> LogProject | None:
-    """Where a deployed relay's records are, by what the document says of it; None for a relay on this machine."""
+    """The project that the document's task names, or else its link to the log, name; None for a local relay."""
     if is_local_host(urlsplit(relay).netloc):
         return None
     for attempt in document["attempts"]:
-        if found := _IN_A_NAME.match(attempt["task_name"]):
-            return LogProject(found[1], "the names of its tasks say")
+        if found := _PROJECT_IN_NAME.match(attempt["task_name"]):
+            return LogProject(found[1], "its task names")
     link = urlsplit(document["links"]["logs"])
     named = parse_qs(link.query).get("project", [])
-    is_googles = link.hostname == "console.cloud.google.com" and named and re.fullmatch(_PROJECT, named[0])
-    return LogProject(named[0], "its link to the log says") if is_googles else None
+    is_valid = link.hostname == "console.cloud.google.com" and named and re.fullmatch(_PROJECT, named[0])
+    return LogProject(named[0], "its link to the log") if is_valid else None
 
 
 def _end(documents: Sequence[Document], now: float) -> float:

@@ -35,7 +35,7 @@ EVIL = [
     "</script><script>window.harm=1</script>",
     "javascript:window.harm=1",
 ]
-UNSEEN = "".join(
+INVISIBLE = "".join(
     chr(code)
     for first, last in (
         *(
@@ -53,17 +53,17 @@ UNSEEN = "".join(
     )
     for code in range(first, last + 1)
 )
-TEXTS = [*EVIL, "<b>" + "x" * 20_000, f"a{UNSEEN}b"]
+TEXTS = [*EVIL, "<b>" + "x" * 20_000, f"a{INVISIBLE}b"]
 SHOWN = [printable(text) for text in TEXTS]
 
 
-def harmless(watched: Watched) -> None:
+def assert_harmless(watched: Watched) -> None:
     assert watched.page.evaluate("() => window.harm === undefined")
     assert watched.page.locator("main img, main script, main b, main iframe").count() == 0
 
 
-def unseen_in(page: Page) -> str:
-    """Invisible characters, and those that change the direction of writing, in its text, title and attributes."""
+def invisible_in(page: Page) -> str:
+    """Invisible and direction-changing characters in the text, title and attributes of the page."""
     found = page.evaluate(
         """() => [document.title, document.documentElement.outerHTML].join("").match(
           /[\\p{Cf}\\p{Cs}\\p{Co}\\p{Cn}\\p{Zl}\\p{Zp}\\p{DI}\\u0000-\\u0008\\u007f-\\u009f]/gu)?.join("") ?? \"\"
@@ -74,7 +74,7 @@ def unseen_in(page: Page) -> str:
 
 @pytest.fixture(scope="module")
 def lying() -> Iterator[RelayStandIn]:
-    """Says in every field what it likes."""
+    """A relay with hostile text in every field."""
     tasks = [_evil(number, text) for number, text in enumerate(TEXTS)]
     with RelayStandIn(list(reversed(tasks))) as relay:
         text = EVIL[1]
@@ -99,49 +99,49 @@ def console(lying: RelayStandIn) -> Iterator[str]:
         yield f"http://localhost:{listener.port}"
 
 
-def test_whatever_a_relay_says_in_a_list_is_text(open_page: Open, console: str) -> None:
+def test_hostile_list_is_shown_as_text(open_page: Open, console: str) -> None:
     watched = open_page(f"{console}/")
     rows = watched.page.locator("#tasks tbody")
     assert rows.locator(".url").all_text_contents() == SHOWN[::-1]
     assert rows.locator(".labels").all_text_contents() == [f"{text}={text}" for text in SHOWN[::-1]]
-    assert unseen_in(watched.page) == ""
-    harmless(watched)
+    assert invisible_in(watched.page) == ""
+    assert_harmless(watched)
 
 
 @pytest.mark.parametrize("number", range(len(TEXTS)))
-def test_whatever_a_relay_says_of_a_task_is_text(open_page: Open, console: str, number: int) -> None:
+def test_hostile_task_is_shown_as_text(open_page: Open, console: str, number: int) -> None:
     watched = open_page(f"{console}/tasks/{number:032x}")
     text = SHOWN[number]
     page = watched.page
-    assert page.locator("h1 .said").text_content() == text
+    assert page.locator("h1 .call-url").text_content() == text
     assert page.locator("pre.body").text_content() == text
-    assert unseen_in(page) == ""
+    assert invisible_in(page) == ""
     expect(page.locator("dl", has_text="max_attempts")).to_contain_text(text)
-    links = page.locator(".verbs a").evaluate_all("all => all.map((link) => link.href)")
+    links = page.locator(".actions a").evaluate_all("all => all.map((link) => link.href)")
     assert [url for url in links if not url.startswith("https://x/")] == []
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-    harmless(watched)
+    assert_harmless(watched)
 
 
-def test_whatever_a_relay_says_of_its_queues_is_text(open_page: Open, console: str) -> None:
+def test_hostile_queues_are_shown_as_text(open_page: Open, console: str) -> None:
     watched = open_page(f"{console}/queues")
     assert watched.page.locator("tbody tr td:first-child bdi").all_text_contents() == SHOWN[: len(EVIL)]
-    assert unseen_in(watched.page) == ""
-    harmless(watched)
+    assert invisible_in(watched.page) == ""
+    assert_harmless(watched)
 
 
 @pytest.mark.parametrize("text", [EVIL[0], EVIL[1], EVIL[4], EVIL[5]])
-def test_an_address_that_was_slipped_to_somebody_does_nothing(open_page: Open, dev: Dev, text: str) -> None:
+def test_hostile_url_has_no_effect(open_page: Open, dev: Dev, text: str) -> None:
     query = "&".join(f"{name}={quote(text)}" for name in ("queue", "rule", "label", "text", "other", quote(text)))
     watched = open_page(f"{dev.url}/console/?{query}")
     expect(watched.page.locator("[name=queue]")).to_have_value(text)
-    harmless(watched)
-    watched.expects = "status of 4"  # there is no such task, and the address is no page of one
+    assert_harmless(watched)
+    watched.expects = "status of 4"  # no such task, or no page
     watched.page.goto(f"{dev.url}/console/tasks/{quote(text, safe='')}")
-    harmless(watched)
+    assert_harmless(watched)
 
 
-def test_what_a_caller_and_a_downstream_write_is_text_beside_its_records(open_page: Open, dev: Dev) -> None:
+def test_hostile_call_and_response_are_shown_as_text(open_page: Open, dev: Dev) -> None:
     labels = {text.replace("\n", ""): text for text in (e[:60] for e in EVIL)}
     headers = {"X-Evil": EVIL[1], "Content-Type": "text/html"}
     with Downstream(Response("".join(EVIL[:6]), headers=headers)) as downstream:
@@ -158,8 +158,8 @@ def test_what_a_caller_and_a_downstream_write_is_text_beside_its_records(open_pa
     for summary in page.locator(".records summary").all():
         summary.click()
     expect(page.locator(".records pre").first).to_be_visible()
-    assert unseen_in(page) == ""
-    harmless(watched)
+    assert invisible_in(page) == ""
+    assert_harmless(watched)
     page.goto(f"{dev.url}/console/")
     expect(page.locator("#tasks .labels").first).to_contain_text(EVIL[0])
-    harmless(watched)
+    assert_harmless(watched)

@@ -39,18 +39,18 @@ def console(relay: RelayStandIn) -> Iterator[str]:
         yield f"http://localhost:{listener.port}/"
 
 
-def loaded(page: Page, text: str) -> None:
+def expect_count(page: Page, text: str) -> None:
     expect(page.locator("#count")).to_have_text(text)
 
 
-def test_a_long_list_is_loaded_as_it_is_scrolled_and_few_rows_are_drawn(open_page: Open, console: str) -> None:
+def test_long_list_loads_on_scroll_and_renders_few_rows(open_page: Open, console: str) -> None:
     page = open_page(console).page
-    loaded(page, "200 loaded, more below")
+    expect_count(page, "200 loaded, more below")
     for count in (400, 600, 800):
         page.keyboard.press("End")
-        loaded(page, f"{count} loaded, more below")
+        expect_count(page, f"{count} loaded, more below")
     page.keyboard.press("End")
-    loaded(page, "1,000 loaded")
+    expect_count(page, "1,000 loaded")
     page.keyboard.press("End")
     expect(page.locator("#tasks tbody a").last).to_have_attribute("href", f"/tasks/{0:032x}")
     assert page.locator("#tasks tbody tr").count() < 100
@@ -58,51 +58,51 @@ def test_a_long_list_is_loaded_as_it_is_scrolled_and_few_rows_are_drawn(open_pag
     expect(page.locator("#tasks tbody a").first).to_have_attribute("href", f"/tasks/{MANY - 1:032x}")
 
 
-def test_whoever_comes_back_from_a_task_finds_the_list_as_it_was(open_page: Open, console: str) -> None:
+def test_back_button_restores_the_list(open_page: Open, console: str) -> None:
     page = open_page(console).page
-    loaded(page, "200 loaded, more below")
+    expect_count(page, "200 loaded, more below")
     for count in (400, 600):
         page.keyboard.press("End")
-        loaded(page, f"{count} loaded, more below")
+        expect_count(page, f"{count} loaded, more below")
     page.evaluate("() => scrollBy(0, -3000)")
     link = page.locator("#tasks tbody a").nth(15)
     path = str(link.get_attribute("href"))
     link.click()
-    expect(page.locator(".stand")).to_be_visible()
+    expect(page.locator(".summary")).to_be_visible()
     page.evaluate("() => { history.back(); }")
-    loaded(page, "600 loaded, more below")
+    expect_count(page, "600 loaded, more below")
     expect(page.locator(f"#tasks [href='{path}']")).to_be_in_viewport()
 
 
-def test_a_text_is_looked_for_in_what_is_not_loaded_yet_too(open_page: Open, console: str) -> None:
+def test_text_filter_searches_rows_not_loaded_yet(open_page: Open, console: str) -> None:
     page = open_page(console).page
     page.get_by_label("Text").fill("n==7=")
-    loaded(page, "1 match, of 1,000 loaded")
+    expect_count(page, "1 match, of 1,000 loaded")
     expect(page.locator("#tasks tbody a")).to_have_count(1)
     page.get_by_label("Text").fill("n==7= nowhere")
-    loaded(page, "0 match, of 1,000 loaded")
+    expect_count(page, "0 match, of 1,000 loaded")
     page.keyboard.press("Escape")
-    loaded(page, "1,000 loaded")
+    expect_count(page, "1,000 loaded")
 
 
-def test_a_state_is_asked_of_the_relay_and_stays_in_the_address(open_page: Open, console: str) -> None:
+def test_state_filter_is_sent_and_kept_in_the_url(open_page: Open, console: str) -> None:
     watched = open_page(console)
     page = watched.page
     page.get_by_label("State").select_option("running")
-    loaded(page, "200 loaded, more below")
+    expect_count(page, "200 loaded, more below")
     states = page.locator("#tasks tbody .state")
     expect(states.first).to_have_text("running")
     assert set(states.all_text_contents()) == {"running"}
     page.reload()
     expect(page.get_by_label("State")).to_have_value("running")
-    loaded(page, "200 loaded, more below")
+    expect_count(page, "200 loaded, more below")
     page.get_by_label("Label").fill("nonsense")
     page.get_by_label("Label").press("Enter")
-    expect(page.locator("#mistake")).to_have_text("a label to look for must be like team=billing")
-    _forgive(watched, 422)
+    expect(page.locator("#filter-error")).to_have_text("label: must be name=value, such as team=billing")
+    _ignore_status(watched, 422)
 
 
-def test_the_list_follows_along_where_it_is_looked_at(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_rows_in_view_are_updated(open_page: Open, console: str, relay: RelayStandIn) -> None:
     page = open_page(console).page
     row = page.locator(f"#tasks tr:has([href='/tasks/{MANY - 1:032x}'])")
     expect(row.locator(".state")).to_have_text("waiting")
@@ -112,53 +112,53 @@ def test_the_list_follows_along_where_it_is_looked_at(open_page: Open, console: 
     relay.tasks |= {task["task_id"]: task for task in newer}
     relay.order[:0] = [task["task_id"] for task in newer]
     expect(page.locator("#tasks tbody a").first).to_have_attribute("href", f"/tasks/{MANY + 2:032x}")
-    loaded(page, "203 loaded, more below")
+    expect_count(page, "203 loaded, more below")
 
     page.keyboard.press("End")
-    loaded(page, "403 loaded, more below")
+    expect_count(page, "403 loaded, more below")
     link = page.locator("#tasks tbody a").nth(15)
     task_id = str(link.get_attribute("href")).rpartition("/")[2]
     relay.tasks[task_id] |= {"state": "cancelled"}
     expect(page.locator(f"#tasks tr:has([href='/tasks/{task_id}']) .state")).to_have_text("cancelled")
 
 
-def test_more_than_a_page_may_come_between_two_looks(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_several_new_pages_are_loaded_in_one_update(open_page: Open, console: str, relay: RelayStandIn) -> None:
     page = open_page(console).page
-    loaded(page, "200 loaded, more below")
+    expect_count(page, "200 loaded, more below")
     newer = [document(MANY + n) for n in reversed(range(450))]
     relay.tasks |= {task["task_id"]: task for task in newer}
     relay.order[:0] = [task["task_id"] for task in newer]
-    loaded(page, "650 loaded, more below")
+    expect_count(page, "650 loaded, more below")
 
 
-def test_what_is_gone_from_the_relay_goes_from_the_list(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_deleted_tasks_leave_the_list(open_page: Open, console: str, relay: RelayStandIn) -> None:
     page = open_page(console).page
-    loaded(page, "200 loaded, more below")
+    expect_count(page, "200 loaded, more below")
     del relay.order[3:]
-    loaded(page, "3 loaded")
+    expect_count(page, "3 loaded")
     relay.order.clear()
     expect(page.locator("#empty")).to_be_visible()
-    loaded(page, "0 loaded")
+    expect_count(page, "0 loaded")
 
 
-def test_what_is_gone_from_the_end_goes_from_the_end(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_tasks_deleted_at_the_end_leave_the_list(open_page: Open, console: str, relay: RelayStandIn) -> None:
     del relay.order[450:]
     page = open_page(console).page
     for text in ("200 loaded, more below", "400 loaded, more below", "450 loaded"):
         page.keyboard.press("End")
-        loaded(page, text)
+        expect_count(page, text)
     page.keyboard.press("End")
     del relay.order[400:]
-    loaded(page, "400 loaded")
+    expect_count(page, "400 loaded")
 
 
-def test_rows_that_came_all_at_once_are_followed_too(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_rows_of_several_new_pages_are_updated(open_page: Open, console: str, relay: RelayStandIn) -> None:
     page = open_page(console).page
-    loaded(page, "200 loaded, more below")
+    expect_count(page, "200 loaded, more below")
     newer = [document(MANY + n, state="running") for n in reversed(range(450))]
     relay.tasks |= {task["task_id"]: task for task in newer}
     relay.order[:0] = [task["task_id"] for task in newer]
-    loaded(page, "650 loaded, more below")
+    expect_count(page, "650 loaded, more below")
     page.evaluate("() => scrollTo(0, 400 * document.querySelector('#tasks tbody tr:not(.space)').offsetHeight)")
     task_id = f"{MANY + 450 - 405:032x}"
     state = page.locator(f"#tasks tr:has([href='/tasks/{task_id}']) .state")
@@ -167,9 +167,9 @@ def test_rows_that_came_all_at_once_are_followed_too(open_page: Open, console: s
     expect(state).to_have_text("succeeded")
 
 
-def test_other_filters_leave_no_hole_where_the_list_was_before(open_page: Open, console: str) -> None:
+def test_changed_filter_leaves_no_gap_in_the_list(open_page: Open, console: str) -> None:
     page = open_page(f"{console}?state=failed").page
-    loaded(page, "200 loaded, more below")
+    expect_count(page, "200 loaded, more below")
     held: list[Any] = []
     page.route(
         re.compile(r"/rows\?"), lambda route: route.fallback() if "token" in route.request.url else held.append(route)
@@ -183,113 +183,110 @@ def test_other_filters_leave_no_hole_where_the_list_was_before(open_page: Open, 
         route.fallback()
     page.unroute_all()
     for text in ("200 loaded, more below", "400 loaded, more below"):
-        loaded(page, text)
+        expect_count(page, text)
         page.keyboard.press("End")
 
 
-def test_a_filter_is_asked_for_when_it_is_whole(open_page: Open, console: str) -> None:
+def test_filter_is_sent_when_it_is_complete(open_page: Open, console: str) -> None:
     watched = open_page(console)
     page = watched.page
-    loaded(page, "200 loaded, more below")
+    expect_count(page, "200 loaded, more below")
     page.get_by_label("Label").press_sequentially("te")
-    assert questions_in(page, watched, 6_000) >= 2
+    assert requests_in(page, watched, 6_000) >= 2
     assert [url for url in watched.asked if "label" in url] == []
     page.get_by_label("Label").press("Enter")
-    expect(page.locator("#mistake")).to_be_visible()
-    page.evaluate(WATCH_WHAT_IS_SAID)
-    assert questions_in(page, watched, 6_000) >= 2
-    assert page.evaluate("() => window.saidAgain") == 0
-    _forgive(watched, 422)
+    expect(page.locator("#filter-error")).to_be_visible()
+    page.evaluate(COUNT_REPEATED_TEXTS)
+    assert requests_in(page, watched, 6_000) >= 2
+    assert page.evaluate("() => window.repeatedTexts") == 0
+    _ignore_status(watched, 422)
 
 
-WATCH_WHAT_IS_SAID = """() => {
-    window.saidAgain = 0;
-    const watch = new MutationObserver((said) => { window.saidAgain += said.length; });
-    for (const id of ["mistake", "pulse", "trouble"]) watch.observe(document.getElementById(id), { childList: true });
+COUNT_REPEATED_TEXTS = """() => {
+    window.repeatedTexts = 0;
+    const watch = new MutationObserver((said) => { window.repeatedTexts += said.length; });
+    const ids = ["filter-error", "connection", "error"];
+    for (const id of ids) watch.observe(document.getElementById(id), { childList: true });
 }"""
 
 
 @pytest.mark.soak
-def test_a_list_that_grows_for_days_is_let_go_of_at_its_end(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_growing_list_drops_rows_beyond_its_limit(open_page: Open, console: str, relay: RelayStandIn) -> None:
     page = open_page(console).page
-    loaded(page, "200 loaded, more below")
+    expect_count(page, "200 loaded, more below")
     for step in range(1, 8):
         newer = [document(MANY * step + n) for n in reversed(range(800))]
         relay.tasks |= {task["task_id"]: task for task in newer}
         relay.order[:0] = [task["task_id"] for task in newer]
         expect(page.locator("#tasks tbody a").first).to_have_attribute("href", f"/tasks/{MANY * step + 799:032x}")
-    loaded(page, "5,000 loaded, more below")
+    expect_count(page, "5,000 loaded, more below")
     for _ in range(20):
         before = str(page.locator("#count").text_content())
         page.evaluate("() => scrollTo(0, 1e7)")
         expect(page.locator("#count")).not_to_have_text(before)
         if "below" not in str(page.locator("#count").text_content()):
             break
-    loaded(page, "6,600 loaded")
+    expect_count(page, "6,600 loaded")
 
 
-def test_a_relay_that_is_away_takes_nothing_from_the_page(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_unreachable_relay_leaves_the_page_as_it_was(open_page: Open, console: str, relay: RelayStandIn) -> None:
     watched = open_page(console)
     page = watched.page
-    loaded(page, "200 loaded, more below")
+    expect_count(page, "200 loaded, more below")
     relay.instead = lambda: answer({"status": 503, "detail": "try again"}, 503)
-    expect(page.locator("#pulse")).to_have_text("away")
-    expect(page.locator("#trouble")).to_contain_text("try again; what you see is of")
+    expect(page.locator("#connection")).to_have_text("offline")
+    expect(page.locator("#error")).to_contain_text("try again; data as of")
     expect(page.locator("#tasks tbody a").first).to_be_visible()
     relay.instead = None
-    expect(page.locator("#pulse")).to_have_text("live")
-    expect(page.locator("#trouble")).to_be_hidden()
-    _forgive(watched, 504)
+    expect(page.locator("#connection")).to_have_text("live")
+    expect(page.locator("#error")).to_be_hidden()
+    _ignore_status(watched, 504)
 
 
-def test_what_the_relay_refuses_is_not_called_its_absence(open_page: Open, console: str, relay: RelayStandIn) -> None:
+def test_refusal_is_not_shown_as_an_outage(open_page: Open, console: str, relay: RelayStandIn) -> None:
     watched = open_page(f"{console}tasks/{MANY - 1:032x}")
     page = watched.page
     refusal = {"status": 403, "detail": "this account is no caller of relay.yaml"}
     relay.instead = lambda: answer(refusal, 403)
-    expect(page.locator("#pulse")).to_have_text("refused")
-    expect(page.locator("#trouble")).to_have_text(
-        re.compile(r"^the relay said: this account is no caller of relay.yaml; what you see is of [0-9:]{8} UTC$")
+    expect(page.locator("#connection")).to_have_text("refused")
+    expect(page.locator("#error")).to_have_text(
+        re.compile(r"^the relay refused: this account is no caller of relay.yaml; data as of [0-9:]{8} UTC$")
     )
     page.goto(f"{console}queues")
     expect(page.locator(".empty")).to_contain_text("with `role: operator` for queues")
-    expect(page.locator("#trouble")).to_have_text("the relay said: this account is no caller of relay.yaml")
-    _forgive(watched, 403)
+    expect(page.locator("#error")).to_have_text("the relay refused: this account is no caller of relay.yaml")
+    _ignore_status(watched, 403)
 
 
-def test_a_task_that_is_redriven_elsewhere_after_its_end_is_seen_to_be(
-    open_page: Open, console: str, relay: RelayStandIn
-) -> None:
+def test_redrive_by_another_client_is_shown(open_page: Open, console: str, relay: RelayStandIn) -> None:
     task_id = f"{0:032x}"
     watched = open_page(f"{console}tasks/{task_id}")
     page = watched.page
-    expect(page.locator("#pulse")).to_have_text("ended")
-    assert 0 < questions_in(page, watched, 60_000, f"/tasks/{task_id}") <= 4
+    expect(page.locator("#connection")).to_have_text("ended")
+    assert 0 < requests_in(page, watched, 60_000, f"/tasks/{task_id}") <= 4
     relay.tasks[task_id] |= {"state": "running", "finished_at": None}
     page.clock.run_for(20_000)
-    expect(page.locator(".stand .state")).to_have_text("running")
-    expect(page.locator("#pulse")).to_have_text("live")
+    expect(page.locator(".summary .state")).to_have_text("running")
+    expect(page.locator("#connection")).to_have_text("live")
 
 
-def test_a_page_opened_while_the_relay_was_away_comes_by_itself(
-    open_page: Open, console: str, relay: RelayStandIn
-) -> None:
+def test_error_page_recovers_by_itself(open_page: Open, console: str, relay: RelayStandIn) -> None:
     relay.instead = lambda: answer({"status": 401, "detail": "an ID token is required"}, 401)
     watched = open_page(console)
     expect(watched.page.locator(".empty")).to_contain_text("an ID token is required")
     expect(watched.page.locator(".empty")).to_contain_text("may have expired")
     relay.instead = None
-    loaded(watched.page, "200 loaded, more below")
-    _forgive(watched, 401)
+    expect_count(watched.page, "200 loaded, more below")
+    _ignore_status(watched, 401)
 
 
-def _forgive(watched: Watched, status: int) -> None:
-    """Chromium itself tells of every answer that is an error."""
+def _ignore_status(watched: Watched, status: int) -> None:
+    """Chromium logs each error response to its console."""
     watched.complaints[:] = [text for text in watched.complaints if f"status of {status}" not in text]
 
 
 @pytest.mark.parametrize("count", [1, MANY])
-def test_how_often_it_asks_has_nothing_to_do_with_how_much_runs(
+def test_poll_rate_does_not_depend_on_running_tasks(
     open_page: Open, console: str, relay: RelayStandIn, count: int
 ) -> None:
     relay.order[:] = relay.order[:count]
@@ -297,12 +294,12 @@ def test_how_often_it_asks_has_nothing_to_do_with_how_much_runs(
         task["state"] = "running"
     watched = open_page(console)
     page = watched.page
-    loaded(page, "1 loaded" if count == 1 else "200 loaded, more below")
-    asked = questions_in(page, watched, 20_000)
+    expect_count(page, "1 loaded" if count == 1 else "200 loaded, more below")
+    asked = requests_in(page, watched, 20_000)
     assert 8 <= asked <= 11
 
 
-def test_the_script_says_lengths_as_the_server_does(open_page: Open, console: str) -> None:
+def test_script_formats_durations_as_the_server_does(open_page: Open, console: str) -> None:
     script = str(files("traced_relay.console").joinpath("static/tasks.js").read_text())
     found = re.search(r"^function readable.*?^}$", script, re.MULTILINE | re.DOTALL)
     assert found
@@ -313,21 +310,23 @@ def test_the_script_says_lengths_as_the_server_does(open_page: Open, console: st
     ]
 
 
-def test_nothing_is_asked_while_nobody_looks(open_page: Open, console: str) -> None:
+def test_hidden_page_does_not_poll(open_page: Open, console: str) -> None:
     watched = open_page(console)
-    loaded(watched.page, "200 loaded, more below")
+    expect_count(watched.page, "200 loaded, more below")
     watched.page.evaluate("() => Object.defineProperty(document, 'hidden', { configurable: true, get: () => true })")
-    assert questions_in(watched.page, watched, 20_000) <= 1
+    assert requests_in(watched.page, watched, 20_000) <= 1
     watched.page.evaluate("() => { delete document.hidden; document.dispatchEvent(new Event('visibilitychange')); }")
-    assert questions_in(watched.page, watched, 20_000) >= 8
+    assert requests_in(watched.page, watched, 20_000) >= 8
 
 
-def questions_in(page: Page, watched: Watched, milliseconds: int, path: str = "/rows") -> int:
-    """How many the page puts while its clock goes on for so long."""
+def requests_in(page: Page, watched: Watched, milliseconds: int, path: str = "/rows") -> int:
+    """Number of requests of the page during so many milliseconds of its clock."""
     page.clock.install()
     page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
     before: Any = len(watched.asked)
     for _ in range(milliseconds // 500):
         page.clock.run_for(500)
-        page.evaluate("async () => { await fetch('/static/icon.svg'); }")  # the answers come in real time
+        page.evaluate(
+            "async () => { await fetch('/static/icon.svg'); }"
+        )  # lets responses arrive, which takes real time
     return len([url for url in watched.asked[before:] if path in url])

@@ -19,7 +19,7 @@ SCHEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
 
 @pytest.fixture(scope="module")
 def retried(dev: Dev) -> str:
-    """The id of a task that has everything to show."""
+    """The id of a task that fills every section of its page."""
     retry = {"min_backoff": "0.1s", "jitter": "none"}
     call = {
         "url": f"{dev.sample_url}/flaky?failures=1&{'long=' + 'x' * 300}",
@@ -50,7 +50,7 @@ def test_no_page_is_wider_than_its_window(open_page: Open, dev: Dev, retried: st
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
 
 
-def test_dark_and_light_follow_the_system(open_page: Open, dev: Dev) -> None:
+def test_colour_scheme_follows_the_system(open_page: Open, dev: Dev) -> None:
     page = open_page(f"{dev.url}/console/").page
     colours = []
     for scheme in SCHEMES:

@@ -38,7 +38,7 @@ def run_in_a_shell(command: str, folder: Path) -> None:
     assert '"task_id"' in ran.stdout, ran.stdout
 
 
-def test_an_empty_list_gives_a_command_that_fills_it(open_page: Open, tmp_path: Path) -> None:
+def test_empty_list_offers_a_command_that_fills_it(open_page: Open, tmp_path: Path) -> None:
     with Dev() as dev:
         page = open_page(f"{dev.url}/console/").page
         expect(page.get_by_text("No tasks yet")).to_be_visible()
@@ -49,7 +49,7 @@ def test_an_empty_list_gives_a_command_that_fills_it(open_page: Open, tmp_path: 
         assert page.evaluate("() => window.isTheSame")
 
 
-def test_a_task_is_followed_from_its_own_curl_to_its_end(open_page: Open, dev: Dev, tmp_path: Path) -> None:
+def test_task_page_follows_a_copied_curl_to_its_end(open_page: Open, dev: Dev, tmp_path: Path) -> None:
     release = Event()
 
     def hang(_: Arrived) -> Response:
@@ -71,14 +71,14 @@ def test_a_task_is_followed_from_its_own_curl_to_its_end(open_page: Open, dev: D
         expect(page.get_by_role("button", name="attempt 2")).to_contain_text("running")
         page.evaluate("() => { window.isTheSame = true; }")
         release.set()
-        expect(page.locator(".stand")).to_contain_text("succeeded 2 attempts")
+        expect(page.locator(".summary")).to_contain_text("succeeded 2 attempts")
         expect(page.get_by_role("button", name="attempt 2")).to_contain_text("200 succeeded")
-        expect(page.locator("#pulse")).to_have_text("ended")
+        expect(page.locator("#connection")).to_have_text("ended")
         assert page.evaluate("() => window.isTheSame")
         assert downstream.arrived[2].path == "/it's?a=$(x)"
 
 
-def test_a_bar_shows_its_records_alone(open_page: Open, dev: Dev) -> None:
+def test_clicked_bar_shows_its_records_only(open_page: Open, dev: Dev) -> None:
     receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/flaky?failures=1", "retry": QUICKLY}).document
     assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
     page = open_page(receipt["links"]["trace"]).page
@@ -88,19 +88,19 @@ def test_a_bar_shows_its_records_alone(open_page: Open, dev: Dev) -> None:
     bar.click()
     expect(bar).to_have_attribute("aria-pressed", "true")
     expect(records).to_have_count(2)
-    expect(page.locator("#shown")).to_have_text("2 of 6, of attempt 1")
+    expect(page.locator("#filter")).to_have_text("2 of 6, only attempt 1")
     records.first.locator("summary").click()
     expect(records.first.locator("pre")).to_contain_text('"event": "attempt.started"')
     bar.click()
     expect(records).to_have_count(6)
 
 
-def test_a_running_task_is_cancelled_and_redriven_and_a_waiting_one_run(open_page: Open, dev: Dev) -> None:
+def test_buttons_cancel_redrive_and_run_a_task(open_page: Open, dev: Dev) -> None:
     receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/slow?seconds=600"}).document
     assert dev.records.wait_for("attempt.started", receipt["task_id"], 20)
     page = open_page(receipt["links"]["trace"]).page
     page.on("dialog", lambda dialog: dialog.accept())
-    stand = page.locator(".stand .state")
+    stand = page.locator(".summary .state")
     expect(stand).to_have_text("running")
     page.get_by_role("button", name="Cancel", exact=True).click()
     expect(stand).to_have_text("cancelled")
@@ -112,17 +112,17 @@ def test_a_running_task_is_cancelled_and_redriven_and_a_waiting_one_run(open_pag
 
     later = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/ok", "delay": "2h"}).document
     page.goto(later["links"]["trace"])
-    expect(page.locator(".stand")).to_contain_text("attempt 1 in 1h 59m")
+    expect(page.locator(".summary")).to_contain_text("attempt 1 in 1h 59m")
     page.get_by_role("button", name="Run now").click()
     expect(stand).to_have_text("succeeded")
 
 
-def test_who_presses_a_button_by_key_is_still_there_afterwards(open_page: Open, dev: Dev) -> None:
+def test_focus_stays_after_a_button_press_by_key(open_page: Open, dev: Dev) -> None:
     receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/ok", "delay": "2h"}).document
     page = open_page(receipt["links"]["trace"]).page
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel", exact=True).press("Enter")
-    expect(page.locator(".stand .state")).to_have_text("cancelled")
+    expect(page.locator(".summary .state")).to_have_text("cancelled")
     expect(page.locator("#main")).to_be_focused()
     page.goto(f"{dev.url}/console/queues")
     page.get_by_role("button", name="Pause relay", exact=True).press("Enter")
@@ -132,14 +132,14 @@ def test_who_presses_a_button_by_key_is_still_there_afterwards(open_page: Open, 
     expect(page.get_by_role("button", name="Pause relay", exact=True)).to_be_focused()
 
 
-def test_what_cut_an_attempt_stands_beside_it(open_page: Open, dev: Dev) -> None:
+def test_interruptions_are_shown_beside_their_attempt(open_page: Open, dev: Dev) -> None:
     receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/slow?seconds=600"}).document
     begun = dev.records.wait_for("attempt.started", receipt["task_id"], 20)
     assert begun
     for _ in range(2):
         dev.records.add(begun | {"event": "attempt.interrupted", "request_sent": True})
     watched = open_page(receipt["links"]["trace"])
-    labels = watched.page.locator(".life .label")
+    labels = watched.page.locator(".timeline .label")
     wanted = ["enqueue", "send", "queued", "attempt 1", "interrupted", "interrupted"]
     watched.page.locator(".records summary").first.click()
     for _ in range(2):
@@ -150,7 +150,7 @@ def test_what_cut_an_attempt_stands_beside_it(open_page: Open, dev: Dev) -> None
     post(f"{dev.url}/v1/tasks/{receipt['task_id']}:cancel", {})
 
 
-def test_a_verb_that_comes_too_late_is_said(open_page: Open, dev: Dev) -> None:
+def test_late_action_shows_the_current_state(open_page: Open, dev: Dev) -> None:
     receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/slow?seconds=600"}).document
     assert dev.records.wait_for("attempt.started", receipt["task_id"], 20)
     page = open_page(receipt["links"]["trace"]).page
@@ -165,11 +165,11 @@ def test_a_verb_that_comes_too_late_is_said(open_page: Open, dev: Dev) -> None:
 
     page.on("dialog", meanwhile)
     page.get_by_role("button", name="Cancel", exact=True).click()
-    expect(page.locator(".stand .state")).to_have_text("cancelled")
+    expect(page.locator(".summary .state")).to_have_text("cancelled")
     assert said[0] == "Cancel this task?"
 
 
-def test_a_queue_is_paused_purged_and_resumed(open_page: Open, dev: Dev) -> None:
+def test_queue_is_paused_purged_and_resumed(open_page: Open, dev: Dev) -> None:
     page = open_page(f"{dev.url}/console/queues").page
     page.on("dialog", lambda dialog: dialog.accept())
     queue = page.locator("tr[data-id=relay]")
@@ -182,7 +182,7 @@ def test_a_queue_is_paused_purged_and_resumed(open_page: Open, dev: Dev) -> None
     assert get(f"{dev.queue.rest_url}/v2/{later['task_name']}").status == 404
 
 
-def test_everything_can_be_done_from_the_keyboard(open_page: Open, dev: Dev) -> None:
+def test_everything_works_from_the_keyboard(open_page: Open, dev: Dev) -> None:
     receipt = post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/slow?seconds=600&keys"}).document
     assert dev.records.wait_for("attempt.started", receipt["task_id"], 20)
     page = open_page(f"{dev.url}/console/").page
@@ -197,7 +197,7 @@ def test_everything_can_be_done_from_the_keyboard(open_page: Open, dev: Dev) -> 
     page.keyboard.press("Tab")
     expect(page.locator("#tasks tbody a")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator(".stand .state")).to_have_text("running")
+    expect(page.locator(".summary .state")).to_have_text("running")
     tab_to(page, "Cancel")
     page.once("dialog", lambda dialog: dialog.accept())
     tab_to(page, "attempt 1")
@@ -205,7 +205,7 @@ def test_everything_can_be_done_from_the_keyboard(open_page: Open, dev: Dev) -> 
     expect(page.locator(".records li:visible")).to_have_count(1)
     tab_to(page, "Cancel", key="Shift+Tab")
     page.keyboard.press("Enter")
-    expect(page.locator(".stand .state")).to_have_text("cancelled")
+    expect(page.locator(".summary .state")).to_have_text("cancelled")
 
 
 def tab_to(page: Page, name: str, key: str = "Tab") -> None:
@@ -216,7 +216,7 @@ def tab_to(page: Page, name: str, key: str = "Tab") -> None:
     pytest.fail(f"{name} cannot be reached with {key}")
 
 
-def test_rows_are_walked_with_j_and_k(open_page: Open, dev: Dev) -> None:
+def test_j_and_k_move_between_rows(open_page: Open, dev: Dev) -> None:
     for _ in range(3):
         post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/ok"})
     page = open_page(f"{dev.url}/console/").page

@@ -1,4 +1,4 @@
-"""The `traced-relay` command as a user meets it: real processes, their words and how they end."""
+"""The `traced-relay` command as a real process: output and exit status."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def taken() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (
             (),
@@ -55,51 +55,67 @@ def taken() -> Iterator[int]:
         (("dev",), ["--port", "--tasks-port", "--data", "--config", "--log-format"]),
         (
             ("console",),
-            ["--relay", "--port", "--audience", "--impersonate-service-account", "--token-file", "Ends with 0"],
+            ["--relay", "--port", "--audience", "--impersonate-service-account", "--token-file", "Exit status: 0"],
         ),
         (("queue",), ["--host", "--port", "--rest-port", "--data", "--queue", "--app-engine", "token"]),
         (("queue", "token"), ["EMAIL", "--audience"]),
         (("verify-callback",), ["BODY", "--secret", "--header ", "--headers", "--tolerance", "webhook-signature: v1,"]),
         (
             ("enqueue",),
-            ["URL", "--relay", "--audience", "--impersonate-service-account", "--token-file", "Ends with 0"],
+            ["URL", "--relay", "--audience", "--impersonate-service-account", "--token-file", "Exit status: 0"],
         ),
-        (("list",), ["--state", "--queue", "--rule", "--reason", "--version", "--since", "--json", "with 1", "with 2"]),
-        (("resend-callback",), ["ID...", "--rate", "--json", "Ends with 0"]),
-        (("explain",), ["--records", "--project", "--json", "Ends with 0"]),
+        (
+            ("list",),
+            ["--state", "--queue", "--rule", "--reason", "--version", "--since", "--json", "1 if", "2 for invalid"],
+        ),
+        (("resend-callback",), ["ID...", "--rate", "--json", "Exit status: 0"]),
+        (("explain",), ["--records", "--project", "--json", "Exit status: 0"]),
         (
             ("tail",),
-            ["--relay", "--project", "--since", "--event", "--severity", "--queue", "--task", "--json", "with 130"],
+            [
+                "--relay",
+                "--project",
+                "--since",
+                "--event",
+                "--severity",
+                "--queue",
+                "--task",
+                "--json",
+                "130 on Ctrl-C",
+            ],
         ),
         (("serve",), ["PORT", "relay.yaml", "CLOUD_TASKS_EMULATOR_HOST"]),
     ],
     ids=lambda value: "-".join(value) or "all" if isinstance(value, tuple) else "",
 )
-def test_every_command_explains_itself(arguments: tuple[str, ...], told: list[str]) -> None:
+def test_help_lists_every_option(arguments: tuple[str, ...], expected: list[str]) -> None:
     ran = run(*arguments, "--help")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert [word for word in told if word not in ran.stdout] == []
+    text = " ".join(ran.stdout.split())
+    assert [word for word in expected if word not in text] == []
 
 
-def test_it_says_its_version() -> None:
+def test_version_option_prints_the_version() -> None:
     assert re.fullmatch(r"traced-relay, version \d+\.\d+\.\d+\n", run("--version").stdout)
 
 
-def test_a_relay_that_cannot_be_asked_is_one_line() -> None:
+def test_missing_credentials_for_a_relay_are_one_line() -> None:
     assert complaint(run("cancel", "x", "--relay=relay.example.com"), 2).startswith("the relay's URL must be")
     nowhere = {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere"}
     for account in ((), ("--impersonate-service-account=a@p.iam.gserviceaccount.com",)):
-        said = complaint(run("status", "x", "--relay=https://relay.example.com", *account, **nowhere))
+        output = complaint(run("status", "x", "--relay=https://relay.example.com", *account, **nowhere))
         why = "the file in GOOGLE_APPLICATION_CREDENTIALS does not exist"
-        assert said == f"no ID token for https://relay.example.com: {why}"
+        assert output == f"no ID token for https://relay.example.com: {why}"
 
 
-def test_a_log_without_credentials_for_it_is_one_line() -> None:
-    said = complaint(run("tail", "--project=p", GOOGLE_APPLICATION_CREDENTIALS="/nowhere"))
-    assert said == "the log of project p cannot be read: no Google credentials; `gcloud auth application-default login`"
+def test_missing_credentials_for_a_log_are_one_line() -> None:
+    output = complaint(run("tail", "--project=p", GOOGLE_APPLICATION_CREDENTIALS="/nowhere"))
+    assert (
+        output == "the log of project p cannot be read: no Google credentials; `gcloud auth application-default login`"
+    )
 
 
-def test_importing_the_package_brings_nothing_else_along() -> None:
+def test_importing_the_package_loads_no_dependency() -> None:
     program = "import sys, traced_relay; print('requests' in sys.modules, traced_relay.Client.__name__)"
     ran = subprocess.run(
         [sys.executable, "-c", program], env=surroundings(), capture_output=True, text=True, timeout=50, check=True
@@ -108,7 +124,7 @@ def test_importing_the_package_brings_nothing_else_along() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["nonsense", "dev --nonsense", "dev --port=nonsense", "queue token"])
-def test_what_it_does_not_understand_is_one_line_that_points_to_the_help(arguments: str) -> None:
+def test_usage_error_is_one_line_and_names_the_help(arguments: str) -> None:
     ran = run(*arguments.split())
     assert ran.returncode == 2
     (line,) = ran.stderr.splitlines()
@@ -116,22 +132,22 @@ def test_what_it_does_not_understand_is_one_line_that_points_to_the_help(argumen
     assert "--help" in line
 
 
-def test_a_taken_port_is_said_in_one_line(taken: int, tmp_path: Path) -> None:
+def test_taken_port_is_one_line(taken: int, tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(RULES)
-    said = [
+    output = [
         complaint(run("dev", f"--port={taken}", "--tasks-port=0")),
         complaint(run("queue", f"--port={taken}", "--rest-port=0")),
         complaint(run("queue", "--port=0", f"--rest-port={taken}")),
         complaint(run("serve", directory=tmp_path, PORT=str(taken), **SERVING)),
     ]
-    assert {line.partition(" is taken")[0] for line in said} == {f"port {taken} on 127.0.0.1"}
-    # Of dev's two ports for the queue the second, one up, may be somebody's too.
+    assert {line.partition(" is used")[0] for line in output} == {f"port {taken} on 127.0.0.1"}
+    # The second of dev's two queue ports, one higher, may be taken as well.
     dev = complaint(run("dev", "--port=0", f"--tasks-port={taken}"))
-    assert re.match(rf"port ({taken}|{taken + 1}) on 127.0.0.1 is taken by another process", dev)
+    assert re.match(rf"port ({taken}|{taken + 1}) on 127.0.0.1 is used by another process", dev)
 
 
 @pytest.mark.parametrize("missing", ["GOOGLE_CLOUD_PROJECT", "RELAY_LEDGER", "RELAY_LOCATION"])
-def test_a_variable_that_is_missing_is_named(missing: str, tmp_path: Path) -> None:
+def test_missing_variable_is_named(missing: str, tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(RULES.replace("location: us-central1\n", ""))
     given = SERVING | {"RELAY_LOCATION": "us-central1"}
     del given[missing]
@@ -147,23 +163,23 @@ def test_a_variable_that_is_missing_is_named(missing: str, tmp_path: Path) -> No
         ("CLOUD_TASKS_EMULATOR_HOST", "tasks.example.com:443"),
     ],
 )
-def test_a_variable_that_makes_no_sense_is_named_with_its_value(name: str, value: str, tmp_path: Path) -> None:
+def test_invalid_variable_is_named_with_its_value(name: str, value: str, tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(RULES)
-    said = complaint(run("serve", directory=tmp_path, **(SERVING | {name: value})))
-    assert said.startswith(f"{name} must be ")
-    assert value in said
+    output = complaint(run("serve", directory=tmp_path, **(SERVING | {name: value})))
+    assert output.startswith(f"{name} must be ")
+    assert value in output
 
 
-def test_what_opens_a_relay_to_its_host_is_refused_on_google_cloud(tmp_path: Path) -> None:
+def test_local_settings_are_refused_on_google_cloud(tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(RULES)
     ran = run("serve", directory=tmp_path, **SERVING, K_SERVICE="relay")
     (line,) = (ran.stdout + ran.stderr).splitlines()
-    said = json.loads(line)["message"].removeprefix("traced-relay: ")
-    assert said.startswith(("CLOUD_TASKS_EMULATOR_HOST must not be set", "RELAY_LEDGER must not be memory"))
+    output = json.loads(line)["message"].removeprefix("traced-relay: ")
+    assert output.startswith(("CLOUD_TASKS_EMULATOR_HOST must not be set", "RELAY_LEDGER must not be memory"))
 
 
 @pytest.mark.parametrize(
-    ("rules", "told"),
+    ("rules", "expected"),
     [
         ("queues: [{name: relay, speed: 3}]\nworker: {app_engine: default}\n", "queues.0.speed is not a known field"),
         ("queues: [{name: relay}]\n", "worker is required"),
@@ -174,21 +190,21 @@ def test_what_opens_a_relay_to_its_host_is_refused_on_google_cloud(tmp_path: Pat
     ],
     ids=["unknown", "missing", "either", "duration", "twice", "syntax"],
 )
-def test_a_bad_file_of_rules_is_said_by_file_and_key(rules: str, told: str, tmp_path: Path) -> None:
+def test_invalid_relay_yaml_is_named_by_file_and_key(rules: str, expected: str, tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_text(rules)
-    said = complaint(run("serve", RELAY_CONFIG=str(file), **SERVING))
-    assert said.startswith(f"{file}: ")
-    assert told in said
+    output = complaint(run("serve", RELAY_CONFIG=str(file), **SERVING))
+    assert output.startswith(f"{file}: ")
+    assert expected in output
 
 
-def test_dev_reads_a_file_of_rules_as_strictly(tmp_path: Path) -> None:
+def test_dev_validates_relay_yaml_as_strictly(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RULES + "speed: 3\n")
-    said = complaint(run("dev", "--config=mine.yaml", "--port=0", "--tasks-port=0", directory=tmp_path))
-    assert said == "mine.yaml: speed is not a known field"
+    output = complaint(run("dev", "--config=mine.yaml", "--port=0", "--tasks-port=0", directory=tmp_path))
+    assert output == "mine.yaml: speed is not a known field"
 
 
-def test_files_that_cannot_be_used_are_said_in_one_line(tmp_path: Path) -> None:
+def test_unusable_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("neither a directory nor a database, and long enough to tell")
     (tmp_path / "relay.yaml").write_text(RULES)
     free = ("--port=0", "--tasks-port=0")
@@ -199,13 +215,13 @@ def test_files_that_cannot_be_used_are_said_in_one_line(tmp_path: Path) -> None:
     complaint(run("serve", directory=tmp_path, **(SERVING | ledger)))
 
 
-def test_a_token_needs_a_queue_that_runs() -> None:
-    said = complaint(run("queue", "token", "a@example.com", "--audience=x", "--port=1"))
-    assert said == "no queue answers on 127.0.0.1:1; `traced-relay queue` starts one"
+def test_token_requires_a_running_queue() -> None:
+    output = complaint(run("queue", "token", "a@example.com", "--audience=x", "--port=1"))
+    assert output == "no queue responds at 127.0.0.1:1; start one with `traced-relay queue`"
 
 
 class Running:
-    """A command that serves until it is told to end; what it says is there once *sign* has been seen."""
+    """A running server command; its output up to *sign* is in `output`."""
 
     def __init__(self, arguments: list[str], sign: str, directory: Path, **variables: str) -> None:
         self._process = subprocess.Popen(
@@ -218,14 +234,14 @@ class Running:
         )
         assert self._process.stdout
         self._lines = self._process.stdout
-        self.said = ""
-        while sign not in self.said:
+        self.output = ""
+        while sign not in self.output:
             line = self._lines.readline()
-            assert line, self.said
-            self.said += line
+            assert line, self.output
+            self.output += line
 
     def end(self, number: int) -> tuple[int, str]:
-        """Its exit status, and what it said last."""
+        """Exit status and remaining output."""
         self._process.send_signal(number)
         with self._lines:
             last = self._lines.read()
@@ -234,7 +250,7 @@ class Running:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("name", ["dev", "queue", "serve"])
-def test_a_signal_ends_it_cleanly(name: str, number: int, tmp_path: Path) -> None:
+def test_signal_ends_each_server_cleanly(name: str, number: int, tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(RULES)
     arguments, sign = {
         "dev": (["dev", "--port=0", "--tasks-port=0", f"--data={tmp_path}"], "Ctrl-C ends it"),
@@ -247,13 +263,13 @@ def test_a_signal_ends_it_cleanly(name: str, number: int, tmp_path: Path) -> Non
     assert "Traceback" not in last
 
 
-def test_a_second_queue_on_the_same_file_is_refused(tmp_path: Path) -> None:
+def test_second_queue_on_the_same_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "queue.db"
     with QueueProcess(f"--data={file}"):
         assert str(file) in complaint(run("queue", f"--data={file}", "--port=0", "--rest-port=0"))
 
 
-def test_the_demo_ends_well_and_shows_three_waterfalls_and_their_records() -> None:
+def test_demo_prints_three_waterfalls_and_their_records() -> None:
     ran = run("demo")
     assert ran.returncode == 0, ran.stderr
     assert "all three ended as they should" in ran.stderr

@@ -1,4 +1,4 @@
-"""`traced-relay console` as an operator starts it, over a relay that wants a token."""
+"""`traced-relay console` for a relay that requires a token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.whole
 
 @contextmanager
 def console(*arguments: str) -> Iterator[str]:
-    """The pages' address; ended by SIGTERM, as it should be."""
+    """URL of the console; SIGTERM ends it with status 0."""
     process = subprocess.Popen(
         command("console", "--port=0", *arguments), env=surroundings(), stderr=subprocess.PIPE, text=True
     )
@@ -42,7 +42,7 @@ def console(*arguments: str) -> Iterator[str]:
     assert (process.returncode, "Traceback" in rest) == (0, False), rest
 
 
-def test_the_relay_gets_the_token_and_the_browser_does_not(tmp_path: Path) -> None:
+def test_only_the_relay_gets_the_token(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("ey.secret.token\n")
     with RelayStandIn([document()]) as relay:
         with console(f"--relay={relay.url}", f"--token-file={tmp_path / 'token'}") as url:
@@ -54,12 +54,12 @@ def test_the_relay_gets_the_token_and_the_browser_does_not(tmp_path: Path) -> No
         assert set(relay.tokens) == {"Bearer ey.secret.token"}
 
 
-def test_a_token_goes_over_tls_or_nowhere() -> None:
+def test_token_is_sent_over_tls_only() -> None:
     assert "https://" in complaint(run("console", "--relay", "http://relay.example.com", "--port=0"), 2)
 
 
-def test_the_production_server_knows_nothing_of_the_console() -> None:
-    listed = "[name for name in sys.modules if 'traced_relay.console' in name]"
-    loaded = f"import sys, traced_relay.server.production; print({listed})"
+def test_production_server_does_not_import_the_console() -> None:
+    module = "traced_relay.server.production"
+    loaded = f"import sys, {module}; print([name for name in sys.modules if 'traced_relay.console' in name])"
     ran = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True, env=os.environ)
     assert ran.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""What `explain` draws of lives that were cut: real processes, killed and told to end; `-s` prints the drawings."""
+"""`explain` for tasks of interrupted and killed processes; `-s` prints the waterfalls."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HURRIED = {"min_backoff": "0.3s", "jitter": "none"}
 
 @pytest.fixture
 def hanging() -> Iterator[Downstream]:
-    """Busy at first, then without an answer, then well."""
+    """Responds with 503, then not at all, then with 200."""
     release = Event()
 
     def hang(_: Arrived) -> Response:
@@ -45,7 +45,7 @@ def hanging() -> Iterator[Downstream]:
 
 
 class Scene:
-    """One call of one relay after another on the same ledger, and what is drawn of it."""
+    """One call on two relays in turn with the same ledger, and its waterfall."""
 
     def __init__(self, directory: Path, downstream: Downstream) -> None:
         self.fleet = Fleet(directory, 1, f"sqlite:{directory / 'ledger.db'}")
@@ -54,18 +54,18 @@ class Scene:
         self.task_id = ""
 
     def enqueue(self) -> None:
-        """Until it has been answered once, and is being called a second time."""
+        """Returns once the second attempt is running."""
         fields = {"idempotent": True, "retry": HURRIED, "callback": {"url": f"{self._downstream.url}/told"}}
         self.task_id = self.fleet.enqueue(self._downstream.url, **fields)
         self._downstream.wait_for(2, 30)
 
     def end_leases(self) -> None:
-        """As if the relay that was killed had given no sign of life for long."""
+        """Expires the lease of the killed relay."""
         with closing(sqlite3.connect(self._directory / "ledger.db", isolation_level=None, timeout=10)) as database:
             database.execute("UPDATE workers SET alive_until = 0")
 
     def go_on(self) -> None:
-        """With a relay in place of the one that has gone, until the call has ended and its end has been told."""
+        """Replaces the ended relay and waits for the end of the call and its callback."""
         self.fleet.replace(0)
         for task_id in (self.task_id, callback_id(self.task_id, 1)):
             self.fleet.relays[0].wait_for("task.finished", 40, task_id=task_id)
@@ -94,12 +94,12 @@ def log() -> Iterator[LogService]:
 
 
 def bars(drawn: str) -> list[tuple[str, str]]:
-    """Label and note of each line that is drawn."""
+    """Label and note of each bar."""
     lines = [re.split(r"\s{2,}", line.strip()) for line in drawn.split("\n\n")[1].splitlines()[2:]]
     return [(parts[0], parts[-1]) for parts in lines]
 
 
-def test_a_call_that_was_busy_then_interrupted_and_then_well(scene: Scene, log: LogService) -> None:
+def test_explain_draws_an_interrupted_attempt(scene: Scene, log: LogService) -> None:
     scene.enqueue()
     assert scene.fleet.relays[0].end(signal.SIGTERM) == 0
     scene.go_on()
@@ -117,7 +117,7 @@ def test_a_call_that_was_busy_then_interrupted_and_then_well(scene: Scene, log: 
     assert "missing" not in drawn
 
 
-def test_a_call_whose_worker_was_killed(scene: Scene, log: LogService) -> None:
+def test_explain_draws_a_killed_worker(scene: Scene, log: LogService) -> None:
     scene.enqueue()
     scene.fleet.relays[0].kill()
     scene.end_leases()
@@ -128,7 +128,7 @@ def test_a_call_whose_worker_was_killed(scene: Scene, log: LogService) -> None:
     assert "missing" not in drawn
 
 
-def test_a_call_whose_records_are_lost_in_part(scene: Scene, log: LogService, tmp_path: Path) -> None:
+def test_explain_reports_lost_records(scene: Scene, log: LogService, tmp_path: Path) -> None:
     scene.enqueue()
     scene.fleet.relays[0].kill()
     lost = scene.fleet.relays[0].records
@@ -146,7 +146,7 @@ def test_a_call_whose_records_are_lost_in_part(scene: Scene, log: LogService, tm
 
 
 def log_of_the_queue(log: LogService, document: dict[str, Any]) -> None:
-    """What Cloud Tasks would have written of these attempts: the embedded queue writes no log."""
+    """Adds the entries that Cloud Tasks would log; the embedded queue has no log."""
     for attempt in document["attempts"]:
         name = f"{LOCATION}/queues/relay/tasks/{attempt['task_name'].rpartition('/')[2]}"
         start, end = (parse_time(attempt[moment]) for moment in ("started_at", "ended_at"))

@@ -1,4 +1,4 @@
-"""What `tail` follows or reads where nobody sits at a terminal, by what is on its stdin."""
+"""`tail` without a terminal, by the kind of its stdin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.whole
 
-# The port that `dev` usually has may be taken on this machine.
+# The default port of `dev` may be taken on this machine.
 _RUN = """
 import sys
 from traced_relay.cli import options
@@ -29,7 +29,7 @@ main(sys.argv[1:])
 """
 LINE = json.dumps({"severity": "INFO", "message": "given", "event": "relay.started"}) + "\n"
 SILENT = "traced-relay: nothing came on stdin within 1 s; `tail -` reads it, however late records come\n"
-FOLLOWING = "traced-relay: following the records of {}; --relay, --project and RECORDS name others\n"
+FOLLOWING = "traced-relay: following {}; use --relay, --project or RECORDS for other records\n"
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def dev() -> Iterator[Dev]:
 
 @contextmanager
 def tail(relay: str, stdin: Any, *options: str) -> Iterator[subprocess.Popen[str]]:
-    told = [sys.executable, "-c", _RUN, relay, "tail", *options]
+    command = [sys.executable, "-c", _RUN, relay, "tail", *options]
     with subprocess.Popen(
-        told, env=surroundings(), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=surroundings(), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         yield process
         process.kill()
@@ -53,14 +53,14 @@ def line_of(stream: IO[str] | None) -> str:
     return stream.readline()
 
 
-def test_tail_with_nothing_on_stdin_follows_dev_and_says_so(dev: Dev) -> None:
+def test_tail_with_null_stdin_follows_dev(dev: Dev) -> None:
     with tail(dev.url, subprocess.DEVNULL, "--event", "relay.started") as process:
         assert "relay.started" in line_of(process.stdout)
         assert line_of(process.stderr) == FOLLOWING.format(dev.url)
         assert process.poll() is None
 
 
-def test_tail_behind_an_empty_pipe_follows_dev_and_says_so(dev: Dev) -> None:
+def test_tail_behind_an_empty_pipe_follows_dev(dev: Dev) -> None:
     with tail(dev.url, subprocess.PIPE, "--event", "relay.started") as process:
         assert process.stdin
         process.stdin.close()
@@ -68,7 +68,7 @@ def test_tail_behind_an_empty_pipe_follows_dev_and_says_so(dev: Dev) -> None:
         assert line_of(process.stderr) == FOLLOWING.format(dev.url)
 
 
-def test_tail_without_any_stdin_follows_dev_and_says_so(dev: Dev) -> None:
+def test_tail_without_stdin_follows_dev(dev: Dev) -> None:
     shell = ["sh", "-c", 'exec "$0" "$@" <&-', sys.executable, "-c", _RUN, dev.url, "tail", "--event", "relay.*"]
     with subprocess.Popen(
         shell, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -78,7 +78,7 @@ def test_tail_without_any_stdin_follows_dev_and_says_so(dev: Dev) -> None:
         process.kill()
 
 
-def test_tail_that_finds_no_dev_to_follow_is_one_line() -> None:
+def test_tail_without_a_running_dev_is_one_line() -> None:
     with tail("http://localhost:9", subprocess.DEVNULL) as process:
         stdout, stderr = process.communicate(timeout=20)
     assert (process.returncode, stdout) == (1, "")
@@ -86,13 +86,13 @@ def test_tail_that_finds_no_dev_to_follow_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("-",)])
-def test_tail_reads_what_is_piped_to_it(dev: Dev, options: tuple[str, ...]) -> None:
+def test_tail_reads_piped_records(dev: Dev, options: tuple[str, ...]) -> None:
     with tail(dev.url, subprocess.PIPE, *options) as process:
         stdout, stderr = process.communicate(LINE, timeout=20)
     assert (process.returncode, stdout.split()[-1], stderr) == (0, "given", "")
 
 
-def test_a_dash_is_stdin_even_if_it_is_empty(dev: Dev) -> None:
+def test_dash_reads_stdin_even_if_empty(dev: Dev) -> None:
     with tail(dev.url, subprocess.DEVNULL, "-") as process:
         assert process.communicate(timeout=20) == ("", "")
         assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""What the commands look like on a real terminal, and without one."""
+"""Commands with and without a real terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.whole
 
 
 class Terminal:
-    """A command with a terminal of its own, which is so many *columns* wide."""
+    """A command in a terminal of its own, *columns* wide."""
 
     def __init__(self, *arguments: str, columns: int = 80) -> None:
         self._ours, its = pty.openpty()
@@ -41,7 +41,7 @@ class Terminal:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def read_until(self, sign: str, times: int = 1) -> str:
-        """All that it wrote up to now, in which *sign* is so many *times*."""
+        """The output so far, once it has *sign* so many *times*."""
         while self.written.count(sign) < times:
             ready, _, _ = select.select([self._ours], [], [], 20)
             assert ready, self.written
@@ -52,7 +52,7 @@ class Terminal:
         self._process.send_signal(signal.SIGINT)
 
     def end(self) -> tuple[int, str]:
-        """How it ended, and all that it wrote."""
+        """Exit status and output."""
         while self._read():
             pass
         return self._process.wait(20), self.written
@@ -60,7 +60,7 @@ class Terminal:
     def _read(self) -> bool:
         try:
             more = os.read(self._ours, 4096)
-        except OSError:  # Linux says so when the other end of a terminal is closed
+        except OSError:  # raised by Linux when the other end of a terminal is closed
             return False
         self.written += more.decode()
         return bool(more)
@@ -78,12 +78,12 @@ class Terminal:
 
 
 def on_a_terminal(*arguments: str, columns: int = 80) -> tuple[int, str]:
-    """How the command ended and all that it wrote."""
+    """Exit status and output of the command."""
     with Terminal(*arguments, columns=columns) as terminal:
         return terminal.end()
 
 
-def test_waiting_draws_one_line_that_moves() -> None:
+def test_wait_redraws_one_line() -> None:
     with RunningRelay() as relay, Downstream(503) as downstream:
         status, written = on_a_terminal("enqueue", downstream.url, "--wait", "--relay", relay.url)
     assert status == 0
@@ -96,7 +96,7 @@ def test_waiting_draws_one_line_that_moves() -> None:
     assert re.fullmatch(r"state     succeeded, 2 attempts in \S+ m?s\r\n", end)
 
 
-def test_the_line_stays_one_on_a_narrow_terminal_and_follows_it_when_it_is_resized() -> None:
+def test_wait_line_fits_a_resized_terminal() -> None:
     with RunningRelay() as relay, Downstream(503, 503) as downstream:
         asked = ("enqueue", downstream.url, "--wait", "--relay", relay.url)
         with Terminal(*asked, columns=40) as terminal:
@@ -110,7 +110,7 @@ def test_the_line_stays_one_on_a_narrow_terminal_and_follows_it_when_it_is_resiz
     assert [len(line) for line in after] == [19] * len(after)
 
 
-def test_ctrl_c_while_waiting_is_quiet_and_the_call_goes_on() -> None:
+def test_ctrl_c_ends_the_wait_but_not_the_call() -> None:
     with RunningRelay() as relay, Downstream() as downstream:
         asked = ("enqueue", downstream.url, "--delay", "1h", "--wait", "--relay", relay.url)
         with Terminal(*asked) as terminal:
@@ -123,7 +123,7 @@ def test_ctrl_c_while_waiting_is_quiet_and_the_call_goes_on() -> None:
     assert "Traceback" not in written
 
 
-def test_without_a_terminal_progress_is_lines_on_stderr_and_ids_are_alone_on_stdout() -> None:
+def test_progress_without_a_terminal_is_lines_on_stderr() -> None:
     with RunningRelay() as relay, Downstream(404) as downstream:
         ran = subprocess.run(
             [sys.executable, "-m", "traced_relay", "enqueue", downstream.url, "--wait", "--relay", relay.url],
@@ -139,7 +139,7 @@ def test_without_a_terminal_progress_is_lines_on_stderr_and_ids_are_alone_on_std
 
 
 @pytest.mark.parametrize("command", ["status", "explain", "list"])
-def test_where_not_every_letter_can_be_written_the_rest_is(command: str) -> None:
+def test_unencodable_characters_are_escaped(command: str) -> None:
     with RunningRelay() as relay, Downstream() as downstream:
         call = {"url": f"{downstream.url}/", "labels": {"wo": "Łódź ✓"}, "delay": "1h", "queue": "relay"}
         task_id = post(f"{relay.url}/v1/tasks", call).document["task_id"]
@@ -155,7 +155,7 @@ def test_where_not_every_letter_can_be_written_the_rest_is(command: str) -> None
     assert task_id in ran.stdout
 
 
-def test_ctrl_c_ends_a_wait_for_a_relay_that_is_away() -> None:
+def test_ctrl_c_ends_a_wait_for_an_unreachable_relay() -> None:
     waiting = document(state="running")
     receipt = {name: waiting[name] for name in ("task_id", "queue", "state", "trace_id", "schedule_time", "links")}
     answers = iter([answer(receipt | {"task_name": "x"})])
@@ -164,7 +164,7 @@ def test_ctrl_c_ends_a_wait_for_a_relay_that_is_away() -> None:
         terminal = Terminal("enqueue", "http://x.example", "--wait", "--relay", relay.url)
         terminal.read_until("running, attempt 1")
     with terminal:
-        terminal.read_until("the relay is away; asking again")
+        terminal.read_until("the relay cannot be reached; retrying")
         terminal.press_ctrl_c()
         status, written = terminal.end()
     assert (status, "Traceback" in written) == (130, False)
@@ -188,7 +188,7 @@ def test_tail_follows_dev_in_colour_until_ctrl_c() -> None:
     assert re.findall(r"  (task\.\w+) ", written) == ["task.enqueued", "task.finished"] * 2
 
 
-def test_tail_in_a_pipe_is_plain_and_quiet_when_its_reader_has_gone() -> None:
+def test_tail_in_a_closed_pipe_ends_quietly() -> None:
     with Dev(stream=io.StringIO()) as dev:
         post(f"{dev.url}/v1/tasks", {"url": f"{dev.sample_url}/ok"})
         command = [sys.executable, "-m", "traced_relay", "tail", "--relay", dev.url, "--json"]
@@ -202,13 +202,13 @@ def test_tail_in_a_pipe_is_plain_and_quiet_when_its_reader_has_gone() -> None:
             assert process.stderr.read() == ""
 
 
-def test_tail_waits_for_a_dev_that_is_started_anew() -> None:
+def test_tail_survives_a_restart_of_dev() -> None:
     with Dev(stream=io.StringIO()) as dev:
         port = int(dev.url.rpartition(":")[2])
         terminal = Terminal("tail", "--relay", dev.url, "--event", "relay.started")
         terminal.read_until("relay.started")
     with terminal:
-        terminal.read_until("waiting for it")
+        terminal.read_until("; retrying")
         with Dev(port=port, stream=io.StringIO()):
             terminal.read_until("relay.started", 2)
             terminal.press_ctrl_c()
@@ -223,7 +223,7 @@ def test_tail_waits_for_a_dev_that_is_started_anew() -> None:
         ("tail --relay http://[", 2),
     ],
 )
-def test_tail_says_in_one_line_that_there_is_nothing_to_follow(arguments: str, ending: int) -> None:
+def test_tail_without_a_source_is_one_line(arguments: str, ending: int) -> None:
     status, written = on_a_terminal(*arguments.split())
     (line,) = written.splitlines()
     assert status == ending

@@ -1,4 +1,4 @@
-"""Following a log that is asked again and again, with a clock to turn."""
+"""Polls of a log, with a manual clock."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def log() -> Iterator[LogService]:
         yield running
 
 
-def said(event: str, at: float, **fields: Any) -> dict[str, Any]:
+def log_record(event: str, at: float, **fields: Any) -> dict[str, Any]:
     known, severity = next((known, severity) for name, known, severity in EXAMPLES if name == event)
     identity = Identity(PROJECT, "v1", "i")
     return record(
@@ -40,8 +40,8 @@ def said(event: str, at: float, **fields: Any) -> dict[str, Any]:
     )
 
 
-class Hurried(ManualClock):
-    """Whoever waits on it has waited."""
+class AdvancingClock(ManualClock):
+    """A wait advances it and returns at once."""
 
     def wait(self, _: Condition, seconds: float | None) -> None:
         assert seconds is not None
@@ -49,56 +49,56 @@ class Hurried(ManualClock):
 
 
 class Follower:
-    """Follows as far as it is asked to."""
+    """Yields the numbers of followed records on demand."""
 
     def __init__(self, log: LogService) -> None:
         self._log = log
         self.troubles: list[str] = []
         cloud = CloudLogging(PROJECT, channel=log.channel)
         wanted = lambda start: cloud_entries.of_service(start=start)  # noqa: E731
-        self._given = follow.follow_cloud(cloud, wanted, NOW - 60, Hurried(NOW), self.troubles.append)
+        self._given = follow.follow_cloud(cloud, wanted, NOW - 60, AdvancingClock(NOW), self.troubles.append)
 
     def next(self, count: int) -> list[int]:
         return [int(next(self._given)["queue_delay_ms"]) for _ in range(count)]
 
-    def until_it_may_not(self, rounds: int) -> list[int]:
-        """What so many more questions bring, the last of which is refused."""
+    def until_denied(self, rounds: int) -> list[int]:
+        """The numbers from *rounds* more polls; the last poll is denied."""
         self._log.troubles = [*[None] * (rounds - 1), grpc.StatusCode.PERMISSION_DENIED]
-        brought: list[int] = []
+        numbers: list[int] = []
         with suppress(NotAuthorized):
             while True:
-                brought += self.next(1)
+                numbers += self.next(1)
         assert self._log.troubles == []
-        return brought
+        return numbers
 
 
 def attempt(number: int, at: float) -> dict[str, Any]:
-    return said("attempt.started", at, queue_delay_ms=number)
+    return log_record("attempt.started", at, queue_delay_ms=number)
 
 
-def test_what_comes_is_given_once_and_what_comes_late_too(log: LogService) -> None:
+def test_late_entries_are_yielded_and_each_entry_once(log: LogService) -> None:
     log.take([attempt(1, NOW - 70), attempt(2, NOW - 10), attempt(3, NOW - 9), attempt(4, NOW - 8)])
     follower = Follower(log)
     assert follower.next(3) == [2, 3, 4]
-    log.take([attempt(5, NOW - 20), attempt(6, NOW + 1)])  # the one is older than what has been given
+    log.take([attempt(5, NOW - 20), attempt(6, NOW + 1)])  # the first is older than a yielded one
     assert follower.next(2) == [5, 6]
     log.take([attempt(7, NOW + 1)])
-    assert follower.until_it_may_not(6) == [7]
+    assert follower.until_denied(6) == [7]
 
 
-def test_the_window_moves_on_with_what_has_come(log: LogService) -> None:
+def test_window_moves_with_the_newest_entry(log: LogService) -> None:
     log.take([attempt(1, NOW - 10)])
     follower = Follower(log)
     assert follower.next(1) == [1]
     log.take([attempt(2, NOW + 2)])
     assert follower.next(1) == [2]
-    follower.until_it_may_not(2)
+    follower.until_denied(2)
     asked = [str(request.filter).split('"')[1] for request in log.requests]
     assert asked[0] == "2026-09-21T14:12:20.000000Z"
     assert asked[-1] == "2026-09-21T14:12:22.000000Z"  # a minute before the latest
 
 
-def test_an_entry_whose_time_is_still_to_come_keeps_no_other_away(log: LogService) -> None:
+def test_entry_with_future_time_hides_no_other(log: LogService) -> None:
     log.take([attempt(1, NOW + 3600)])
     follower = Follower(log)
     assert follower.next(1) == [1]
@@ -106,31 +106,31 @@ def test_an_entry_whose_time_is_still_to_come_keeps_no_other_away(log: LogServic
     assert follower.next(1) == [2]
 
 
-def test_where_nothing_comes_it_looks_back_no_further_than_ten_minutes(log: LogService) -> None:
+def test_window_without_entries_is_ten_minutes(log: LogService) -> None:
     follower = Follower(log)
-    follower.until_it_may_not(400)
+    follower.until_denied(400)
     asked = [str(request.filter).split('"')[1] for request in log.requests]
-    assert asked[-1] == format_time(NOW + 398 * follow.EVERY - follow.LOOK_BACK)
+    assert asked[-1] == format_time(NOW + 398 * follow.CLOUD_INTERVAL - follow.MAX_WINDOW)
 
 
-def test_a_log_that_is_away_for_a_while_is_waited_for(log: LogService) -> None:
+def test_follower_retries_an_unavailable_log(log: LogService) -> None:
     log.take([attempt(1, NOW - 10)])
     follower = Follower(log)
     assert follower.next(1) == [1]
     log.troubles += [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
     log.take([attempt(2, NOW - 5)])
     assert follower.next(1) == [2]
-    (told,) = follower.troubles
-    assert told.endswith("; asking again")
+    (message,) = follower.troubles
+    assert message.endswith("; retrying")
 
 
-def test_one_that_is_away_at_first_is_an_error(log: LogService) -> None:
+def test_unavailable_log_at_the_first_poll_is_an_error(log: LogService) -> None:
     log.troubles.append(grpc.StatusCode.UNAVAILABLE)
     with pytest.raises(Unavailable):
         Follower(log).next(1)
 
 
-def test_a_payload_with_an_infinity_does_not_end_it(log: LogService) -> None:
+def test_payload_with_infinity_does_not_end_following(log: LogService) -> None:
     log.take([attempt(1, NOW - 10)])
     log.entries[0]["jsonPayload"]["queue_delay_ms"] = float("inf")
     log.entries[0]["labels"] = {"event": "attempt.started"}
@@ -139,7 +139,7 @@ def test_a_payload_with_an_infinity_does_not_end_it(log: LogService) -> None:
     assert "a number that JSON does not have" in entry["textPayload"]
 
 
-def test_a_log_whose_pages_never_end_is_left_after_so_many(log: LogService) -> None:
+def test_endless_pages_of_a_log_stop_at_the_limit(log: LogService) -> None:
     asked = []
 
     def without_end(request: Any, _: grpc.ServicerContext) -> Any:
@@ -164,10 +164,10 @@ def test_a_log_whose_pages_never_end_is_left_after_so_many(log: LogService) -> N
         ({"queue": 'a"b\\'}, []),
     ],
 )
-def test_the_log_is_asked_for_what_is_wanted_alone(log: LogService, wanted: dict[str, Any], numbers: list[int]) -> None:
+def test_filters_become_part_of_the_log_query(log: LogService, wanted: dict[str, Any], numbers: list[int]) -> None:
     records = [
         attempt(1, NOW),
-        said("task.enqueued", NOW + 1, queue_delay_ms=2, queue="other", task_id="ab" * 16),
+        log_record("task.enqueued", NOW + 1, queue_delay_ms=2, queue="other", task_id="ab" * 16),
         attempt(3, NOW + 2) | {"severity": "ERROR"},
         attempt(4, NOW + 3) | {"callback_of": "ab" * 16},
         {"message": "a library's line", "severity": "ERROR", "time": "2026-09-21T14:13:20Z", "logger": "x"},

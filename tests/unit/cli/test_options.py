@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_token_file_is_read_again_when_it_has_changed_and_holds_a_token(tmp_path: Path) -> None:
+def test_token_file_is_read_again_after_a_change(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("first.token.a\n")
 
-    with RelayStandIn([document()]) as relay:
+    with RelayStandIn([document()]) as stand_in:
 
         @click.command()
         @options.credential_options
-        def ask(**where: str) -> None:
-            client = options.client(**where)
+        def ask(relay: options.Relay) -> None:
+            client = relay.client()
             for number, written in enumerate((None, "second.token.b", "", "third.token.c", "gone")):
                 if written == "gone":
                     file.unlink()
@@ -31,28 +31,28 @@ def test_a_token_file_is_read_again_when_it_has_changed_and_holds_a_token(tmp_pa
                     os.utime(file, (number, number))
                 client.status(f"{0:032x}")
 
-        ran = CliRunner().invoke(ask, ["--relay", relay.url, "--token-file", str(file)], catch_exceptions=False)
+        ran = CliRunner().invoke(ask, ["--relay", stand_in.url, "--token-file", str(file)], catch_exceptions=False)
         assert ran.exit_code == 0, ran.output
-        said = ["first.token.a", "second.token.b", "second.token.b", "third.token.c", "third.token.c"]
-        assert relay.tokens == [f"Bearer {token}" for token in said]
+        expected = ["first.token.a", "second.token.b", "second.token.b", "third.token.c", "third.token.c"]
+        assert stand_in.tokens == [f"Bearer {token}" for token in expected]
 
 
-def test_flags_decide_over_the_relay_and_token_of_the_environment(tmp_path: Path) -> None:
+def test_options_override_relay_and_token_of_environment(tmp_path: Path) -> None:
     file, other = tmp_path / "token", tmp_path / "other"
     file.write_text("first.token.a")
     other.write_text("second.token.b")
 
     @click.command()
     @options.credential_options
-    def ask(**where: str) -> None:
-        options.client(**where).status("0" * 32)
+    def ask(relay: options.Relay) -> None:
+        relay.client().status("0" * 32)
 
-    with RelayStandIn([document()]) as relay:
+    with RelayStandIn([document()]) as stand_in:
         for arguments, url in (
-            ([], relay.url),
-            (["--relay", relay.url, "--token-file", str(other)], "http://127.0.0.1:9"),
+            ([], stand_in.url),
+            (["--relay", stand_in.url, "--token-file", str(other)], "http://127.0.0.1:9"),
         ):
             environ = {"RELAY_URL": url, "RELAY_TOKEN_FILE": str(file)}
             ran = CliRunner().invoke(ask, arguments, env=environ, catch_exceptions=False)
             assert ran.exit_code == 0, ran.output
-        assert relay.tokens == ["Bearer first.token.a", "Bearer second.token.b"]
+        assert stand_in.tokens == ["Bearer first.token.a", "Bearer second.token.b"]

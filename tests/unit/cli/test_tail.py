@@ -1,4 +1,4 @@
-"""What `tail` shows of what comes."""
+"""Filters and output of `tail`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ RECORDS = [
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS)
 
 
-def ran(*options: str, given: str | bytes = LINES) -> Result:
+def run_tail(*options: str, given: str | bytes = LINES) -> Result:
     return CliRunner().invoke(main, ["tail", *options], input=given)
 
 
-def shown(*options: str, given: str | bytes = LINES) -> list[str]:
-    ended = ran(*options, given=given)
-    assert (ended.exit_code, ended.stderr) == (0, ""), ended.output
-    return ended.stdout.splitlines()
+def output(*options: str, given: str | bytes = LINES) -> list[str]:
+    result = run_tail(*options, given=given)
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    return result.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -47,96 +47,96 @@ def shown(*options: str, given: str | bytes = LINES) -> list[str]:
         ("--queue nowhere", []),
     ],
 )
-def test_the_records_that_were_asked_for_are_shown(options: str, messages: list[str]) -> None:
-    assert [line.split()[-1] for line in shown(*options.split())] == messages
+def test_filters_select_records(options: str, messages: list[str]) -> None:
+    assert [line.split()[-1] for line in output(*options.split())] == messages
 
 
-def test_records_from_long_ago_are_left_out_where_that_is_asked_for() -> None:
+def test_since_hides_older_records() -> None:
     now = SystemClock().now()
     given = "".join(json.dumps(RECORDS[0] | {"time": format_time(now - ago)}) + "\n" for ago in (100, 10, -1))
-    assert len(shown("--since", "1m", given=given)) == 2
-    assert len(shown(given=given)) == 3
+    assert len(output("--since", "1m", given=given)) == 2
+    assert len(output(given=given)) == 3
 
 
-def test_two_places_at_once_are_not_followed() -> None:
-    ended = ran("-", "--project", "p")
-    assert (ended.exit_code, "RECORDS, --relay and --project" in ended.stderr) == (2, True)
+def test_two_sources_are_a_usage_error() -> None:
+    result = run_tail("-", "--project", "p")
+    assert (result.exit_code, "RECORDS, --relay and --project" in result.stderr) == (2, True)
 
 
-def test_as_json_they_are_what_came() -> None:
-    assert shown("--json", "--task", "cc33") == [json.dumps(RECORDS[3])]
+def test_json_output_equals_the_input() -> None:
+    assert output("--json", "--task", "cc33") == [json.dumps(RECORDS[3])]
 
 
-def test_a_line_that_never_ends_is_passed_over_and_said() -> None:
-    ended = ran(given="x" * 2_500_000 + "\n" + LINES)
-    assert [line.split()[-1] for line in ended.stdout.splitlines()] == ["one", "two", "three", "four"]
-    assert ended.stderr == "traced-relay: a line of more than 1000000 characters is passed over\n"
+def test_too_long_line_is_skipped_with_a_warning() -> None:
+    result = run_tail(given="x" * 2_500_000 + "\n" + LINES)
+    assert [line.split()[-1] for line in result.stdout.splitlines()] == ["one", "two", "three", "four"]
+    assert result.stderr == "traced-relay: a line of more than 1000000 characters is passed over\n"
 
 
 def test_no_field_of_a_record_moves_the_cursor() -> None:
     fields = ("time", "severity", "event", "task_id", "message", "queue")
     given = json.dumps(dict.fromkeys(fields, "\x1b[2J\x9b\r" * 5), ensure_ascii=False) + "\n\x9b2J\n"
     for options in ((), ("--json",)):
-        assert [line for line in shown(*options, given=given) if not line.isprintable()] == []
+        assert [line for line in output(*options, given=given) if not line.isprintable()] == []
 
 
-def test_what_is_no_record_is_shown_only_as_long_as_nothing_is_asked_for() -> None:
+def test_other_lines_are_shown_only_without_filters() -> None:
     odd = b'Starting\x1b[2J\n[1]\n{"a": 1}\n\xff\n' + b"[" * 100_000 + b"\n"
     given = odd + LINES.encode()
-    assert len(shown(given=given)) == 5 + 4
-    assert "\x1b" not in "".join(shown(given=given))
-    assert len(shown("--severity", "DEBUG", given=given)) == 4
+    assert len(output(given=given)) == 5 + 4
+    assert "\x1b" not in "".join(output(given=given))
+    assert len(output("--severity", "DEBUG", given=given)) == 4
 
 
 @pytest.mark.parametrize("options", [(), ("--severity", "DEBUG"), ("--json",)])
-def test_input_without_any_record_is_said(options: tuple[str, ...]) -> None:
-    ended = ran("-", *options, given="Starting\nThe end\n")
-    told = (
+def test_input_without_a_record_is_an_error(options: tuple[str, ...]) -> None:
+    result = run_tail("-", *options, given="Starting\nThe end\n")
+    message = (
         "stdin holds no record; records are JSON, as the relay prints them or as gcloud logging does with --format=json"
     )
-    assert (ended.exit_code, ended.stderr) == (1, f"traced-relay: {told}\n")
-    assert len(ended.stdout.splitlines()) == (0 if "--severity" in options else 2)
+    assert (result.exit_code, result.stderr) == (1, f"traced-relay: {message}\n")
+    assert len(result.stdout.splitlines()) == (0 if "--severity" in options else 2)
 
 
-def test_a_stream_without_any_record_is_said_before_it_ends() -> None:
-    ended = ran("-", "--severity", "DEBUG", given="odd\n" * 25)
-    first, last = ended.stderr.splitlines()
-    assert first.startswith("traced-relay: no record among the first 20 lines of stdin; records are JSON")
+def test_stream_without_a_record_warns_before_its_end() -> None:
+    result = run_tail("-", "--severity", "DEBUG", given="odd\n" * 25)
+    first, last = result.stderr.splitlines()
+    assert first.startswith("traced-relay: no record in the first 20 lines of stdin; records are JSON")
     assert last.startswith("traced-relay: stdin holds no record")
 
 
-def test_yaml_is_refused_with_what_to_add() -> None:
-    ended = ran("-", given="---\ninsertId: a\njsonPayload:\n  message: b\n")
-    told = (
+def test_yaml_is_refused_with_the_missing_option() -> None:
+    result = run_tail("-", given="---\ninsertId: a\njsonPayload:\n  message: b\n")
+    message = (
         "traced-relay: stdin holds entries as YAML, which gcloud prints by itself; add --format=json to its command\n"
     )
-    assert (ended.exit_code, ended.stderr) == (1, told)
+    assert (result.exit_code, result.stderr) == (1, message)
 
 
 @pytest.mark.parametrize("given", ["", "\n", "[]\n", "[\n]\n"])
-def test_no_entries_are_no_error(given: str) -> None:
-    assert shown("-", given=given) == []
+def test_empty_input_is_no_error(given: str) -> None:
+    assert output("-", given=given) == []
 
 
-def test_entries_are_printed_as_the_records_that_they_were_made_of() -> None:
+def test_entries_are_printed_as_their_original_records() -> None:
     record = RECORDS[0] | {"time": "2026-11-21T18:00:00Z"}
     payload = {name: value for name, value in RECORDS[0].items() if name != "severity"}
     entry = {"insert_id": "a", "json_payload": payload, "severity": 200, "timestamp": record["time"], "trace": ""}
     given = json.dumps([entry], indent=2)
-    (line,) = shown("-", "--json", given=given)
+    (line,) = output("-", "--json", given=given)
     assert json.loads(line) == record | {"logging.googleapis.com/insertId": "a"}
-    assert shown("-", "--severity", "NOTICE", given=given) == []
+    assert output("-", "--severity", "NOTICE", given=given) == []
 
 
-def test_a_filter_that_payloads_alone_cannot_pass_is_said() -> None:
+def test_filter_that_payloads_cannot_pass_warns() -> None:
     given = json.dumps([{"jsonPayload": {"event": "task.finished", "message": "m"}}] * 2, indent=2)
-    ended = ran("-", "--severity", "INFO", given=given)
-    told = "stdin holds payloads without time and severity; --format=json prints whole entries"
-    assert (ended.exit_code, ended.stdout, ended.stderr) == (0, "", f"traced-relay: {told}\n")
-    assert len(shown("-", "--event", "task.*", given=given)) == 2
+    result = run_tail("-", "--severity", "INFO", given=given)
+    message = "stdin holds payloads without time and severity; --format=json prints whole entries"
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"traced-relay: {message}\n")
+    assert len(output("-", "--event", "task.*", given=given)) == 2
 
 
-def test_an_id_that_is_given_for_a_file_is_said() -> None:
-    ended = ran("4f0c1a2b")
-    assert ended.exit_code == 2
-    assert "No such file or directory; --task 4f0c1a2b shows the records of that task" in ended.stderr
+def test_id_in_place_of_a_file_suggests_task_option() -> None:
+    result = run_tail("4f0c1a2b")
+    assert result.exit_code == 2
+    assert "No such file or directory; --task 4f0c1a2b shows the records of that task" in result.stderr

@@ -17,10 +17,10 @@ from support.relay_stand_in import RelayStandIn, answer, document
 from traced_relay.client.client import Client
 from traced_relay.console.app import console_app
 from traced_relay.console.bounded_ask import BoundedClient
-from traced_relay.console.chart import draw
+from traced_relay.console.chart import chart_of
 from traced_relay.console.dev_data import DevData
 from traced_relay.console.pages import curl
-from traced_relay.console.task_rows import age, lasted, row
+from traced_relay.console.task_rows import age, duration, row
 from traced_relay.errors import InvalidCall
 from traced_relay.logs.store import RecordStore
 from traced_relay.runtime.clock import ManualClock
@@ -53,23 +53,23 @@ def browser_of(url: str, dev_data: DevData | None = None, patience: float = 10.0
     return console_app(client, dev_data, clock=ManualClock(NOW + 60), patience=patience).test_client()
 
 
-def dev_data(told: list[tuple[str, str]]) -> DevData:
+def dev_data(calls: list[tuple[str, str]]) -> DevData:
     def tell(method: str, name: str) -> None:
         if name.endswith("-2"):
             raise InvalidCall("there is no such task", status=409)
-        told.append((method, name))
+        calls.append((method, name))
 
     return DevData(RecordStore(), SpanStore(), tell, sample="curl")
 
 
-def test_the_list_is_there_without_any_script(console: FlaskClient) -> None:
+def test_list_works_without_a_script(console: FlaskClient) -> None:
     page = console.get("/").text
     assert page.count('data-state="failed"') == 10
     assert page.index(f"/tasks/{9:032x}") < page.index(f"/tasks/{0:032x}")
     assert "10 loaded" in page
 
 
-def test_rows_come_in_pages_with_the_filters_that_were_asked_for(console: FlaskClient, relay: RelayStandIn) -> None:
+def test_rows_are_paged_and_filtered(console: FlaskClient, relay: RelayStandIn) -> None:
     page = console.get(f"/rows?state=failed&queue=relay&rule=reports&label=team=a=b&page_token={6:032x}").json
     assert page is not None
     assert ([each["id"][-1] for each in page["rows"]], page["next"]) == (list("543210"), None)
@@ -79,21 +79,28 @@ def test_rows_come_in_pages_with_the_filters_that_were_asked_for(console: FlaskC
     }
 
 
-def test_a_filter_that_cannot_be_understood_is_said(console: FlaskClient) -> None:
-    assert console.get("/rows?label=team").json == {"trouble": "a label to look for must be like team=billing"}
-    assert "a label to look for must be like team=billing" in console.get("/?label=team").text
+def test_invalid_filter_is_reported(console: FlaskClient) -> None:
+    assert console.get("/rows?label=team").json == {"trouble": "label: must be name=value, such as team=billing"}
+    assert "label: must be name=value, such as team=billing" in console.get("/?label=team").text
 
 
-def test_a_task_page_tells_its_life_its_request_and_its_response(console: FlaskClient) -> None:
+def test_task_page_shows_timeline_request_and_response(console: FlaskClient) -> None:
     page = console.get(f"/tasks/{TASK}").text
-    for part in ("attempt 1", "503 retry, downstream", "Retry-After", "again after 1.50 s", "max_attempts", "Cloud"):
+    for part in (
+        "attempt 1",
+        "503 retry, downstream",
+        "Retry-After",
+        "after 1.50 s Retry-After",
+        "max_attempts",
+        "Cloud",
+    ):
         assert part in page
     assert '<a class="button" data-id="Cloud Trace" href="https://console.cloud.google.com/traces' in page
     assert "data-post" in page
     assert "Redrive" in page
 
 
-def test_links_that_lead_to_no_web_page_are_none(relay: RelayStandIn, console: FlaskClient) -> None:
+def test_links_other_than_web_pages_are_dropped(relay: RelayStandIn, console: FlaskClient) -> None:
     relay.tasks[TASK]["links"] = {"status": "x", "trace": "javascript:alert(1)", "logs": "data:text/html,x"}
     page = console.get(f"/tasks/{TASK}").text
     assert "javascript:" not in page
@@ -101,7 +108,7 @@ def test_links_that_lead_to_no_web_page_are_none(relay: RelayStandIn, console: F
 
 
 @pytest.mark.parametrize("host", ["rebound.example", "127.0.0.1.example.com", "localhost.evil", ""])
-def test_a_page_whose_name_was_rebound_to_this_machine_gets_nothing(console: FlaskClient, host: str) -> None:
+def test_rebound_host_name_is_refused(console: FlaskClient, host: str) -> None:
     assert console.get("/", headers={"Host": host}).status_code == 403
 
 
@@ -116,14 +123,12 @@ def test_a_page_whose_name_was_rebound_to_this_machine_gets_nothing(console: Fla
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_only_the_consoles_own_pages_may_act(
-    console: FlaskClient, relay: RelayStandIn, changes: dict[str, str]
-) -> None:
+def test_foreign_pages_cannot_act(console: FlaskClient, relay: RelayStandIn, changes: dict[str, str]) -> None:
     assert console.post(f"/tasks/{TASK}/cancel", headers=OWN | changes).status_code == 403
     assert relay.asked == []
 
 
-def test_its_own_page_may_act(console: FlaskClient, relay: RelayStandIn) -> None:
+def test_own_page_can_act(console: FlaskClient, relay: RelayStandIn) -> None:
     relay.instead = lambda: answer(document())
     for verb in ("cancel", "redrive", "resend-callback"):
         answered = console.post(f"/tasks/{TASK}/{verb}", headers=OWN | {"Sec-Fetch-Site": "same-origin"})
@@ -131,26 +136,26 @@ def test_its_own_page_may_act(console: FlaskClient, relay: RelayStandIn) -> None
     assert relay.asked == [f"/v1/tasks/{TASK}:{verb}?" for verb in ("cancel", "redrive", "resend-callback")]
 
 
-def test_what_only_an_embedded_queue_can_do_is_not_there_for_a_deployed_one(console: FlaskClient) -> None:
+def test_dev_routes_are_absent_for_a_deployed_relay(console: FlaskClient) -> None:
     for path in (f"/tasks/{TASK}/run", "/queues/relay/purge", f"/tasks/{TASK}/nonsense"):
         assert console.post(path, headers=OWN).status_code in (404, 405)
     assert console.get("/records").status_code == 404
     assert console.get(f"/tasks/{TASK}/life").status_code == 405
 
 
-def test_an_embedded_queue_is_told_what_to_do(relay: RelayStandIn) -> None:
-    told: list[tuple[str, str]] = []
-    console = browser_of(relay.url, dev_data(told))
+def test_queue_actions_call_the_embedded_queue(relay: RelayStandIn) -> None:
+    calls: list[tuple[str, str]] = []
+    console = browser_of(relay.url, dev_data(calls))
     for path in ("/queues/relay/pause", "/queues/relay/resume", "/queues/relay/purge", f"/tasks/{TASK}/run"):
         assert console.post(path, headers=OWN).status_code == 200
-    assert told == [
+    assert calls == [
         *[(f"{verb}Queue", "relay") for verb in ("Pause", "Resume", "Purge")],
-        ("RunTask", f"relay/tasks/{TASK}-3"),  # the second was not there any more
+        ("RunTask", f"relay/tasks/{TASK}-3"),  # task 2 does not exist
     ]
     assert console.post("/queues/relay/delete", headers=OWN).status_code == 404
 
 
-def test_no_page_loads_or_frames_anything_from_elsewhere(console: FlaskClient) -> None:
+def test_headers_forbid_external_content_and_frames(console: FlaskClient) -> None:
     for path in ("/", f"/tasks/{TASK}", "/queues", "/static/page.js", "/rows", "/nowhere"):
         with console.get(path) as answered:
             headers = answered.headers
@@ -177,7 +182,7 @@ def test_no_page_loads_or_frames_anything_from_elsewhere(console: FlaskClient) -
         (Response(status=302, headers={"Location": "http://127.0.0.1:1/"}), 502, "not as a relay does"),
     ],
 )
-def test_whatever_the_relay_answers_there_is_one_clear_message(
+def test_each_relay_failure_gives_one_clear_message(
     relay: RelayStandIn, console: FlaskClient, instead: Response, status: int, said: str
 ) -> None:
     relay.instead = lambda: instead
@@ -187,19 +192,19 @@ def test_whatever_the_relay_answers_there_is_one_clear_message(
         assert "Traceback" not in answered.text
 
 
-def test_a_relay_without_queues_to_tell_of_is_said(relay: RelayStandIn, console: FlaskClient) -> None:
+def test_relay_without_queues_shows_not_available(relay: RelayStandIn, console: FlaskClient) -> None:
     relay.instead = lambda: answer({"status": 404, "detail": "no such path"}, 404)
     page = console.get("/queues")
-    assert (page.status_code, "Not known" in page.text) == (200, True)
+    assert (page.status_code, "Not available" in page.text) == (200, True)
 
 
-def test_a_relay_that_is_gone_is_said(relay: RelayStandIn, console: FlaskClient) -> None:
+def test_unreachable_relay_is_reported(relay: RelayStandIn, console: FlaskClient) -> None:
     relay.stop()
     answered = console.get("/rows")
     assert (answered.status_code, answered.json) == (504, {"trouble": f"the relay at {relay.url} cannot be reached"})
 
 
-def test_a_relay_that_never_finishes_its_answer_holds_no_page(relay: RelayStandIn) -> None:
+def test_endless_response_does_not_block_a_page(relay: RelayStandIn) -> None:
     release = Event()
 
     def trickle() -> Response:
@@ -213,10 +218,10 @@ def test_a_relay_that_never_finishes_its_answer_holds_no_page(relay: RelayStandI
     relay.instead = trickle
     answered = browser_of(relay.url, patience=0.2).get("/rows")
     release.set()
-    assert (answered.status_code, answered.json) == (504, {"trouble": "the relay did not answer within 0.2 s"})
+    assert (answered.status_code, answered.json) == (504, {"trouble": "the relay did not respond within 0.2 s"})
 
 
-def test_queues_show_what_is_known_of_them(relay: RelayStandIn, console: FlaskClient) -> None:
+def test_queues_page_shows_known_values(relay: RelayStandIn, console: FlaskClient) -> None:
     late = {"queue": "late", "tasks_count": 3, "oldest_estimated_arrival_time": "2026-09-21T14:12:50Z"}
     relay.queues = [
         QUEUE_STATUS | {"state": "PAUSED", "max_dispatches_per_second": 100},
@@ -225,7 +230,7 @@ def test_queues_show_what_is_known_of_them(relay: RelayStandIn, console: FlaskCl
     relay.queues.append(relay.queues[1] | {"oldest_estimated_arrival_time": "2026-09-21T15:00:00Z"})
     page = console.get("/queues").text
     assert 'data-state="paused"' in page
-    assert re.findall(r'data-label="Oldest waits" class="number">(.*?)<', page) == ["\u2013", "1m 30s", "\u2013"]
+    assert re.findall(r'data-label="Oldest wait" class="number">(.*?)<', page) == ["\u2013", "1m 30s", "\u2013"]
 
 
 @pytest.mark.parametrize(
@@ -239,56 +244,54 @@ def test_queues_show_what_is_known_of_them(relay: RelayStandIn, console: FlaskCl
         ("cancelled", "failed", ["redrive", "resend-callback"]),
     ],
 )
-def test_what_may_be_done_with_a_task_has_its_button(
-    relay: RelayStandIn, state: str, callback: str, verbs: list[str]
-) -> None:
-    told = {"state": callback, "attempt_count": 0, "next_attempt_at": None, "reason": None}
-    relay.tasks[TASK] |= {"state": state, "callback": told}
+def test_allowed_actions_have_buttons(relay: RelayStandIn, state: str, callback: str, verbs: list[str]) -> None:
+    report = {"state": callback, "attempt_count": 0, "next_attempt_at": None, "reason": None}
+    relay.tasks[TASK] |= {"state": state, "callback": report}
     page = browser_of(relay.url, dev_data([])).get(f"/tasks/{TASK}").text
     assert re.findall(rf'data-post="/tasks/{TASK}/([a-z-]+)"', page) == verbs
 
 
-def test_many_may_ask_one_after_another() -> None:
-    bounded_client = BoundedClient(seconds=0.2, many=1)
-    assert [bounded_client.ask(lambda: "told") for _ in range(3)] == ["told"] * 3
+def test_finished_requests_free_their_slot() -> None:
+    bounded_client = BoundedClient(seconds=0.2, limit=1)
+    assert [bounded_client.ask(lambda: "answer") for _ in range(3)] == ["answer"] * 3
 
 
-def test_rows_say_how_long_things_take() -> None:
+def test_rows_show_duration_and_age() -> None:
     ended = row(document())
-    assert (lasted(ended, NOW + 60), age(ended, NOW + 60)) == ("1.00 s", "1m 00s")
+    assert (duration(ended, NOW + 60), age(ended, NOW + 60)) == ("1.00 s", "1m 00s")
     delayed = row(document(created_at="2026-09-21T14:00:00Z"))
-    assert lasted(delayed, NOW + 60) == "1.00 s"
+    assert duration(delayed, NOW + 60) == "1.00 s"
     running = row(document(state="running", total_ms=None, finished_at=None))
-    assert lasted(running, NOW + 5.9) == "5 s …"
+    assert duration(running, NOW + 5.9) == "5 s …"
     ahead = row(document(state="queued", finished_at=None, attempt=0, schedule_time="2026-09-21T15:33:20Z"))
-    assert lasted(ahead, NOW).startswith("in ")
+    assert duration(ahead, NOW).startswith("in ")
     never = document(state="cancelled", attempt=0, schedule_time="2026-09-21T15:33:20Z", total_ms=0)
-    assert lasted(row(never), NOW) == "not due"
+    assert duration(row(never), NOW) == "not due"
 
 
-def test_a_drawing_has_every_bar_within_its_axis() -> None:
-    drawing = draw(build(FLAKY, records(FLAKY), spans(FLAKY)))
-    assert [lane.bar.label for lane in drawing.lanes][:4] == ["enqueue", "send", "queued", "attempt 1"]
-    for lane in drawing.lanes:
+def test_chart_keeps_bars_within_its_axis() -> None:
+    chart = chart_of(build(FLAKY, records(FLAKY), spans(FLAKY)))
+    assert [lane.bar.label for lane in chart.lanes][:4] == ["enqueue", "send", "queued", "attempt 1"]
+    for lane in chart.lanes:
         for part in (lane, *lane.parts):
             x, width = float(part.x.rstrip("%")), float(part.width.rstrip("%"))
             assert 0 <= x <= x + width <= 100.01
-    assert [text for _, text in drawing.ticks] == ["0", "500 ms", "1 s", "1.5 s", "2 s", "2.5 s", "3 s"]
+    assert [text for _, text in chart.ticks] == ["0", "500 ms", "1 s", "1.5 s", "2 s", "2.5 s", "3 s"]
 
 
-def test_a_running_attempt_shows_its_last_sign_of_life() -> None:
+def test_running_attempt_shows_its_last_heartbeat() -> None:
     life = FLAKY | {"state": "running", "finished_at": None, "heartbeat_at": "2026-09-21T14:13:23.200000Z"}
     running = life["attempts"][2] | {"ended_at": None, "verdict": None}
     life = life | {"attempts": [*life["attempts"][:2], running]}
-    of_another = record("attempt.heartbeat", at(0.5), attempt=3)  # a worker whose clock is behind
+    of_another = record("attempt.heartbeat", at(0.5), attempt=3)  # from a worker with a slow clock
     (bar,) = (bar for bar in build(life, [of_another], now=BEGINNING + 4).bars if bar.label == "attempt 3")
-    assert [round(beat - BEGINNING, 3) for beat in bar.beats] == [3.2]
+    assert [round(heartbeat - BEGINNING, 3) for heartbeat in bar.heartbeats] == [3.2]
 
 
 @pytest.mark.parametrize("url", ["https://x.example/?q='; touch pwned; '", "https://x.example/$(touch pwned)`touch b`"])
-def test_the_curl_is_one_command_whatever_was_written_into_the_call(url: str) -> None:
-    told: dict[str, Any] = document(url=url, labels={"'a\"": "\\ $HOME \u202e !"})
-    command = curl(told, "http://127.0.0.1:8080", needs_token=True)
+def test_curl_quotes_any_text_of_the_call(url: str) -> None:
+    task: dict[str, Any] = document(url=url, labels={"'a\"": "\\ $HOME \u202e !"})
+    command = curl(task, "http://127.0.0.1:8080", needs_token=True)
     words = subprocess.run(
         ["sh", "-c", f"curl() {{ printf '%s\\0' \"$@\"; }}; ID_TOKEN=t; {command}"],
         capture_output=True,
@@ -298,7 +301,7 @@ def test_the_curl_is_one_command_whatever_was_written_into_the_call(url: str) ->
     assert words[:5] == ["-sS", "http://127.0.0.1:8080/v1/tasks", "-H", "content-type: application/json", "-H"]
     assert words[5] == "authorization: Bearer t"
     sent = json.loads(words[7])
-    assert (sent["url"], sent["labels"]) == (url, told["labels"])
+    assert (sent["url"], sent["labels"]) == (url, task["labels"])
     assert shlex.split(command)[0] == "curl"
 
 
@@ -315,7 +318,7 @@ NOTHING = r'"next_page_token": null, "queues": []'
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" * 5000])
 @pytest.mark.parametrize("field", ["attempt", "round", "total_ms", "retry_count"])
-def test_a_number_that_is_none_is_no_error_of_the_consoles(
+def test_invalid_number_in_a_response_is_502(
     relay: RelayStandIn, console: FlaskClient, field: str, number: str
 ) -> None:
     task = json.dumps(lying(**{field: "HERE"})).replace('"HERE"', number)
@@ -324,7 +327,7 @@ def test_a_number_that_is_none_is_no_error_of_the_consoles(
         assert console.get(path).status_code == 502
 
 
-def test_half_a_character_is_shown_as_its_escape_or_refused(relay: RelayStandIn, console: FlaskClient) -> None:
+def test_lone_surrogate_is_escaped_or_refused(relay: RelayStandIn, console: FlaskClient) -> None:
     half = "\ud83d"
     made = lying(retry={"max_attempts": half})
     relay.instead = lambda: answer(made)
@@ -344,7 +347,7 @@ def test_half_a_character_is_shown_as_its_escape_or_refused(relay: RelayStandIn,
     ["task_id", "state", "attempts", "labels", "retry", "callback", "links", "url", "round", "response", "kind"],
 )
 @pytest.mark.parametrize("instead", [None, 5, "x", [], {}, [[]], True])
-def test_a_field_of_another_kind_is_no_error_of_the_consoles(
+def test_field_of_another_type_is_no_server_error(
     relay: RelayStandIn, console: FlaskClient, field: str, instead: object
 ) -> None:
     made = lying(**{field: instead})
@@ -353,7 +356,7 @@ def test_a_field_of_another_kind_is_no_error_of_the_consoles(
         assert console.get(path).status_code in (200, 502)
 
 
-def test_a_story_without_end_is_shown_from_its_last_pages(relay: RelayStandIn, console: FlaskClient) -> None:
+def test_endless_attempts_and_rounds_are_limited(relay: RelayStandIn, console: FlaskClient) -> None:
     attempt = document(7)["attempts"][0]
     callback = {"state": "delivered", "attempt_count": 1, "next_attempt_at": None, "reason": None}
     attempts = [attempt | {"attempt": n, "version": f"v{n}."} for n in range(1, 10_001)]
@@ -376,13 +379,13 @@ def test_a_story_without_end_is_shown_from_its_last_pages(relay: RelayStandIn, c
         "https://evil.example/",
     ],
 )
-def test_links_lead_to_google_or_nowhere(relay: RelayStandIn, console: FlaskClient, url: str) -> None:
+def test_links_lead_to_google_only(relay: RelayStandIn, console: FlaskClient, url: str) -> None:
     relay.tasks[TASK]["links"] = {"status": url, "trace": url, "logs": url}
     page = console.get(f"/tasks/{TASK}").text
     assert ('target="_blank"' in page, "the links above" in page) == (False, False)
 
 
-def test_what_a_browser_would_swallow_is_shown(relay: RelayStandIn, console: FlaskClient) -> None:
+def test_control_characters_are_shown_escaped(relay: RelayStandIn, console: FlaskClient) -> None:
     body = "a\x00b\x1b[31mc\r\nd\re\tf\x85"
     relay.tasks[TASK]["response"] = {
         "status_code": 200,
@@ -395,22 +398,20 @@ def test_what_a_browser_would_swallow_is_shown(relay: RelayStandIn, console: Fla
     assert "<bdi>\\x07</bdi>" in page
 
 
-def test_of_a_callback_that_waits_it_is_said_when_and_how_often_it_is_tried(
-    relay: RelayStandIn, console: FlaskClient
-) -> None:
+def test_pending_callback_shows_its_next_attempt(relay: RelayStandIn, console: FlaskClient) -> None:
     waiting = {"state": "pending", "attempt_count": 3, "next_attempt_at": "2026-09-21T14:19:20Z", "reason": "http_503"}
     relay.tasks[TASK]["callback"] = waiting
     page = console.get(f"/tasks/{TASK}").text
-    for part in ("3 of at most 10", "in 5m 00s, at 2026-09-21T14:19:20Z", "It is tried again by itself"):
+    for part in ("3 of at most 10", "in 5m 00s, at 2026-09-21T14:19:20Z", "The relay retries it automatically"):
         assert part in page
     relay.tasks[TASK]["callback"] = waiting | {"state": "none"}
-    assert "Nobody is told of its end" in console.get(f"/tasks/{TASK}").text
+    assert "No callback." in console.get(f"/tasks/{TASK}").text
 
 
-def test_a_task_whose_first_records_made_room_is_not_said_to_lack_them(relay: RelayStandIn) -> None:
+def test_dropped_records_are_not_shown_as_missing(relay: RelayStandIn) -> None:
     beside = replace(dev_data([]), records=RecordStore(2))
     for minute in (13, 14, 15):
         time = f"2026-09-21T14:{minute}:30.000000Z"
         beside.records.add({"event": "attempt.heartbeat", "task_id": TASK, "attempt": 1, "time": time})
     page = browser_of(relay.url, beside).get(f"/tasks/{TASK}").text
-    assert ("its first records and spans are no longer all kept here" in page, "no record" in page) == (True, False)
+    assert ("its first records and spans are no longer kept here" in page, "no record" in page) == (True, False)

@@ -4,7 +4,7 @@ import re
 from importlib.resources import files
 
 
-def test_every_bar_can_be_told_from_what_is_behind_it() -> None:
+def test_bars_contrast_with_their_background() -> None:
     style = files("traced_relay.console").joinpath("static/console.css").read_text()
     schemes = [dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6});", part)) for part in style.split("@media")[:2]]
     faint = [
@@ -18,7 +18,7 @@ def test_every_bar_can_be_told_from_what_is_behind_it() -> None:
 
 
 def contrast(one: str, other: str) -> float:
-    """As WCAG 2.2 reckons it."""
+    """Contrast ratio of WCAG 2.2."""
     darker, lighter = sorted(map(luminance, (one, other)))
     return (lighter + 0.05) / (darker + 0.05)
 

@@ -1,4 +1,4 @@
-"""What a timeline shows beside attempts and waits: refusals, interruptions, the log of the queue, what it lacks."""
+"""Markers, queue bars and missing records of a timeline."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ QUEUE = "projects/p/locations/l/queues/relay/tasks"
 LOST: dict[str, Any] = {"verdict": "retry", "reason": "worker_lost", "blame": "platform"}
 
 
-def queue_said(name: str, seconds: float, kind: str, **said: Any) -> dict[str, Any]:
-    return cloud_entries.as_record(queue_entry(f"{QUEUE}/{name}", BEGINNING + seconds, kind, **said))
+def queue_record(name: str, seconds: float, kind: str, **entry: Any) -> dict[str, Any]:
+    return cloud_entries.as_record(queue_entry(f"{QUEUE}/{name}", BEGINNING + seconds, kind, **entry))
 
 
-def beside(life: dict[str, Any], known: list[dict[str, Any]]) -> list[tuple[str, float, float, str]]:
+def extra_bars(life: dict[str, Any], known: list[dict[str, Any]]) -> list[tuple[str, float, float, str]]:
     built = build(life, known)
     kinds = ("queue", "moment", "deferred")
     return [
@@ -34,7 +34,7 @@ NAMED = [one | {"task_name": f"{QUEUE}/{TASK_ID}-{one.get('attempt')}"} for one 
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("entry", "expected"),
     [
         (record("dispatch.deferred", at(1), reason="capacity"), ("deferred", "capacity")),
         (
@@ -50,30 +50,30 @@ NAMED = [one | {"task_name": f"{QUEUE}/{TASK_ID}-{one.get('attempt')}"} for one 
         ),
     ],
 )
-def test_what_happened_in_between_is_a_moment(said: dict[str, Any], told: tuple[str, str]) -> None:
-    assert beside(LIFE, [*records(LIFE), said]) == [(told[0], 1, 1, told[1])]
+def test_events_between_attempts_are_markers(entry: dict[str, Any], expected: tuple[str, str]) -> None:
+    assert extra_bars(LIFE, [*records(LIFE), entry]) == [(expected[0], 1, 1, expected[1])]
 
 
-def test_what_happened_to_other_tasks_is_left_out() -> None:
+def test_events_of_other_tasks_are_left_out() -> None:
     others = [
         {"event": "dispatch.rejected", "time": at(1), "task_name": f"{QUEUE}/{'0' * 32}-1", "reason": "no_token"},
         record("dispatch.deferred", at(1), task_id="0" * 32),
-        queue_said(f"{'0' * 32}-1", 1, "attemptDispatchLog"),
-        queue_said(f"{'0' * 32}-1", 1, "taskCreationLog"),
+        queue_record(f"{'0' * 32}-1", 1, "attemptDispatchLog"),
+        queue_record(f"{'0' * 32}-1", 1, "taskCreationLog"),
     ]
-    assert beside(LIFE, [*records(LIFE), *others]) == []
+    assert extra_bars(LIFE, [*records(LIFE), *others]) == []
 
 
-def test_the_queues_deliveries_go_from_dispatch_to_answer() -> None:
+def test_queue_bar_spans_dispatch_to_response() -> None:
     log = [
-        queue_said(f"{TASK_ID}-1", 0.5, "taskCreationLog", status="OK"),
-        queue_said(f"{TASK_ID}-1", 0.9, "attemptDispatchLog"),
-        queue_said(f"{TASK_ID}-1", 2.1, "attemptResponseLog", status="UNAVAILABLE", attemptDuration="1.2s"),
-        queue_said(f"{TASK_ID}-2", 4.1, "attemptResponseLog", status="OK", attemptDuration="1.3s"),
-        queue_said(f"{TASK_ID}-2", 5, "taskDeletionLog"),
+        queue_record(f"{TASK_ID}-1", 0.5, "taskCreationLog", status="OK"),
+        queue_record(f"{TASK_ID}-1", 0.9, "attemptDispatchLog"),
+        queue_record(f"{TASK_ID}-1", 2.1, "attemptResponseLog", status="UNAVAILABLE", attemptDuration="1.2s"),
+        queue_record(f"{TASK_ID}-2", 4.1, "attemptResponseLog", status="OK", attemptDuration="1.3s"),
+        queue_record(f"{TASK_ID}-2", 5, "taskDeletionLog"),
     ]
     assert build(LIFE, [*NAMED, *log]).missing == ()
-    assert beside(LIFE, log) == [
+    assert extra_bars(LIFE, log) == [
         ("task 1", 0.5, 0.5, "created in the queue"),
         ("dispatch 1", 0.9, 2.1, "queue got UNAVAILABLE"),
         ("dispatch 2", 2.8, 4.1, "queue got OK"),
@@ -81,20 +81,20 @@ def test_the_queues_deliveries_go_from_dispatch_to_answer() -> None:
     ]
 
 
-def test_a_delivery_that_no_record_tells_of_is_missed_and_an_attempt_that_the_queue_does_not_know() -> None:
+def test_dispatches_are_matched_with_records_and_attempts() -> None:
     log = [
-        queue_said(f"{TASK_ID}-1", 0.9, "attemptDispatchLog"),
-        queue_said(f"{TASK_ID}-1", 1.1, "attemptDispatchLog"),
-        queue_said(f"{TASK_ID}-3", 5, "attemptDispatchLog"),
+        queue_record(f"{TASK_ID}-1", 0.9, "attemptDispatchLog"),
+        queue_record(f"{TASK_ID}-1", 1.1, "attemptDispatchLog"),
+        queue_record(f"{TASK_ID}-3", 5, "attemptDispatchLog"),
     ]
-    assert [bar[0] for bar in beside(LIFE, log)] == ["dispatch 1", "dispatch 1", "dispatch 3"]
+    assert [bar[0] for bar in extra_bars(LIFE, log)] == ["dispatch 1", "dispatch 1", "dispatch 3"]
     assert build(LIFE, [*NAMED, *log]).missing == (
-        "dispatch 3: the queue handed it out, and no record says what became of it",
+        "dispatch 3: in the queue's log, not in the records",
         "attempt 2: its dispatch is not in the queue's log",
     )
 
 
-def test_an_attempt_says_that_its_trace_was_rewritten_and_when_a_lost_worker_was_heard_last() -> None:
+def test_note_has_last_heartbeat_and_rewritten_trace() -> None:
     life = document("succeeded", attempt(1, 1, 99, LOST), attempt(2, 100, 101, OK))
     known = [
         *records(life),
@@ -108,18 +108,18 @@ def test_an_attempt_says_that_its_trace_was_rewritten_and_when_a_lost_worker_was
     ]
 
 
-def test_spans_dropped_while_the_task_lived_are_told() -> None:
+def test_spans_dropped_during_the_task_are_reported() -> None:
     dropped = [
         {"event": "telemetry.dropped", "time": at(seconds), "dropped_spans": 7, "instance": "i"}
         for seconds in (-1, 3, 300)
     ]
     (line,) = build(LIFE, [*records(LIFE), *dropped]).missing
-    assert line == "7 spans, perhaps its own: dropped by i until 14:13:23"
+    assert line == "7 spans dropped by i until 14:13:23, possibly of this task"
 
 
-def test_an_entry_of_the_queue_is_a_record_with_words() -> None:
-    said = queue_said(f"{TASK_ID}-1", 2.1, "attemptResponseLog", status="UNAVAILABLE", attemptDuration="1.2s")
-    assert said["message"] == f"task {TASK_ID}-1: answered, UNAVAILABLE after 1.2s"
-    assert (said["logger"], said["severity"], said["time"]) == (queue_log.LOGGER, "ERROR", at(2.1))
+def test_queue_log_entry_gets_a_message() -> None:
+    entry = queue_record(f"{TASK_ID}-1", 2.1, "attemptResponseLog", status="UNAVAILABLE", attemptDuration="1.2s")
+    assert entry["message"] == f"task {TASK_ID}-1: answered, UNAVAILABLE after 1.2s"
+    assert (entry["logger"], entry["severity"], entry["time"]) == (queue_log.LOGGER, "ERROR", at(2.1))
     assert not queue_log.is_from({"task": f"{QUEUE}/x", "message": "m"})
     assert not queue_log.is_from({"task": "x", "attemptDispatchLog": {}})

@@ -16,24 +16,22 @@ NAMED = attempt(1, 0, 1, BUSY, task_name="projects/of-tasks/locations/l/queues/q
 @pytest.mark.parametrize(
     ("relay", "life", "place"),
     [
-        (RELAY, document("failed", NAMED), LogProject("of-tasks", "the names of its tasks say")),
-        (RELAY, document("queued"), LogProject("named", "its link to the log says")),
-        (RELAY, document("failed", attempt(1, 0, 1, BUSY)), LogProject("named", "its link to the log says")),
+        (RELAY, document("failed", NAMED), LogProject("of-tasks", "its task names")),
+        (RELAY, document("queued"), LogProject("named", "its link to the log")),
+        (RELAY, document("failed", attempt(1, 0, 1, BUSY)), LogProject("named", "its link to the log")),
         (RELAY, document("queued", links={"logs": "https://elsewhere.example/?project=named"}), None),
         (RELAY, document("queued", links={"logs": "https://console.cloud.google.com/logs"}), None),
         (RELAY, document("queued", links={"logs": GOOGLES + "%22%20OR%20a:%22"}), None),
         ("http://localhost:8080", document("failed", NAMED), None),
     ],
 )
-def test_the_project_is_what_the_document_names_and_never_guessed(
-    relay: str, life: dict[str, Any], place: LogProject | None
-) -> None:
+def test_project_comes_from_the_document(relay: str, life: dict[str, Any], place: LogProject | None) -> None:
     assert log_project_of({"links": {"logs": GOOGLES}} | life, relay) == place
 
 
-def test_a_relay_elsewhere_that_names_no_project_is_drawn_from_its_document() -> None:
+def test_unknown_project_gives_a_note_and_no_records() -> None:
     found = from_dev(lambda: DevConsole("https://relay.example.com"), "a")
     assert (found.records, found.spans) == (None, None)
-    assert found.told == (
+    assert found.notes == (
         "records: none; https://relay.example.com is not on loopback; --project reads a deployed relay's records",
     )

@@ -33,12 +33,12 @@ attempt 3     590 ms                                 ███████  200 
 """
 
 
-def test_a_whole_life_drawn() -> None:
+def test_waterfall_shows_a_complete_timeline() -> None:
     assert render(WHOLE, width=100) == EXPECTED
 
 
 @pytest.mark.parametrize("width", [1, 40, 60, 80, 100, 120, 200])
-def test_no_line_is_longer_than_asked_for(width: int) -> None:
+def test_lines_are_at_most_as_long_as_the_width(width: int) -> None:
     missing = build(FLAKY, [], spans(FLAKY)[:1])
     for timeline in (WHOLE, missing):
         assert max(len(line) for line in render(timeline, width=width).splitlines()) <= max(width, 54)
@@ -51,24 +51,24 @@ def test_colour_changes_nothing_but_the_colour() -> None:
     assert [line.rstrip() for line in plain.splitlines()] == EXPECTED.splitlines()
 
 
-def test_without_being_asked_there_is_no_colour() -> None:
+def test_colour_is_off_by_default() -> None:
     assert "\x1b" not in render(WHOLE)
 
 
-def test_what_is_still_open_points_on() -> None:
+def test_open_bar_ends_with_an_arrow() -> None:
     life = document("running", attempt(1, 1, None, {}), url="http://127.0.0.1:9000/slow")
     drawn = render(build(life, records(life), now=BEGINNING + 5), width=80).splitlines()
     assert drawn[1] == "state  running, 1 attempt in 5.00 s so far"
     assert re.fullmatch(r"attempt 1 +4\.00 s  +█+▶  running", drawn[-1])
 
 
-def test_an_end_that_was_not_good_says_why() -> None:
+def test_failed_task_shows_its_reason() -> None:
     life = document("failed", attempt(1, 1, 2, BUSY | {"verdict": "gave_up"}))
     lines = render(build(life, records(life)), width=80).splitlines()
     assert lines[1] == "state  failed (http_503, downstream), 1 attempt in 2.00 s"
 
 
-def test_what_is_missing_stands_below() -> None:
+def test_missing_records_are_listed_below_the_bars() -> None:
     life = document("succeeded", attempt(1, 1, 2, OK))
     lines = render(build(life, records(life)[:2]), width=80).splitlines()
     assert lines[-3:] == [
@@ -78,14 +78,14 @@ def test_what_is_missing_stands_below() -> None:
     ]
 
 
-def test_a_deferred_dispatch_is_a_mark_without_length() -> None:
+def test_deferred_dispatch_is_a_marker_without_length() -> None:
     life = document("succeeded", attempt(1, 1, 2, OK))
     deferred = record("dispatch.deferred", at(0.5), reason="no_capacity")
     [line] = [line for line in render(build(life, [deferred]), width=80).splitlines() if line.startswith("deferred")]
     assert re.fullmatch(r"deferred +◆ +no_capacity", line)
 
 
-def test_an_exchange_shows_its_parts() -> None:
+def test_exchange_shows_its_phases() -> None:
     life = document("succeeded", attempt(1, 0, 1, OK))
     known = records(life)
     parts = {"token_ms": 100, "connect_ms": 100, "tls_ms": 100, "first_byte_ms": 400, "body_ms": 300}
@@ -96,25 +96,25 @@ def test_an_exchange_shows_its_parts() -> None:
     assert shades[2] == pytest.approx(shades[0], abs=1)
 
 
-def test_a_life_without_length_is_drawn_too() -> None:
+def test_timeline_of_zero_length_is_drawn() -> None:
     life = document("queued")
     assert "queued" in render(build(life, [], now=BEGINNING), width=80)
 
 
-def test_what_a_stranger_wrote_cannot_move_the_cursor() -> None:
+def test_foreign_text_cannot_move_the_cursor() -> None:
     life = document("succeeded", attempt(1, 1, 2, OK), url="http://x/\x1b[2J")
     known = records(life)
     known[2]["downstream"] = "\x1b[2Jhost"
     assert "\x1b" not in render(build(life, known), width=80)
 
 
-def test_a_week_has_its_ticks_too() -> None:
+def test_axis_of_weeks_has_ticks_in_days() -> None:
     life = document("queued", schedule_time=at(86_400 * 30))
     scale = render(build(life, [], now=BEGINNING + 86_400 * 25), width=80).splitlines()[5]
     assert scale.split() == ["0", "5", "d", "10", "d", "15", "d", "20", "d", "25", "d"]
 
 
-def test_the_task_is_named_in_full() -> None:
+def test_task_id_is_never_truncated() -> None:
     assert TASK_ID in render(WHOLE, width=60)
 
 
@@ -135,7 +135,7 @@ def test_the_task_is_named_in_full() -> None:
         (100_800, "1d 04h"),
     ],
 )
-def test_lengths_of_time_read_well(seconds: float, text: str) -> None:
+def test_durations_are_readable(seconds: float, text: str) -> None:
     assert readable(seconds) == text
 
 

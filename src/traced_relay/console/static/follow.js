@@ -1,84 +1,83 @@
-// Asking the console again and again, and saying how that goes. Nothing is asked while nobody looks.
+// Polls the console and shows the state of the connection. A hidden page does not poll.
 
-const EVERY = 2000;
-const AFTER_THE_END = 20000; // for what ended may be redriven elsewhere
+const INTERVAL = 2000; // milliseconds
+const INTERVAL_AFTER_END = 20000; // another client may redrive the task
 const REFUSALS = [401, 403, 404];
-const PATIENCE = 15000;
-const pulse = document.getElementById("pulse");
-const trouble = document.getElementById("trouble");
-let lastSeen = new Date();
+const TIMEOUT = 15000;
+const connection = document.getElementById("connection");
+const errorBanner = document.getElementById("error");
+let lastUpdate = new Date();
 
-export async function ask(path, options = {}) {
-  const answer = await fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE) }).catch(() => {
+export async function fetchJson(path, options = {}) {
+  const response = await fetch(path, { ...options, signal: AbortSignal.timeout(TIMEOUT) }).catch(() => {
     throw new Error("the console cannot be reached");
   });
-  const content = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(content.trouble ?? answer.statusText), { status: answer.status });
+  const content = await response.json().catch(() => ({}));
+  if (!response.ok) throw Object.assign(new Error(content.trouble ?? response.statusText), { status: response.status });
   return content;
 }
 
-// XMLHttpRequest, because it gives a document: no text ever becomes HTML here.
-export function askPage(path) {
+// XMLHttpRequest returns a parsed document, so no text is ever assigned as HTML.
+export function fetchPage(path) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("GET", path);
     request.responseType = "document";
-    request.timeout = PATIENCE;
+    request.timeout = TIMEOUT;
     request.onerror = request.ontimeout = () => reject(new Error("the console cannot be reached"));
     request.onload = () => {
-      const said = request.response?.querySelector(".empty .said")?.textContent;
+      const reason = request.response?.querySelector(".empty .reason")?.textContent;
       if (request.status === 200) resolve(request.response);
-      else reject(Object.assign(new Error(said ?? request.statusText), { status: request.status }));
+      else reject(Object.assign(new Error(reason ?? request.statusText), { status: request.status }));
     };
     request.send();
   });
 }
 
-// Calls `look` now and every two seconds, or seldom once it says that there is no more to come. Gives back a way to ask
-// at once.
-export function follow(look) {
+// Calls `update` now and every 2 s, or every 20 s while it returns false. Returns a function that updates at once.
+export function follow(update) {
   let timer = 0;
-  let isLooking = false;
-  let isWanted = false;
-  async function again() {
+  let isUpdating = false;
+  let isRequested = false;
+  async function poll() {
     clearTimeout(timer);
-    isWanted = isLooking;
-    if (isLooking || document.hidden) return;
-    isLooking = true;
-    let goesOn = true;
+    isRequested = isUpdating;
+    if (isUpdating || document.hidden) return;
+    isUpdating = true;
+    let isLive = true;
     try {
-      goesOn = await look();
-      lastSeen = new Date();
-      say("");
-      tell(pulse, goesOn ? "live" : "ended");
+      isLive = await update();
+      lastUpdate = new Date();
+      showError("");
+      setText(connection, isLive ? "live" : "ended");
     } catch (error) {
       const isRefusal = REFUSALS.includes(error.status);
-      say((isRefusal ? `the relay said: ${error.message}` : error.message) + seenAt());
-      tell(pulse, isRefusal ? "refused" : "away");
+      showError((isRefusal ? `the relay refused: ${error.message}` : error.message) + dataAge());
+      setText(connection, isRefusal ? "refused" : "offline");
     }
-    pulse.dataset.is = pulse.textContent;
-    isLooking = false;
-    if (isWanted) again();
-    else timer = setTimeout(again, goesOn ? EVERY : AFTER_THE_END);
+    connection.dataset.status = connection.textContent;
+    isUpdating = false;
+    if (isRequested) poll();
+    else timer = setTimeout(poll, isLive ? INTERVAL : INTERVAL_AFTER_END);
   }
-  document.addEventListener("visibilitychange", again);
-  again();
-  return again;
+  document.addEventListener("visibilitychange", poll);
+  poll();
+  return poll;
 }
 
-function seenAt() {
-  const isEmpty = document.querySelector("main[data-trouble]") !== null;
-  return isEmpty ? "" : `; what you see is of ${lastSeen.toISOString().slice(11, 19)} UTC`;
+function dataAge() {
+  const isEmpty = document.querySelector("main[data-error]") !== null;
+  return isEmpty ? "" : `; data as of ${lastUpdate.toISOString().slice(11, 19)} UTC`;
 }
 
-// A screen reader says what is new in these places: so nothing is written there that stands there already.
-export function tell(place, text) {
-  if (place.textContent !== text) place.textContent = text;
+// Screen readers announce every change of these elements, so equal text is not written again.
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }
 
-function say(text) {
-  tell(trouble, text);
-  trouble.hidden = !text;
+function showError(text) {
+  setText(errorBanner, text);
+  errorBanner.hidden = !text;
 }
 
 document.addEventListener("click", async (event) => {

@@ -1,33 +1,33 @@
-// The list: holds what was loaded, draws what is in view, and asks for the newest page and those in view again.
+// The task list: keeps the loaded rows, renders those in view, and polls the newest page and the pages in view.
 
-import { ask, follow, tell } from "./follow.js";
+import { fetchJson, follow, setText } from "./follow.js";
 
-const SPARE = 12; // rows drawn beyond each edge of the view
-const NEAR = 60; // so many from the end the next page is fetched
-const MOST_AGAIN = 2000; // rows that are loaded again for whoever comes back from a task
-const AT_ONCE = 5; // pages that may have come since the last look, before the list starts anew
-const MOST = 5000; // rows that are kept where nobody looks further down
+const OVERSCAN = 12; // rows rendered beyond each edge of the view
+const PREFETCH = 60; // the next page is fetched this many rows before the end
+const MAX_RELOADED = 2000; // rows reloaded on the way back from a task
+const MAX_NEW_PAGES = 5; // new pages since the last update, before the list is reset
+const MAX_ROWS = 5000; // rows kept above the view
 
 const base = document.body.dataset.base;
 const form = document.getElementById("filters");
 const body = document.querySelector("#tasks tbody");
 const table = document.getElementById("tasks");
-const line = document.getElementById("line").content.firstElementChild;
+const template = document.getElementById("row").content.firstElementChild;
 const above = spacer();
 const below = spacer();
-const drawn = new Map(); // the row elements in the page, by task
-let known = new Map(); // every row that was loaded, by task
+const rendered = new Map(); // row elements in the page, by task
+let known = new Map(); // all loaded rows, by task
 let sorted = [];
-let shown = []; // those of them that the text filter lets through
-let filters = chosen(); // as they were chosen last; another object whenever the list starts anew
-let following = null; // the token of the page after the last one loaded
-let ahead = 0; // of this clock, the console's, in seconds
+let matching = []; // sorted rows that match the text filter
+let filters = chosenFilters(); // a new object after each reset of the list
+let nextToken = null; // token of the page after the last loaded one
+let clockOffset = 0; // the console's clock minus this one, in seconds
 let isLoading = false;
 let inView = [];
-let left = history.state; // how many rows there were, and where, when a task was opened from among them
+let previous = history.state; // row count and scroll position when a task was opened
 
 const order = (a, b) => b.created - a.created || (a.id < b.id ? 1 : a.id > b.id ? -1 : 0);
-const now = () => Date.now() / 1000 + ahead;
+const now = () => Date.now() / 1000 + clockOffset;
 
 function spacer() {
   const row = document.createElement("tr");
@@ -36,29 +36,29 @@ function spacer() {
   return row;
 }
 
-async function page(token, isFew = false) {
-  const mine = filters;
+async function fetchRows(token, isFew = false) {
+  const current = filters;
   const query = new URLSearchParams(filters);
   if (isFew) query.set("few", "1");
   if (token) query.set("page_token", token);
-  const answer = await ask(`${base}rows?${query}`);
-  if (mine !== filters) throw Object.assign(new Error("the list has started anew"), { status: 0 });
-  ahead = answer.now - Date.now() / 1000;
-  return answer;
+  const response = await fetchJson(`${base}rows?${query}`);
+  if (current !== filters) throw Object.assign(new Error("the filters have changed"), { status: 0 });
+  clockOffset = response.now - Date.now() / 1000;
+  return response;
 }
 
-function chosen() {
+function chosenFilters() {
   const names = ["state", "queue", "rule", "label"].filter((name) => form[name].value);
   return new URLSearchParams(names.map((name) => [name, form[name].value]));
 }
 
-function startAnew(wanted) {
-  filters = new URLSearchParams(wanted);
+function reset(newFilters) {
+  filters = new URLSearchParams(newFilters);
   known = new Map();
-  following = null; // a page of the list as it was would leave a hole in the one to come
+  nextToken = null; // a page of the old list would leave a gap in the new one
 }
 
-// A page is the truth about its stretch of the list: what is in it is as it says, what is missing from it is gone.
+// A page is authoritative for its range: its rows replace known ones, and known rows missing from it are deleted.
 function merge(rows, token, next) {
   const ids = new Set();
   for (const row of rows) {
@@ -75,139 +75,139 @@ function merge(rows, token, next) {
     if (isBelow ? next === null && (last || !token || row.token === token) : !isAbove) known.delete(row.id);
   }
   sorted = [...known.values()].sort(order);
-  // The rows that newer ones have pushed off the first page are on the page that comes after it now.
+  // Rows that newer ones have pushed off the first page are now on the second one.
   if (!token && next) for (const row of sorted.slice(rows.length, rows.length + 200)) row.token ??= next;
-  if (sorted.at(-1) === last || !last) following = next;
-  sift();
+  if (sorted.at(-1) === last || !last) nextToken = next;
+  filterRows();
 }
 
-async function look() {
+async function update() {
   try {
-    await lookAtTop();
-    while (left && following && sorted.length < Math.min(left.rows, MOST_AGAIN)) await loadPage();
+    await updateFirstPage();
+    while (previous && nextToken && sorted.length < Math.min(previous.rows, MAX_RELOADED)) await loadPage();
     const tokens = new Set(inView.map((row) => row.token).filter(Boolean));
     for (const token of [...tokens].slice(0, 2)) {
-      const { rows, next } = await page(token);
+      const { rows, next } = await fetchRows(token);
       merge(rows, token, next);
     }
-    mistake("");
+    showFilterError("");
   } catch (error) {
-    if (error.status === 422) mistake(error.message);
+    if (error.status === 422) showFilterError(error.message);
     else if (error.status !== 0) throw error;
   }
-  draw();
-  if (left) scrollTo(0, left.top);
-  left = null;
+  render();
+  if (previous) scrollTo(0, previous.top);
+  previous = null;
   return true;
 }
 
-async function lookAtTop() {
-  let { rows, next } = await page(undefined, known.size > 0); // again and again: few rows cost the relay little
+async function updateFirstPage() {
+  let { rows, next } = await fetchRows(undefined, known.size > 0); // polled with a short page, which costs the relay little
   for (let count = 1; known.size && next && !rows.some((row) => known.has(row.id)); count += 1) {
-    if (count === AT_ONCE) {
-      startAnew(filters);
+    if (count === MAX_NEW_PAGES) {
+      reset(filters);
       break;
     }
-    const more = await page(next);
+    const more = await fetchRows(next);
     for (const row of more.rows) row.token = next;
     rows = rows.concat(more.rows);
     next = more.next;
   }
   merge(rows, undefined, next);
-  forgetFar();
+  dropDistantRows();
 }
 
-// What is far below the view comes back when somebody scrolls there.
-function forgetFar() {
-  const far = sorted[MOST];
-  if (!far?.token || isLoading || shown !== sorted || shown.indexOf(inView.at(-1)) > MOST - 2 * NEAR) return;
-  for (const row of sorted.splice(MOST)) known.delete(row.id);
-  following = far.token;
+// Rows far below the view are loaded again on scrolling.
+function dropDistantRows() {
+  const first = sorted[MAX_ROWS];
+  if (!first?.token || isLoading || matching !== sorted || matching.indexOf(inView.at(-1)) > MAX_ROWS - 2 * PREFETCH) return;
+  for (const row of sorted.splice(MAX_ROWS)) known.delete(row.id);
+  nextToken = first.token;
 }
 
 async function loadPage() {
-  const token = following;
-  const { rows, next } = await page(token);
+  const token = nextToken;
+  const { rows, next } = await fetchRows(token);
   merge(rows, token, next);
-  following = next;
+  nextToken = next;
 }
 
 async function loadMore() {
-  if (isLoading || !following) return;
+  if (isLoading || !nextToken) return;
   isLoading = true;
   try {
     await loadPage();
   } catch {
-    return; // the next look says what is wrong
+    return; // the next update shows the error
   } finally {
     isLoading = false;
   }
-  draw();
+  render();
 }
 
-function sift() {
+function filterRows() {
   const words = form.text.value.toLowerCase().split(/\s+/).filter(Boolean);
-  shown = words.length ? sorted.filter((row) => words.every((word) => row.text.includes(word))) : sorted;
+  matching = words.length ? sorted.filter((row) => words.every((word) => row.text.includes(word))) : sorted;
 }
 
-function draw() {
-  if (!above.isConnected) body.replaceChildren(above, below); // in place of what the server drew
+function render() {
+  if (!above.isConnected) body.replaceChildren(above, below); // replaces the rows rendered by the server
   const height = body.querySelector("tr:not(.space)")?.getBoundingClientRect().height || 44;
   const top = Math.max(0, -body.getBoundingClientRect().top);
-  const first = Math.max(0, Math.min(Math.floor(top / height) - SPARE, shown.length - 1));
-  const end = Math.min(shown.length, Math.ceil((top + innerHeight) / height) + SPARE);
-  inView = shown.slice(first, end);
+  const first = Math.max(0, Math.min(Math.floor(top / height) - OVERSCAN, matching.length - 1));
+  const end = Math.min(matching.length, Math.ceil((top + innerHeight) / height) + OVERSCAN);
+  inView = matching.slice(first, end);
   const ids = new Set(inView.map((row) => row.id));
-  for (const [id, element] of drawn) {
+  for (const [id, element] of rendered) {
     if (ids.has(id)) continue;
     element.remove();
-    drawn.delete(id);
+    rendered.delete(id);
   }
   above.style.height = `${first * height}px`;
-  below.style.height = `${(shown.length - end) * height}px`;
+  below.style.height = `${(matching.length - end) * height}px`;
   let at = above;
   for (const [index, row] of inView.entries()) {
-    const element = drawn.get(row.id) ?? line.cloneNode(true);
-    drawn.set(row.id, element);
+    const element = rendered.get(row.id) ?? template.cloneNode(true);
+    rendered.set(row.id, element);
     fill(element, row, first + index);
     if (at.nextSibling !== element) at.after(element);
     at = element;
   }
-  table.setAttribute("aria-rowcount", shown.length + 1);
-  document.getElementById("empty").hidden = shown.length > 0 || following !== null;
-  count();
-  if (end > shown.length - NEAR) loadMore();
+  table.setAttribute("aria-rowcount", matching.length + 1);
+  document.getElementById("empty").hidden = matching.length > 0 || nextToken !== null;
+  showCount();
+  if (end > matching.length - PREFETCH) loadMore();
 }
 
-function count() {
-  const loaded = `${sorted.length.toLocaleString("en")} loaded${following ? ", more below" : ""}`;
-  const text = form.text.value.trim() ? `${shown.length.toLocaleString("en")} match, of ${loaded}` : loaded;
-  tell(document.getElementById("count"), text);
+function showCount() {
+  const loaded = `${sorted.length.toLocaleString("en")} loaded${nextToken ? ", more below" : ""}`;
+  const text = form.text.value.trim() ? `${matching.length.toLocaleString("en")} match, of ${loaded}` : loaded;
+  setText(document.getElementById("count"), text);
 }
 
 function fill(element, row, index) {
   element.setAttribute("aria-rowindex", index + 2);
-  const texts = { ...row, lasted: lasted(row), age: coarse(now() - row.created) };
-  for (const place of element.querySelectorAll("[data-f]")) {
-    const name = place.dataset.f;
-    if (name === "link") place.href = `${base}tasks/${encodeURIComponent(row.id)}`;
-    else if (place.textContent !== String(texts[name])) place.textContent = texts[name];
-    if (name === "state") place.dataset.state = row.state;
+  const texts = { ...row, duration: duration(row), age: wholeSeconds(now() - row.created) };
+  for (const field of element.querySelectorAll("[data-field]")) {
+    const name = field.dataset.field;
+    if (name === "link") field.href = `${base}tasks/${encodeURIComponent(row.id)}`;
+    else if (field.textContent !== String(texts[name])) field.textContent = texts[name];
+    if (name === "state") field.dataset.state = row.state;
   }
 }
 
-function lasted(row) {
+function duration(row) {
   if (row.ended) return row.total === null ? "not due" : readable(row.total);
-  if (row.due > now() && row.attempt === 0) return `in ${coarse(row.due - now())}`;
-  return `${coarse(now() - Math.max(row.created, row.due))} …`;
+  if (row.due > now() && row.attempt === 0) return `in ${wholeSeconds(row.due - now())}`;
+  return `${wholeSeconds(now() - Math.max(row.created, row.due))} …`;
 }
 
-// Lengths that change while they are looked at: no finer than seconds. As listed.py has it.
-function coarse(seconds) {
+// For durations that change on the page: no unit below seconds, as in task_rows.py.
+function wholeSeconds(seconds) {
   return seconds < 60 ? `${Math.floor(Math.max(0, seconds))} s` : readable(seconds);
 }
 
-// As lengths.py has it.
+// As in formats/durations.py.
 function readable(given) {
   const seconds = Math.max(0, given);
   if (seconds < 0.9995) return `${+(seconds * 1000).toFixed(seconds < 0.00995 ? 1 : 0)} ms`;
@@ -222,35 +222,35 @@ function readable(given) {
   return `${Math.floor(whole / size)}${name} ${rest}${partName}`;
 }
 
-function mistake(text) {
-  const place = document.getElementById("mistake");
-  tell(place, text);
-  place.hidden = !text;
+function showFilterError(text) {
+  const element = document.getElementById("filter-error");
+  setText(element, text);
+  element.hidden = !text;
 }
 
-function remember() {
+function saveFilters() {
   const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
   history.replaceState(null, "", query.size ? `?${query}` : location.pathname);
 }
 
 form.addEventListener("input", (event) => {
   if (event.target.name !== "text") return;
-  sift();
-  draw();
-  remember();
+  filterRows();
+  render();
+  saveFilters();
 });
 form.addEventListener("change", (event) => {
   if (event.target.name === "text") return;
-  startAnew(chosen());
-  remember();
-  again();
+  reset(chosenFilters());
+  saveFilters();
+  poll();
 });
 body.addEventListener("click", (event) => {
   if (event.target.closest("a")) history.replaceState({ rows: sorted.length, top: scrollY }, "");
 });
 form.addEventListener("submit", (event) => event.preventDefault());
-addEventListener("scroll", draw, { passive: true });
-addEventListener("resize", draw);
+addEventListener("scroll", render, { passive: true });
+addEventListener("resize", render);
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -262,17 +262,17 @@ addEventListener("keydown", (event) => {
   if (field) return;
   const isInList = body.contains(document.activeElement);
   if (event.key === "/") form.text.focus();
-  else if (event.key === "j" || (isInList && event.key === "ArrowDown")) step(1);
-  else if (event.key === "k" || (isInList && event.key === "ArrowUp")) step(-1);
+  else if (event.key === "j" || (isInList && event.key === "ArrowDown")) moveFocus(1);
+  else if (event.key === "k" || (isInList && event.key === "ArrowUp")) moveFocus(-1);
   else return;
   event.preventDefault();
 });
 
-function step(by) {
+function moveFocus(by) {
   const row = document.activeElement.closest("#tasks tbody tr");
   const index = row ? +row.getAttribute("aria-rowindex") - 2 + by : 0;
-  const wanted = shown[Math.max(0, Math.min(index, shown.length - 1))];
-  drawn.get(wanted?.id)?.querySelector("a").focus();
+  const target = matching[Math.max(0, Math.min(index, matching.length - 1))];
+  rendered.get(target?.id)?.querySelector("a").focus();
 }
 
-const again = follow(look);
+const poll = follow(update);
