@@ -32,7 +32,7 @@ EVENTS = {
         (r"time\.(sleep|time|time_ns)", {"runtime/clock.py"}),
         (
             r"os\.(environ|environb|getenv|putenv)",
-            {"config/settings.py", "deploy/check.py", "tracing/instrumentation.py", "tracing/otel_environment.py"},
+            {"config/settings.py", "tracing/instrumentation.py", "tracing/otel_environment.py", "tracing/otel_yaml.py"},
         ),
     ],
     ids=["time", "environment"],

@@ -21,7 +21,7 @@ from traced_relay.logs import writer
 from traced_relay.runtime.clock import ManualClock, SystemClock
 from traced_relay.testing import Downstream
 from traced_relay.tracing import exporters, propagation, provider, spans
-from traced_relay.tracing.pipeline import SAY_EVERY, Telemetry, telemetry
+from traced_relay.tracing.pipeline import REPORT_EVERY, Telemetry, telemetry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,7 +144,7 @@ def test_a_local_relay_asks_nothing_of_google() -> None:
     served.span()
     served.telemetry.close()
     [line] = served.lines()
-    assert (line["severity"], line["message"].partition(":")[0]) == ("INFO", "spans stay here")
+    assert (line["severity"], line["message"].partition(":")[0]) == ("INFO", "spans are not exported to Google")
 
 
 @pytest.mark.parametrize("refuses", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED])
@@ -152,13 +152,13 @@ def test_what_is_refused_is_tried_once_and_told_once_a_minute(refuses: grpc.Stat
     clock = ManualClock()
     with TraceService(refuses=refuses) as service, surroundings(**at(service.endpoint)):
         served = Served(clock=clock, is_local=True)
-        outbox = served.telemetry._outboxes[0]
+        processor = served.telemetry._processors[0]
         served.telemetry.start()
         for _ in range(3):
             served.span()
-        assert outbox.force_flush(5000)
+        assert processor.force_flush(5000)
         assert served.lines() == []
-        clock.advance(SAY_EVERY)
+        clock.advance(REPORT_EVERY)
         served.telemetry.close()
     [record] = served.lines()
     assert (record["event"], record["severity"], record["dropped_spans"]) == ("telemetry.dropped", "WARNING", 3)
@@ -203,7 +203,7 @@ def test_a_collector_that_refuses_is_told_of_like_any_other() -> None:
         served.telemetry.close()
     [line] = served.lines()
     assert line["dropped_spans"] == 1
-    assert line["message"].endswith("the backend took none, or could not be reached")
+    assert line["message"].endswith("the backend refused them or is unreachable")
 
 
 def test_the_files_limits_are_the_spans_own(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_the_files_room_size_and_delay_are_the_outboxs_own(tmp_path: Path) -> No
         served = Served(tmp_path / "otel.yaml", clock=clock, is_local=True)
         for _ in range(8):
             served.span()
-        assert served.telemetry._outboxes[0].take_dropped().spans == 3
+        assert served.telemetry._processors[0].take_dropped().spans == 3
         served.telemetry.close()
 
 
@@ -259,10 +259,11 @@ def test_where_this_is_is_asked_on_google_alone(tmp_path: Path, detects: bool) -
             "import sys, io",
             "from pathlib import Path",
             "from opentelemetry.context import Context",
-            "from traced_relay import logs, tracing, telemetry",
-            "log = logs.configure(logs.Identity('p', 'v7', 'i-1'), stream=io.StringIO())",
-            f"made = telemetry.telemetry(Path(sys.argv[1]), log, project='p', is_local=True, on_google={detects})",
-            "tracing.tracer_of(made.provider).start_span('send relay', Context()).end()",
+            "from traced_relay.logs import writer",
+            "from traced_relay.tracing import pipeline, provider",
+            "log = writer.configure(writer.Identity('p', 'v7', 'i-1'), stream=io.StringIO())",
+            f"made = pipeline.telemetry(Path(sys.argv[1]), log, project='p', is_local=True, on_google={detects})",
+            "provider.tracer_of(made.provider).start_span('send relay', Context()).end()",
             "made.close()",
         ]
     )
@@ -282,4 +283,4 @@ def test_where_this_is_is_asked_on_google_alone(tmp_path: Path, detects: bool) -
 
 def test_detection_where_there_is_no_metadata_server_finds_nothing() -> None:
     with surroundings(GCE_METADATA_HOST="127.0.0.1:1"):
-        assert exporters.detected() == {}
+        assert exporters.detected_attributes() == {}

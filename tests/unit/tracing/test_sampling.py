@@ -18,7 +18,7 @@ ENQUEUE, DISPATCH = "POST /v1/tasks", "POST /dispatch"
 
 
 def tracer(ratio: float) -> Tracer:
-    return provider.tracer_of(provider.configure(version="v", instance="i", ratio=ratio))
+    return provider.tracer_of(provider.create_provider(version="v", instance="i", ratio=ratio))
 
 
 def arriving(ratio: float, name: str, **headers: str) -> bool:

@@ -17,7 +17,7 @@ from support.surroundings import surroundings
 from traced_relay.runtime.listener import Listener
 from traced_relay.tracing import instrumentation, propagation
 from traced_relay.tracing.propagation import RelayOrigin, task_headers
-from traced_relay.tracing.provider import configure, tracer_of
+from traced_relay.tracing.provider import create_provider, tracer_of
 from traced_relay.tracing.redaction import RedactingSpan
 from traced_relay.tracing.span_store import SpanStore
 from traced_relay.tracing.spans import judged, processing, sending, trace_ref
@@ -121,7 +121,7 @@ def test_the_environment_does_not_change_the_limits() -> None:
     wrong = {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "128", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "9000"}
     store = SpanStore()
     with surroundings(**wrong, OTEL_SPAN_LINK_COUNT_LIMIT="many"):
-        provider = configure(version="v7", instance="i-1", processors=[store])
+        provider = create_provider(version="v7", instance="i-1", processors=[store])
     span = provider.get_tracer("bare").start_span("a", attributes={f"a{number}": "x" * 999 for number in range(99)})
     span.end()
     [ended] = store.spans()
@@ -214,7 +214,7 @@ def relay_app(tracer: trace.Tracer, downstream: str) -> Flask:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[Service, TracerProvider]]:
-    provider = configure(version="v7", instance="i-1")
+    provider = create_provider(version="v7", instance="i-1")
     received: list[dict[str, str]] = []
     with Listener(downstream_app(received)) as downstream:
         app = relay_app(tracer_of(provider), downstream.url)
@@ -366,7 +366,7 @@ def test_the_last_provider_gets_the_spans_of_what_is_sent(
     running: tuple[Service, TracerProvider], service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     spans = SpanStore()
-    instrumentation.instrument(Flask("second"), configure(version="v7", instance="i-2", processors=[spans]))
+    instrumentation.instrument(Flask("second"), create_provider(version="v7", instance="i-2", processors=[spans]))
     service.post("/dispatch")
     instrumentation.instrument(Flask("third"), running[1])
     service.post("/dispatch")
@@ -376,7 +376,7 @@ def test_the_last_provider_gets_the_spans_of_what_is_sent(
 
 
 def test_a_fenced_span_keeps_known_attributes_only(store: SpanStore) -> None:
-    bare = configure(version="v7", instance="i-1", processors=[store]).get_tracer("bare")
+    bare = create_provider(version="v7", instance="i-1", processors=[store]).get_tracer("bare")
     with bare.start_as_current_span("inner") as inner:
         span = RedactingSpan(inner)
         span.update_name("outer")
@@ -400,7 +400,7 @@ ASKED = [f"{CAPTURED}_{side}_{part}" for side in ("SERVER", "CLIENT") for part i
 def test_headers_that_the_environment_asks_for_are_in_no_span(service: Service, pattern: str) -> None:
     with surroundings(**dict.fromkeys(ASKED, pattern)):
         spans = SpanStore()
-        provider = configure(version="v7", instance="i-2", processors=[spans])
+        provider = create_provider(version="v7", instance="i-2", processors=[spans])
         app = relay_app(tracer_of(provider), service.url)
         instrumentation.instrument(app, provider)
         headers = {"Authorization": "Bearer secret", "X-Api-Key": "secret", "User-Agent": "secret"}
@@ -422,9 +422,9 @@ def test_an_instrumented_app_gets_the_relays_spans_instead(service: Service) -> 
     app = Flask("instrumented")
     app.add_url_rule("/v1/tasks", view_func=lambda: "done", methods=["POST"])
     FlaskInstrumentor.instrument_app(  # type: ignore[no-untyped-call]
-        app, tracer_provider=configure(version="v", instance="i", processors=[others])
+        app, tracer_provider=create_provider(version="v", instance="i", processors=[others])
     )
-    instrumentation.instrument(app, configure(version="v", instance="i", processors=[spans]))
+    instrumentation.instrument(app, create_provider(version="v", instance="i", processors=[spans]))
     assert app.test_client().post("/v1/tasks?token=secret").status_code == 200
     instrumentation.instrument(Flask("after"), service.provider)
     assert ([span.name for span in spans.spans()], others.spans()) == (["POST /v1/tasks"], [])
@@ -447,7 +447,7 @@ def store() -> SpanStore:
 
 @pytest.fixture
 def tracer(store: SpanStore) -> trace.Tracer:
-    return tracer_of(configure(version="v7", instance="i-1", processors=[store]))
+    return tracer_of(create_provider(version="v7", instance="i-1", processors=[store]))
 
 
 COMMON = {
@@ -554,7 +554,7 @@ def test_a_span_whose_parent_is_not_kept_is_a_root(tracer: trace.Tracer, store: 
 
 
 def test_the_ratio_goes_by_trace_id_and_a_sampled_parent_is_followed(store: SpanStore) -> None:
-    tracer = tracer_of(configure(version="v7", instance="i-1", processors=[store], ratio=0))
+    tracer = tracer_of(create_provider(version="v7", instance="i-1", processors=[store], ratio=0))
     tracer.start_span("root").end()
     tracer.start_span("unsampled", propagation.parent_context({"traceparent": PLATFORM})).end()
     tracer.start_span("sampled", propagation.parent_context({"traceparent": ORIGIN})).end()
@@ -568,7 +568,7 @@ def test_spans_name_the_service_that_made_them() -> None:
         "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "*",
     }
     with surroundings(**others):
-        provider = configure(version="v7", instance="i-1")
+        provider = create_provider(version="v7", instance="i-1")
     made = provider.resource.attributes
     assert {name.rpartition(".")[0] for name in made} == {"service", "service.instance", "telemetry.sdk"}
     assert (made["service.name"], made["service.version"], made["service.instance.id"]) == ("traced-relay", "v7", "i-1")
