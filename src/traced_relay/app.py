@@ -249,7 +249,7 @@ class Application:
         self._running.start()
         self._sweeps.start()
         settings = self._settings
-        self._log.say("relay.started", message=f"traced-relay {settings.version} on {settings.instance}", fields={})
+        self._log.write("relay.started", message=f"traced-relay {settings.version} on {settings.instance}", fields={})
 
     def check_tasks(self) -> None:
         """See at once what a purge has taken away, and not with the sweep after the tasks were due."""

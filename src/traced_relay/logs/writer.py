@@ -55,7 +55,7 @@ class Log:
         self._clock = clock or SystemClock()
         self.handler = _Handler(stream or sys.stdout, text=text, colour=colour, store=store)
 
-    def say(
+    def write(
         self,
         event: str,
         *,

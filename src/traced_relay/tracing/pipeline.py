@@ -71,7 +71,7 @@ class Telemetry:
         if spans:
             error = next((one.error for one in dropped if one.error), "the exporter is too slow")
             message = f"{spans} spans were dropped: {error}"
-            self._log.say("telemetry.dropped", message=message, fields={"dropped_spans": spans})
+            self._log.write("telemetry.dropped", message=message, fields={"dropped_spans": spans})
 
 
 def telemetry(

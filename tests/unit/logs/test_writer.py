@@ -35,33 +35,33 @@ def log(stream: io.StringIO) -> Iterator[Log]:
 
 
 def test_a_record_is_one_line_of_json_with_the_clocks_time(log: Log, stream: io.StringIO) -> None:
-    log.say("attempt.finished", message="two\nlines", fields=FINISHED | RETRY | {"verdict": "gave_up"}, trace=TRACE)
+    log.write("attempt.finished", message="two\nlines", fields=FINISHED | RETRY | {"verdict": "gave_up"}, trace=TRACE)
     [record] = validated(stream.getvalue())
     assert record["time"] == "1970-01-01T00:00:00.250000Z"
     assert (record["severity"], record["message"], record["attempt"]) == ("ERROR", "two\nlines", 2)
 
 
 def test_the_moment_told_of_and_the_severity_may_be_given(log: Log, stream: io.StringIO) -> None:
-    log.say("relay.started", message="up", fields={}, at=60.0, severity="NOTICE")
+    log.write("relay.started", message="up", fields={}, at=60.0, severity="NOTICE")
     record = json.loads(stream.getvalue())
     assert (record["time"], record["severity"]) == ("1970-01-01T00:01:00.000000Z", "NOTICE")
 
 
 def test_odd_values_lose_no_record(log: Log, stream: io.StringIO) -> None:
-    log.say("relay.started", message="up", fields={"address": object, "mode": float("nan"), "threads": {1: {2}}})
+    log.write("relay.started", message="up", fields={"address": object, "mode": float("nan"), "threads": {1: {2}}})
     record = json.loads(stream.getvalue())
     assert (record["address"], record["mode"], record["threads"]) == ("<class 'object'>", "nan", {"1": "{2}"})
 
 
 def test_a_record_that_cannot_be_put_together_is_told_of_and_breaks_nothing(log: Log, stream: io.StringIO) -> None:
-    log.say("relay.started", message="up", fields={}, at=float("inf"))
+    log.write("relay.started", message="up", fields={}, at=float("inf"))
     [record] = validated(stream.getvalue())
     assert (record["severity"], record["message"]) == ("ERROR", "a record could not be written: relay.started")
 
 
 def test_a_closed_stream_breaks_nothing(log: Log, stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
     stream.close()
-    log.say("relay.started", message="up", fields={})
+    log.write("relay.started", message="up", fields={})
     assert capsys.readouterr() == ("", "")
 
 
@@ -127,14 +127,14 @@ def test_to_configure_again_takes_the_place_of_what_was(log: Log, stream: io.Str
     configure(IDENTITY, stream=second).close()
     logging.getLogger("some.library").warning("where am I")
     assert (stream.getvalue(), second.getvalue()) == ("", "")
-    log.say("relay.started", message="up", fields={})
+    log.write("relay.started", message="up", fields={})
     assert len(validated(stream.getvalue())) == 1
 
 
 def test_lines_of_many_threads_do_not_mix(log: Log, stream: io.StringIO) -> None:
     def say() -> None:
         for _ in range(50):
-            log.say("task.enqueued", message="x" * 500, fields=TASK, trace=TRACE)
+            log.write("task.enqueued", message="x" * 500, fields=TASK, trace=TRACE)
 
     threads = [Thread(target=say) for _ in range(4)]
     for thread in threads:
@@ -151,21 +151,21 @@ def stored(limit: int = 10, **more: Any) -> tuple[Log, RecordStore, io.StringIO]
 
 def test_the_store_keeps_what_was_printed() -> None:
     log, store, stream = stored()
-    log.say("attempt.started", message="go", fields=DISPATCH | {"rule": object()}, trace=TRACE)
+    log.write("attempt.started", message="go", fields=DISPATCH | {"rule": object()}, trace=TRACE)
     assert store.records() == [json.loads(stream.getvalue())]
 
 
 def test_the_store_finds_the_records_of_one_task() -> None:
     log, store, _ = stored()
-    log.say("relay.started", message="up", fields={})
-    log.say("task.enqueued", message="in", fields=TASK, trace=TRACE)
-    log.say("task.enqueued", message="in", fields=TASK | {"task_id": "ab" * 16}, trace=TRACE)
+    log.write("relay.started", message="up", fields={})
+    log.write("task.enqueued", message="in", fields=TASK, trace=TRACE)
+    log.write("task.enqueued", message="in", fields=TASK | {"task_id": "ab" * 16}, trace=TRACE)
     assert [record["task_id"] for record in store.records(TASK_ID)] == [TASK_ID]
 
 
 def test_a_record_that_is_yet_to_come_can_be_waited_for() -> None:
     log, store, _ = stored()
-    say = Thread(target=log.say, args=("task.enqueued",), kwargs={"message": "in", "fields": TASK, "trace": TRACE})
+    say = Thread(target=log.write, args=("task.enqueued",), kwargs={"message": "in", "fields": TASK, "trace": TRACE})
     say.start()
     found = store.wait_for("task.enqueued", TASK_ID, seconds=10)
     say.join()
@@ -180,7 +180,7 @@ def test_whoever_follows_the_store_gets_each_record_once_and_the_oldest_make_roo
     cursor = 0
     for running in ([1, 2], [], [3, 4, 5, 6]):
         for number in running:
-            log.say("relay.stopping", message="down", fields={"signal": "SIGTERM", "running": number})
+            log.write("relay.stopping", message="down", fields={"signal": "SIGTERM", "running": number})
         cursor, new = store.since(cursor)
         seen.append([record["running"] for record in new])
     assert seen == [[1, 2], [], [4, 5, 6]]
@@ -201,15 +201,15 @@ def test_a_cursor_of_another_store_gets_nothing() -> None:
 
 def test_text_is_one_line_a_record() -> None:
     log, store, stream = stored(text=True)
-    log.say("attempt.finished", message="503, again in 0.9 s\x1b[2J", fields=FINISHED | RETRY, trace=TRACE)
+    log.write("attempt.finished", message="503, again in 0.9 s\x1b[2J", fields=FINISHED | RETRY, trace=TRACE)
     assert stream.getvalue() == ("00:00:00.000  WARNING   attempt.finished    4f0c4f0c  503, again in 0.9 s\\x1b[2J\n")
     assert store.records()[0]["event"] == "attempt.finished"
 
 
 def test_text_has_colour_only_when_asked() -> None:
     log, _, stream = stored(text=True, colour=True)
-    log.say("relay.started", message="up", fields={})
-    log.say("telemetry.dropped", message="12 spans lost", fields={"dropped_spans": 12})
+    log.write("relay.started", message="up", fields={})
+    log.write("telemetry.dropped", message="12 spans lost", fields={"dropped_spans": 12})
     first, second = stream.getvalue().splitlines()
     assert "\x1b[2m00:00:00.000\x1b[0m  INFO      relay.started" in first
     assert "\x1b[33mWARNING \x1b[0m" in second
