@@ -6,14 +6,14 @@ import pytest
 
 from support.example_records import DISPATCH, EXAMPLES, FINISHED, RETRY, TASK, TASK_ID, TRACE
 from support.schema import SCHEMA, validate
-from traced_relay.logs.record import Identity, record, severity
+from traced_relay.logs.record import Identity, record, severity_of
 
 IDENTITY = Identity("demo-project", "v7", "i-1")
 PREFIX = "logging.googleapis.com/"
 
 
 def made(event: str, fields: dict[str, Any], **more: Any) -> dict[str, Any]:
-    given = {"severity": severity(event, fields), "message": "it is so", "at": 1.5, "identity": IDENTITY}
+    given = {"severity": severity_of(event, fields), "message": "it is so", "at": 1.5, "identity": IDENTITY}
     return record(event, fields, **(given | {"trace": TRACE, "insert_id": None} | more))
 
 
