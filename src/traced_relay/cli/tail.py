@@ -139,7 +139,7 @@ def _of_project(project: str, earliest: float | None, channel: Any, **wanted: An
     since = clock.now() - follow.LATE if earliest is None else earliest
     log = CloudLogging(project, channel=channel)
     return follow.follow_cloud(
-        log, lambda start: cloud_entries.of_service(start=start, **wanted), since, clock, _complain
+        log, lambda start: cloud_entries.service_filter(start=start, **wanted), since, clock, _complain
     )
 
 
@@ -151,7 +151,7 @@ def _show_input(source: IO[bytes], earliest: float | None, *, as_json: bool, **w
         if isinstance(piece, str):
             others += 1
             if not records and cloud_entries.is_gclouds_yaml(piece):
-                raise NoRecords(f"{name} holds {cloud_entries.YAML_TOLD}")
+                raise NoRecords(f"{name} holds {cloud_entries.YAML_HINT}")
             if sees_all:
                 _show(piece if as_json else {"message": piece})
             elif not records and others == PATIENT_LINES:

@@ -61,7 +61,7 @@ def from_file(chunks: Iterable[bytes], name: str, ids: frozenset[str]) -> Source
         if isinstance(piece, str):
             others += 1
             if not records and cloud_entries.is_gclouds_yaml(piece):
-                raise NoRecords(f"{name} holds {cloud_entries.YAML_TOLD}")
+                raise NoRecords(f"{name} holds {cloud_entries.YAML_HINT}")
         elif _has_time(piece):
             records.append(piece)
         else:
@@ -100,7 +100,7 @@ def from_cloud(
     ids = [str(one["task_id"]) for one in documents]
     names = [attempt["task_name"].rpartition("/")[2] for one in documents for attempt in one["attempts"]]
     by_hand = sorted({name for name in names if name.rpartition("-")[0] not in ids})
-    wanted = cloud_entries.of_task(
+    wanted = cloud_entries.task_filter(
         place.project,
         ids,
         by_hand,
@@ -113,7 +113,7 @@ def from_cloud(
             records.append(cloud_entries.as_record(entry))  # noqa: PERF401  (those before an error stay)
     except RelayError as exc:
         return Sources(records or None, None, (f"records: {'not all' if records else 'none'}; {exc}",))
-    queues = sum(queue_log.is_from(record) for record in records)
+    queues = sum(queue_log.is_queue_record(record) for record in records)
     told = [f"records: {len(records) - queues} in the log of project {place.project}, as {place.known_from}"]
     told.append(f"queue: {queues} entries in its own log" if queues else _QUIET_QUEUE)
     return Sources(records, None, tuple(told))

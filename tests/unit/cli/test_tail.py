@@ -70,7 +70,7 @@ def test_as_json_they_are_what_came() -> None:
 def test_a_line_that_never_ends_is_passed_over_and_said() -> None:
     ended = ran(given="x" * 2_500_000 + "\n" + LINES)
     assert [line.split()[-1] for line in ended.stdout.splitlines()] == ["one", "two", "three", "four"]
-    assert ended.stderr == "traced-relay: a line of more than 1000000 characters is passed over\n"
+    assert ended.stderr == "traced-relay: a line of more than 1000000 characters is skipped\n"
 
 
 def test_no_field_of_a_record_moves_the_cursor() -> None:

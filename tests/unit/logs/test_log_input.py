@@ -85,11 +85,11 @@ def test_what_is_no_record_is_its_lines(text: str, expected: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("x" * 300 + '\n{"n": 1}\n', "a line of more than 100 characters is passed over"),
-        ('{"n": "' + "x" * 300 + '"}\n{"n": 1}\n', "an object of more than 100 characters is passed over"),
-        ('{\n "n": "' + "x" * 300 + '"\n}\n{"n": 1}\n', "an object of more than 100 characters is passed over"),
-        ('{"n": "' + "x" * 300 + '\n{"n": 1}\n', "an object of more than 100 characters is passed over"),
-        ("{" * 300 + '\n{"n": 1}\n', "an object of more than 100 characters is passed over"),
+        ("x" * 300 + '\n{"n": 1}\n', "a line of more than 100 characters is skipped"),
+        ('{"n": "' + "x" * 300 + '"}\n{"n": 1}\n', "an object of more than 100 characters is skipped"),
+        ('{\n "n": "' + "x" * 300 + '"\n}\n{"n": 1}\n', "an object of more than 100 characters is skipped"),
+        ('{"n": "' + "x" * 300 + '\n{"n": 1}\n', "an object of more than 100 characters is skipped"),
+        ("{" * 300 + '\n{"n": 1}\n', "an object of more than 100 characters is skipped"),
     ],
     ids=["line", "object", "pretty", "torn", "braces"],
 )

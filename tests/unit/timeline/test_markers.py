@@ -121,5 +121,5 @@ def test_an_entry_of_the_queue_is_a_record_with_words() -> None:
     said = queue_said(f"{TASK_ID}-1", 2.1, "attemptResponseLog", status="UNAVAILABLE", attemptDuration="1.2s")
     assert said["message"] == f"task {TASK_ID}-1: answered, UNAVAILABLE after 1.2s"
     assert (said["logger"], said["severity"], said["time"]) == (queue_log.LOGGER, "ERROR", at(2.1))
-    assert not queue_log.is_from({"task": f"{QUEUE}/x", "message": "m"})
-    assert not queue_log.is_from({"task": "x", "attemptDispatchLog": {}})
+    assert not queue_log.is_queue_record({"task": f"{QUEUE}/x", "message": "m"})
+    assert not queue_log.is_queue_record({"task": "x", "attemptDispatchLog": {}})
