@@ -258,7 +258,7 @@ class Api:
         if request.path in ("/v1/tasks", "/v1/tasks:batch") and request.method == "POST":
             self._say_rejected(error)
             if status < 500:
-                instrumentation.refuse()
+                instrumentation.discard_request_span()
         answer = problems.problem(status, problems.detail_of(error), problems.fields_of(error))
         if isinstance(error, UnsupportedCoding):
             answer.headers["Accept-Encoding"] = "identity"

@@ -207,7 +207,7 @@ class Dispatcher:
         is_old = row.trace_age(self._clock.now()) > TRACE_ENDS_AFTER
         place = propagation.span_parent(row.carrier, is_old=is_old)
         if is_old:
-            instrumentation.refuse()  # the dispatch's own span, which is in the old trace already
+            instrumentation.discard_request_span()  # the dispatch's own span, which is in the old trace already
         return place
 
     @contextmanager
@@ -230,13 +230,13 @@ class Dispatcher:
             except _Overtaken:
                 raise
             except (AlreadyHeld, RowChanged):
-                instrumentation.refuse()  # whoever works on it has a span of its own
+                instrumentation.discard_request_span()  # whoever works on it has a span of its own
                 raise
 
     def _send(self, row: Row, delivery: Delivery, deadline: Deadline) -> Exchange:
         rule = self._policy.rule_of(row)
-        trace_leaves = rule is not None and rule.trace == "w3c"
-        with instrumentation.calling(attempt=row.attempt, trace_leaves=trace_leaves, whole_url=row.kind == "call"):
+        propagate = rule is not None and rule.trace == "w3c"
+        with instrumentation.calling(attempt=row.attempt, propagate=propagate, full_url=row.kind == "call"):
             try:
                 headers = self._headers(row)
             except IdentityFailed as exc:

@@ -117,7 +117,7 @@ class Enqueuer:
             while not self._insert(row, can_be_asked_again=key is not None):
                 first = self._ledger.get(row.task_id)
                 if first is not None:  # None: that row expired in between
-                    instrumentation.refuse()
+                    instrumentation.discard_request_span()
                     return self._repeated(first, plan)
             row = self._ensure_task(row, can_be_asked_again=key is not None)
         return self._receipt(row)
@@ -246,7 +246,7 @@ class Enqueuer:
         first = self._ledger.remember_key(own.task_id, text)
         if first == text:
             return own
-        instrumentation.refuse()
+        instrumentation.discard_request_span()
         row = own.model_copy(update=json.loads(first))
         if row.fingerprint != own.fingerprint:
             raise _key_used_before()

@@ -156,7 +156,7 @@ def _check_timeout(milliseconds: int) -> int:
     return milliseconds
 
 
-_Timeout = Annotated[int, AfterValidator(_check_timeout), _NullIsDefault]
+_Timeout = Annotated[int, AfterValidator(_check_timeout)]
 
 
 class CloudTraceOptions(Model):
@@ -174,7 +174,7 @@ class OtlpOptions(Model):
     endpoint: Annotated[str, AfterValidator(_check_url)] | None = None
     headers: Annotated[list[Header], Field(min_length=1)] = Field(default=[])
     headers_list: Annotated[str, AfterValidator(_check_pairs), _NullIsDefault] = ""
-    timeout: _Timeout = 3000
+    timeout: Annotated[_Timeout, _NullIsDefault] = 3000
     compression: Annotated[Literal["none", "gzip", "deflate"], _NullIsDefault] = "none"
 
     @property

@@ -184,7 +184,7 @@ def relay_app(tracer: trace.Tracer, downstream: str) -> Flask:
     @app.post("/v1/tasks")
     def enqueue() -> Any:
         if "refused" in request.args:
-            instrumentation.refuse()
+            instrumentation.discard_request_span()
             return "no", 422
         with sending(tracer, "relay", "t1", task_name="t1-1"):
             return task_headers()
@@ -196,7 +196,7 @@ def relay_app(tracer: trace.Tracer, downstream: str) -> Flask:
 
     @app.post("/dispatch")
     def dispatch() -> Any:
-        given = {name: request.args[name] == "True" for name in ("trace_leaves", "whole_url") if name in request.args}
+        given = {name: request.args[name] == "True" for name in ("propagate", "full_url") if name in request.args}
         attempt = int(request.args.get("attempt", 1))
         with (
             processing(tracer, "relay", "t1", task_name="t1-1", attempt=attempt),
@@ -288,7 +288,7 @@ def test_a_refused_request_makes_no_span(service: Service) -> None:
 
 
 def test_to_refuse_outside_a_request_does_nothing() -> None:
-    instrumentation.refuse()
+    instrumentation.discard_request_span()
     assert not trace.get_current_span().is_recording()
 
 
@@ -320,13 +320,13 @@ def test_retries_are_counted_on_the_client_span(service: Service) -> None:
 
 
 def test_a_downstream_may_be_kept_out_of_the_trace(service: Service) -> None:
-    service.post("/dispatch?trace_leaves=False", traceparent=ORIGIN, tracestate="vendor=1")
+    service.post("/dispatch?propagate=False", traceparent=ORIGIN, tracestate="vendor=1")
     assert not {"traceparent", "tracestate"} & set(service.received[0])
     assert service.trees() == [("SERVER POST /dispatch", ("CONSUMER process relay", ("CLIENT GET",)))]
 
 
 def test_a_url_may_be_named_by_its_origin_alone(service: Service) -> None:
-    service.post("/dispatch?whole_url=False")
+    service.post("/dispatch?full_url=False")
     [url] = [span.attributes["url.full"] for span in service.spans.spans() if span.kind == "CLIENT"]
     assert isinstance(url, str)
     assert url.startswith("http://127.0.0.1:")
