@@ -164,7 +164,7 @@ class _Handler(StructuredLogHandler):
             if isinstance(record, _Event) and is_commit_event(str(record.msg)):
                 self._lines.write(line)
             else:
-                self._lines.write_later(line)
+                self._lines.leave(line)
         except Exception:  # noqa: BLE001  (as in logging: an error here must not reach the caller)
             self.handleError(record)
 

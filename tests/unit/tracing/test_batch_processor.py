@@ -1,4 +1,4 @@
-"""Spans on their way out: when they leave, what is counted, and that nobody waits for them."""
+"""When spans are exported, which are counted as dropped, and that no caller waits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEADLINE = 5.0
 
 
 class Kept(SpanExporter):
-    """Keeps what it is given and answers as told; *held* until it is released."""
+    """Keeps the batches and returns *answer*; if *held*, blocks until it is released."""
 
     def __init__(self, answer: SpanExportResult | Exception = SpanExportResult.SUCCESS, *, held: bool = False) -> None:
         self.batches: list[list[str]] = []
@@ -80,7 +80,7 @@ def make() -> Iterator[Callable[..., Made]]:
         each.processor.shutdown()
 
 
-def test_what_gathers_leaves_together_after_the_delay(make: Callable[..., Made]) -> None:
+def test_spans_leave_together_after_the_delay(make: Callable[..., Made]) -> None:
     exporter = Kept()
     made = make(exporter, delay=2.0)
     made.span("a", "b")
@@ -101,7 +101,7 @@ def test_a_full_batch_leaves_at_once(make: Callable[..., Made]) -> None:
     assert exporter.wait_for(1) == [["a", "b", "c"]]
 
 
-def test_the_mark_of_a_call_that_begins_does_not_wait_for_the_batch(make: Callable[..., Made]) -> None:
+def test_a_started_span_does_not_wait_for_the_batch(make: Callable[..., Made]) -> None:
     exporter = Kept()
     made = make(exporter, delay=60.0)
     made.span("before")
@@ -112,7 +112,7 @@ def test_the_mark_of_a_call_that_begins_does_not_wait_for_the_batch(make: Callab
         assert exporter.wait_for(1) == [["before", "process relay started"]]
 
 
-def test_what_finds_no_room_is_dropped_and_counted(make: Callable[..., Made]) -> None:
+def test_spans_beyond_the_queue_are_dropped_and_counted(make: Callable[..., Made]) -> None:
     exporter = Kept(held=True)
     made = make(exporter, batch_size=2, queue_size=4)
     made.span(*"ab")
@@ -125,7 +125,7 @@ def test_what_finds_no_room_is_dropped_and_counted(make: Callable[..., Made]) ->
 
 
 @pytest.mark.parametrize("answer", [SpanExportResult.FAILURE, ValueError("broken")])
-def test_what_is_not_taken_is_counted_and_not_tried_again(
+def test_a_failed_batch_is_counted_and_not_retried(
     make: Callable[..., Made], answer: SpanExportResult | Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     exporter = Kept(answer)
@@ -143,7 +143,7 @@ def test_what_is_not_taken_is_counted_and_not_tried_again(
     assert caplog.records == []
 
 
-def test_to_flush_waits_for_no_delay_however_much_there_is(make: Callable[..., Made]) -> None:
+def test_a_flush_exports_all_without_a_delay(make: Callable[..., Made]) -> None:
     exporter = Kept()
     made = make(exporter, delay=60.0, batch_size=2)
     made.span(*"abcde")
@@ -151,7 +151,7 @@ def test_to_flush_waits_for_no_delay_however_much_there_is(make: Callable[..., M
     assert [name for batch in exporter.batches for name in batch] == [*"abcde"]
 
 
-def test_the_end_sends_what_there_is(make: Callable[..., Made]) -> None:
+def test_a_shutdown_exports_the_waiting_spans(make: Callable[..., Made]) -> None:
     exporter = Kept()
     made = make(exporter, delay=60.0, batch_size=2)
     made.span(*"abc")
@@ -161,7 +161,7 @@ def test_the_end_sends_what_there_is(make: Callable[..., Made]) -> None:
     assert (exporter.is_shut, made.processor.take_dropped()) == (True, (1, None))
 
 
-def test_the_end_does_not_wait_for_an_exporter_that_hangs(make: Callable[..., Made]) -> None:
+def test_a_shutdown_does_not_wait_for_a_hung_exporter(make: Callable[..., Made]) -> None:
     exporter = Kept(held=True)
     made = make(exporter, batch_size=2)
     made.span(*"abc")

@@ -132,7 +132,7 @@ def test_an_attribute_without_its_variable_is_left_out(tmp_path: Path) -> None:
         ("a $$ ${UNSET:-b}", "a $ b"),
     ],
 )
-def test_a_variable_is_replaced_as_the_specification_says(tmp_path: Path, value: str, expected: object) -> None:
+def test_variables_are_replaced_by_the_specification(tmp_path: Path, value: str, expected: object) -> None:
     found = attribute(
         tmp_path, value, STRING="value", BOOL="true", INT="1", FLOAT="1.1", HEX="0xdeadbeef", EMPTY="", fallback="no"
     )
@@ -210,7 +210,7 @@ NOT_IMPLEMENTED = {
 
 
 @pytest.mark.parametrize("case", NOT_IMPLEMENTED)
-def test_what_the_relay_does_not_implement_is_refused_by_its_key(tmp_path: Path, case: str) -> None:
+def test_an_unimplemented_key_is_refused_by_its_name(tmp_path: Path, case: str) -> None:
     text, why = NOT_IMPLEMENTED[case]
     assert why in refused(tmp_path, text)
 

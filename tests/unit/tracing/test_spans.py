@@ -112,7 +112,7 @@ def test_the_copys_tracestate_comes_with_it() -> None:
 
 @pytest.mark.parametrize("name", ["tracestate", "x-relay-tracestate"])
 @pytest.mark.parametrize("state", ["vendor=1,my secret", "a=1," * 9000, ",".join(f"k{n}=1" for n in range(40))])
-def test_what_a_header_says_is_not_logged(name: str, state: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_header_values_are_not_logged(name: str, state: str, caplog: pytest.LogCaptureFixture) -> None:
     propagation.parent_context({"traceparent": ORIGIN, "x-relay-traceparent": ORIGIN, name: state})
     assert caplog.records == []
 
@@ -246,7 +246,7 @@ def test_one_trace_from_the_caller_to_the_downstream(service: Service) -> None:
     assert not [name for name in received if name.startswith("x-relay-")]
 
 
-def test_attempts_are_siblings_under_the_send_even_when_the_parent_was_rewritten(service: Service) -> None:
+def test_attempts_with_rewritten_parents_stay_siblings(service: Service) -> None:
     headers = service.post("/v1/tasks").json()
     for attempt in (1, 2):
         service.post(f"/dispatch?attempt={attempt}", traceparent=PLATFORM, x_relay_traceparent=headers["traceparent"])
@@ -264,7 +264,7 @@ def test_a_dispatch_without_context_starts_a_trace(service: Service) -> None:
     assert service.spans.spans()[-1].attributes["relay.trace.rewritten"] is False
 
 
-def test_a_front_ends_unsampled_flag_is_not_believed(service: Service) -> None:
+def test_a_front_ends_unsampled_flag_is_ignored(service: Service) -> None:
     service.post("/v1/tasks", traceparent=PLATFORM)
     assert [tree[0] for tree in service.trees()] == ["SERVER POST /v1/tasks"]
 
@@ -274,7 +274,7 @@ def test_baggage_is_not_passed_on(service: Service) -> None:
     assert "baggage" not in service.received[0]
 
 
-def test_what_is_not_relayed_makes_no_span(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_requests_create_no_span(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     with suppress_http_instrumentation():
         for path in ("/v1/tasks", "/health", "/nowhere"):
             requests.get(service.url + path, timeout=5)
@@ -282,17 +282,17 @@ def test_what_is_not_relayed_makes_no_span(service: Service, caplog: pytest.LogC
     assert caplog.records == []
 
 
-def test_a_refused_request_makes_no_span(service: Service) -> None:
+def test_a_refused_request_creates_no_span(service: Service) -> None:
     service.post("/v1/tasks?refused", traceparent=ORIGIN)
     assert service.spans.spans() == []
 
 
-def test_to_refuse_outside_a_request_does_nothing() -> None:
+def test_discarding_outside_a_request_does_nothing() -> None:
     instrumentation.discard_request_span()
     assert not trace.get_current_span().is_recording()
 
 
-def test_no_span_knows_a_query_or_an_exceptions_text(service: Service) -> None:
+def test_no_span_has_a_query_or_an_exceptions_text(service: Service) -> None:
     service.post("/dispatch?password=secret")
     service.post("/dispatch?url=http://127.0.0.1:1/closed%3Ftoken=secret")
     service.post("/v1/tasks:batch?password=secret")
@@ -337,7 +337,7 @@ def test_a_url_may_be_named_by_its_origin_alone(service: Service) -> None:
     "asked",
     ["metadata.google.internal/computeMetadata/v1/instance", "secretmanager.googleapis.com/v1/projects/p/secrets/s"],
 )
-def test_where_google_keeps_credentials_gets_neither_span_nor_trace(service: Service, asked: str) -> None:
+def test_credential_requests_get_neither_span_nor_trace(service: Service, asked: str) -> None:
     # Refused at once: nobody listens on port 1 of this machine.
     proxies = {"http": "http://127.0.0.1:1"}
     with pytest.raises(requests.ConnectionError):
@@ -362,7 +362,7 @@ def test_names_of_attributes_are_the_stable_ones(service: Service) -> None:
     assert not {"http.method", "http.url", "url.query"} & set(server.attributes)
 
 
-def test_the_last_provider_gets_the_spans_of_what_is_sent(
+def test_the_last_provider_gets_the_client_spans(
     running: tuple[Service, TracerProvider], service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     spans = SpanStore()
@@ -375,7 +375,7 @@ def test_the_last_provider_gets_the_spans_of_what_is_sent(
     assert caplog.records == []
 
 
-def test_a_fenced_span_keeps_known_attributes_only(store: SpanStore) -> None:
+def test_a_redacted_span_keeps_known_attributes_only(store: SpanStore) -> None:
     bare = create_provider(version="v7", instance="i-1", processors=[store]).get_tracer("bare")
     with bare.start_as_current_span("inner") as inner:
         span = RedactingSpan(inner)
@@ -397,7 +397,7 @@ ASKED = [f"{CAPTURED}_{side}_{part}" for side in ("SERVER", "CLIENT") for part i
 
 
 @pytest.mark.parametrize("pattern", [".*", "x-.*,authorization,user-agent"])
-def test_headers_that_the_environment_asks_for_are_in_no_span(service: Service, pattern: str) -> None:
+def test_captured_headers_are_in_no_span(service: Service, pattern: str) -> None:
     with surroundings(**dict.fromkeys(ASKED, pattern)):
         spans = SpanStore()
         provider = create_provider(version="v7", instance="i-2", processors=[spans])
@@ -458,7 +458,7 @@ COMMON = {
 }
 
 
-def test_a_store_of_spans_knows_since_when_it_is_whole(tracer: trace.Tracer, store: SpanStore) -> None:
+def test_a_span_store_reports_since_when_it_is_complete(tracer: trace.Tracer, store: SpanStore) -> None:
     for number in range(1, 6):
         tracer.start_span("a", start_time=0).end(end_time=number * 1_000_000_000)
         assert store.whole_since == (f"1970-01-01T00:00:0{number - 3}.000000Z" if number > 3 else "")
@@ -500,7 +500,7 @@ def test_a_process_that_succeeded(tracer: trace.Tracer, store: SpanStore) -> Non
     assert span.attributes == PROCESS | {"relay.verdict": "succeeded"}
 
 
-def test_a_process_that_is_tried_again(tracer: trace.Tracer, store: SpanStore) -> None:
+def test_a_process_that_is_retried(tracer: trace.Tracer, store: SpanStore) -> None:
     span = process(
         tracer, store, verdict="retry", reason="http_503", blame="downstream", retry_delay_ms=900, status_code=503
     )
@@ -522,7 +522,7 @@ def test_a_process_that_is_tried_again(tracer: trace.Tracer, store: SpanStore) -
         ({"verdict": "cancelled"}, "cancelled"),
     ],
 )
-def test_an_end_without_an_answer_is_named_by_its_reason(
+def test_an_attempt_without_response_has_its_reason(
     tracer: trace.Tracer, store: SpanStore, given: dict[str, Any], error_type: str
 ) -> None:
     span = process(tracer, store, **given)
@@ -543,7 +543,7 @@ def test_the_store_keeps_the_latest(tracer: trace.Tracer, store: SpanStore) -> N
     assert [span.name for span in store.spans()] == ["2", "3", "4"]
 
 
-def test_a_span_whose_parent_is_not_kept_is_a_root(tracer: trace.Tracer, store: SpanStore) -> None:
+def test_a_span_without_its_parent_is_a_root(tracer: trace.Tracer, store: SpanStore) -> None:
     context = propagation.parent_context({"traceparent": ORIGIN})
     with sending(tracer, "relay", "t1", context=context):
         tracer.start_span("child").end()
@@ -553,7 +553,7 @@ def test_a_span_whose_parent_is_not_kept_is_a_root(tracer: trace.Tracer, store: 
     assert [child.span.name for child in root.children] == ["child"]
 
 
-def test_the_ratio_goes_by_trace_id_and_a_sampled_parent_is_followed(store: SpanStore) -> None:
+def test_the_ratio_uses_the_trace_id_and_follows_the_parent(store: SpanStore) -> None:
     tracer = tracer_of(create_provider(version="v7", instance="i-1", processors=[store], ratio=0))
     tracer.start_span("root").end()
     tracer.start_span("unsampled", propagation.parent_context({"traceparent": PLATFORM})).end()
@@ -561,7 +561,7 @@ def test_the_ratio_goes_by_trace_id_and_a_sampled_parent_is_followed(store: Span
     assert [span.name for span in store.spans()] == ["sampled"]
 
 
-def test_spans_name_the_service_that_made_them() -> None:
+def test_spans_have_the_services_name() -> None:
     others = {
         "OTEL_RESOURCE_ATTRIBUTES": "a=1",
         "OTEL_SERVICE_NAME": "other",
