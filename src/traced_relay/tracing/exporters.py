@@ -36,7 +36,7 @@ with warnings.catch_warnings():
     from opentelemetry.exporter.cloud_trace import CloudTraceSpanExporter
 
     class CloudTrace(CloudTraceSpanExporter):
-        """Sends each batch once; the client by itself retries for two minutes, whatever its settings."""
+        """Sends each batch once; the client by itself retries for two minutes, despite its settings."""
 
         def __init__(
             self, transport: TraceServiceGrpcTransport, project: str, resource_regex: str | None, *, seconds: float

@@ -83,20 +83,14 @@ class NoOptions(Model):
 _Named = dict[str, NoOptions | None]
 
 
-def _check_detectors(detectors: list[_Named]) -> list[_Named]:
-    if [list(one) for one in detectors] != [["gcp_resource_detector"]]:
-        raise ValueError(f"must be gcp_resource_detector and no other, got {_names(detectors)}")
-    return detectors
+def _exactly(*expected: str) -> AfterValidator:
+    def check(items: list[_Named]) -> list[_Named]:
+        if [list(item) for item in items] != [[name] for name in expected]:
+            names = ", ".join(name for item in items for name in item) or "nothing"
+            raise ValueError(f"must be {' and then '.join(expected)}, got {names}")
+        return items
 
-
-def _check_propagators(propagators: list[_Named]) -> list[_Named]:
-    if [list(one) for one in propagators] != [["tracecontext"], ["relay_origin"]]:
-        raise ValueError(f"must be tracecontext and then relay_origin, got {_names(propagators)}")
-    return propagators
-
-
-def _names(items: list[_Named]) -> str:
-    return ", ".join(name for item in items for name in item) or "nothing"
+    return AfterValidator(check)
 
 
 _AttributeType = Literal["string", "bool", "int", "double", "string_array", "bool_array", "int_array", "double_array"]
@@ -109,7 +103,7 @@ class Attribute(Model):
 
 
 class Detection(Model):
-    detectors: Annotated[list[_Named], AfterValidator(_check_detectors)] = Field(default=[])
+    detectors: Annotated[list[_Named], _exactly("gcp_resource_detector")] = Field(default=[])
 
 
 class Resource(Model):
@@ -124,7 +118,7 @@ class AttributeLimits(Model):
 
 
 class Propagator(Model):
-    composite: Annotated[list[_Named], AfterValidator(_check_propagators)]
+    composite: Annotated[list[_Named], _exactly("tracecontext", "relay_origin")]
 
 
 class TraceIdRatioBased(Model):

@@ -43,7 +43,7 @@ def test_a_calls_spans_have_their_parents_kinds_and_limits(tmp_path: Path) -> No
             assert relay.end(signal.SIGTERM) == 0
         assert finished["attempt_count"] == 3
         tree = service.tree(receipt["trace_id"])
-    sys.stdout.write(shown(tree))  # for whoever runs it with -s
+    sys.stdout.write(shown(tree))  # shown with -s
     [[root, [send, *below]]] = tree
     assert (root, send) == ("SERVER POST /v1/tasks", "PRODUCER send relay")
     callback_mark = ("INTERNAL process relay-callbacks started",)
@@ -172,15 +172,15 @@ def test_an_unreachable_backend_costs_only_spans(tmp_path: Path, backend: str) -
             asked = time.monotonic()
             assert relay.end(signal.SIGTERM) == 0
             assert time.monotonic() - asked < 8  # under two; how long it is, the benches tell
-        assert_dropped_are_told(relay, of=10 * 6)
+        assert_dropped_are_logged(relay, of=10 * 6)
         if service is not None:
             service.__exit__()
 
 
-def assert_dropped_are_told(relay: RelayProcess, *, of: int) -> None:
-    told = relay.said("telemetry.dropped")
-    assert sum(record["dropped_spans"] for record in told) == of
-    for record in told:
+def assert_dropped_are_logged(relay: RelayProcess, *, of: int) -> None:
+    records = relay.said("telemetry.dropped")
+    assert sum(record["dropped_spans"] for record in records) == of
+    for record in records:
         validate(record)
     assert not [record for record in relay.records if "stack_trace" in record]
     assert not [record for record in relay.records if "event" not in record and record["severity"] == "ERROR"]
@@ -196,8 +196,8 @@ def test_a_broken_file_is_logged_once(tmp_path: Path, *, broken: bool) -> None:
             receipt = place.enqueue(place.bearer(REPORTS), url=f"{downstream.url}/reports")
             finished = relay.wait_for("task.finished", task_id=receipt["task_id"])
             assert relay.end(signal.SIGTERM) == 0
-    said = [record["message"] for record in relay.records if "no spans are exported" in record["message"]]
-    assert len(said) == broken  # a relay on loopback asks nothing of Google
+    messages = [record["message"] for record in relay.records if "no spans are exported" in record["message"]]
+    assert len(messages) == broken  # a relay on loopback asks nothing of Google
     assert finished["logging.googleapis.com/trace"].endswith(receipt["trace_id"])
     [arrived] = downstream.arrived
     assert arrived.headers["traceparent"].split("-")[1] == receipt["trace_id"] != "0" * 32

@@ -37,8 +37,8 @@ def read(text: str) -> list[dict[str, Any]]:
     return [found] if isinstance(found, dict) and "n" in found else []
 
 
-def pieces(*chunks: str, longest: int = 10_000, told: list[str] | None = None) -> list[dict[str, Any] | str]:
-    return list(LogInput(read, longest, [].append if told is None else told.append).pieces(chunks))
+def pieces(*chunks: str, longest: int = 10_000, messages: list[str] | None = None) -> list[dict[str, Any] | str]:
+    return list(LogInput(read, longest, [].append if messages is None else messages.append).pieces(chunks))
 
 
 @pytest.mark.parametrize("text", WRAPPED.values(), ids=WRAPPED)
@@ -83,7 +83,7 @@ def test_other_text_is_yielded_as_lines(text: str, expected: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("x" * 300 + '\n{"n": 1}\n', "a line of more than 100 characters is skipped"),
         ('{"n": "' + "x" * 300 + '"}\n{"n": 1}\n', "an object of more than 100 characters is skipped"),
@@ -93,11 +93,11 @@ def test_other_text_is_yielded_as_lines(text: str, expected: list[Any]) -> None:
     ],
     ids=["line", "object", "pretty", "torn", "braces"],
 )
-def test_a_too_long_piece_is_skipped_and_the_next_is_read(text: str, told: str) -> None:
+def test_a_too_long_piece_is_skipped_and_the_next_is_read(text: str, message: str) -> None:
     for chunks in ([text], [*text]):
-        complaints: list[str] = []
-        assert pieces(*chunks, longest=100, told=complaints) == [{"n": 1}]
-        assert complaints == [told]
+        messages: list[str] = []
+        assert pieces(*chunks, longest=100, messages=messages) == [{"n": 1}]
+        assert messages == [message]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

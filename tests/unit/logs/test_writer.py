@@ -132,11 +132,11 @@ def test_a_second_configure_replaces_the_first(log: Log, stream: io.StringIO) ->
 
 
 def test_lines_of_many_threads_do_not_mix(log: Log, stream: io.StringIO) -> None:
-    def say() -> None:
+    def write() -> None:
         for _ in range(50):
             log.write("task.enqueued", message="x" * 500, fields=TASK, trace=TRACE)
 
-    threads = [Thread(target=say) for _ in range(4)]
+    threads = [Thread(target=write) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -165,10 +165,12 @@ def test_the_store_finds_the_records_of_one_task() -> None:
 
 def test_the_store_waits_for_a_record() -> None:
     log, store, _ = stored()
-    say = Thread(target=log.write, args=("task.enqueued",), kwargs={"message": "in", "fields": TASK, "trace": TRACE})
-    say.start()
+    writing = Thread(
+        target=log.write, args=("task.enqueued",), kwargs={"message": "in", "fields": TASK, "trace": TRACE}
+    )
+    writing.start()
     found = store.wait_for("task.enqueued", TASK_ID, seconds=10)
-    say.join()
+    writing.join()
     assert found is not None
     assert found["message"] == "in"
     assert store.wait_for("task.finished", TASK_ID, seconds=0) is None
@@ -188,11 +190,11 @@ def test_a_cursor_gets_each_record_once() -> None:
 
 def test_the_store_reports_since_when_it_is_complete() -> None:
     store = RecordStore(2, whole_since="2026-09-21T14:00:00.000000Z")
-    told = [store.whole_since]
+    times = [store.whole_since]
     for second in (1, 3, 2, 4, 5):
         store.add({"time": f"2026-09-21T14:00:0{second}.000000Z"})
-        told.append(store.whole_since)
-    assert [text[17:19] for text in told] == ["00", "00", "00", "01", "03", "03"]
+        times.append(store.whole_since)
+    assert [text[17:19] for text in times] == ["00", "00", "00", "01", "03", "03"]
 
 
 def test_a_cursor_of_another_store_gets_nothing() -> None:
