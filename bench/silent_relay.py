@@ -7,9 +7,9 @@ from traced_relay.logs import writer
 from traced_relay.server.production import serve
 
 
-def _say_nothing(*_: object, **__: object) -> None: ...
+def _write_nothing(*_: object, **__: object) -> None: ...
 
 
 if __name__ == "__main__":
-    writer.Log.say = _say_nothing  # type: ignore[method-assign]
+    writer.Log.write = _write_nothing  # type: ignore[method-assign]
     serve(from_environment())

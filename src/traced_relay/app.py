@@ -251,7 +251,7 @@ class Application:
         self._running_calls.start()
         self._periodic_sweep.start()
         settings = self._settings
-        self._log.say("relay.started", message=f"traced-relay {settings.version} on {settings.instance}", fields={})
+        self._log.write("relay.started", message=f"traced-relay {settings.version} on {settings.instance}", fields={})
 
     def check_tasks(self) -> None:
         """Find at once the tasks that a purge removed; the sweep would find them after they were due."""

@@ -59,7 +59,7 @@ _stores: set[SpanStore] = set()
 
 @cache
 def _provider() -> TracerProvider:
-    return provider.configure(version="test", instance="test", processors=[_ToAll()])
+    return provider.create_provider(version="test", instance="test", processors=[_ToAll()])
 
 
 class Downstream:

@@ -204,17 +204,27 @@ def test_what_is_wrong_with_app_yaml_is_said_with_its_key(tmp_path: Path, old: s
     ("old", "new", "variables", "said"),
     [
         ('file_format: "1.0"', 'file_format: "3"', "", "otel.yaml: "),
-        ("attribute_count_limit: 28", "attribute_count_limit: 64", "", "attribute_count_limit must be a number from 1"),
-        ("relay_cloud_trace:", "zipkin:", "", "otel.yaml: tracer_provider.processors[0].batch.exporter must not have"),
+        (
+            "attribute_count_limit: 28",
+            "attribute_count_limit: 64",
+            "",
+            "attribute_count_limit must be at most 32, got 64",
+        ),
+        (
+            "relay_cloud_trace:",
+            "zipkin:",
+            "",
+            "otel.yaml: tracer_provider.processors.0.batch.exporter.zipkin is not a known",
+        ),
         ("    - tracecontext:\n", "", "", "otel.yaml: propagator.composite must be tracecontext and then relay_origin"),
         (
             "tracer_provider:",
             "log_level: info\ntracer_provider:",
             "",
-            "the file must not have log_level",
+            "otel.yaml: log_level is not a known field",
         ),
         ("disabled: ${OTEL_SDK_DISABLED:-false}", "disabled: [", "", "otel.yaml: "),
-        ("", "", 'OTEL_TRACES_SAMPLER_ARG: "2"', "otel.yaml: Configuration does not match schema: 2 is greater"),
+        ("", "", 'OTEL_TRACES_SAMPLER_ARG: "2"', "root.trace_id_ratio_based.ratio must be at most 1.0, got 2"),
         ("", "", "OTEL_CONFIG_FILE: traces/otel.yaml", "traces/otel.yaml"),
     ],
 )

@@ -75,7 +75,7 @@ def test_a_method_nobody_serves_is_unimplemented_by_name(channel: grpc.Channel, 
 
 def test_a_taken_port_is_named(local: LocalQueue) -> None:
     port = int(local.address.rpartition(":")[2])
-    with pytest.raises(PortTaken, match=f"port {port} on 127.0.0.1 is taken by another process"):
+    with pytest.raises(PortTaken, match=f"port {port} on 127.0.0.1 is used by another process"):
         GrpcServer(local.service, mint=local.token, certificates=dict, host="127.0.0.1", port=port)
 
 

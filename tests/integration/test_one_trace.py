@@ -1,4 +1,4 @@
-"""One trace, whatever the front end before the relay makes of its headers, and however late things run."""
+"""One trace for each task, behind front ends that rewrite or strip headers, and days later."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_the_tree_is_whole_behind_a_front_end_that_rewrites(
     assert {span.trace_id for span in relay.spans.spans()} == {receipt["trace_id"]}
 
 
-def test_the_tree_is_whole_behind_a_front_end_that_strips_everything(
+def test_the_tree_is_whole_behind_a_front_end_that_strips(
     behind: Callable[..., RunningRelay], downstream: Downstream
 ) -> None:
     relay = behind(strips_all)
@@ -154,7 +154,7 @@ def test_the_tree_is_whole_behind_a_front_end_that_strips_everything(
     "rewrite",
     [keeps_neither_parent_nor_copy("00"), keeps_neither_parent_nor_copy("01"), keeps_a_copy_of_another_decision],
 )
-def test_the_row_knows_the_parent_and_the_decision_where_the_copy_is_lost_or_changed(
+def test_the_row_replaces_a_lost_or_changed_copy(
     behind: Callable[..., RunningRelay], downstream: Downstream, rewrite: Callable[[Headers], Headers]
 ) -> None:
     relay = behind(rewrite)
@@ -170,7 +170,7 @@ def test_the_row_knows_the_parent_and_the_decision_where_the_copy_is_lost_or_cha
     assert len(process.links) == 1
 
 
-def test_behind_a_front_end_that_leaves_all_as_it_is_nothing_is_said(
+def test_an_unchanged_context_is_not_marked_as_rewritten(
     behind: Callable[..., RunningRelay], downstream: Downstream
 ) -> None:
     relay = behind(lambda headers: headers)
@@ -192,7 +192,7 @@ def test_a_callers_copy_wins_over_what_its_front_end_wrote(downstream: Downstrea
 @pytest.mark.parametrize(
     "copy", ["garbage", f"00-{'0' * 32}-{CALLERS_SPAN}-01", COPY + "-" + "x" * 5000, f"ff-{CALLER}-{CALLERS_SPAN}-01"]
 )
-def test_a_malformed_copy_is_as_if_it_were_not_there(downstream: Downstream, copy: str) -> None:
+def test_a_malformed_copy_is_ignored(downstream: Downstream, copy: str) -> None:
     with RunningRelay() as relay:
         honest = f"00-{'a' * 32}-{'b' * 16}-01"
         headers = {"traceparent": honest, "x-relay-traceparent": copy, "x-relay-tracestate": "evil=1"}
@@ -214,7 +214,7 @@ def with_a_partner(url: str) -> dict[str, Any]:
     }
 
 
-def test_baggage_goes_nowhere_and_a_partner_outside_the_trace_gets_no_context(downstream: Downstream) -> None:
+def test_baggage_and_trace_none_send_no_context(downstream: Downstream) -> None:
     context = {"traceparent": COPY, "tracestate": "vendor=1", "x-relay-traceparent": COPY, "baggage": "user=7"}
     with RunningRelay(rules=with_a_partner(downstream.url), **OPEN) as relay:
         for path in ("/in", "/out"):
@@ -227,7 +227,7 @@ def test_baggage_goes_nowhere_and_a_partner_outside_the_trace_gets_no_context(do
     assert not [name for name in traced | untraced if name.startswith("x-relay-")]
 
 
-def test_nor_does_it_where_the_queue_itself_makes_the_call(downstream: Downstream) -> None:
+def test_a_direct_task_sends_no_context_either(downstream: Downstream) -> None:
     with RunningRelay(rules=with_a_partner(downstream.url), **OPEN) as relay:
         for count, path in enumerate(("/in", "/out"), 1):
             enqueue(relay, {"url": downstream.url + path, "route": "direct"}, traceparent=COPY, baggage="user=7")
@@ -248,7 +248,7 @@ def long_kept(url: str) -> dict[str, Any]:
     }
 
 
-def test_what_runs_more_than_seven_days_later_starts_a_linked_trace() -> None:
+def test_an_attempt_after_seven_days_starts_a_linked_trace() -> None:
     clock = ManualClock()
     with Downstream(503) as downstream, RunningRelay(rules=long_kept(downstream.url), clock=clock, **OPEN) as relay:
         call = {"url": downstream.url, "retry": {"max_attempts": 1}, "callback": {"url": f"{downstream.url}/told"}}

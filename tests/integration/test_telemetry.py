@@ -1,4 +1,4 @@
-"""From a file to spans at Cloud Trace's API, and what is said where that cannot be."""
+"""From otel.yaml to spans at Cloud Trace's API, and the log if that fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from traced_relay.logs import writer
 from traced_relay.runtime.clock import ManualClock, SystemClock
 from traced_relay.testing import Downstream
 from traced_relay.tracing import exporters, propagation, provider, spans
-from traced_relay.tracing.pipeline import SAY_EVERY, Telemetry, telemetry
+from traced_relay.tracing.pipeline import REPORT_EVERY, Telemetry, telemetry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def at(endpoint: str) -> dict[str, str | None]:
     return {"RELAY_TRACE_ENDPOINT": endpoint, "OTEL_TRACES_SAMPLER_ARG": None, "OTEL_SDK_DISABLED": None}
 
 
-def test_spans_arrive_at_cloud_trace_with_what_the_resource_says() -> None:
+def test_spans_reach_cloud_trace_with_the_resource() -> None:
     with TraceService() as service, surroundings(**at(service.endpoint)):
         served = Served(is_local=True)
         trace_id = served.span()
@@ -75,7 +75,7 @@ def test_spans_arrive_at_cloud_trace_with_what_the_resource_says() -> None:
     assert served.lines() == []
 
 
-def test_without_credentials_it_is_said_once_and_served_untraced() -> None:
+def test_missing_credentials_are_logged_once_and_disable_spans() -> None:
     with surroundings(RELAY_TRACE_ENDPOINT=None, **NO_CREDENTIALS):
         served = Served()
     [line] = served.lines()
@@ -85,7 +85,7 @@ def test_without_credentials_it_is_said_once_and_served_untraced() -> None:
     assert_context_goes_on(served)
 
 
-def test_a_broken_file_is_said_once_and_served_untraced(tmp_path: Path) -> None:
+def test_a_broken_file_is_logged_once_and_disables_spans(tmp_path: Path) -> None:
     (tmp_path / "otel.yaml").write_text(OTEL.read_text().replace("tracer_provider:", "tracer_provder:"))
     served = Served(tmp_path / "otel.yaml")
     [line] = served.lines()
@@ -95,14 +95,14 @@ def test_a_broken_file_is_said_once_and_served_untraced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("added", [b"\n# \xff\xfe", b"\nmore: " + b"[" * 1500 + b"]" * 1500])
-def test_bytes_that_are_no_yaml_are_said_too(tmp_path: Path, added: bytes) -> None:
+def test_invalid_yaml_is_logged(tmp_path: Path, added: bytes) -> None:
     (tmp_path / "otel.yaml").write_bytes(OTEL.read_bytes() + added)
     [line] = Served(tmp_path / "otel.yaml").lines()
     assert line["message"].startswith("no spans are exported: ")
 
 
 @pytest.mark.parametrize("content", [None, "[]"])
-def test_so_are_credentials_that_are_none(tmp_path: Path, content: str | None) -> None:
+def test_invalid_credentials_are_logged(tmp_path: Path, content: str | None) -> None:
     named = tmp_path / "credentials.json"
     if content is None:
         named.mkdir()
@@ -113,14 +113,14 @@ def test_so_are_credentials_that_are_none(tmp_path: Path, content: str | None) -
     assert line["message"].startswith("no spans are exported: no Google credentials: ")
 
 
-def test_no_file_is_said_once_where_it_should_be_there() -> None:
+def test_a_missing_file_is_logged_once() -> None:
     assert [line["message"] for line in Served(None).lines()] == [
         "no spans are exported: there is no otel.yaml beside relay.yaml, and OTEL_CONFIG_FILE names none"
     ]
     assert Served(None, is_local=True).lines() == []
 
 
-def test_tracing_that_is_switched_off_is_nothing_to_be_said(tmp_path: Path) -> None:
+def test_disabled_tracing_is_not_logged(tmp_path: Path) -> None:
     (tmp_path / "otel.yaml").write_text(OTEL.read_text().replace("${OTEL_SDK_DISABLED:-false}", "true"))
     for served in (Served(tmp_path / "otel.yaml"), Served(is_disabled=True)):
         assert served.lines() == []
@@ -138,27 +138,27 @@ def assert_context_goes_on(served: Served) -> None:
     assert served.span() not in (served.span(), "0" * 32)
 
 
-def test_a_local_relay_asks_nothing_of_google() -> None:
+def test_a_local_relay_exports_nothing_to_google() -> None:
     with surroundings(RELAY_TRACE_ENDPOINT=None, **NO_CREDENTIALS):
         served = Served(is_local=True)
     served.span()
     served.telemetry.close()
     [line] = served.lines()
-    assert (line["severity"], line["message"].partition(":")[0]) == ("INFO", "spans stay here")
+    assert (line["severity"], line["message"].partition(":")[0]) == ("INFO", "spans are not exported to Google")
 
 
 @pytest.mark.parametrize("refuses", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED])
-def test_what_is_refused_is_tried_once_and_told_once_a_minute(refuses: grpc.StatusCode) -> None:
+def test_refused_spans_are_sent_once_and_logged_once_a_minute(refuses: grpc.StatusCode) -> None:
     clock = ManualClock()
     with TraceService(refuses=refuses) as service, surroundings(**at(service.endpoint)):
         served = Served(clock=clock, is_local=True)
-        outbox = served.telemetry._outboxes[0]
+        processor = served.telemetry._processors[0]
         served.telemetry.start()
         for _ in range(3):
             served.span()
-        assert outbox.force_flush(5000)
+        assert processor.force_flush(5000)
         assert served.lines() == []
-        clock.advance(SAY_EVERY)
+        clock.advance(REPORT_EVERY)
         served.telemetry.close()
     [record] = served.lines()
     assert (record["event"], record["severity"], record["dropped_spans"]) == ("telemetry.dropped", "WARNING", 3)
@@ -167,7 +167,7 @@ def test_what_is_refused_is_tried_once_and_told_once_a_minute(refuses: grpc.Stat
 
 
 @pytest.mark.parametrize("how", ["dead", "hung"])
-def test_the_end_waits_for_no_backend_whatever_it_does(how: str) -> None:
+def test_a_shutdown_waits_for_no_backend(how: str) -> None:
     clock = SystemClock()
     with TraceService(hangs=True) as service:
         endpoint = "127.0.0.1:1" if how == "dead" else service.endpoint
@@ -184,7 +184,7 @@ def test_the_end_waits_for_no_backend_whatever_it_does(how: str) -> None:
     assert [line["dropped_spans"] for line in served.lines()] == [600]
 
 
-def test_spans_go_over_otlp_where_the_file_says_so() -> None:
+def test_spans_are_exported_over_otlp() -> None:
     with Downstream() as collector, surroundings(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces"):
         served = Served(ROOT / "otel-otlp.yaml", is_local=True)
         served.span()
@@ -196,17 +196,17 @@ def test_spans_go_over_otlp_where_the_file_says_so() -> None:
     assert served.lines() == []
 
 
-def test_a_collector_that_refuses_is_told_of_like_any_other() -> None:
+def test_a_refusing_collector_is_logged() -> None:
     with Downstream(403) as collector, surroundings(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces"):
         served = Served(ROOT / "otel-otlp.yaml", is_local=True)
         served.span()
         served.telemetry.close()
     [line] = served.lines()
     assert line["dropped_spans"] == 1
-    assert line["message"].endswith("the backend took none, or could not be reached")
+    assert line["message"].endswith("the backend refused them or is unreachable")
 
 
-def test_the_files_limits_are_the_spans_own(tmp_path: Path) -> None:
+def test_the_files_limits_apply_to_spans(tmp_path: Path) -> None:
     text = (
         OTEL.read_text()
         .replace("_count_limit: 28", "_count_limit: 3")
@@ -223,7 +223,7 @@ def test_the_files_limits_are_the_spans_own(tmp_path: Path) -> None:
     assert list(own.values()) == ["x" * 8] * 3
 
 
-def test_the_files_room_size_and_delay_are_the_outboxs_own(tmp_path: Path) -> None:
+def test_the_files_batch_settings_apply(tmp_path: Path) -> None:
     text = OTEL.read_text().replace("delay: 2000", "delay: 70000").replace("_queue_size: 2048", "_queue_size: 5")
     (tmp_path / "otel.yaml").write_text(text.replace("_batch_size: 512", "_batch_size: 2"))
     clock = ManualClock()
@@ -242,12 +242,12 @@ def test_the_files_room_size_and_delay_are_the_outboxs_own(tmp_path: Path) -> No
         served = Served(tmp_path / "otel.yaml", clock=clock, is_local=True)
         for _ in range(8):
             served.span()
-        assert served.telemetry._outboxes[0].take_dropped().spans == 3
+        assert served.telemetry._processors[0].take_dropped().spans == 3
         served.telemetry.close()
 
 
 @pytest.mark.parametrize("detects", [True, False])
-def test_where_this_is_is_asked_on_google_alone(tmp_path: Path, detects: bool) -> None:
+def test_the_metadata_server_is_asked_on_google_only(tmp_path: Path, detects: bool) -> None:
     instance = {"zone": "projects/1/zones/us15", "region": "projects/1/regions/us-central1"}
     where = {"project": {"projectId": "p"}, "instance": instance}
     metadata = Downstream(*[Response(json.dumps(where), content_type="application/json")] * 9)
@@ -259,7 +259,8 @@ def test_where_this_is_is_asked_on_google_alone(tmp_path: Path, detects: bool) -
             "import sys, io",
             "from pathlib import Path",
             "from opentelemetry.context import Context",
-            "from traced_relay.logs import writer; from traced_relay.tracing import pipeline, provider",
+            "from traced_relay.logs import writer",
+            "from traced_relay.tracing import pipeline, provider",
             "log = writer.configure(writer.Identity('p', 'v7', 'i-1'), stream=io.StringIO())",
             f"made = pipeline.telemetry(Path(sys.argv[1]), log, project='p', is_local=True, on_google={detects})",
             "provider.tracer_of(made.provider).start_span('send relay', Context()).end()",
@@ -280,6 +281,6 @@ def test_where_this_is_is_asked_on_google_alone(tmp_path: Path, detects: bool) -
     )
 
 
-def test_detection_where_there_is_no_metadata_server_finds_nothing() -> None:
+def test_detection_without_a_metadata_server_finds_nothing() -> None:
     with surroundings(GCE_METADATA_HOST="127.0.0.1:1"):
-        assert exporters.detected() == {}
+        assert exporters.detected_attributes() == {}

@@ -194,7 +194,7 @@ class Api:
         if request.path in ("/v1/tasks", "/v1/tasks:batch") and request.method == "POST":
             self._log_rejected(error)
             if status < 500:
-                instrumentation.refuse()
+                instrumentation.discard_request_span()
         response = problems.problem(status, problems.detail_of(error), problems.fields_of(error))
         if isinstance(error, UnsupportedCoding):
             response.headers["Accept-Encoding"] = "identity"

@@ -134,7 +134,9 @@ def _records_of_project(project: str, earliest: float | None, channel: Any, **fi
     clock = SystemClock()
     since = clock.now() - follow.LATE if earliest is None else earliest
     log = CloudLogging(project, channel=channel)
-    return follow.follow_cloud(log, lambda start: cloud_entries.of_service(start=start, **filters), since, clock, _warn)
+    return follow.follow_cloud(
+        log, lambda start: cloud_entries.service_filter(start=start, **filters), since, clock, _warn
+    )
 
 
 def _print_input(source: IO[bytes], earliest: float | None, *, as_json: bool, **filters: Any) -> None:
@@ -147,7 +149,7 @@ def _print_input(source: IO[bytes], earliest: float | None, *, as_json: bool, **
         if isinstance(piece, str):
             others += 1
             if not records and cloud_entries.is_gclouds_yaml(piece):
-                raise NoRecords(f"{name} holds {cloud_entries.YAML_TOLD}")
+                raise NoRecords(f"{name} holds {cloud_entries.YAML_HINT}")
             if is_unfiltered:
                 _print(piece if as_json else {"message": piece})
             elif not records and others == HINT_AFTER:

@@ -48,7 +48,7 @@ class BoundedClient:
 
     def _run(self, request: Callable[[], T], response: Future[T]) -> None:
         try:
-            with instrumentation.unseen():
+            with instrumentation.without_spans():
                 response.set_result(request())
         except BaseException as exc:  # noqa: BLE001  (raised again by `ask`)
             response.set_exception(exc)

@@ -8,9 +8,7 @@ Where the environment names a project, the files are meant for it, and must not 
 from __future__ import annotations
 
 import json
-import os
 import re
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,7 +23,6 @@ from traced_relay.downstream.webhook_signature import SECRET_NAME
 from traced_relay.errors import InvalidSettings
 from traced_relay.formats.yaml_file import document_of
 from traced_relay.tracing import otel_yaml
-from traced_relay.tracing.otel_yaml import OTLP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -125,34 +122,20 @@ def _otel_problems(directory: Path, deployed: Mapping[str, str]) -> Sequence[str
     if settings.is_untraced(deployed):
         return ()
     file = settings.otel_file(deployed, directory)
+    if file is None:
+        return ()
     try:
-        with _surrounded_by(deployed):
-            if file is None:
-                return ()
-            read = otel_yaml.read(file)
+        read = otel_yaml.read(file, deployed)
     except InvalidSettings as exc:
         return exc.problems
     locked = directory / "requirements.txt"
-    needs_otlp = "GAE_ENV" in deployed and any(batch.exporter == OTLP for batch in read.batches)
+    needs_otlp = "GAE_ENV" in deployed and any(batch.exporter.otlp_http for batch in read.batches)
     if needs_otlp and locked.exists() and not _OTLP_LOCKED.search(locked.read_text()):
-        return (f"{file}: {OTLP} needs the extra `otlp`, which requirements.txt lacks",)
+        return (f"{file}: otlp_http needs the extra `otlp`, which requirements.txt lacks",)
     return ()
 
 
 _OTLP_LOCKED = re.compile(r"^opentelemetry-exporter-otlp-proto-http\b", re.MULTILINE)
-
-
-@contextmanager
-def _surrounded_by(environ: Mapping[str, str]) -> Iterator[None]:
-    """OpenTelemetry's reader fills in variables from this process's environment and from nowhere else."""
-    own = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(environ)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(own)
 
 
 def _document(path: Path, found: list[str]) -> dict[str, Any] | None:

@@ -125,7 +125,7 @@ class Dev:
             project=given.project,
             is_disabled=given.untraced,
             is_local=True,
-            beside=[self.spans],
+            more_processors=[self.spans],
         )
         self.assembly = Application(given, log=log, provider=self._telemetry.provider, has_console=True)
         console = console_app(self._console_client(), self._dev_data())

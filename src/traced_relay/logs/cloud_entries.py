@@ -1,4 +1,4 @@
-"""Cloud Logging's entries as the records that were printed, and what Cloud Tasks writes there as records too. Pure."""
+"""Converts Cloud Logging's entries back to records, and builds the filters that find them. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from traced_relay.logs.record import EVENTS, PRODUCER, rfc3339
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-LARGEST = 8_000_000  # characters in an object of a file; Cloud Logging takes entries of 256 KB
+MAX_OBJECT = 8_000_000  # characters; Cloud Logging accepts entries of 256 KB, but an indented list is one object
 HOW_TO_READ = "records are JSON, as the relay prints them or as gcloud logging does with --format=json"
-YAML_TOLD = "entries as YAML, which gcloud prints by itself; add --format=json to its command"
+YAML_HINT = "entries as YAML, which gcloud prints by itself; add --format=json to its command"
 SEVERITIES = {
     0: "DEFAULT",
     100: "DEBUG",
@@ -46,11 +46,11 @@ _KEYS = {
 
 
 def as_record(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The record that an *entry*, as the API and `gcloud logging read --format json` have it, was made of."""
-    said = entry.get("jsonPayload") or {"message": entry.get("textPayload", "")}
-    payload = said if isinstance(said, dict) else {"message": json.dumps(said)}
+    """The record of an *entry* in the API's JSON, which `gcloud logging read --format=json` prints as well."""
+    content = entry.get("jsonPayload") or {"message": entry.get("textPayload", "")}
+    payload = content if isinstance(content, dict) else {"message": json.dumps(content)}
     record = {"message": "", **payload, "severity": entry.get("severity", "DEFAULT"), "time": time_of(entry)}
-    if queue_log.is_from(payload):
+    if queue_log.is_queue_record(payload):
         record |= {"logger": queue_log.LOGGER, "message": queue_log.summary(payload)}
     if "httpRequest" in entry:
         record["httpRequest"] = entry["httpRequest"]
@@ -58,16 +58,16 @@ def as_record(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def time_of(entry: Mapping[str, Any]) -> str:
-    """When it was written, or else when it came; empty where nobody knows."""
+    """Empty if the entry has neither time."""
     return str(entry.get("timestamp") or entry.get("receiveTimestamp") or "")
 
 
 def records_of(text: str) -> list[dict[str, Any]]:
     """
-    The records that a JSON object holds; none if it is of another kind.
+    The records in a JSON object; empty if it contains none.
 
-    It may be one as it was printed, or an entry as the API or gcloud has it, or its payload alone; or a list of
-    entries as the API answers, or a line as Docker or journald keeps it.
+    Accepts a record as the relay prints it, an entry of the API or of gcloud, its payload alone, a response of the
+    API with a list of entries, and a line in the JSON of Docker or journald.
     """
     try:
         document = _loads(text)
@@ -82,8 +82,8 @@ def records_of(text: str) -> list[dict[str, Any]]:
 
 
 def records_in(chunks: Iterable[str]) -> Iterator[dict[str, Any] | str]:
-    """All records of a text, and its lines that are none."""
-    return LogInput(records_of, LARGEST).pieces(chunks)
+    """The records of a text, and its other lines as strings."""
+    return LogInput(records_of, MAX_OBJECT).pieces(chunks)
 
 
 def is_gclouds_yaml(line: str) -> bool:
@@ -91,7 +91,7 @@ def is_gclouds_yaml(line: str) -> bool:
 
 
 def _loads(text: str) -> Any:
-    """Numbers that JSON does not have are none: nothing can be drawn or reckoned with them."""
+    """NaN and infinities, which JSON does not have, become None."""
     return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
 
 
@@ -103,22 +103,22 @@ def _read(document: Any) -> list[dict[str, Any]]:
     match document:
         case {"message": _, "severity": _}:
             return [dict(document)]
-        case {"event": str(event), "message": _} if event in EVENTS:  # a payload: the rest stayed in its entry
+        case {"event": str(event), "message": _} if event in EVENTS:  # a payload without its entry
             return [as_record({"jsonPayload": document})]
         case {"jsonPayload": dict()} | {"textPayload": str()} | {"timestamp": str(), "insertId": _}:
             return [as_record(document)]
         case {"timestamp": str(), "logName": _}:
             return [as_record(document)]
         case {"json_payload": dict()} | {"text_payload": str()} | {"timestamp": str(), "insert_id": _}:
-            return [as_record(_as_the_api_has_it(document))]
+            return [as_record(_in_api_form(document))]
     return []
 
 
-def _as_the_api_has_it(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _in_api_form(entry: Mapping[str, Any]) -> dict[str, Any]:
     """
-    An entry of `gcloud logging tail`: its names in the API's way, and without the fields that nobody has set.
+    An entry of `gcloud logging tail` in the API's JSON.
 
-    There every name has underscores, a severity is a number, and a number of the payload has a fraction.
+    gcloud prints names with underscores, severities as numbers, integers as floats, and unset fields as well.
     """
     named = {_camel(name): value for name, value in entry.items() if value not in ("", None, [])}
     severity = named.get("severity")
@@ -140,7 +140,7 @@ def _camel(name: str) -> str:
 
 
 def with_whole_numbers(value: Any) -> Any:
-    """A payload comes back from Google's clients with floats alone; what was printed as 12 is to be read as 12."""
+    """Turns whole floats into integers: Google's clients return every number of a payload as a float."""
     match value:
         case float() if value.is_integer():
             return int(value)
@@ -151,24 +151,24 @@ def with_whole_numbers(value: Any) -> Any:
     return value
 
 
-def of_task(project: str, ids: Sequence[str], names: Iterable[str], *, start: float, end: float) -> str:
+def task_filter(project: str, ids: Sequence[str], names: Iterable[str], *, start: float, end: float) -> str:
     """
-    All that tells of a task: *ids* are its own and its callbacks', *names* those it has in the queue, in short.
+    The filter for one task: *ids* are its own and its callbacks', *names* its short names in the queue.
 
-    The relay's records, the deliveries that it turned away, the spans that were dropped meanwhile, and the log of the
-    queue, which knows the tasks' names alone.
+    Finds the relay's records, rejected and deferred dispatches, dropped spans, and the queue's log, which has only the
+    tasks' names.
     """
     named = _one_of([f"/tasks/{task_id}-" for task_id in ids] + [f"/tasks/{name}" for name in names])
-    said = [
+    sources = [
         f'(operation.producer="{PRODUCER}" AND operation.id={_one_of(ids)})',
         f'(labels.event=("dispatch.rejected" OR "dispatch.deferred") AND jsonPayload.task_name:{named})',
         'labels.event="telemetry.dropped"',
         f'(logName="projects/{project}/logs/{LOG_ID}" AND jsonPayload.task:{named})',
     ]
-    return f"{_since(start)} AND timestamp<={_text(rfc3339(end))} AND ({' OR '.join(said)})"
+    return f"{_since(start)} AND timestamp<={_text(rfc3339(end))} AND ({' OR '.join(sources)})"
 
 
-def of_service(
+def service_filter(
     *,
     start: float,
     events: Sequence[str] = (),
@@ -176,7 +176,7 @@ def of_service(
     queue: str | None = None,
     task: str | None = None,
 ) -> str:
-    """The relay's records from *start* on, of *events* (`task.*` means several), this severe, of that queue or task."""
+    """The filter for the relay's records from *start* on; *events* may have wildcards, *severity* is the minimum."""
     wanted = [event for event in EVENTS if not events or any(fnmatchcase(event, pattern) for pattern in events)]
     parts = [_since(start), f"labels.event={_one_of(wanted or events)}"]
     if severity is not None:

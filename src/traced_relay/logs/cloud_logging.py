@@ -1,4 +1,4 @@
-"""Cloud Logging's entries, read through Google's own client with the operator's credentials; its errors become ours."""
+"""Reads Cloud Logging's entries with the operator's credentials; Google's errors become the relay's."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
     import grpc
 
 PAGE = 1000
-MOST_PAGES = 1000  # for one question; a log whose pages never end is no log
-ONE_TRY = 20.0  # seconds for one page
+MAX_PAGES = 1000
+PAGE_TIMEOUT = 20.0  # seconds
 
 
 class CloudLogging:
-    """The log of one project; *channel* is another way to it than Google's."""
+    """The log of one project; *channel* replaces Google's endpoint in tests."""
 
     def __init__(self, project: str, *, channel: grpc.Channel | None = None) -> None:
         self.project = project
         transport = None if channel is None else LoggingServiceV2GrpcTransport(channel=channel)
         with self._mapped_errors(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a person's credentials are just what is wanted here
+            warnings.simplefilter("ignore", UserWarning)  # it warns against user credentials, which are intended here
             self._client = LoggingServiceV2Client(transport=transport)
 
-    def entries(self, wanted: str) -> Iterator[dict[str, Any]]:
-        """What the filter *wanted* finds, oldest first, fetched page by page; in the API's JSON."""
-        asked = {
+    def entries(self, log_filter: str) -> Iterator[dict[str, Any]]:
+        """The entries that match, oldest first, in the API's JSON; pages are fetched as needed."""
+        request = {
             "resource_names": [f"projects/{self.project}"],
-            "filter": wanted,
+            "filter": log_filter,
             "order_by": "timestamp asc",
             "page_size": PAGE,
         }
         with self._mapped_errors():
-            pages = self._client.list_log_entries(request=asked, retry=None, timeout=ONE_TRY).pages
-            for entry in (entry for page in islice(pages, MOST_PAGES) for entry in page.entries):
+            pages = self._client.list_log_entries(request=request, retry=None, timeout=PAGE_TIMEOUT).pages
+            for entry in (entry for page in islice(pages, MAX_PAGES) for entry in page.entries):
                 message = type(entry).pb(entry)
-                message.ClearField("proto_payload")  # of a type that only its writer may know
+                message.ClearField("proto_payload")  # its type may be unknown here
                 yield with_whole_numbers(_as_json(message))
 
     def _mapped_errors(self) -> AbstractContextManager[None]:
@@ -79,8 +79,8 @@ class CloudLogging:
 def _as_json(message: Any) -> dict[str, Any]:
     try:
         return MessageToDict(message)
-    except SerializeToJsonError:  # an infinity or a NaN, which JSON does not have
-        message.text_payload = "(a payload with a number that JSON does not have)"  # in place of the other
+    except SerializeToJsonError:  # an infinity or a NaN
+        message.text_payload = "(a payload with a number that JSON does not have)"  # replaces json_payload
         return MessageToDict(message)
 
 

@@ -1,8 +1,8 @@
 """
-What comes out of a log, as records and lines of text, however it is wrapped: as it comes, and bounded. Pure.
+Splits a stream of log text into records and other lines, within bounded memory. Pure.
 
-Read are JSON objects, one a line or over several, in arrays that may never close, behind what `kubectl logs --prefix`
-or `docker compose logs` put in front. A record is there with its last brace, whether its line has ended or not.
+Reads JSON objects on one line or several, in arrays that may never end, and behind the prefixes of `kubectl logs
+--prefix` and `docker compose logs`. Yields a record at its last brace, before its line ends.
 """
 
 from __future__ import annotations
@@ -16,55 +16,55 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-_BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # PowerShell's `>` writes those
+_BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # PowerShell's `>` writes them
 _IN_OBJECT = re.compile(r'["{}\n]')
 _IN_STRING = re.compile(r'["\\\n]')
-_BETWEEN = re.compile(r"[\[\],]{0,2}")  # what of an array is on a line of its own
-_GOES_ON = ' \t\r\n"}]'  # what a line inside an object that is printed over several begins with
+_PUNCTUATION = re.compile(r"[\[\],]{0,2}")  # of an array, on a line of its own
+_CONTINUATION = ' \t\r\n"}]'  # first characters of a further line of an object
 
 
 def decoded(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The text of *chunks*, which may end inside a character; in UTF-8, or in UTF-16 if it says so."""
+    """Decodes UTF-8, or UTF-16 with a byte order mark; a chunk may end inside a character."""
     decoder: codecs.IncrementalDecoder | None = None
-    held = b""
+    buffered = b""
     for chunk in chunks:
-        held += chunk
-        if decoder is None and len(held) < 2:
+        buffered += chunk
+        if decoder is None and len(buffered) < 2:
             continue
-        decoder = decoder or codecs.getincrementaldecoder(_BOMS.get(held[:2], "utf-8-sig"))("replace")
-        yield decoder.decode(held)
-        held = b""
+        decoder = decoder or codecs.getincrementaldecoder(_BOMS.get(buffered[:2], "utf-8-sig"))("replace")
+        yield decoder.decode(buffered)
+        buffered = b""
     decoder = decoder or codecs.getincrementaldecoder("utf-8-sig")("replace")
-    yield decoder.decode(held, final=True)
+    yield decoder.decode(buffered, final=True)
 
 
 class LogInput:
     """
-    Cuts text into what *read* makes records of, and lines of other text.
+    Splits text into records and other lines.
 
-    *read* gives the records that an object is made of, none if it is of another kind. Of an object or a line longer
-    than *longest* characters nothing is kept, and *passed_over* is told so.
+    *read* returns the records in an object; empty if it contains none. Objects and lines of more than *max_length*
+    characters are skipped, and *on_skip* gets a message.
     """
 
     def __init__(
-        self, read: Callable[[str], list[Record]], longest: int, passed_over: Callable[[str], None] = lambda _: None
+        self, read: Callable[[str], list[Record]], max_length: int, on_skip: Callable[[str], None] = lambda _: None
     ) -> None:
         self._read = read
-        self._longest = longest
-        self._passed_over = passed_over
-        self._line = _Kept(longest)
-        self._object = _Kept(longest)
+        self._max_length = max_length
+        self._on_skip = on_skip
+        self._line = _BoundedText(max_length)
+        self._object = _BoundedText(max_length)
         self._depth = 0
         self._is_in_string = self._is_escaped = self._is_new_line = False
 
     def pieces(self, chunks: Iterable[str]) -> Iterator[Record | str]:
-        """Records as dictionaries, and lines of text that are none."""
+        """Records as dictionaries, other lines as strings."""
         for text in chunks:
             at = 0
             while at < len(text):
                 step = self._inside if self._depth else self._outside
                 at = yield from step(text, at)
-        yield from self._give_up()
+        yield from self._as_text()
         yield from self._end_line()
 
     def _outside(self, text: str, at: int) -> Generator[Record | str, None, int]:
@@ -85,8 +85,8 @@ class LogInput:
         return brace + 1
 
     def _is_whole(self, line: str) -> bool:
-        """Whether the rest of a *line* may be one object, and need not be looked through."""
-        return line.endswith(("}", "}\r")) and len(line) <= self._longest
+        """Whether *line* may be one object, so that it can be read without a scan."""
+        return line.endswith(("}", "}\r")) and len(line) <= self._max_length
 
     def _inside(self, text: str, at: int) -> Generator[Record | str, None, int]:
         if self._is_escaped:
@@ -95,8 +95,8 @@ class LogInput:
             return at + 1
         if self._is_new_line:
             self._is_new_line = False
-            if text[at] not in _GOES_ON:
-                yield from self._give_up()
+            if text[at] not in _CONTINUATION:
+                yield from self._as_text()
                 return at
         found = (_IN_STRING if self._is_in_string else _IN_OBJECT).search(text, at)
         if found is None:
@@ -109,7 +109,7 @@ class LogInput:
             case '"':
                 self._is_in_string = not self._is_in_string
             case "\n" if self._is_in_string:
-                yield from self._give_up()
+                yield from self._as_text()
             case "\n":
                 self._is_new_line = True
             case brace:
@@ -121,19 +121,19 @@ class LogInput:
     def _end_object(self) -> Iterator[Record | str]:
         if self._object.is_too_long:
             self._object.clear()
-            self._passed_over(f"an object of more than {self._longest} characters is passed over")
+            self._on_skip(f"an object of more than {self._max_length} characters is skipped")
         elif records := self._read(self._object.text):
             self._object.clear()
             yield from records
         else:
-            yield from self._give_up()
+            yield from self._as_text()
             return
         self._line.clear()
 
-    def _give_up(self) -> Iterator[str]:
-        """What looked like an object is text; one that was torn off ends with its line."""
+    def _as_text(self) -> Iterator[str]:
+        """Treats an unfinished or unknown object as text."""
         if self._object.is_too_long:
-            self._passed_over(f"an object of more than {self._longest} characters is passed over")
+            self._on_skip(f"an object of more than {self._max_length} characters is skipped")
         *lines, last = self._object.text.split("\n")
         self._object.clear()
         self._depth, self._is_in_string, self._is_escaped, self._is_new_line = 0, False, False, False
@@ -146,16 +146,16 @@ class LogInput:
         line, is_too_long = self._line.text.rstrip("\r").lstrip("\ufeff"), self._line.is_too_long
         self._line.clear()
         if is_too_long:
-            self._passed_over(f"a line of more than {self._longest} characters is passed over")
-        elif not _BETWEEN.fullmatch(line.strip()):
+            self._on_skip(f"a line of more than {self._max_length} characters is skipped")
+        elif not _PUNCTUATION.fullmatch(line.strip()):
             yield line
 
 
-class _Kept:
-    """Text that grows, up to *longest* characters; of a longer one nothing is left but that it was."""
+class _BoundedText:
+    """Text of up to *max_length* characters; a longer one is discarded."""
 
-    def __init__(self, longest: int) -> None:
-        self._longest = longest
+    def __init__(self, max_length: int) -> None:
+        self._max_length = max_length
         self.clear()
 
     def clear(self) -> None:
@@ -171,7 +171,7 @@ class _Kept:
 
     @property
     def is_too_long(self) -> bool:
-        return self._length > self._longest
+        return self._length > self._max_length
 
     @property
     def text(self) -> str:

@@ -1,7 +1,7 @@
 """
-What Cloud Tasks' own log says of a task: when it was made, when it was handed out, how that was answered. Pure.
+Reads Cloud Tasks' own log: when a task was created and dispatched, and the status of each response. Pure.
 
-It knows no trace id; a task's name is all that joins it to our records.
+It has no trace ids; only a task's name links it to the relay's records.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ LOGGER = "cloud tasks"
 LOG_ID = "cloudtasks.googleapis.com%2Ftask_operations_log"
 
 _CREATED, _DISPATCHED, _ANSWERED = "taskCreationLog", "attemptDispatchLog", "attemptResponseLog"
-_WORDS = {_CREATED: "created", _DISPATCHED: "dispatched", _ANSWERED: "answered"}
+_OPERATIONS = {_CREATED: "created", _DISPATCHED: "dispatched", _ANSWERED: "answered"}
 _SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One time that the queue handed a *task* (its short name) out; *status* is None where no answer was logged."""
+    """One dispatch of *task* (its short name) by the queue; *status* is None if no response was logged."""
 
     task: str
     start: float
@@ -35,62 +35,61 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Moment:
-    """Something else that the queue did with a *task*."""
+    """Another operation of the queue on *task*."""
 
     task: str
     at: float
     what: str
 
 
-def is_from(payload: Mapping[str, Any]) -> bool:
-    return "/tasks/" in str(payload.get("task")) and _part(payload) is not None
+def is_queue_record(payload: Mapping[str, Any]) -> bool:
+    return "/tasks/" in str(payload.get("task")) and _content_key(payload) is not None
 
 
 def summary(payload: Mapping[str, Any]) -> str:
     """For example `task 4f0c…-1: answered, UNAVAILABLE after 0.3s`."""
-    name = _part(payload) or ""
+    name = _content_key(payload) or ""
     part = payload.get(name)
-    said = part if isinstance(part, dict) else {}
-    status = f", {said['status']}" if "status" in said else ""
-    lasted = f" after {said['attemptDuration']}" if "attemptDuration" in said else ""
-    return f"task {_short(payload)}: {_words(name)}{status}{lasted}"
+    details = part if isinstance(part, dict) else {}
+    status = f", {details['status']}" if "status" in details else ""
+    lasted = f" after {details['attemptDuration']}" if "attemptDuration" in details else ""
+    return f"task {_short_name(payload)}: {_operation(name)}{status}{lasted}"
 
 
 def read(records: Iterable[Mapping[str, Any]]) -> tuple[list[Delivery], list[Moment]]:
-    """Deliveries, each from its dispatch to its answer, and the rest; either half of a delivery may be missing."""
-    handed_out: dict[str, float] = {}
+    """Deliveries and other operations; the dispatch or the response of a delivery may be missing."""
+    dispatched: dict[str, float] = {}
     deliveries: list[Delivery] = []
     moments: list[Moment] = []
-    for record in sorted((r for r in records if is_from(r)), key=lambda record: parse_time(record["time"])):
-        task, at, name = _short(record), parse_time(record["time"]), _part(record) or ""
+    for record in sorted((r for r in records if is_queue_record(r)), key=lambda record: parse_time(record["time"])):
+        task, at, name = _short_name(record), parse_time(record["time"]), _content_key(record) or ""
         if name == _DISPATCHED:
-            if task in handed_out:
-                deliveries.append(Delivery(task, handed_out[task], handed_out[task], None))
-            handed_out[task] = at
+            if task in dispatched:
+                deliveries.append(Delivery(task, dispatched[task], dispatched[task], None))
+            dispatched[task] = at
         elif name == _ANSWERED:
-            start = handed_out.pop(task, None)
             answered = record[name]
-            begun = at - _lasted(answered) if start is None else start
-            deliveries.append(Delivery(task, begun, at, str(answered.get("status", "")) or "answered"))
+            start = dispatched.pop(task, at - _duration(answered))
+            deliveries.append(Delivery(task, start, at, str(answered.get("status", "")) or "answered"))
         else:
-            moments.append(Moment(task, at, _words(name)))
-    deliveries += [Delivery(task, at, at, None) for task, at in handed_out.items()]
+            moments.append(Moment(task, at, _operation(name)))
+    deliveries += [Delivery(task, at, at, None) for task, at in dispatched.items()]
     return deliveries, moments
 
 
-def _part(payload: Mapping[str, Any]) -> str | None:
-    """Which kind of entry it is; of a kind that nobody described yet at least the name is known."""
+def _content_key(payload: Mapping[str, Any]) -> str | None:
+    """The key of the entry's content, such as `taskCreationLog`; new kinds have such a key as well."""
     return next((name for name in payload if name.endswith("Log") and isinstance(payload[name], dict)), None)
 
 
-def _words(name: str) -> str:
-    return _WORDS.get(name) or re.sub(r"([A-Z])", r" \1", name.removesuffix("Log")).lower().removeprefix("task ")
+def _operation(name: str) -> str:
+    return _OPERATIONS.get(name) or re.sub(r"([A-Z])", r" \1", name.removesuffix("Log")).lower().removeprefix("task ")
 
 
-def _short(payload: Mapping[str, Any]) -> str:
+def _short_name(payload: Mapping[str, Any]) -> str:
     return str(payload["task"]).rpartition("/")[2]
 
 
-def _lasted(answered: Mapping[str, Any]) -> float:
+def _duration(answered: Mapping[str, Any]) -> float:
     found = _SECONDS.fullmatch(str(answered.get("attemptDuration", "")))
     return float(found[1]) if found else 0.0

@@ -1,8 +1,4 @@
-"""
-The records of the contract: which events there are, how severe each is, and the form Cloud Logging reads.
-
-Pure: a record is made of what it is given.
-"""
+"""The contract's log records: events, their severities, and the JSON object that Cloud Logging reads. Pure."""
 
 from __future__ import annotations
 
@@ -14,62 +10,24 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Identity:
+    """The fields of every record; *project* makes the trace id a link."""
+
+    project: str
+    version: str
+    instance: str
+
+
+@dataclass(frozen=True)
 class TraceRef:
     trace_id: str  # 32 lower-case hex digits
     span_id: str  # 16
     sampled: bool
 
 
-LONGEST_TEXT = 64 * 1024  # bytes; Cloud Logging refuses entries over 256 KB
-
-
-_CUT = " [cut]"
-
-
-def as_json(value: object) -> Any:
-    """Nothing but what JSON has: other values become their text, NaN and infinities too."""
-    try:
-        return _plain(value)
-    except Exception:  # noqa: BLE001  (a value that contains itself, or that fails when it is read)
-        return f"<{type(value).__name__}>"
-
-
-def as_text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001  (an object that cannot say what it is, or a number of too many digits)
-        return f"<{type(value).__name__}>"
-
-
-def truncate(text: str) -> str:
-    """At most 64 KiB of UTF-8, and nothing that UTF-8 does not have."""
-    if text.isascii() and len(text) <= LONGEST_TEXT:
-        return text
-    encoded = text.encode(errors="replace")
-    if len(encoded) <= LONGEST_TEXT:
-        return encoded.decode()
-    return encoded[: LONGEST_TEXT - len(_CUT)].decode(errors="ignore") + _CUT
-
-
-def _plain(value: object) -> Any:
-    match value:
-        case None | bool():
-            return value
-        case str():
-            return truncate(value)
-        case int():
-            return int(value) if value.bit_length() < 64 else as_text(value)
-        case float():
-            return float(value) if isfinite(value) else str(value)
-        case Mapping():
-            return {truncate(as_text(key)): _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case _:
-            return truncate(as_text(value))
-
-
 PRODUCER = "traced-relay"
+MAX_TEXT_BYTES = 64 * 1024  # Cloud Logging refuses entries over 256 KB
+_TRUNCATED = " [cut]"
 _GOOGLE = "logging.googleapis.com/"
 
 _SEVERITIES = {
@@ -97,26 +55,17 @@ _SEVERITIES_BY_FIELD = {
     "dispatch.rejected": ("reason", {"unreadable": "ERROR", "unknown_task": "ERROR"}),
 }
 _REPEATABLE = {"task.enqueued", "attempt.finished", "task.finished"}
-_OF_COMMITS = ("task.", "attempt.started", "attempt.finished")
-_CLAIMS = {"dispatch.rejected", "enqueue.rejected"}  # their queue and names are what a stranger wrote
+_COMMIT_EVENTS = ("task.", "attempt.started", "attempt.finished")
+_UNVERIFIED = {"dispatch.rejected", "enqueue.rejected"}  # their queue and names are what the sender claims
 _LABELLED = ("queue", "kind", "task_id")
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What every record carries; the project makes a trace id a link."""
-
-    project: str
-    version: str
-    instance: str
+def is_commit_event(event: str) -> bool:
+    """Whether the record reports a change that the ledger has committed."""
+    return event.startswith(_COMMIT_EVENTS)
 
 
-def is_of_a_commit(event: str) -> bool:
-    """Whether a change of a task's state that the ledger has is told in this record."""
-    return event.startswith(_OF_COMMITS)
-
-
-def severity(event: str, fields: Mapping[str, object]) -> str:
+def severity_of(event: str, fields: Mapping[str, object]) -> str:
     field, severities = _SEVERITIES_BY_FIELD.get(event, ("", {}))
     return severities.get(str(fields.get(field)), _SEVERITIES.get(event, "INFO"))
 
@@ -133,7 +82,7 @@ def record(
     insert_id: str | None,
     labels: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The fields first, what Cloud Logging reads last: no field can stand in for one of those."""
+    """*fields* come first, so they cannot replace what Cloud Logging reads."""
     entry: dict[str, Any] = {"event": event} | {name: as_json(value) for name, value in fields.items()}
     entry |= {"version": identity.version, "instance": identity.instance}
     entry |= {"severity": severity, "time": rfc3339(at), "message": truncate(message)}
@@ -143,7 +92,7 @@ def record(
         entry[_GOOGLE + "trace"] = f"projects/{identity.project}/traces/{trace.trace_id}"
         entry[_GOOGLE + "spanId"] = trace.span_id
         entry[_GOOGLE + "trace_sampled"] = trace.sampled
-    if event not in _CLAIMS and "task_id" in entry:
+    if event not in _UNVERIFIED and "task_id" in entry:
         entry[_GOOGLE + "operation"] = _operation(event, entry["task_id"])
     entry[_GOOGLE + "labels"] = _labels(event, entry) | {
         f"label.{name}": truncate(value) for name, value in (labels or {}).items()
@@ -168,13 +117,56 @@ def _operation(event: str, task_id: str) -> dict[str, Any]:
 
 
 def _labels(event: str, entry: Mapping[str, Any]) -> dict[str, str]:
-    names = () if event in _CLAIMS else _LABELLED
+    names = () if event in _UNVERIFIED else _LABELLED
     return {"event": event} | {name: str(entry[name]) for name in names if entry.get(name) is not None}
 
 
 def _insert_id(event: str, entry: Mapping[str, Any]) -> str | None:
-    """The same for whoever says the same thing again, after a crash between doing and knowing it was done."""
+    """The same for a record that is written again after a crash; Cloud Logging keeps one of them."""
     if event not in _REPEATABLE or "task_id" not in entry:
         return None
     parts = [event, entry["task_id"], f"r{entry.get('round', 1)}"]
     return "-".join([*parts, f"a{entry.get('attempt')}"] if event == "attempt.finished" else parts)
+
+
+def as_json(value: object) -> Any:
+    """The value in JSON types; other values, NaN and infinities become strings."""
+    try:
+        return _plain(value)
+    except Exception:  # noqa: BLE001  (a recursive value, or one whose __str__ raises)
+        return f"<{type(value).__name__}>"
+
+
+def as_text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  (__str__ raises, also of an int with too many digits)
+        return f"<{type(value).__name__}>"
+
+
+def truncate(text: str) -> str:
+    """At most 64 KiB of UTF-8; surrogates become question marks."""
+    if text.isascii() and len(text) <= MAX_TEXT_BYTES:
+        return text
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= MAX_TEXT_BYTES:
+        return encoded.decode()
+    return encoded[: MAX_TEXT_BYTES - len(_TRUNCATED)].decode(errors="ignore") + _TRUNCATED
+
+
+def _plain(value: object) -> Any:
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return truncate(value)
+        case int():
+            return int(value) if value.bit_length() < 64 else as_text(value)
+        case float():
+            return float(value) if isfinite(value) else str(value)
+        case Mapping():
+            return {truncate(as_text(key)): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _:
+            return truncate(as_text(value))

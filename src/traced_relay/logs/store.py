@@ -10,10 +10,9 @@ from typing import Any
 
 class RecordStore:
     """
-    The latest records as they were printed, for whoever shows them beside spans.
+    The latest *limit* records as they were written.
 
-    *whole_since* is the time after which none is missing: so far that of the
-    process's beginning, or else that of the newest record that had to make room.
+    All records after *whole_since* are kept: the start of the process, or the time of the newest discarded record.
     """
 
     def __init__(self, limit: int = 10_000, *, whole_since: str = "") -> None:
@@ -31,7 +30,7 @@ class RecordStore:
             self._lock.notify_all()
 
     def wait_for(self, event: str, task_id: str, seconds: float, *, nth: int = 1) -> dict[str, Any] | None:
-        """The *nth* record of *event* for the task, perhaps yet to come; None if it does not in so many *seconds*."""
+        """Waits up to *seconds* for the *nth* record of *event* for the task; None if it is not written."""
 
         def found() -> dict[str, Any] | None:
             same = (e for e in self._entries if e.get("event") == event and e.get("task_id") == task_id)
@@ -44,7 +43,7 @@ class RecordStore:
         return [entry for entry in self.since(0)[1] if task_id is None or entry.get("task_id") == task_id]
 
     def since(self, cursor: int) -> tuple[int, list[dict[str, Any]]]:
-        """What came after *cursor* and is still kept, with the cursor for the next question; 0 is the beginning."""
+        """The next cursor, and the records after *cursor* that are still kept; 0 is the beginning."""
         with self._lock:
             new = min(max(self._count - cursor, 0), len(self._entries))
             kept = list(self._entries)

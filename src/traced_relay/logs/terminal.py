@@ -1,8 +1,4 @@
-"""
-A record as one line for a terminal, and the rule how text from outside is shown there and in the console. Pure.
-
-Such a text cannot move the cursor, change the direction of writing, or hide characters between others.
-"""
+"""Formats a record as one line for a terminal, with escapes for control characters. Pure."""
 
 from __future__ import annotations
 
@@ -26,10 +22,9 @@ def one_line(entry: Mapping[str, Any], *, colour: bool) -> str:
         painted(f"{printable(str(entry.get('task_id') or ''))[:8]:<8}", _DIM, colour),
         printable(str(entry.get("message", ""))),
     )
-    return "  ".join(columns) + _below(entry)
+    return "  ".join(columns) + _stack_trace(entry)
 
 
-def _below(entry: Mapping[str, Any]) -> str:
-    """A traceback keeps its lines, or nobody can read it."""
+def _stack_trace(entry: Mapping[str, Any]) -> str:
     lines = str(entry.get("stack_trace", "")).splitlines()
     return "".join(f"\n    {printable(line)}" for line in lines)

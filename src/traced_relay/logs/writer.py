@@ -1,7 +1,7 @@
 """
-One JSON object a line, shaped for Cloud Logging.
+Writes log records as one JSON object a line, in the form that Cloud Logging reads.
 
-A record is never lost and never breaks the call it tells of, however odd its values are.
+Invalid values in a record raise no error in the caller, and the record is still written.
 """
 
 from __future__ import annotations
@@ -14,10 +14,19 @@ from typing import TYPE_CHECKING, Any, TextIO
 import google.cloud.logging_v2
 from google.cloud.logging_v2.handlers import StructuredLogHandler
 
-from traced_relay.logs import record as records
 from traced_relay.logs.early_lines import EarlyLines
 from traced_relay.logs.line_writer import LineWriter
-from traced_relay.logs.record import Identity, TraceRef, as_text, rfc3339, truncate
+from traced_relay.logs.record import (
+    PRODUCER,
+    Identity,
+    TraceRef,
+    as_text,
+    is_commit_event,
+    record,
+    rfc3339,
+    severity_of,
+    truncate,
+)
 from traced_relay.logs.store import RecordStore
 from traced_relay.logs.terminal import one_line
 from traced_relay.runtime.clock import Clock, SystemClock
@@ -35,12 +44,12 @@ _LEVELS = {
     "ERROR": logging.ERROR,
     "CRITICAL": logging.CRITICAL,
 }
-LAST_MOMENT = 0.3  # seconds for lines that wait for a reader when the process ends
+FLUSH_TIMEOUT = 0.3  # seconds
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
 
 
 class Log:
-    """Says records on one *stream*, and keeps them in *store* where one is given."""
+    """Writes records to *stream*, and to *store* if given."""
 
     def __init__(
         self,
@@ -56,7 +65,7 @@ class Log:
         self._clock = clock or SystemClock()
         self.handler = _Handler(stream or sys.stdout, text=text, colour=colour, store=store)
 
-    def say(
+    def write(
         self,
         event: str,
         *,
@@ -69,16 +78,16 @@ class Log:
         labels: Mapping[str, str] | None = None,
     ) -> None:
         """
-        Print one record of the contract.
+        Write one record of the contract.
 
-        Cloud Logging keeps one of two records with the same *insert_id* and the same time: whoever may have to
-        say a thing twice gives *at*, the moment it tells of. A caller's *labels* become log labels.
+        Cloud Logging keeps one of two records with equal *insert_id* and time, so a record that may be written twice
+        needs *at*, the time of its event. The caller's *labels* become log labels.
         """
-        severity = severity or records.severity(event, fields)
+        severity = severity or severity_of(event, fields)
         when = self._clock.now() if at is None else at
 
         def entry() -> dict[str, Any]:
-            return records.record(
+            return record(
                 event,
                 fields,
                 severity=severity,
@@ -94,7 +103,7 @@ class Log:
 
     def stop_waiting(self) -> None:
         """Let no record of a commit wait for the stream's reader any more: the process ends."""
-        self.handler.outlet.stop_waiting()
+        self.handler.lines.stop_waiting()
 
     def close(self) -> None:
         logging.getLogger().removeHandler(self.handler)
@@ -110,32 +119,32 @@ def configure(
     clock: Clock | None = None,
     level: int = logging.INFO,
 ) -> Log:
-    """Make the process's log: what libraries write through `logging` comes out in the same form and place."""
+    """Create the process's log; records that libraries write through `logging` get the same form and stream."""
     log = Log(identity, stream=stream, text=text, colour=colour, store=store, clock=clock)
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, (_Handler, EarlyLines))]:
         root.removeHandler(handler)
     root.addHandler(log.handler)
     root.setLevel(level)
-    # urllib3 warns with whole URLs and headers in its text; what went wrong is in our records.
+    # urllib3's warnings contain URLs and headers; the relay's records have the error.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     return log
 
 
 class _Event(logging.LogRecord):
-    """A record of ours on its way to the stream; put together there, where a failure is caught."""
+    """A record of the contract; *entry* builds it in the handler, which catches its errors."""
 
     def __init__(self, event: str, level: int, entry: Callable[[], dict[str, Any]]) -> None:
-        super().__init__(records.PRODUCER, level, "", 0, event, (), None)
+        super().__init__(PRODUCER, level, "", 0, event, (), None)
         self.entry = entry
 
 
 class _Handler(StructuredLogHandler):
     """
-    Google's handler, with its own way of putting a record together.
+    Google's handler with another format.
 
-    The original parses messages that look like JSON, loses what it cannot serialise and knows no operation, insertId
-    or time. Its filter is left out too: for each record it reads the current request, URL and query included.
+    The original parses messages that look like JSON, drops records that it cannot serialise, and has no operation,
+    insertId or time. Its filter is removed, since it adds the current request's URL and query to each record.
     """
 
     def __init__(self, stream: TextIO, *, text: bool, colour: bool | None, store: RecordStore | None) -> None:
@@ -144,63 +153,63 @@ class _Handler(StructuredLogHandler):
         self._text = text
         self._colour = stream.isatty() if colour is None else colour
         self._store = store
-        self.outlet = LineWriter(stream, notice=self._dropped)
-        google.cloud.logging_v2._instrumentation_emitted = True  # else its first line is a record about itself
+        self.lines = LineWriter(stream, notice=self._dropped_notice)
+        google.cloud.logging_v2._instrumentation_emitted = True  # else its first line describes the library
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Emit without the handler's lock: a thread that waits for the stream's reader must not delay the others."""
+        """Emits without the handler's lock: a thread that waits for the stream must not delay the others."""
         if wanted := bool(self.filter(record)):
             self.emit(record)
         return wanted
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Wait for the stream, for a moment, only with a record of a commit: what the ledger has belongs in the log."""
+        """Waits for the stream only if the ledger has committed the event, which the log must not lack."""
         try:
             line = self.format(record)
-            if isinstance(record, _Event) and records.is_of_a_commit(str(record.msg)):
-                self.outlet.write(line)
+            if isinstance(record, _Event) and is_commit_event(str(record.msg)):
+                self.lines.write(line)
             else:
-                self.outlet.leave(line)
-        except Exception:  # noqa: BLE001  (as in logging: a record that cannot be written ends nothing)
+                self.lines.leave(line)
+        except Exception:  # noqa: BLE001  (as in logging: an error here must not reach the caller)
             self.handleError(record)
 
     def flush(self) -> None:
-        self.outlet.flush(LAST_MOMENT)
+        self.lines.flush(FLUSH_TIMEOUT)
 
-    def _dropped(self, commits: int, others: int) -> str:
+    def _dropped_notice(self, commits: int, others: int) -> str:
         text = f"{commits} records of tasks and {others} other lines were dropped because nothing read the log"
-        entry = _overheard(logging.LogRecord(__name__, logging.WARNING, "", 0, text, (), None))
+        entry = _library_entry(logging.LogRecord(__name__, logging.WARNING, "", 0, text, (), None))
         return one_line(entry, colour=self._colour) if self._text else _encode(entry)
 
     def format(self, record: logging.LogRecord) -> str:
         try:
-            entry = record.entry() if isinstance(record, _Event) else _overheard(record)
+            entry = record.entry() if isinstance(record, _Event) else _library_entry(record)
             line = _encode(entry)
-        except Exception:  # noqa: BLE001  (a record that cannot be told must not break the call it tells of)
-            entry = _untold(record)
+        except Exception:  # noqa: BLE001  (an invalid value must not fail the call)
+            entry = _failed_entry(record)
             line = _encode(entry)
         if self._store is not None:
             self._store.add(entry)
         return one_line(entry, colour=self._colour) if self._text else line
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the name is logging's)
-        """Stay silent: the stream is gone, and with it whoever could be told."""
+        """Does nothing: the stream is closed."""
 
 
-def _overheard(record: logging.LogRecord) -> dict[str, Any]:
-    """A library's line: whatever it carries beside its text stays out."""
+def _library_entry(record: logging.LogRecord) -> dict[str, Any]:
+    """Only the text, level, name and traceback; the record's other attributes are left out."""
     entry = {
         "severity": _severity_of(record.levelno),
         "time": rfc3339(record.created),
         "message": truncate(_message(record)),
         "logger": truncate(record.name),
     }
-    if trouble := _stack_trace(record):
-        entry["stack_trace"] = truncate(trouble)
+    if stack_trace := _stack_trace(record):
+        entry["stack_trace"] = truncate(stack_trace)
     return entry
 
 
-def _untold(record: logging.LogRecord) -> dict[str, Any]:
+def _failed_entry(record: logging.LogRecord) -> dict[str, Any]:
     return {
         "severity": "ERROR",
         "time": rfc3339(record.created),
@@ -212,7 +221,7 @@ def _untold(record: logging.LogRecord) -> dict[str, Any]:
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001  (arguments that do not fit the text are a library's mistake; its text still tells)
+    except Exception:  # noqa: BLE001  (the arguments do not fit the text; the text alone is logged)
         return as_text(record.msg)
 
 
@@ -224,5 +233,5 @@ def _stack_trace(record: logging.LogRecord) -> str:
 
 
 def _severity_of(level: int) -> str:
-    reached = [name for name, least in _LEVELS.items() if level >= least]
+    reached = [name for name, minimum in _LEVELS.items() if level >= minimum]
     return reached[-1] if reached else "DEFAULT"

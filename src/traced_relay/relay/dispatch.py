@@ -122,15 +122,15 @@ class Dispatcher:
             self._step_applier.follow(step, after)
             return DispatchResult(step.queue_status, after)
         if is_old:
-            instrumentation.refuse()  # the dispatch's own span, which is in the old trace
+            instrumentation.discard_request_span()  # the dispatch's own span, which is in the old trace
         with self._process_span(step.row, delivery, arrival) as span:
             claimed = step.row.with_last_attempt(span_id=spans.trace_ref(span).span_id)
             with self._running_calls.hold(claimed, delivery) as deadline:
                 if deadline is None:
-                    instrumentation.refuse()  # the delivery in progress has a span of its own
+                    instrumentation.discard_request_span()  # the delivery in progress has a span of its own
                     return self._defer(delivery.dispatch, self._running_calls.refusal() or HELD, IN_PROGRESS, row)
                 if self._step_applier.commit(replace(step, row=claimed), row, delivery=delivery) is None:
-                    instrumentation.refuse()
+                    instrumentation.discard_request_span()
                     return None
                 spans.started(self._tracer, row.queue, arrival.send, at=self._clock.now())
                 exchange = self._send(claimed, delivery, deadline)
@@ -226,8 +226,8 @@ class Dispatcher:
     def _send(self, row: Row, delivery: Delivery, deadline: Deadline) -> Exchange:
         decision = self._policy.decide(row)
         rule = decision.rule
-        trace_leaves = rule is not None and rule.trace == "w3c"
-        with instrumentation.calling(attempt=row.attempt, trace_leaves=trace_leaves, whole_url=row.kind == "call"):
+        propagate = rule is not None and rule.trace == "w3c"
+        with instrumentation.calling(attempt=row.attempt, propagate=propagate, full_url=row.kind == "call"):
             try:
                 headers = self._headers(row, decision.secret)
             except IdentityFailed as exc:

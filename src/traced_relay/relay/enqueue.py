@@ -93,7 +93,7 @@ class Enqueuer:
                 return self._create_direct(row, admitted, is_stored=False)
             first = self._insert(row, is_repeatable=key is not None)
             if first is not row:
-                instrumentation.refuse()
+                instrumentation.discard_request_span()
                 return self._repeated(first, admitted)
             if admitted.is_direct:
                 return self._create_direct(row, admitted)

@@ -30,7 +30,7 @@ class TaskLog:
 
     def enqueued(self, row: Row, task_name: str) -> None:
         fields = {**_task(row), "task_name": task_name, "route": "direct" if row.kind == "direct" else "relay"}
-        self._log.say(
+        self._log.write(
             "task.enqueued",
             trace=_send_span(row),
             message=f"task {row.task_id} enqueued in {row.queue}",
@@ -42,20 +42,20 @@ class TaskLog:
     def enqueue_rejected(self, *, reason: str, detail: str, principal: str | None = None) -> None:
         """A caller's request was refused; a valid token names *principal*."""
         fields = {"reason": reason, "detail": detail} | ({"principal": principal} if principal else {})
-        self._log.say("enqueue.rejected", message=f"enqueue rejected, {reason}: {detail}", fields=fields)
+        self._log.write("enqueue.rejected", message=f"enqueue rejected, {reason}: {detail}", fields=fields)
 
     def dispatch_rejected(self, dispatch: Dispatch, *, reason: str, detail: str, principal: str | None = None) -> None:
         """A delivery was refused; *dispatch* names its queue and task, unverified."""
         fields = {"reason": reason, "detail": detail, **self._names(dispatch)}
         fields |= {"principal": principal} if principal else {}
-        self._log.say("dispatch.rejected", message=f"dispatch rejected, {reason}: {detail}", fields=fields)
+        self._log.write("dispatch.rejected", message=f"dispatch rejected, {reason}: {detail}", fields=fields)
 
     def deferred(self, dispatch: Dispatch, *, reason: str, detail: str, row: Row | None = None) -> None:
         """A delivery was answered 500, so that Cloud Tasks delivers it again."""
         fields = {"reason": reason, "detail": detail, **self._names(dispatch), **(_task(row) if row else {})}
         message = f"dispatch of {dispatch.task[:500]} deferred, {reason}: {detail}"
         trace = _send_span(row) if row else None
-        self._log.say("dispatch.deferred", message=message, fields=fields, trace=trace)
+        self._log.write("dispatch.deferred", message=message, fields=fields, trace=trace)
 
     def _names(self, dispatch: Dispatch) -> dict[str, str]:
         names = {"queue": dispatch.queue[:100]} if dispatch.queue else {}
@@ -65,13 +65,13 @@ class TaskLog:
 
     def stopping(self, signal: str, running: int) -> None:
         message = f"stopping on {signal}: {running} running calls aborted"
-        self._log.say("relay.stopping", message=message, fields={"signal": signal, "running": running})
+        self._log.write("relay.stopping", message=message, fields={"signal": signal, "running": running})
 
     def swept(self, fields: Mapping[str, Any]) -> None:
         """The summary of a sweep, every minute; its absence is an alert."""
         overdue, pending = fields["overdue"], fields["callbacks_pending"]
         message = f"swept: {fields['running']} running, {overdue} overdue, {pending} callbacks pending"
-        self._log.say("relay.swept", message=message, fields=fields)
+        self._log.write("relay.swept", message=message, fields=fields)
 
     def log_event(
         self,
@@ -97,12 +97,12 @@ class TaskLog:
         message = _message(event, row)
         if exchange and exchange.detail and event.event == "attempt.finished":
             message, fields["detail"] = f"{message}: {exchange.detail}", exchange.detail
-        self._log.say(event.event, trace=trace, message=message, fields=fields, at=at)
+        self._log.write(event.event, trace=trace, message=message, fields=fields, at=at)
 
     def denied(self, row: Row, delivery: Delivery, detail: str) -> None:
         """Policy denied a call; *detail* is for the operator, the caller only gets the reason."""
         host = urlsplit(row.call.url).hostname
-        self._log.say(
+        self._log.write(
             "downstream.denied",
             trace=_process_span(row),
             message=f"task {row.task_id} may not call {host}: {detail}",
@@ -121,7 +121,7 @@ class TaskLog:
         }
         why = f", {row.reason}" if row.reason else ""
         message = f"task {row.task_id} {row.state} after {row.started} attempt{'s' * (row.started != 1)}{why}"
-        self._log.say("task.finished", trace=_send_span(row), message=message, fields=fields, at=row.finished_at)
+        self._log.write("task.finished", trace=_send_span(row), message=message, fields=fields, at=row.finished_at)
 
 
 def _task(row: Row) -> dict[str, Any]:

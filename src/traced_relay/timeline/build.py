@@ -15,7 +15,8 @@ from traced_relay.formats.durations import parse_time, readable
 from traced_relay.timeline import markers
 from traced_relay.timeline.bars import DELAY_LABELS, Bar, Segment, key_of
 from traced_relay.timeline.missing import ENDED, dropped_spans, find_missing
-from traced_relay.tracing.span_tree import MESSAGE_ID, of_task
+from traced_relay.tracing.attributes import MESSAGE_ID
+from traced_relay.tracing.span_tree import of_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -61,7 +61,7 @@ def from_file(chunks: Iterable[bytes], name: str, ids: frozenset[str]) -> Source
         if isinstance(piece, str):
             others += 1
             if not records and cloud_entries.is_gclouds_yaml(piece):
-                raise NoRecords(f"{name} holds {cloud_entries.YAML_TOLD}")
+                raise NoRecords(f"{name} holds {cloud_entries.YAML_HINT}")
         elif _has_time(piece):
             records.append(piece)
         else:
@@ -100,7 +100,7 @@ def from_cloud(
     ids = [str(one["task_id"]) for one in documents]
     names = [attempt["task_name"].rpartition("/")[2] for one in documents for attempt in one["attempts"]]
     adopted = sorted({name for name in names if name.rpartition("-")[0] not in ids})
-    log_filter = cloud_entries.of_task(
+    log_filter = cloud_entries.task_filter(
         log_project.project,
         ids,
         adopted,
@@ -113,7 +113,7 @@ def from_cloud(
             records.append(cloud_entries.as_record(entry))  # noqa: PERF401  (entries read before an error are kept)
     except RelayError as exc:
         return Sources(records or None, None, (f"records: {'not all' if records else 'none'}; {exc}",))
-    queues = sum(queue_log.is_from(record) for record in records)
+    queues = sum(queue_log.is_queue_record(record) for record in records)
     source = f"the log of project {log_project.project}, known from {log_project.known_from}"
     queue_note = f"queue: {queues} entries in its own log" if queues else _NO_QUEUE_LOG
     return Sources(records, None, (f"records: {len(records) - queues} in {source}", queue_note))

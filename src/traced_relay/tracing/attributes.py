@@ -1,4 +1,4 @@
-"""What spans and their attributes are called; dashboards and alerts know them by these names."""
+"""Names of spans and attributes; dashboards and alerts depend on them."""
 
 SYSTEM = "gcp_cloud_tasks"
 
@@ -21,7 +21,7 @@ PENDING_SPAN_ID = "relay.pending_span_id"
 RESEND_COUNT = "http.request.resend_count"
 URL_FULL = "url.full"
 
-# All others are dropped: an instrumentation may add headers and queries, and its next release more.
+# Redaction drops all others: an instrumentation may add headers and queries.
 OWN_PREFIXES = ("relay.", "messaging.")
 ATTRIBUTES = frozenset(
     {
@@ -33,7 +33,7 @@ ATTRIBUTES = frozenset(
 )
 
 DISPATCH = "POST /dispatch"
-ARRIVALS = frozenset({"POST /v1/tasks", "POST /v1/tasks:batch", DISPATCH})  # the only requests that make a span
+ARRIVALS = frozenset({"POST /v1/tasks", "POST /v1/tasks:batch", DISPATCH})  # other requests have no span
 
 
 def send(queue: str) -> str:

@@ -1,8 +1,4 @@
-"""
-Finished spans on their way out: a bounded queue, and one thread that hands them to an exporter.
-
-Whoever ends a span never waits for it; what finds no room, or is not taken, is counted.
-"""
+"""A bounded queue of finished spans and one thread that exports them; ending a span never blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from traced_relay.tracing import attributes
+from traced_relay.tracing.attributes import PENDING_SPAN_ID
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -23,73 +19,78 @@ if TYPE_CHECKING:
 
     from traced_relay.runtime.clock import Clock
 
-SOON = 0.2
-AT_THE_END = 0.5
+STARTED_DELAY = 0.2  # seconds
+SHUTDOWN_TIMEOUT = 0.5
 
 
 class Dropped(NamedTuple):
-    """So many spans, and what the exporter said last, if it said anything."""
-
     spans: int
-    why: str | None
+    error: str | None  # the exporter's latest
 
 
 class BatchProcessor(SpanProcessor):
     """
-    Sends what has gathered *delay* seconds after the first of it, or *size* at once; holds *room* spans.
+    Exports a batch *delay* seconds after its first span, or as soon as it has *batch_size* spans.
 
-    The mark of a call that begins is on its way SOON: it is for those that do not end soon.
+    Counts a span as dropped if *queue_size* spans are waiting or the exporter fails. A `started` span waits for at
+    most STARTED_DELAY: it shows that a call is running.
     """
 
     def __init__(
-        self, exporter: SpanExporter, clock: Clock, *, delay: float = 5.0, size: int = 512, room: int = 2048
+        self,
+        exporter: SpanExporter,
+        clock: Clock,
+        *,
+        delay: float = 5.0,
+        batch_size: int = 512,
+        queue_size: int = 2048,
     ) -> None:
         self._exporter = exporter
         self._clock = clock
         self._delay = delay
-        self._size = size
-        self._room = room
+        self._batch_size = batch_size
+        self._queue_size = queue_size
         self._waiting: deque[ReadableSpan] = deque()
         self._due: float | None = None
-        self._sending = 0
+        self._exporting = 0
         self._dropped = 0
-        self._trouble: str | None = None
+        self._error: str | None = None
         self._flushing = 0
-        self._is_ending = False
+        self._is_shutting_down = False
         self._is_closed = False
-        self._has_given_up = False
+        self._has_timed_out = False
         self._changed = Condition()
         self._thread = Thread(target=self._run, name="spans", daemon=True)
         self._thread.start()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Nothing: a span leaves when it has ended."""
+        """Does nothing: spans are exported when they end."""
 
     def on_end(self, span: ReadableSpan) -> None:
         if span.context is None or not span.context.trace_flags.sampled:
             return
-        is_mark = span.attributes is not None and attributes.PENDING_SPAN_ID in span.attributes
+        is_started = span.attributes is not None and PENDING_SPAN_ID in span.attributes
         with self._changed:
-            if self._is_closed or len(self._waiting) + self._sending >= self._room:
+            if self._is_closed or len(self._waiting) + self._exporting >= self._queue_size:
                 self._dropped += 1
                 return
             self._waiting.append(span)
-            if is_mark or self._is_ending or self._due is None or len(self._waiting) == self._size:
-                self._hasten(SOON if is_mark else self._delay)
+            if is_started or self._is_shutting_down or self._due is None or len(self._waiting) == self._batch_size:
+                self._export_in(STARTED_DELAY if is_started else self._delay)
 
-    def _hasten(self, delay: float) -> None:
+    def _export_in(self, delay: float) -> None:
         due = self._clock.monotonic() + delay
         if self._due is None or due < self._due:
             self._due = due
             self._changed.notify_all()
-        elif self._is_ending or len(self._waiting) == self._size:
+        elif self._is_shutting_down or len(self._waiting) == self._batch_size:
             self._changed.notify_all()
 
     def take_dropped(self) -> Dropped:
-        """What was dropped since it was asked last."""
+        """The count since the last call, which starts again at 0."""
         with self._changed:
-            dropped = Dropped(self._dropped, self._trouble)
-            self._dropped, self._trouble = 0, None
+            dropped = Dropped(self._dropped, self._error)
+            self._dropped, self._error = 0, None
             return dropped
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
@@ -103,64 +104,63 @@ class BatchProcessor(SpanProcessor):
 
     def shutdown(self, linger: float = 0.0) -> None:
         """
-        Send what can be sent within AT_THE_END; the rest is dropped.
+        Export for at most SHUTDOWN_TIMEOUT and drop the rest.
 
-        For *linger* seconds before that it still takes spans, of those who have just been told to end.
+        Accepts spans for *linger* seconds before that, since interrupted calls still end theirs.
         """
         with self._changed:
-            if self._is_ending:
+            if self._is_shutting_down:
                 return
-            self._is_ending = True
+            self._is_shutting_down = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._is_closed, linger)
             self._is_closed = True
             self._changed.notify_all()
-            self._changed.wait_for(self._is_empty, AT_THE_END)
-            self._has_given_up = True
-            self._dropped += len(self._waiting) + self._sending
+            self._changed.wait_for(self._is_empty, SHUTDOWN_TIMEOUT)
+            self._has_timed_out = True
+            self._dropped += len(self._waiting) + self._exporting
             self._waiting.clear()
         self._exporter.shutdown()
 
     def _is_empty(self) -> bool:
-        return not self._waiting and not self._sending
+        return not self._waiting and not self._exporting
 
     def _run(self) -> None:
-        while batch := self._next():
-            were_taken = self._send(batch)
+        while batch := self._next_batch():
+            is_exported = self._export(batch)
             with self._changed:
-                self._sending = 0
-                if not were_taken and not self._has_given_up:
+                self._exporting = 0
+                if not is_exported and not self._has_timed_out:
                     self._dropped += len(batch)
                 self._changed.notify_all()
 
-    def _next(self) -> list[ReadableSpan]:
-        """The next batch, when it is time for it; empty when there is none to come."""
+    def _next_batch(self) -> list[ReadableSpan]:
+        """Waits until a batch is due; empty after the shutdown."""
         with self._changed:
-            while not self._is_time():
+            while not self._is_batch_due():
                 left = None if self._due is None else max(0.0, self._due - self._clock.monotonic())
                 self._clock.wait(self._changed, left)
-            batch = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
-            self._sending = len(batch)
+            batch = [self._waiting.popleft() for _ in range(min(self._batch_size, len(self._waiting)))]
+            self._exporting = len(batch)
             self._due = self._clock.monotonic() + self._delay if self._waiting else None
             return batch
 
-    def _is_time(self) -> bool:
+    def _is_batch_due(self) -> bool:
         if self._is_closed:
             return True
         if not self._waiting:
             self._due = None
             return False
         is_due = self._due is not None and self._due <= self._clock.monotonic()
-        return is_due or self._is_ending or self._flushing > 0 or len(self._waiting) >= self._size
+        return is_due or self._is_shutting_down or self._flushing > 0 or len(self._waiting) >= self._batch_size
 
-    def _send(self, batch: list[ReadableSpan]) -> bool:
-        """Whether the exporter took them; what it sends for that makes no spans."""
+    def _export(self, batch: list[ReadableSpan]) -> bool:
         with suppress_instrumentation():
             try:
-                were_taken = self._exporter.export(batch) is SpanExportResult.SUCCESS
-            except Exception as exc:  # noqa: BLE001  (an exporter that breaks is one that does not take them)
-                self._trouble = " ".join(f"{type(exc).__name__}: {exc}".split())[:200]
+                is_exported = self._exporter.export(batch) is SpanExportResult.SUCCESS
+            except Exception as exc:  # noqa: BLE001  (exporters raise errors of their own; the batch is dropped)
+                self._error = " ".join(f"{type(exc).__name__}: {exc}".split())[:200]
                 return False
-        if not were_taken:
-            self._trouble = "the backend took none, or could not be reached"
-        return were_taken
+        if not is_exported:
+            self._error = "the backend refused them or is unreachable"
+        return is_exported

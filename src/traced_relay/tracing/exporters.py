@@ -1,4 +1,4 @@
-"""The exporters that otel.yaml may name, and what Google's platforms know about where this is."""
+"""The exporters that otel.yaml can select, and the attributes that Google's platforms give the resource."""
 
 from __future__ import annotations
 
@@ -15,22 +15,28 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 from traced_relay.errors import InvalidSettings
 from traced_relay.tracing.cloud_trace_proto import Translator
-from traced_relay.tracing.otel_yaml import CLOUD_TRACE, TIMEOUT, otlp_headers
+from traced_relay.tracing.otel_yaml import OtlpOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    from traced_relay.tracing.otel_yaml import Batch
+    from traced_relay.tracing.otel_yaml import CloudTraceOptions, Exporter
+
+_logger = logging.getLogger(__name__)
+# These log every batch that fails; `telemetry.dropped` counts them.
+logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
+logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)  # it logs the headers it cannot parse
+logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # it logs a malformed response, and raises it as well
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # its successor is OTLP, for which there is otel-otlp.yaml
+    warnings.simplefilter("ignore", DeprecationWarning)  # its successor is OTLP, which otel-otlp.yaml selects
     from opentelemetry.exporter.cloud_trace import CloudTraceSpanExporter
 
     class CloudTrace(CloudTraceSpanExporter):
-        """Left alone the client would try for two minutes, whatever else it is told."""
+        """Sends each batch once; the client by itself retries for two minutes, despite its settings."""
 
         def __init__(
             self, transport: TraceServiceGrpcTransport, project: str, resource_regex: str | None, *, seconds: float
@@ -42,52 +48,38 @@ with warnings.catch_warnings():
             self._seconds = seconds
 
         def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-            """What the API refuses is raised."""
+            """Raises the API's error."""
             self.client.batch_write_spans(self._translator.request(spans), retry=None, timeout=self._seconds)
             return SpanExportResult.SUCCESS
 
         def shutdown(self) -> None:
-            """End what is being sent, too."""
+            """Aborts the running export as well."""
             self._close()
 
 
-def cloud_trace(options: Mapping[str, Any], *, project: str) -> CloudTrace:
-    """
-    The exporter that *options* of otel.yaml describe; with an endpoint, on this machine, it needs no credentials.
+def create_exporter(exporter: Exporter, *, project: str) -> SpanExporter:
+    """The exporter that otel.yaml selects; InvalidSettings names the credentials or the package that is missing."""
+    if exporter.relay_cloud_trace is not None:
+        return _cloud_trace(exporter.relay_cloud_trace, project)
+    return _otlp(exporter.otlp_http or OtlpOptions())
 
-    InvalidSettings says that there are no Google credentials.
-    """
-    endpoint = options.get("endpoint")
-    if endpoint:
-        transport = TraceServiceGrpcTransport(channel=grpc.insecure_channel(endpoint))
+
+def _cloud_trace(options: CloudTraceOptions, project: str) -> CloudTrace:
+    if options.endpoint:
+        transport = TraceServiceGrpcTransport(channel=grpc.insecure_channel(options.endpoint))
     else:
         transport = TraceServiceGrpcTransport(credentials=_credentials())
-    seconds = options.get("timeout", TIMEOUT) / 1000
-    return CloudTrace(transport, project, options.get("resource_regex"), seconds=seconds)
+    return CloudTrace(transport, project, options.resource_regex, seconds=options.timeout / 1000)
 
 
 def _credentials() -> Any:
     try:
         return google.auth.default(scopes=["https://www.googleapis.com/auth/trace.append"])[0]
-    except Exception as exc:  # of a file that is none, a directory or a list, it raises whatever that leads to
+    except Exception as exc:  # google-auth raises many types for an invalid credentials file
         raise InvalidSettings(f"no Google credentials: {' '.join(str(exc).split())[:300]}") from exc
 
 
-_logger = logging.getLogger(__name__)
-# A line or more for every batch that fails; those are counted where they come from.
-logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
-logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)  # it quotes the headers it cannot read
-logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # of an answer that is none: raised as well
-
-
-def exporter_of(batch: Batch, *, project: str) -> SpanExporter:
-    """What the file asks for; InvalidSettings says what is missing for it."""
-    if batch.exporter == CLOUD_TRACE:
-        return cloud_trace(batch.options, project=project)
-    return _otlp(batch.options)
-
-
-def _otlp(options: Mapping[str, Any]) -> SpanExporter:
+def _otlp(options: OtlpOptions) -> SpanExporter:
     try:
         from opentelemetry.exporter.otlp.proto.http import Compression
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -95,19 +87,19 @@ def _otlp(options: Mapping[str, Any]) -> SpanExporter:
         raise InvalidSettings("otlp_http needs: pip install 'traced-relay[otlp]'") from exc
     try:
         return OTLPSpanExporter(
-            endpoint=options.get("endpoint"),
-            headers=dict(otlp_headers(options)) or None,
-            timeout=options.get("timeout", TIMEOUT) / 1000,
-            compression=Compression(options.get("compression", "none")),
+            endpoint=options.endpoint,
+            headers=options.all_headers or None,
+            timeout=options.timeout / 1000,
+            compression=Compression(options.compression),
         )
-    except Exception as exc:  # a session with credentials comes from a plug-in, and fails in its own ways
+    except Exception as exc:  # a plug-in supplies the credentials, and may raise anything
         raise InvalidSettings(f"otlp_http: {' '.join(str(exc).split())[:300]}") from exc
 
 
-def detected() -> dict[str, Any]:
-    """What the platform says of itself; nothing where it cannot be asked."""
+def detected_attributes() -> dict[str, Any]:
+    """The attributes from Google's metadata server; none if it does not answer."""
     try:
         return dict(GoogleCloudResourceDetector().detect().attributes)
-    except Exception as exc:  # noqa: BLE001  (a metadata server that is odd or away is no reason not to start)
-        _logger.warning("Google's metadata server could not be asked where this is: %s", type(exc).__name__)
+    except Exception as exc:  # noqa: BLE001  (a broken metadata server must not keep the relay from starting)
+        _logger.warning("Google's metadata server did not say where this process runs: %s", type(exc).__name__)
         return {}

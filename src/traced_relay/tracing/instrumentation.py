@@ -1,4 +1,4 @@
-"""Spans for what comes in and goes out, from OpenTelemetry's instrumentations of Flask and requests."""
+"""SERVER and CLIENT spans from OpenTelemetry's instrumentations of Flask and requests."""
 
 from __future__ import annotations
 
@@ -35,61 +35,61 @@ _CALLING = create_key("relay-calling")
 @dataclass(frozen=True)
 class _Calling:
     resend_count: int
-    trace_leaves: bool
-    whole_url: bool
+    propagate: bool
+    full_url: bool
 
 
-_PLAIN_CALL = _Calling(resend_count=0, trace_leaves=True, whole_url=True)
+_PLAIN_CALL = _Calling(resend_count=0, propagate=True, full_url=True)
 
 
 def instrument(app: Flask, provider: TracerProvider) -> None:
     """
-    Make SERVER spans for what *app* relays and CLIENT spans for what `requests` sends, all from *provider*.
+    Create SERVER spans for *app*'s tasks and dispatches and CLIENT spans for `requests`, all from *provider*.
 
-    Patching `requests` holds for the process: the last provider gets its spans. An instrumentation that *app* or
-    `requests` already has is undone first, since a second one would be ignored.
+    `requests` is patched for the whole process, so the last provider gets its spans. An existing instrumentation of
+    *app* or `requests` is removed first, since OpenTelemetry would ignore a second one.
     """
-    _use_stable_names()
+    _use_stable_conventions()
     if getattr(app, "_is_instrumented_by_opentelemetry", False):
         FlaskInstrumentor.uninstrument_app(app)  # type: ignore[no-untyped-call]
     FlaskInstrumentor.instrument_app(  # type: ignore[no-untyped-call]
         app,
-        request_hook=_arrived,
+        request_hook=_add_arrival,
         tracer_provider=RedactingProvider(provider, start=_server_attributes),
-        excluded_urls="",  # none; without it the environment decides
+        excluded_urls="",  # none; the default is read from the environment
         enable_commenter=False,
     )
     outgoing = RequestsInstrumentor()
     if outgoing.is_instrumented_by_opentelemetry:
         outgoing.uninstrument()
     outgoing.instrument(
-        tracer_provider=RedactingProvider(provider, start=_client_attributes, hidden=_trace_stays),
+        tracer_provider=RedactingProvider(provider, start=_client_attributes, hidden=_is_hidden),
         excluded_urls=_GOOGLE_CREDENTIALS,
     )
 
 
-def refuse() -> None:
-    """Leave no span of the request that is being answered."""
+def discard_request_span() -> None:
+    """The current request gets no span, for example because it is refused."""
     span = trace.get_current_span()
     if isinstance(span, RedactingSpan):
-        span.refuse()
+        span.discard()
 
 
 @contextmanager
-def unseen() -> Iterator[None]:
-    """What is sent inside makes no span: who only looks on should not be seen."""
+def without_spans() -> Iterator[None]:
+    """Requests inside create no span: those of the console must not appear beside the tasks."""
     with suppress_http_instrumentation():
         yield
 
 
 @contextmanager
-def calling(*, attempt: int = 1, trace_leaves: bool = True, whole_url: bool = True) -> Iterator[None]:
+def calling(*, attempt: int = 1, propagate: bool = True, full_url: bool = True) -> Iterator[None]:
     """
-    Tell the CLIENT spans of what is sent inside which attempt they belong to.
+    Set the attempt that CLIENT spans inside belong to.
 
-    Without *trace_leaves* the other side gets no `traceparent`; without *whole_url* the span names the origin alone.
+    Without *propagate* the request carries no `traceparent`; without *full_url* the span has only the origin.
     """
-    call = _Calling(resend_count=attempt - 1, trace_leaves=trace_leaves, whole_url=whole_url)
+    call = _Calling(resend_count=attempt - 1, propagate=propagate, full_url=full_url)
     token = attach(set_value(_CALLING, call))
     try:
         yield
@@ -97,8 +97,8 @@ def calling(*, attempt: int = 1, trace_leaves: bool = True, whole_url: bool = Tr
         detach(token)
 
 
-def _use_stable_names() -> None:
-    # The instrumentations read this from the environment and nowhere else, once, before the first span.
+def _use_stable_conventions() -> None:
+    # The instrumentations read this only from the environment, once, before the first span.
     given = os.environ.get(_OPT_IN, "").split(",")
     others = (name for name in given if name.strip() and not name.strip().startswith("http"))
     os.environ[_OPT_IN] = ",".join(["http", *others])
@@ -113,7 +113,7 @@ def _client_attributes(_: str, attributes: Mapping[str, AttributeValue]) -> Mapp
     known = dict(attributes)
     if call.resend_count > 0:
         known[RESEND_COUNT] = call.resend_count
-    if not call.whole_url and URL_FULL in known:
+    if not call.full_url and URL_FULL in known:
         known[URL_FULL] = _origin(str(known[URL_FULL]))
     return known
 
@@ -122,8 +122,8 @@ def _origin(url: str) -> str:
     return "/".join([*url.split("/", 3)[:3], ""])
 
 
-def _trace_stays() -> bool:
-    return not _call().trace_leaves
+def _is_hidden() -> bool:
+    return not _call().propagate
 
 
 def _call() -> _Calling:
@@ -131,7 +131,7 @@ def _call() -> _Calling:
     return found if isinstance(found, _Calling) else _PLAIN_CALL
 
 
-def _arrived(span: Span, _: Mapping[str, Any]) -> None:
+def _add_arrival(span: Span, _: Mapping[str, Any]) -> None:
     span.set_attribute(TRACE_REWRITTEN, rewritten())
     if (platform := platform_span()) is not None:
         span.add_link(platform)

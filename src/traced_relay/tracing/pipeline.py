@@ -1,8 +1,4 @@
-"""
-Where this process's spans go, and the count of those that got nowhere.
-
-A backend that is slow or gone costs spans, never a task.
-"""
+"""The process's tracing as otel.yaml configures it, and the count of dropped spans. A slow backend delays no task."""
 
 from __future__ import annotations
 
@@ -14,9 +10,9 @@ from traced_relay.errors import InvalidSettings
 from traced_relay.runtime.clock import Clock, SystemClock
 from traced_relay.runtime.periodic import Periodic
 from traced_relay.tracing import otel_yaml
-from traced_relay.tracing.batch_processor import AT_THE_END, BatchProcessor
-from traced_relay.tracing.exporters import detected, exporter_of
-from traced_relay.tracing.provider import configure, configure_off
+from traced_relay.tracing.batch_processor import SHUTDOWN_TIMEOUT, BatchProcessor
+from traced_relay.tracing.exporters import create_exporter, detected_attributes
+from traced_relay.tracing.provider import create_disabled_provider, create_provider
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,49 +24,54 @@ if TYPE_CHECKING:
     from traced_relay.logs.writer import Log
     from traced_relay.tracing.otel_yaml import OtelFile
 
-SAY_EVERY = 60.0
+REPORT_EVERY = 60.0
 
 _logger = logging.getLogger(__name__)
 
 
 class Telemetry:
-    """*provider* makes the spans that *outboxes* send; `start` and `close` frame the saying of what was dropped."""
+    """Owns *processors*, to which *provider* passes its spans, and logs once a minute how many they dropped."""
 
     def __init__(
-        self, provider: TracerProvider, log: Log, *, outboxes: Iterable[BatchProcessor] = (), clock: Clock | None = None
+        self,
+        provider: TracerProvider,
+        log: Log,
+        *,
+        processors: Iterable[BatchProcessor] = (),
+        clock: Clock | None = None,
     ) -> None:
         self.provider = provider
         self._log = log
-        self._outboxes = tuple(outboxes)
+        self._processors = tuple(processors)
         self._closing = Lock()
-        self._rhythm = Periodic("counting dropped spans", SAY_EVERY, self._say_dropped, clock or SystemClock())
+        self._reports = Periodic("counting dropped spans", REPORT_EVERY, self._log_dropped, clock or SystemClock())
 
     def start(self) -> None:
-        if self._outboxes:
-            self._rhythm.start()
+        if self._processors:
+            self._reports.start()
 
     def close(self, linger: float = 0.0) -> None:
         """
-        Send what is left, and say what was not; once is enough.
+        Export the remaining spans and log how many were dropped; may be called again.
 
-        It takes as long as one outbox does, however many there are, and *linger* seconds in which spans still end.
+        All processors shut down at once. Each accepts spans for *linger* seconds more.
         """
         with self._closing:
-            self._rhythm.stop()
-            closing = [Thread(target=outbox.shutdown, args=(linger,), daemon=True) for outbox in self._outboxes]
-            for thread in closing:
+            self._reports.stop()
+            threads = [Thread(target=each.shutdown, args=(linger,), daemon=True) for each in self._processors]
+            for thread in threads:
                 thread.start()
-            for thread in closing:
-                thread.join(linger + 2 * AT_THE_END)
-            self._say_dropped()
+            for thread in threads:
+                thread.join(linger + 2 * SHUTDOWN_TIMEOUT)
+            self._log_dropped()
 
-    def _say_dropped(self) -> None:
-        dropped = [outbox.take_dropped() for outbox in self._outboxes]
+    def _log_dropped(self) -> None:
+        dropped = [processor.take_dropped() for processor in self._processors]
         spans = sum(one.spans for one in dropped)
         if spans:
-            why = next((one.why for one in dropped if one.why), "the exporter is too slow")
-            message = f"{spans} spans were dropped: {why}"
-            self._log.say("telemetry.dropped", message=message, fields={"dropped_spans": spans})
+            error = next((one.error for one in dropped if one.error), "the exporter is too slow")
+            message = f"{spans} spans were dropped: {error}"
+            self._log.write("telemetry.dropped", message=message, fields={"dropped_spans": spans})
 
 
 def telemetry(
@@ -81,59 +82,67 @@ def telemetry(
     is_disabled: bool = False,
     is_local: bool = False,
     on_google: bool = False,
-    beside: Iterable[SpanProcessor] = (),
+    more_processors: Iterable[SpanProcessor] = (),
     clock: Clock | None = None,
 ) -> Telemetry:
     """
-    What the file at *path* asks for; *beside* that, spans are handed to whoever shows them here.
+    The tracing that the file at *path* configures; *more_processors* get all spans as well.
 
-    Where that cannot be had it is said, once, and what is served leaves no spans. A *local* relay, which talks to
-    loopback alone, sends spans to Cloud Trace only where its endpoint is there too.
+    If the file or an exporter is invalid, logs the reason once and exports no spans. A *local* relay exports to Cloud
+    Trace only if its endpoint is on loopback.
     """
     if is_disabled:
-        return Telemetry(configure_off(), log)
+        return Telemetry(create_disabled_provider(), log)
     if path is None:
         if not is_local:
-            _untraced("there is no otel.yaml beside relay.yaml, and OTEL_CONFIG_FILE names none")
+            _log_untraced("there is no otel.yaml beside relay.yaml, and OTEL_CONFIG_FILE names none")
         identity = log.identity
-        return Telemetry(configure(version=identity.version, instance=identity.instance, processors=beside), log)
+        provider = create_provider(version=identity.version, instance=identity.instance, processors=more_processors)
+        return Telemetry(provider, log)
     try:
-        return _as_in(otel_yaml.read(path), log, project, is_local, on_google, beside, clock or SystemClock())
+        file = otel_yaml.read(path)
+        if file.disabled:
+            return Telemetry(create_disabled_provider(), log)
+        return _telemetry_of(file, log, project, is_local, on_google, more_processors, clock or SystemClock())
     except InvalidSettings as exc:
-        _untraced(str(exc))
-        return Telemetry(configure_off(), log)
+        _log_untraced(str(exc))
+        return Telemetry(create_disabled_provider(), log)
 
 
-def _untraced(why: str) -> None:
+def _log_untraced(why: str) -> None:
     _logger.warning("no spans are exported: %s", why)
 
 
-def _as_in(
+def _telemetry_of(
     file: OtelFile,
     log: Log,
     project: str,
     is_local: bool,
     on_google: bool,
-    beside: Iterable[SpanProcessor],
+    more_processors: Iterable[SpanProcessor],
     clock: Clock,
 ) -> Telemetry:
-    if file.disabled:
-        return Telemetry(configure_off(), log)
-    batches = [batch for batch in file.batches if not (is_local and batch.leaves_this_machine)]
+    batches = [batch for batch in file.batches if not (is_local and batch.sends_to_google)]
     if len(batches) < len(file.batches):
-        _logger.info("spans stay here: a local relay sends none to Google, and RELAY_TRACE_ENDPOINT names no other")
-    exporters = [exporter_of(batch, project=project) for batch in batches]
-    outboxes = [
-        BatchProcessor(exporter, clock, delay=batch.delay, size=batch.size, room=batch.room)
+        _logger.info("spans are not exported to Google: this relay is local, and RELAY_TRACE_ENDPOINT is not set")
+    exporters = [create_exporter(batch.exporter, project=project) for batch in batches]
+    processors = [
+        BatchProcessor(
+            exporter,
+            clock,
+            delay=batch.schedule_delay / 1000,
+            batch_size=batch.batch_size,
+            queue_size=batch.max_queue_size,
+        )
         for exporter, batch in zip(exporters, batches, strict=True)
     ]
-    provider = configure(
+    provider = create_provider(
         version=log.identity.version,
         instance=log.identity.instance,
-        processors=[*beside, *outboxes],
+        processors=[*more_processors, *processors],
         ratio=file.ratio,
-        attributes=(detected() if file.detects and on_google else {}) | dict(file.attributes),
-        most_attributes=file.attribute_count,
-        longest_value=file.value_length,
+        attributes=(detected_attributes() if file.resource.detection.detectors and on_google else {}) | file.attributes,
+        max_attributes=file.attribute_limits.attribute_count_limit,
+        max_value_length=file.attribute_limits.attribute_value_length_limit,
     )
-    return Telemetry(provider, log, outboxes=outboxes, clock=clock)
+    return Telemetry(provider, log, processors=processors, clock=clock)

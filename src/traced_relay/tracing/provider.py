@@ -1,4 +1,4 @@
-"""Where spans come from: one provider a process, with the limits that Cloud Trace sets."""
+"""The process's tracer provider: its sampler, resource and limits; or one that creates ids only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace import TracerProvider as ApiTracerProvider
 
 from traced_relay.tracing.attributes import ARRIVALS, DISPATCH
-from traced_relay.tracing.otel_yaml import LONGEST_VALUE, MOST_ATTRIBUTES
+from traced_relay.tracing.otel_yaml import MAX_ATTRIBUTES, MAX_VALUE_LENGTH
 from traced_relay.tracing.propagation import PROPAGATOR, has_own_copy
 from traced_relay.tracing.redaction import RedactingProvider
 
@@ -36,19 +36,58 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import Attributes
 
 
-class OnceByRatio(Sampler):
-    """
-    Records *ratio* of all traces, and what a parent has recorded already.
+_SERVICE = "traced-relay"
+_SDK = {
+    "telemetry.sdk.language": "python",
+    "telemetry.sdk.name": "opentelemetry",
+    "telemetry.sdk.version": sdk_version,
+}
+_MAX_LINKS = 128  # OpenTelemetry's default, for events as well
 
-    A parent's "not sampled" is not believed where a request comes in: front ends say it of whatever nobody traced.
-    Only what the relay itself has written is: in its copy of a task's context, or in the row.
+
+def create_provider(
+    *,
+    version: str,
+    instance: str,
+    processors: Iterable[SpanProcessor] = (),
+    ratio: float = 1.0,
+    attributes: Mapping[str, Any] | None = None,
+    max_attributes: int = MAX_ATTRIBUTES,
+    max_value_length: int = MAX_VALUE_LENGTH,
+) -> TracerProvider:
+    """
+    Create a provider and make the relay's propagator the process's own.
+
+    The caller passes the provider on and shuts it down; the global provider stays as it is. *version* and *instance*
+    are those of the log records and override *attributes* of the resource. The environment has no effect.
+    """
+    propagate.set_global_textmap(PROPAGATOR)
+    own = {"service.version": version, "service.instance.id": instance}
+    provider = TracerProvider(
+        sampler=DecideOnceSampler(ratio),
+        resource=Resource({"service.name": _SERVICE} | dict(attributes or {}) | _SDK | own),
+        id_generator=_IdGenerator(),
+        span_limits=_limits(max_attributes, max_value_length),
+        shutdown_on_exit=False,
+    )
+    for processor in processors:
+        provider.add_span_processor(processor)
+    return provider
+
+
+class DecideOnceSampler(Sampler):
+    """
+    Samples *ratio* of all traces when a request arrives; every later span of the trace follows that decision.
+
+    Front ends mark untraced requests as "not sampled", so an arriving request's flag counts only if the relay wrote
+    it: in its own copy of a task's context, or in the row.
     """
 
     def __init__(self, ratio: float) -> None:
         self._ratio = ratio
         by_ratio = TraceIdRatioBased(ratio)
-        self._at_arrival = ParentBased(by_ratio, remote_parent_not_sampled=by_ratio)
-        self._kept = ParentBased(by_ratio)
+        self._undecided = ParentBased(by_ratio, remote_parent_not_sampled=by_ratio)
+        self._decided = ParentBased(by_ratio)
 
     def should_sample(
         self,
@@ -61,31 +100,56 @@ class OnceByRatio(Sampler):
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
         if links and not get_current_span(parent_context).get_span_context().is_valid:
-            # The trace goes on from another one, with what was decided for that.
+            # A new trace that continues another one keeps that one's decision.
             parent_context = set_span_in_context(NonRecordingSpan(links[0].context), Context())
         is_decided = name not in ARRIVALS or (name == DISPATCH and has_own_copy(parent_context))
-        sampler = self._kept if is_decided else self._at_arrival
+        sampler = self._decided if is_decided else self._undecided
         return sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
     def get_description(self) -> str:
-        return f"OnceByRatio{{{self._ratio}}}"
+        return f"DecideOnceSampler{{{self._ratio}}}"
 
 
-_IDS = RandomIdGenerator()
+class _IdGenerator(RandomIdGenerator):
+    def is_trace_id_random(self) -> bool:
+        """Leaves the flag out of new traces: older parsers in Go and Rust drop a `traceparent` that ends in 03."""
+        return False
 
 
-class IdsOnly(ApiTracerProvider):
+def _limits(attributes: int, length: int) -> SpanLimits:
+    """Sets every limit, since the SDK reads a missing one from the environment."""
+    return SpanLimits(
+        max_attributes=attributes,
+        max_span_attributes=attributes,
+        max_event_attributes=attributes,
+        max_link_attributes=attributes,
+        max_events=_MAX_LINKS,
+        max_links=_MAX_LINKS,
+        max_attribute_length=length,
+        max_span_attribute_length=length,
+    )
+
+
+def create_disabled_provider() -> ApiTracerProvider:
+    """A provider that records nothing; context still propagates, and every task has a trace id and span ids."""
+    propagate.set_global_textmap(PROPAGATOR)
+    return _IdsOnlyProvider()
+
+
+class _IdsOnlyProvider(ApiTracerProvider):
     def get_tracer(self, *_: Any, **__: Any) -> Tracer:
-        return _IdsTracer()
+        return _IdsOnlyTracer()
 
 
-class _IdsTracer(Tracer):
+class _IdsOnlyTracer(Tracer):
+    _ids = RandomIdGenerator()
+
     def start_span(self, name: str, context: Context | None = None, *_: Any, **__: Any) -> Span:  # noqa: ARG002
         parent = get_current_span(context).get_span_context()
         return NonRecordingSpan(
             SpanContext(
-                parent.trace_id if parent.is_valid else _IDS.generate_trace_id(),
-                _IDS.generate_span_id(),
+                parent.trace_id if parent.is_valid else self._ids.generate_trace_id(),
+                self._ids.generate_span_id(),
                 is_remote=False,
                 trace_flags=parent.trace_flags,
                 trace_state=parent.trace_state,
@@ -100,71 +164,6 @@ class _IdsTracer(Tracer):
             yield span
 
 
-_SERVICE = "traced-relay"
-_SDK = {
-    "telemetry.sdk.language": "python",
-    "telemetry.sdk.name": "opentelemetry",
-    "telemetry.sdk.version": sdk_version,
-}
-_MOST_LINKS = 128  # OpenTelemetry's own default, of events too
-
-
-class _Ids(RandomIdGenerator):
-    def is_trace_id_random(self) -> bool:
-        """Leave that flag out of new traces: older parsers in Go and Rust drop a `traceparent` that ends in 03."""
-        return False
-
-
-def configure(
-    *,
-    version: str,
-    instance: str,
-    processors: Iterable[SpanProcessor] = (),
-    ratio: float = 1.0,
-    attributes: Mapping[str, Any] | None = None,
-    most_attributes: int = MOST_ATTRIBUTES,
-    longest_value: int = LONGEST_VALUE,
-) -> TracerProvider:
-    """
-    Make the provider, and how context is read and written the process's own.
-
-    The provider is passed on by hand and shut down by whoever made it; the global one is left to the process's owner.
-    *attributes* are the resource's, beside what is known here; version and instance are those of the records. Nothing
-    is read from the environment.
-    """
-    propagate.set_global_textmap(PROPAGATOR)
-    own = {"service.version": version, "service.instance.id": instance}
-    provider = TracerProvider(
-        sampler=OnceByRatio(ratio),
-        resource=Resource({"service.name": _SERVICE} | dict(attributes or {}) | _SDK | own),
-        id_generator=_Ids(),
-        span_limits=_limits(most_attributes, longest_value),
-        shutdown_on_exit=False,
-    )
-    for processor in processors:
-        provider.add_span_processor(processor)
-    return provider
-
-
-def _limits(attributes: int, length: int) -> SpanLimits:
-    """All of them: one that is not given is read from the environment, where it may be another, or nonsense."""
-    return SpanLimits(
-        max_attributes=attributes,
-        max_span_attributes=attributes,
-        max_event_attributes=attributes,
-        max_link_attributes=attributes,
-        max_events=_MOST_LINKS,
-        max_links=_MOST_LINKS,
-        max_attribute_length=length,
-        max_span_attribute_length=length,
-    )
-
-
-def configure_off() -> ApiTracerProvider:
-    """The same without any span: what comes in goes out again, and everything has its ids."""
-    propagate.set_global_textmap(PROPAGATOR)
-    return IdsOnly()
-
-
 def tracer_of(provider: ApiTracerProvider) -> Tracer:
+    """The relay's own tracer, with redaction."""
     return RedactingProvider(provider, start=lambda _, attributes: attributes).get_tracer(_SERVICE)

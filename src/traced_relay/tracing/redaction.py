@@ -1,8 +1,8 @@
 """
-A fence around what the instrumentations write: known attributes only, and no span for a refused request.
+Redaction of the instrumentations' spans: only known attributes remain, and a refused request has no span.
 
-No header, query string or exception text is in a span, even if the environment asks the instrumentations for it.
-They have no setting against it, but they use the tracer provider that is passed to them.
+No header, query string or exception text gets into a span, whatever the environment configures. The instrumentations
+have no setting for this, but they use the tracer provider that they are given.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
     Start = Callable[[str, Mapping[str, AttributeValue]], Mapping[str, AttributeValue] | None]
 
-_LONGEST_VALUE = 256  # bytes; Cloud Trace's limit, the SDK counts characters
+_MAX_VALUE_BYTES = 256  # Cloud Trace's limit; the SDK counts characters
 
 
 class RedactingProvider(TracerProvider):
     """
-    Hands out tracers that fence what they are told.
+    A provider of tracers with redaction.
 
-    *start* decides about each span before it starts: its attributes, or None for no span; *hidden* says whether the
-    span just started stays out of what goes to the other side.
+    *start* returns the attributes of a span that is about to start, or None for no span. If *hidden* returns true, the
+    request that the span stands for carries no `traceparent`.
     """
 
     def __init__(self, inner: TracerProvider, *, start: Start, hidden: Callable[[], bool] = lambda: False) -> None:
@@ -57,14 +57,14 @@ class _RedactingTracer(Tracer):
         attributes: Attributes = None,
         links: Sequence[Link] | None = None,
         start_time: int | None = None,
-        record_exception: bool = True,  # noqa: ARG002  (never: an exception's text may hold a URL with its query)
+        record_exception: bool = True,  # noqa: ARG002  (its text may contain a URL with its query)
         set_status_on_exception: bool = True,
     ) -> Span:
-        wanted = self._start(name, attributes or {})
-        if wanted is None:
+        allowed = self._start(name, attributes or {})
+        if allowed is None:
             return INVALID_SPAN
         inner = self._inner.start_span(
-            name, context, kind, redacted(wanted), links, start_time, False, set_status_on_exception
+            name, context, kind, redacted(allowed), links, start_time, False, set_status_on_exception
         )
         return RedactingSpan(inner)
 
@@ -81,18 +81,18 @@ class _RedactingTracer(Tracer):
 
 
 class RedactingSpan(Span):
-    kind = SpanKind.INTERNAL  # the instrumentations read headers only for a span that says it is SERVER
+    kind = SpanKind.INTERNAL  # the instrumentations record headers only for kind SERVER
 
     def __init__(self, inner: Span) -> None:
         self._inner = inner
-        self._refused = False
+        self._is_discarded = False
 
-    def refuse(self) -> None:
-        self._refused = True
+    def discard(self) -> None:
+        self._is_discarded = True
 
     def end(self, end_time: int | None = None) -> None:
-        """A refused request's span is never ended, so no processor sees it."""
-        if not self._refused:
+        """Leaves a discarded span open, so that no processor gets it."""
+        if not self._is_discarded:
             self._inner.end(end_time)
 
     def get_span_context(self) -> SpanContext:
@@ -105,7 +105,7 @@ class RedactingSpan(Span):
         self.set_attributes({key: value})
 
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
-        """Nothing: the relay has no events, and an exception would be one."""
+        """Does nothing: the relay has no events, and an exception would be one."""
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         self._inner.add_link(context, redacted(attributes or {}))
@@ -127,7 +127,7 @@ class RedactingSpan(Span):
         timestamp: int | None = None,
         escaped: bool = False,
     ) -> None:
-        """Nothing: `error.type` names the class, and the rest may hold what nobody should read."""
+        """Does nothing: `error.type` has the class, and the text may contain secrets."""
 
 
 def redacted(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
@@ -142,6 +142,6 @@ def _value(name: str, value: AttributeValue) -> AttributeValue:
     if not isinstance(value, str):
         return value
     shown = value.partition("?")[0].partition("#")[0] if name == URL_FULL else value
-    if shown.isascii() and len(shown) <= _LONGEST_VALUE:
+    if shown.isascii() and len(shown) <= _MAX_VALUE_BYTES:
         return shown
-    return shown.encode(errors="replace")[:_LONGEST_VALUE].decode(errors="ignore")
+    return shown.encode(errors="replace")[:_MAX_VALUE_BYTES].decode(errors="ignore")

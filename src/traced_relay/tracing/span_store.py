@@ -1,4 +1,4 @@
-"""The latest spans of this process, kept in memory for whoever shows them: `dev`, `demo` and tests."""
+"""The latest spans of this process, kept in memory for `dev`, `demo` and tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SpanStore(SpanProcessor):
-    """Takes in a provider's finished spans; the oldest make room, the newest of them at *whole_since*."""
+    """The latest *limit* finished spans; all that ended after *whole_since* are kept."""
 
     def __init__(self, limit: int = 10_000) -> None:
         self.whole_since = ""
@@ -33,7 +33,7 @@ class SpanStore(SpanProcessor):
             self._lock.notify_all()
 
     def wait_for(self, count: int, seconds: float = 10.0) -> bool:
-        """Whether so many have ended, perhaps after a while: a request's own span ends after its answer."""
+        """Waits until *count* spans have ended: a request's own span ends after its response."""
         with self._lock:
             return self._lock.wait_for(lambda: len(self._spans) >= count, seconds)
 
@@ -44,7 +44,6 @@ class SpanStore(SpanProcessor):
         return [span for span in read if trace_id is None or span.trace_id == trace_id]
 
     def tree(self, trace_id: str) -> tuple[SpanNode, ...]:
-        """The trace from its roots down, in order of time; a span whose parent is not here is a root."""
         return tree_of(self.spans(trace_id))
 
 

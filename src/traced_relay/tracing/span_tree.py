@@ -1,4 +1,4 @@
-"""Finished spans as plain values, and the trees they make."""
+"""Finished spans as plain values, and the trees that they form."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from traced_relay.tracing.attributes import MESSAGE_ID
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-MESSAGE_ID = "messaging.message.id"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SpanNode:
 
 
 def tree_of(spans: Iterable[FinishedSpan]) -> tuple[SpanNode, ...]:
-    """From the roots down, in order of time; a span whose parent is not here is a root."""
+    """The roots with their children, in order of time; a span whose parent is missing is a root."""
     by_start = sorted(spans, key=lambda span: span.start)
     known = {span.span_id for span in by_start}
     under: defaultdict[str | None, list[FinishedSpan]] = defaultdict(list)
@@ -51,13 +51,13 @@ def tree_of(spans: Iterable[FinishedSpan]) -> tuple[SpanNode, ...]:
 
 
 def of_task(spans: Iterable[FinishedSpan], task_id: str) -> list[FinishedSpan]:
-    """The spans that name the task, what they hang under and all that hangs under them: a trace may hold many tasks."""
+    """The spans of one task, with parents and descendants: a trace may contain several tasks."""
     every = list(spans)
     named = [span for span in every if span.attributes.get(MESSAGE_ID) == task_id]
     chosen = {span.span_id for span in named} | {span.parent_id for span in named}
-    grown = 0
-    while grown != len(chosen):
-        grown = len(chosen)
+    count = 0
+    while count != len(chosen):
+        count = len(chosen)
         chosen |= {span.span_id for span in every if span.parent_id in chosen and _may_belong(span, task_id)}
     return [span for span in every if span.span_id in chosen]
 

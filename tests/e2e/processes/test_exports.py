@@ -1,4 +1,4 @@
-"""The production server's spans, as Cloud Trace's API gets them, and what a backend that is away costs."""
+"""The production server's spans at Cloud Trace's API, and the cost of an unreachable backend."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MARK = ("INTERNAL process relay started",)
 CALLBACK = ("SERVER POST /dispatch", ("CONSUMER process relay-callbacks", ("CLIENT POST",)))
 
 
-def test_a_whole_calls_spans_arrive_with_their_parents_kinds_and_limits(tmp_path: Path) -> None:
+def test_a_calls_spans_have_their_parents_kinds_and_limits(tmp_path: Path) -> None:
     with TraceService() as service, Downstream(503, 503) as downstream, Downstream() as receiver:
         place = Traced(tmp_path, downstream.url, service.endpoint)
         with place.queue, place.with_callbacks(receiver.url).relay() as relay:
@@ -43,7 +43,7 @@ def test_a_whole_calls_spans_arrive_with_their_parents_kinds_and_limits(tmp_path
             assert relay.end(signal.SIGTERM) == 0
         assert finished["attempt_count"] == 3
         tree = service.tree(receipt["trace_id"])
-    sys.stdout.write(shown(tree))  # for whoever runs it with -s
+    sys.stdout.write(shown(tree))  # shown with -s
     [[root, [send, *below]]] = tree
     assert (root, send) == ("SERVER POST /v1/tasks", "PRODUCER send relay")
     callback_mark = ("INTERNAL process relay-callbacks started",)
@@ -63,9 +63,7 @@ def shown(tree: list[Any], depth: int = 0) -> str:
 
 
 @pytest.mark.parametrize(("before", "after", "spans"), [("1.0", "0.0", 2), ("0.0", "1.0", 0)])
-def test_what_was_decided_at_enqueue_holds_when_a_restart_changes_the_ratio(
-    tmp_path: Path, before: str, after: str, spans: int
-) -> None:
+def test_a_restart_with_another_ratio_keeps_the_decision(tmp_path: Path, before: str, after: str, spans: int) -> None:
     with TraceService() as service, Downstream(503, 200) as downstream:
         place = Traced(tmp_path, downstream.url, service.endpoint)
         place.set(OTEL_TRACES_SAMPLER_ARG=before)
@@ -99,7 +97,7 @@ def assert_within_limits(service: TraceService) -> None:
             assert len(str(value).encode()) <= 256
 
 
-def test_a_callers_long_tracestate_does_not_keep_its_task_from_the_relay(tmp_path: Path) -> None:
+def test_a_long_tracestate_does_not_block_its_task(tmp_path: Path) -> None:
     members = ",".join(f"k{number}={'v' * 251}" for number in range(32))[:8175]
     with TraceService() as service, Downstream() as downstream:
         place = Traced(tmp_path, downstream.url, service.endpoint)
@@ -110,7 +108,7 @@ def test_a_callers_long_tracestate_does_not_keep_its_task_from_the_relay(tmp_pat
     assert receipt["trace_id"] == "c" * 32
 
 
-def test_a_call_that_a_signal_cuts_leaves_its_span_too(tmp_path: Path) -> None:
+def test_a_call_aborted_by_a_signal_exports_its_span(tmp_path: Path) -> None:
     release = Event()
 
     def hang(_: Arrived) -> Response:
@@ -129,7 +127,7 @@ def test_a_call_that_a_signal_cuts_leaves_its_span_too(tmp_path: Path) -> None:
     assert attributes_of(process)["error.type"] == "interrupted"
 
 
-def test_a_call_that_runs_is_in_its_trace_before_it_ends(tmp_path: Path) -> None:
+def test_a_running_call_is_in_its_trace(tmp_path: Path) -> None:
     release = Event()
 
     def hang(_: Arrived) -> Response:
@@ -160,7 +158,7 @@ BACKENDS = {
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_backend_that_is_away_costs_spans_and_nothing_else(tmp_path: Path, backend: str) -> None:
+def test_an_unreachable_backend_costs_only_spans(tmp_path: Path, backend: str) -> None:
     service = BACKENDS[backend]()
     with Downstream() as downstream:
         place = Traced(tmp_path, downstream.url, "127.0.0.1:1" if service is None else service.endpoint)
@@ -174,22 +172,22 @@ def test_a_backend_that_is_away_costs_spans_and_nothing_else(tmp_path: Path, bac
             asked = time.monotonic()
             assert relay.end(signal.SIGTERM) == 0
             assert time.monotonic() - asked < 8  # under two; how long it is, the benches tell
-        assert_dropped_are_told(relay, of=10 * 6)
+        assert_dropped_are_logged(relay, of=10 * 6)
         if service is not None:
             service.__exit__()
 
 
-def assert_dropped_are_told(relay: RelayProcess, *, of: int) -> None:
-    told = relay.said("telemetry.dropped")
-    assert sum(record["dropped_spans"] for record in told) == of
-    for record in told:
+def assert_dropped_are_logged(relay: RelayProcess, *, of: int) -> None:
+    records = relay.said("telemetry.dropped")
+    assert sum(record["dropped_spans"] for record in records) == of
+    for record in records:
         validate(record)
     assert not [record for record in relay.records if "stack_trace" in record]
     assert not [record for record in relay.records if "event" not in record and record["severity"] == "ERROR"]
 
 
 @pytest.mark.parametrize("broken", [True, False])
-def test_a_file_that_is_broken_or_has_no_credentials_is_said_once(tmp_path: Path, *, broken: bool) -> None:
+def test_a_broken_file_is_logged_once(tmp_path: Path, *, broken: bool) -> None:
     with Downstream() as downstream:
         place = Traced(tmp_path, downstream.url, "")
         text = (tmp_path / "otel.yaml").read_text()
@@ -198,8 +196,8 @@ def test_a_file_that_is_broken_or_has_no_credentials_is_said_once(tmp_path: Path
             receipt = place.enqueue(place.bearer(REPORTS), url=f"{downstream.url}/reports")
             finished = relay.wait_for("task.finished", task_id=receipt["task_id"])
             assert relay.end(signal.SIGTERM) == 0
-    said = [record["message"] for record in relay.records if "no spans are exported" in record["message"]]
-    assert len(said) == broken  # a relay on loopback asks nothing of Google
+    messages = [record["message"] for record in relay.records if "no spans are exported" in record["message"]]
+    assert len(messages) == broken  # a relay on loopback asks nothing of Google
     assert finished["logging.googleapis.com/trace"].endswith(receipt["trace_id"])
     [arrived] = downstream.arrived
     assert arrived.headers["traceparent"].split("-")[1] == receipt["trace_id"] != "0" * 32

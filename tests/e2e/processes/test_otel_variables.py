@@ -1,4 +1,4 @@
-"""What OpenTelemetry's variables and commands change in a relay's process: nothing in its spans and its traces."""
+"""OpenTelemetry's variables and commands change nothing in the relay's spans and traces."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def relay_in(place: Place, *command: str) -> RelayProcess:
 
 
 @pytest.mark.parametrize("variables", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
-def test_no_variable_changes_what_is_in_a_trace(tmp_path: Path, variables: dict[str, str]) -> None:
+def test_no_variable_changes_a_trace(tmp_path: Path, variables: dict[str, str]) -> None:
     with TraceService() as service, Downstream() as downstream:
         place = Traced(tmp_path, downstream.url, service.endpoint)
         place.set(**variables)
@@ -124,7 +124,7 @@ def spans_in(arrived: list[Arrived]) -> list[Any]:
     return [span for each in resources_in(arrived) for scope in each.scope_spans for span in scope.spans]
 
 
-def test_spans_over_otlp_are_fenced_alike(tmp_path: Path) -> None:
+def test_spans_over_otlp_are_redacted_as_well(tmp_path: Path) -> None:
     with Downstream() as collector, Downstream() as downstream:
         place = Traced(tmp_path, downstream.url, "")
         place.set(
@@ -168,7 +168,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("verb", ["serve", "dev", "demo"])
-def test_auto_instrumentation_is_refused_in_one_sentence(verb: str) -> None:
+def test_auto_instrumentation_is_refused_in_one_line(verb: str) -> None:
     command = [INSTRUMENT, sys.executable, "-m", "traced_relay", verb]
     ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stdout) == (1, "")
@@ -197,7 +197,7 @@ def test_other_commands_may_be_instrumented() -> None:
     ("status", "words"),
     [(0, ["queue", "--help"]), (0, ["demo"]), (1, ["status", "1234", "--relay=http://127.0.0.1:1"]), (1, ["check"])],
 )
-def test_no_command_trips_over_a_variable(tmp_path: Path, status: int, words: list[str]) -> None:
+def test_no_command_fails_for_a_variable(tmp_path: Path, status: int, words: list[str]) -> None:
     command = [sys.executable, "-m", "traced_relay", *words]
     environ = environment(**ENVIRONMENTS["the rest"], OTEL_PYTHON_EXCLUDED_URLS="*[")
     ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=90, check=False)
@@ -227,7 +227,7 @@ def test_another_global_provider_gets_no_span(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("disabled", ["false", " TRUE "])
-def test_context_in_several_lines_goes_by_the_standard(tmp_path: Path, disabled: str) -> None:
+def test_context_in_several_lines_follows_the_standard(tmp_path: Path, disabled: str) -> None:
     with TraceService() as service, Downstream() as downstream:
         place = Traced(tmp_path, downstream.url, service.endpoint)
         place.set(OTEL_SDK_DISABLED=disabled)

@@ -84,7 +84,7 @@ def test_a_taken_port_is_one_entry(tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(RULES)
     with socket.create_server(("0.0.0.0", 0)) as taken:
         (entry,) = entries(tmp_path, *SERVE, status=1, PORT=str(taken.getsockname()[1]))
-    assert "is taken by another process" in entry["message"]
+    assert "is used by another process" in entry["message"]
 
 
 _WARNS = """

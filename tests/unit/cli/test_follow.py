@@ -15,7 +15,7 @@ from traced_relay.cli import follow
 from traced_relay.errors import NotAuthorized, Unavailable
 from traced_relay.formats.durations import format_time
 from traced_relay.logs import cloud_entries
-from traced_relay.logs.cloud_logging import MOST_PAGES, CloudLogging
+from traced_relay.logs.cloud_logging import MAX_PAGES, CloudLogging
 from traced_relay.logs.record import Identity, record
 from traced_relay.runtime.clock import ManualClock
 
@@ -55,7 +55,7 @@ class Follower:
         self._log = log
         self.troubles: list[str] = []
         cloud = CloudLogging(PROJECT, channel=log.channel)
-        wanted = lambda start: cloud_entries.of_service(start=start)  # noqa: E731
+        wanted = lambda start: cloud_entries.service_filter(start=start)  # noqa: E731
         self._given = follow.follow_cloud(cloud, wanted, NOW - 60, AdvancingClock(NOW), self.troubles.append)
 
     def next(self, count: int) -> list[int]:
@@ -135,7 +135,7 @@ def test_payload_with_infinity_does_not_end_following(log: LogService) -> None:
     log.entries[0]["jsonPayload"]["queue_delay_ms"] = float("inf")
     log.entries[0]["labels"] = {"event": "attempt.started"}
     cloud = CloudLogging(PROJECT, channel=log.channel)
-    (entry,) = cloud.entries(cloud_entries.of_service(start=NOW - 60))
+    (entry,) = cloud.entries(cloud_entries.service_filter(start=NOW - 60))
     assert "a number that JSON does not have" in entry["textPayload"]
 
 
@@ -147,8 +147,8 @@ def test_endless_pages_of_a_log_stop_at_the_limit(log: LogService) -> None:
         return ListLogEntriesResponse(next_page_token=f"{len(asked)}")
 
     log.answer = without_end
-    assert list(CloudLogging(PROJECT, channel=log.channel).entries(cloud_entries.of_service(start=NOW))) == []
-    assert len(asked) == MOST_PAGES
+    assert list(CloudLogging(PROJECT, channel=log.channel).entries(cloud_entries.service_filter(start=NOW))) == []
+    assert len(asked) == MAX_PAGES
 
 
 @pytest.mark.parametrize(
@@ -174,5 +174,5 @@ def test_filters_become_part_of_the_log_query(log: LogService, wanted: dict[str,
     ]
     log.take(records)
     cloud = CloudLogging(PROJECT, channel=log.channel)
-    found = cloud.entries(cloud_entries.of_service(start=NOW - 1, **wanted))
+    found = cloud.entries(cloud_entries.service_filter(start=NOW - 1, **wanted))
     assert [entry["jsonPayload"]["queue_delay_ms"] for entry in found] == numbers

@@ -70,7 +70,7 @@ def test_json_output_equals_the_input() -> None:
 def test_too_long_line_is_skipped_with_a_warning() -> None:
     result = run_tail(given="x" * 2_500_000 + "\n" + LINES)
     assert [line.split()[-1] for line in result.stdout.splitlines()] == ["one", "two", "three", "four"]
-    assert result.stderr == "traced-relay: a line of more than 1000000 characters is passed over\n"
+    assert result.stderr == "traced-relay: a line of more than 1000000 characters is skipped\n"
 
 
 def test_no_field_of_a_record_moves_the_cursor() -> None:

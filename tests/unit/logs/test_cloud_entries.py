@@ -1,4 +1,4 @@
-"""Records from whatever a file holds: lines as they were printed, entries a line each, or as gcloud prints them."""
+"""Records from files: lines as the relay prints them, entries a line each, and gcloud's output."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_entry_is_the_record_that_was_printed(entry: dict[str, object], print
     ],
     ids=["lines", "entries", "gcloud", "list", "mixed"],
 )
-def test_a_file_of_either_is_read(text: str) -> None:
+def test_records_and_entries_are_read_from_a_file(text: str) -> None:
     assert read(text) == PRINTED
 
 
@@ -59,19 +59,19 @@ def test_a_payload_that_is_no_object_is_its_text(payload: object, message: str) 
     assert as_record(entry)["message"] == message
 
 
-def test_an_entry_without_its_time_has_that_of_its_coming_or_none() -> None:
+def test_an_entry_without_timestamp_has_its_receive_time() -> None:
     assert as_record({"textPayload": "x", "receiveTimestamp": "2026-11-21T18:00:00Z"})["time"] == "2026-11-21T18:00:00Z"
     assert as_record({"textPayload": "x"})["time"] == ""
 
 
-def test_a_number_that_json_does_not_have_is_none() -> None:
+def test_nan_and_infinity_become_none() -> None:
     line = '{"message": "m", "severity": "INFO", "a": Infinity, "b": NaN, "c": 1e999, "d": 1.5}'
     expected = {"message": "m", "severity": "INFO", "a": None, "b": None, "c": None, "d": 1.5}
     assert records_of(line) == [expected]
 
 
 @pytest.mark.parametrize("line", ["", "x", "[]", "1", "{}", '{"message": "m"}', '{"timestamp": 1}', "[" * 100_000])
-def test_what_is_no_record_is_none(line: str) -> None:
+def test_other_text_has_no_records(line: str) -> None:
     assert records_of(line) == []
     assert read(line) == []
 
@@ -89,7 +89,7 @@ LINE = json.dumps(PRINTED[0])
     ],
     ids=["the API's answer", "Docker's file", "journald's JSON"],
 )
-def test_what_others_wrap_around_a_record_is_unwrapped(text: str) -> None:
+def test_a_record_in_another_format_is_unwrapped(text: str) -> None:
     assert records_of(text) == [PRINTED[0]]
 
 
@@ -98,7 +98,7 @@ def test_a_payload_alone_is_a_record_without_time(text: str) -> None:
     assert records_of(text) == [PAYLOAD | {"severity": "DEFAULT", "time": ""}]
 
 
-def test_a_projection_of_entries_is_read_as_far_as_it_goes() -> None:
+def test_a_projection_of_entries_is_read() -> None:
     text = json.dumps({"timestamp": "2026-11-21T18:00:00Z", "severity": "INFO", "jsonPayload": PAYLOAD})
     assert records_of(text) == [PAYLOAD | {"severity": "INFO", "time": "2026-11-21T18:00:00Z"}]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traced_relay.logs.record import LONGEST_TEXT, as_json, as_text, truncate
+from traced_relay.logs.record import MAX_TEXT_BYTES, as_json, as_text, truncate
 
 
 class Colour(StrEnum):
@@ -57,31 +57,31 @@ def test_any_value_becomes_json(value: object, expected: object) -> None:
     assert as_json(value) == expected
 
 
-def test_a_number_of_too_many_digits_is_named_by_its_class() -> None:
+def test_an_int_of_too_many_digits_becomes_its_class_name() -> None:
     assert as_json(10**5000) == "<int>"
 
 
 @given(st.recursive(st.floats() | st.integers() | st.text() | st.binary() | st.none(), st.lists))
-def test_whatever_comes_out_can_be_written_and_read_again(value: object) -> None:
+def test_any_result_survives_a_round_trip(value: object) -> None:
     made = as_json(value)
     assert json.loads(json.dumps(made, allow_nan=False)) == made
 
 
-def test_a_long_text_is_cut_at_64_kib_and_says_so() -> None:
+def test_a_long_text_is_truncated_at_64_kib_and_marked() -> None:
     made = truncate("x" * 100_000)
-    assert len(made) == LONGEST_TEXT
+    assert len(made) == MAX_TEXT_BYTES
     assert made.endswith("x [cut]")
 
 
-def test_a_long_text_is_cut_between_characters() -> None:
+def test_a_long_text_is_truncated_between_characters() -> None:
     made = truncate("é" * 40_000)
-    assert len(made.encode()) <= LONGEST_TEXT
+    assert len(made.encode()) <= MAX_TEXT_BYTES
     assert made == "é" * made.count("é") + " [cut]"
 
 
 def test_a_text_of_exactly_64_kib_is_whole() -> None:
-    assert truncate("é" * (LONGEST_TEXT // 2)) == "é" * (LONGEST_TEXT // 2)
+    assert truncate("é" * (MAX_TEXT_BYTES // 2)) == "é" * (MAX_TEXT_BYTES // 2)
 
 
-def test_what_cannot_say_what_it_is_is_named_by_its_class() -> None:
+def test_a_value_whose_str_raises_becomes_its_class_name() -> None:
     assert as_text(Unspeakable()) == "<Unspeakable>"

@@ -1,4 +1,4 @@
-"""How records are found in what comes out of a log, wherever it is cut, and what is left of other text."""
+"""Records and other lines in a stream of log text, split into chunks anywhere."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def read(text: str) -> list[dict[str, Any]]:
     return [found] if isinstance(found, dict) and "n" in found else []
 
 
-def pieces(*chunks: str, longest: int = 10_000, told: list[str] | None = None) -> list[dict[str, Any] | str]:
-    return list(LogInput(read, longest, [].append if told is None else told.append).pieces(chunks))
+def pieces(*chunks: str, longest: int = 10_000, messages: list[str] | None = None) -> list[dict[str, Any] | str]:
+    return list(LogInput(read, longest, [].append if messages is None else messages.append).pieces(chunks))
 
 
 @pytest.mark.parametrize("text", WRAPPED.values(), ids=WRAPPED)
-def test_objects_are_found_however_they_are_wrapped_and_cut(text: str) -> None:
+def test_objects_are_found_across_prefixes_and_chunks(text: str) -> None:
     assert pieces(text) == [A, B]
     assert pieces(*text) == [A, B]
     at = random.Random(1)
@@ -51,7 +51,7 @@ def test_objects_are_found_however_they_are_wrapped_and_cut(text: str) -> None:
         assert pieces(text[:first], text[first:second], text[second:]) == [A, B]
 
 
-def test_an_object_is_there_with_its_last_brace() -> None:
+def test_an_object_is_yielded_at_its_last_brace() -> None:
     text = json.dumps([A, B], indent=2)
     seen = []
     input_ = LogInput(read, 1000).pieces(seen.append(character) or character for character in text)
@@ -77,37 +77,37 @@ def test_an_object_is_there_with_its_last_brace() -> None:
         ("[\n]\n[]\n,\n", []),
     ],
 )
-def test_what_is_no_record_is_its_lines(text: str, expected: list[Any]) -> None:
+def test_other_text_is_yielded_as_lines(text: str, expected: list[Any]) -> None:
     assert pieces(text) == expected
     assert pieces(*text) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("x" * 300 + '\n{"n": 1}\n', "a line of more than 100 characters is passed over"),
-        ('{"n": "' + "x" * 300 + '"}\n{"n": 1}\n', "an object of more than 100 characters is passed over"),
-        ('{\n "n": "' + "x" * 300 + '"\n}\n{"n": 1}\n', "an object of more than 100 characters is passed over"),
-        ('{"n": "' + "x" * 300 + '\n{"n": 1}\n', "an object of more than 100 characters is passed over"),
-        ("{" * 300 + '\n{"n": 1}\n', "an object of more than 100 characters is passed over"),
+        ("x" * 300 + '\n{"n": 1}\n', "a line of more than 100 characters is skipped"),
+        ('{"n": "' + "x" * 300 + '"}\n{"n": 1}\n', "an object of more than 100 characters is skipped"),
+        ('{\n "n": "' + "x" * 300 + '"\n}\n{"n": 1}\n', "an object of more than 100 characters is skipped"),
+        ('{"n": "' + "x" * 300 + '\n{"n": 1}\n', "an object of more than 100 characters is skipped"),
+        ("{" * 300 + '\n{"n": 1}\n', "an object of more than 100 characters is skipped"),
     ],
     ids=["line", "object", "pretty", "torn", "braces"],
 )
-def test_what_is_too_long_is_passed_over_once_and_what_follows_is_read(text: str, told: str) -> None:
+def test_a_too_long_piece_is_skipped_and_the_next_is_read(text: str, message: str) -> None:
     for chunks in ([text], [*text]):
-        complaints: list[str] = []
-        assert pieces(*chunks, longest=100, told=complaints) == [{"n": 1}]
-        assert complaints == [told]
+        messages: list[str] = []
+        assert pieces(*chunks, longest=100, messages=messages) == [{"n": 1}]
+        assert messages == [message]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
-def test_a_character_that_is_cut_is_put_together(encoding: str, size: int) -> None:
+def test_a_character_in_two_chunks_is_joined(encoding: str, size: int) -> None:
     text = "ü東🙂\n"
     content = text.encode(encoding)
     assert "".join(decoded(content[at : at + size] for at in range(0, len(content), size))) == text
 
 
 @pytest.mark.parametrize(("content", "text"), [(b"", ""), (b"a", "a"), (b"a\xff\xc3", "a\ufffd\ufffd")])
-def test_bytes_that_are_no_character_are_replaced(content: bytes, text: str) -> None:
+def test_invalid_bytes_are_replaced(content: bytes, text: str) -> None:
     assert "".join(decoded([content])) == text

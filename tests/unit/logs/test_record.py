@@ -6,14 +6,14 @@ import pytest
 
 from support.example_records import DISPATCH, EXAMPLES, FINISHED, RETRY, TASK, TASK_ID, TRACE
 from support.schema import SCHEMA, validate
-from traced_relay.logs.record import Identity, record, severity
+from traced_relay.logs.record import Identity, record, severity_of
 
 IDENTITY = Identity("demo-project", "v7", "i-1")
 PREFIX = "logging.googleapis.com/"
 
 
 def made(event: str, fields: dict[str, Any], **more: Any) -> dict[str, Any]:
-    given = {"severity": severity(event, fields), "message": "it is so", "at": 1.5, "identity": IDENTITY}
+    given = {"severity": severity_of(event, fields), "message": "it is so", "at": 1.5, "identity": IDENTITY}
     return record(event, fields, **(given | {"trace": TRACE, "insert_id": None} | more))
 
 
@@ -55,12 +55,12 @@ def test_every_event_of_the_schema_has_an_example() -> None:
         ("relay.rested", {}),
     ],
 )
-def test_what_the_contract_does_not_know_does_not_fit_the_schema(event: str, fields: dict[str, Any]) -> None:
+def test_a_record_outside_the_contract_fails_the_schema(event: str, fields: dict[str, Any]) -> None:
     with pytest.raises(AssertionError):
         validate(made(event, fields))
 
 
-def test_a_severity_that_does_not_match_the_end_does_not_fit_the_schema() -> None:
+def test_a_wrong_severity_fails_the_schema() -> None:
     with pytest.raises(AssertionError):
         validate(made("attempt.finished", FINISHED | RETRY, severity="INFO"))
 
@@ -91,13 +91,13 @@ def test_a_record_in_full() -> None:
     }
 
 
-def test_an_operation_opens_with_the_task_and_closes_with_its_end() -> None:
+def test_an_operation_starts_and_ends_with_the_task() -> None:
     ends = [made(event, TASK)[PREFIX + "operation"] for event in ("task.enqueued", "attempt.started", "task.finished")]
     whole = {"id": TASK_ID, "producer": "traced-relay"}
     assert ends == [whole | {"first": True}, whole, whole | {"last": True}]
 
 
-def test_saying_a_thing_again_gives_the_same_insert_id_and_another_thing_another() -> None:
+def test_a_repeated_record_has_the_same_insert_id() -> None:
     first, second = FINISHED | {"attempt": 1}, FINISHED | {"attempt": 2}
     ids = [made("attempt.finished", fields)[PREFIX + "insertId"] for fields in (first, first, second)]
     ids += [made("task.finished", TASK | {"round": n})[PREFIX + "insertId"] for n in (1, 2)]
@@ -109,11 +109,11 @@ def test_a_heartbeat_has_no_insert_id_of_its_own() -> None:
     assert PREFIX + "insertId" not in made("attempt.heartbeat", DISPATCH)
 
 
-def test_a_given_insert_id_is_taken() -> None:
+def test_a_given_insert_id_is_used() -> None:
     assert made("attempt.started", DISPATCH, insert_id="mine")[PREFIX + "insertId"] == "mine"
 
 
-def test_a_field_cannot_stand_in_for_what_cloud_logging_reads() -> None:
+def test_a_field_cannot_replace_what_cloud_logging_reads() -> None:
     forged = {"severity": "CRITICAL", "time": "never", "message": "forged", PREFIX + "trace": "x", "version": "v0"}
     entry = made("task.enqueued", TASK | forged)
     assert entry == made("task.enqueued", TASK)
@@ -124,7 +124,7 @@ def test_the_query_of_a_url_is_left_out() -> None:
     assert entry["httpRequest"] == {"requestUrl": "https://x/a"}
 
 
-def test_what_a_stranger_claims_is_no_label() -> None:
+def test_an_unverified_claim_is_no_label() -> None:
     entry = made("dispatch.rejected", {"queue": "forged", "task_id": TASK_ID, "kind": "call"})
     assert entry[PREFIX + "labels"] == {"event": "dispatch.rejected"}
     assert PREFIX + "operation" not in entry

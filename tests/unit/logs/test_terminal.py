@@ -1,4 +1,4 @@
-"""What of a text from outside is shown as it is, and what by its escape."""
+"""Which characters of untrusted text are shown as they are, and which as escapes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from traced_relay.formats.terminal import as_json, is_printable, printable
 UNSEEN_KINDS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
-def test_every_character_of_an_unseen_kind_is_escaped() -> None:
+def test_every_invisible_character_is_escaped() -> None:
     every = map(chr, range(sys.maxunicode + 1))
     shown = [character for character in every if is_printable(character)]
     assert [c for c in shown if unicodedata.category(c) in UNSEEN_KINDS] == []
@@ -35,12 +35,12 @@ def test_every_character_of_an_unseen_kind_is_escaped() -> None:
     ],
     ids=["letters", "direction", "marks", "controls", "separators", "tags", "fillers", "no character"],
 )
-def test_what_would_not_be_seen_is_shown_by_its_escape(text: str, shown: str) -> None:
+def test_an_invisible_character_is_shown_by_its_escape(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert printable(shown) == shown
 
 
-def test_what_is_to_be_kept_stays() -> None:
+def test_kept_characters_stay() -> None:
     assert printable("a\n\tb\r", keep="\n\t") == "a\n\tb\\r"
 
 

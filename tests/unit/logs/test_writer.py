@@ -35,37 +35,37 @@ def log(stream: io.StringIO) -> Iterator[Log]:
 
 
 def test_a_record_is_one_line_of_json_with_the_clocks_time(log: Log, stream: io.StringIO) -> None:
-    log.say("attempt.finished", message="two\nlines", fields=FINISHED | RETRY | {"verdict": "gave_up"}, trace=TRACE)
+    log.write("attempt.finished", message="two\nlines", fields=FINISHED | RETRY | {"verdict": "gave_up"}, trace=TRACE)
     [record] = validated(stream.getvalue())
     assert record["time"] == "1970-01-01T00:00:00.250000Z"
     assert (record["severity"], record["message"], record["attempt"]) == ("ERROR", "two\nlines", 2)
 
 
-def test_the_moment_told_of_and_the_severity_may_be_given(log: Log, stream: io.StringIO) -> None:
-    log.say("relay.started", message="up", fields={}, at=60.0, severity="NOTICE")
+def test_time_and_severity_may_be_given(log: Log, stream: io.StringIO) -> None:
+    log.write("relay.started", message="up", fields={}, at=60.0, severity="NOTICE")
     record = json.loads(stream.getvalue())
     assert (record["time"], record["severity"]) == ("1970-01-01T00:01:00.000000Z", "NOTICE")
 
 
-def test_odd_values_lose_no_record(log: Log, stream: io.StringIO) -> None:
-    log.say("relay.started", message="up", fields={"address": object, "mode": float("nan"), "threads": {1: {2}}})
+def test_an_invalid_value_loses_no_record(log: Log, stream: io.StringIO) -> None:
+    log.write("relay.started", message="up", fields={"address": object, "mode": float("nan"), "threads": {1: {2}}})
     record = json.loads(stream.getvalue())
     assert (record["address"], record["mode"], record["threads"]) == ("<class 'object'>", "nan", {"1": "{2}"})
 
 
-def test_a_record_that_cannot_be_put_together_is_told_of_and_breaks_nothing(log: Log, stream: io.StringIO) -> None:
-    log.say("relay.started", message="up", fields={}, at=float("inf"))
+def test_a_record_that_fails_is_reported_and_raises_nothing(log: Log, stream: io.StringIO) -> None:
+    log.write("relay.started", message="up", fields={}, at=float("inf"))
     [record] = validated(stream.getvalue())
     assert (record["severity"], record["message"]) == ("ERROR", "a record could not be written: relay.started")
 
 
-def test_a_closed_stream_breaks_nothing(log: Log, stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_closed_stream_raises_nothing(log: Log, stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
     stream.close()
-    log.say("relay.started", message="up", fields={})
+    log.write("relay.started", message="up", fields={})
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_librarys_line_has_its_text_and_nothing_else(log: Log, stream: io.StringIO) -> None:
+def test_a_library_record_has_its_text_only(log: Log, stream: io.StringIO) -> None:
     extra = {"json_fields": {"event": "forged"}, "labels": 7, "trace": "x", "httpRequest": {"requestUrl": "x?secret"}}
     logging.getLogger("some.library").warning("it is %d degrees", 30, extra=extra)
     [record] = validated(stream.getvalue())
@@ -83,7 +83,7 @@ def test_a_librarys_text_that_looks_like_json_stays_text(log: Log, stream: io.St
     assert "event" not in record
 
 
-def test_a_librarys_traceback_comes_apart_from_its_text(log: Log, stream: io.StringIO) -> None:
+def test_a_librarys_traceback_is_a_field_of_its_own(log: Log, stream: io.StringIO) -> None:
     try:
         raise ValueError("wrong")
     except ValueError:
@@ -94,12 +94,12 @@ def test_a_librarys_traceback_comes_apart_from_its_text(log: Log, stream: io.Str
     assert "ValueError: wrong\nStack (most recent call last):" in record["stack_trace"]
 
 
-def test_a_librarys_line_without_an_exception_at_hand_has_no_traceback(log: Log, stream: io.StringIO) -> None:
+def test_a_library_record_without_exception_has_no_traceback(log: Log, stream: io.StringIO) -> None:
     logging.getLogger("some.library").error("it broke", exc_info=(None, None, None))
     assert "stack_trace" not in json.loads(stream.getvalue())
 
 
-def test_a_librarys_wrong_arguments_lose_nothing(log: Log, stream: io.StringIO) -> None:
+def test_a_library_record_with_wrong_arguments_is_written(log: Log, stream: io.StringIO) -> None:
     log.handler.handle(logging.LogRecord("some.library", logging.WARNING, "", 0, "%d of %d", ("x",), None))
     [record] = validated(stream.getvalue())
     assert record["message"] == "%d of %d"
@@ -122,21 +122,21 @@ def test_debug_lines_of_libraries_are_off(log: Log, stream: io.StringIO) -> None
     assert stream.getvalue() == ""
 
 
-def test_to_configure_again_takes_the_place_of_what_was(log: Log, stream: io.StringIO) -> None:
+def test_a_second_configure_replaces_the_first(log: Log, stream: io.StringIO) -> None:
     second = io.StringIO()
     configure(IDENTITY, stream=second).close()
     logging.getLogger("some.library").warning("where am I")
     assert (stream.getvalue(), second.getvalue()) == ("", "")
-    log.say("relay.started", message="up", fields={})
+    log.write("relay.started", message="up", fields={})
     assert len(validated(stream.getvalue())) == 1
 
 
 def test_lines_of_many_threads_do_not_mix(log: Log, stream: io.StringIO) -> None:
-    def say() -> None:
+    def write() -> None:
         for _ in range(50):
-            log.say("task.enqueued", message="x" * 500, fields=TASK, trace=TRACE)
+            log.write("task.enqueued", message="x" * 500, fields=TASK, trace=TRACE)
 
-    threads = [Thread(target=say) for _ in range(4)]
+    threads = [Thread(target=write) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -151,48 +151,50 @@ def stored(limit: int = 10, **more: Any) -> tuple[Log, RecordStore, io.StringIO]
 
 def test_the_store_keeps_what_was_printed() -> None:
     log, store, stream = stored()
-    log.say("attempt.started", message="go", fields=DISPATCH | {"rule": object()}, trace=TRACE)
+    log.write("attempt.started", message="go", fields=DISPATCH | {"rule": object()}, trace=TRACE)
     assert store.records() == [json.loads(stream.getvalue())]
 
 
 def test_the_store_finds_the_records_of_one_task() -> None:
     log, store, _ = stored()
-    log.say("relay.started", message="up", fields={})
-    log.say("task.enqueued", message="in", fields=TASK, trace=TRACE)
-    log.say("task.enqueued", message="in", fields=TASK | {"task_id": "ab" * 16}, trace=TRACE)
+    log.write("relay.started", message="up", fields={})
+    log.write("task.enqueued", message="in", fields=TASK, trace=TRACE)
+    log.write("task.enqueued", message="in", fields=TASK | {"task_id": "ab" * 16}, trace=TRACE)
     assert [record["task_id"] for record in store.records(TASK_ID)] == [TASK_ID]
 
 
-def test_a_record_that_is_yet_to_come_can_be_waited_for() -> None:
+def test_the_store_waits_for_a_record() -> None:
     log, store, _ = stored()
-    say = Thread(target=log.say, args=("task.enqueued",), kwargs={"message": "in", "fields": TASK, "trace": TRACE})
-    say.start()
+    writing = Thread(
+        target=log.write, args=("task.enqueued",), kwargs={"message": "in", "fields": TASK, "trace": TRACE}
+    )
+    writing.start()
     found = store.wait_for("task.enqueued", TASK_ID, seconds=10)
-    say.join()
+    writing.join()
     assert found is not None
     assert found["message"] == "in"
     assert store.wait_for("task.finished", TASK_ID, seconds=0) is None
 
 
-def test_whoever_follows_the_store_gets_each_record_once_and_the_oldest_make_room() -> None:
+def test_a_cursor_gets_each_record_once() -> None:
     log, store, _ = stored(limit=3)
     seen: list[list[int]] = []
     cursor = 0
     for running in ([1, 2], [], [3, 4, 5, 6]):
         for number in running:
-            log.say("relay.stopping", message="down", fields={"signal": "SIGTERM", "running": number})
+            log.write("relay.stopping", message="down", fields={"signal": "SIGTERM", "running": number})
         cursor, new = store.since(cursor)
         seen.append([record["running"] for record in new])
     assert seen == [[1, 2], [], [4, 5, 6]]
 
 
-def test_the_store_knows_since_when_it_is_whole() -> None:
+def test_the_store_reports_since_when_it_is_complete() -> None:
     store = RecordStore(2, whole_since="2026-09-21T14:00:00.000000Z")
-    told = [store.whole_since]
+    times = [store.whole_since]
     for second in (1, 3, 2, 4, 5):
         store.add({"time": f"2026-09-21T14:00:0{second}.000000Z"})
-        told.append(store.whole_since)
-    assert [text[17:19] for text in told] == ["00", "00", "00", "01", "03", "03"]
+        times.append(store.whole_since)
+    assert [text[17:19] for text in times] == ["00", "00", "00", "01", "03", "03"]
 
 
 def test_a_cursor_of_another_store_gets_nothing() -> None:
@@ -201,15 +203,15 @@ def test_a_cursor_of_another_store_gets_nothing() -> None:
 
 def test_text_is_one_line_a_record() -> None:
     log, store, stream = stored(text=True)
-    log.say("attempt.finished", message="503, again in 0.9 s\x1b[2J", fields=FINISHED | RETRY, trace=TRACE)
+    log.write("attempt.finished", message="503, again in 0.9 s\x1b[2J", fields=FINISHED | RETRY, trace=TRACE)
     assert stream.getvalue() == ("00:00:00.000  WARNING   attempt.finished    4f0c4f0c  503, again in 0.9 s\\x1b[2J\n")
     assert store.records()[0]["event"] == "attempt.finished"
 
 
 def test_text_has_colour_only_when_asked() -> None:
     log, _, stream = stored(text=True, colour=True)
-    log.say("relay.started", message="up", fields={})
-    log.say("telemetry.dropped", message="12 spans lost", fields={"dropped_spans": 12})
+    log.write("relay.started", message="up", fields={})
+    log.write("telemetry.dropped", message="12 spans lost", fields={"dropped_spans": 12})
     first, second = stream.getvalue().splitlines()
     assert "\x1b[2m00:00:00.000\x1b[0m  INFO      relay.started" in first
     assert "\x1b[33mWARNING \x1b[0m" in second

@@ -121,5 +121,5 @@ def test_queue_log_entry_gets_a_message() -> None:
     entry = queue_record(f"{TASK_ID}-1", 2.1, "attemptResponseLog", status="UNAVAILABLE", attemptDuration="1.2s")
     assert entry["message"] == f"task {TASK_ID}-1: answered, UNAVAILABLE after 1.2s"
     assert (entry["logger"], entry["severity"], entry["time"]) == (queue_log.LOGGER, "ERROR", at(2.1))
-    assert not queue_log.is_from({"task": f"{QUEUE}/x", "message": "m"})
-    assert not queue_log.is_from({"task": "x", "attemptDispatchLog": {}})
+    assert not queue_log.is_queue_record({"task": f"{QUEUE}/x", "message": "m"})
+    assert not queue_log.is_queue_record({"task": "x", "attemptDispatchLog": {}})

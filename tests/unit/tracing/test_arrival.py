@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.context import attach, detach
 
 from traced_relay.tracing import propagation
-from traced_relay.tracing.provider import configure_off, tracer_of
+from traced_relay.tracing.provider import create_disabled_provider, tracer_of
 
 if TYPE_CHECKING:
     from traced_relay.tracing.propagation import Arrival
@@ -25,7 +25,7 @@ def arrival(headers: dict[str, str], *, is_old: bool = False) -> Arrival:
     context = propagation.parent_context(headers)
     token = attach(context)
     try:
-        with tracer_of(configure_off()).start_as_current_span("POST /dispatch", context):
+        with tracer_of(create_disabled_provider()).start_as_current_span("POST /dispatch", context):
             return propagation.arrival(TASK, is_old=is_old)
     finally:
         detach(token)

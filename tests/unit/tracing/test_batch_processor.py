@@ -1,4 +1,4 @@
-"""Spans on their way out: when they leave, what is counted, and that nobody waits for them."""
+"""When spans are exported, which are counted as dropped, and that no caller waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from opentelemetry.trace import Status
 
 from traced_relay.runtime.clock import ManualClock, SystemClock
 from traced_relay.tracing import provider
-from traced_relay.tracing.batch_processor import AT_THE_END, SOON, BatchProcessor
+from traced_relay.tracing.batch_processor import SHUTDOWN_TIMEOUT, STARTED_DELAY, BatchProcessor
 from traced_relay.tracing.spans import processing, started
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ DEADLINE = 5.0
 
 
 class Kept(SpanExporter):
-    """Keeps what it is given and answers as told; *held* until it is released."""
+    """Keeps the batches and returns *answer*; if *held*, blocks until it is released."""
 
     def __init__(self, answer: SpanExportResult | Exception = SpanExportResult.SUCCESS, *, held: bool = False) -> None:
         self.batches: list[list[str]] = []
@@ -57,8 +57,10 @@ class Kept(SpanExporter):
 class Made:
     def __init__(self, exporter: Kept, **settings: Any) -> None:
         self.clock = ManualClock()
-        self.outbox = BatchProcessor(exporter, self.clock, **settings)
-        self.tracer = provider.tracer_of(provider.configure(version="v", instance="i", processors=[self.outbox]))
+        self.processor = BatchProcessor(exporter, self.clock, **settings)
+        self.tracer = provider.tracer_of(
+            provider.create_provider(version="v", instance="i", processors=[self.processor])
+        )
 
     def span(self, *names: str) -> None:
         for name in names:
@@ -75,10 +77,10 @@ def make() -> Iterator[Callable[..., Made]]:
 
     yield one
     for each in made:
-        each.outbox.shutdown()
+        each.processor.shutdown()
 
 
-def test_what_gathers_leaves_together_after_the_delay(make: Callable[..., Made]) -> None:
+def test_spans_leave_together_after_the_delay(make: Callable[..., Made]) -> None:
     exporter = Kept()
     made = make(exporter, delay=2.0)
     made.span("a", "b")
@@ -94,90 +96,92 @@ def test_what_gathers_leaves_together_after_the_delay(make: Callable[..., Made])
 
 def test_a_full_batch_leaves_at_once(make: Callable[..., Made]) -> None:
     exporter = Kept()
-    made = make(exporter, delay=60.0, size=3)
+    made = make(exporter, delay=60.0, batch_size=3)
     made.span("a", "b", "c")
     assert exporter.wait_for(1) == [["a", "b", "c"]]
 
 
-def test_the_mark_of_a_call_that_begins_does_not_wait_for_the_batch(make: Callable[..., Made]) -> None:
+def test_a_started_span_does_not_wait_for_the_batch(make: Callable[..., Made]) -> None:
     exporter = Kept()
     made = make(exporter, delay=60.0)
     made.span("before")
     with processing(made.tracer, "relay", "t1", task_name="t1-1", attempt=1):
         started(made.tracer, "relay", Context(), at=made.clock.now())
-        assert SOON < 1
-        made.clock.advance(SOON)
+        assert STARTED_DELAY < 1
+        made.clock.advance(STARTED_DELAY)
         assert exporter.wait_for(1) == [["before", "process relay started"]]
 
 
-def test_what_finds_no_room_is_dropped_and_counted(make: Callable[..., Made]) -> None:
+def test_spans_beyond_the_queue_are_dropped_and_counted(make: Callable[..., Made]) -> None:
     exporter = Kept(held=True)
-    made = make(exporter, size=2, room=4)
+    made = make(exporter, batch_size=2, queue_size=4)
     made.span(*"ab")
     assert exporter.begun.wait(DEADLINE)
     made.span(*"cdefg")
-    assert made.outbox.take_dropped() == (3, None)
-    assert made.outbox.take_dropped() == (0, None)
+    assert made.processor.take_dropped() == (3, None)
+    assert made.processor.take_dropped() == (0, None)
     exporter.released.set()
     assert exporter.wait_for(2) == [["a", "b"], ["c", "d"]]
 
 
 @pytest.mark.parametrize("answer", [SpanExportResult.FAILURE, ValueError("broken")])
-def test_what_is_not_taken_is_counted_and_not_tried_again(
+def test_a_failed_batch_is_counted_and_not_retried(
     make: Callable[..., Made], answer: SpanExportResult | Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     exporter = Kept(answer)
-    made = make(exporter, size=2)
+    made = make(exporter, batch_size=2)
     made.span(*"ab")
-    assert made.outbox.force_flush(5000)
-    dropped = made.outbox.take_dropped()
-    why = "the backend took none" if isinstance(answer, SpanExportResult) else "ValueError: broken"
-    assert (dropped.spans, (dropped.why or "").partition(",")[0]) == (2, why)
+    assert made.processor.force_flush(5000)
+    dropped = made.processor.take_dropped()
+    why = "the backend refused them or is unreachable" if isinstance(answer, SpanExportResult) else "ValueError: broken"
+    assert (dropped.spans, dropped.error) == (2, why)
     exporter.answer = SpanExportResult.SUCCESS
     made.span(*"cd")
-    assert made.outbox.force_flush(5000)
+    assert made.processor.force_flush(5000)
     assert exporter.batches == [["a", "b"], ["c", "d"]]
-    assert made.outbox.take_dropped() == (0, None)
+    assert made.processor.take_dropped() == (0, None)
     assert caplog.records == []
 
 
-def test_to_flush_waits_for_no_delay_however_much_there_is(make: Callable[..., Made]) -> None:
+def test_a_flush_exports_all_without_a_delay(make: Callable[..., Made]) -> None:
     exporter = Kept()
-    made = make(exporter, delay=60.0, size=2)
+    made = make(exporter, delay=60.0, batch_size=2)
     made.span(*"abcde")
-    assert made.outbox.force_flush(5000)
+    assert made.processor.force_flush(5000)
     assert [name for batch in exporter.batches for name in batch] == [*"abcde"]
 
 
-def test_the_end_sends_what_there_is(make: Callable[..., Made]) -> None:
+def test_a_shutdown_exports_the_waiting_spans(make: Callable[..., Made]) -> None:
     exporter = Kept()
-    made = make(exporter, delay=60.0, size=2)
+    made = make(exporter, delay=60.0, batch_size=2)
     made.span(*"abc")
-    made.outbox.shutdown()
+    made.processor.shutdown()
     assert [name for batch in exporter.batches for name in batch] == ["a", "b", "c"]
     made.span("late")
-    assert (exporter.is_shut, made.outbox.take_dropped()) == (True, (1, None))
+    assert (exporter.is_shut, made.processor.take_dropped()) == (True, (1, None))
 
 
-def test_the_end_does_not_wait_for_an_exporter_that_hangs(make: Callable[..., Made]) -> None:
+def test_a_shutdown_does_not_wait_for_a_hung_exporter(make: Callable[..., Made]) -> None:
     exporter = Kept(held=True)
-    made = make(exporter, size=2)
+    made = make(exporter, batch_size=2)
     made.span(*"abc")
     assert exporter.begun.wait(DEADLINE)
     clock = SystemClock()
     began = clock.monotonic()
-    made.outbox.shutdown()
-    assert clock.monotonic() - began < AT_THE_END + 4
-    assert made.outbox.take_dropped() == (3, None)
+    made.processor.shutdown()
+    assert clock.monotonic() - began < SHUTDOWN_TIMEOUT + 4
+    assert made.processor.take_dropped() == (3, None)
     exporter.released.set()
 
 
 def test_an_unsampled_span_is_not_sent() -> None:
     exporter = Kept()
-    outbox = BatchProcessor(exporter, ManualClock(), size=1)
-    tracer: Tracer = provider.tracer_of(provider.configure(version="v", instance="i", processors=[outbox], ratio=0.0))
+    processor = BatchProcessor(exporter, ManualClock(), batch_size=1)
+    tracer: Tracer = provider.tracer_of(
+        provider.create_provider(version="v", instance="i", processors=[processor], ratio=0.0)
+    )
     span = tracer.start_span("a", Context())
     span.set_status(Status())
     span.end()
-    outbox.shutdown()
+    processor.shutdown()
     assert exporter.batches == []

@@ -1,4 +1,4 @@
-"""Our spans in Cloud Trace's form: as Google's own exporter makes them, and within the limits of its API."""
+"""Spans in Cloud Trace's form: equal to those of Google's exporter, and within the API's limits."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_span_is_as_googles_exporter_makes_it(resource: dict[str, Any], status
     assert ours["name"] == googles["name"] == "projects/p"
 
 
-def test_what_cloud_trace_would_refuse_is_cut() -> None:
+def test_a_span_is_truncated_to_cloud_traces_limits() -> None:
     attributes = {f"relay.{number}": number for number in range(40)} | {"relay.long": "é" * 300}
     span = made({"relay.long": "é" * 300} | attributes, APP_ENGINE, name="ü" * 100)
     [ours] = by_us(span).spans
@@ -105,7 +105,7 @@ def test_what_cloud_trace_would_refuse_is_cut() -> None:
     assert known["relay.long"].string_value.truncated_byte_count == 344
 
 
-def test_a_text_that_no_protobuf_can_hold_costs_a_letter_and_not_the_batch() -> None:
+def test_a_surrogate_becomes_a_question_mark() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
@@ -114,7 +114,7 @@ def test_a_text_that_no_protobuf_can_hold_costs_a_letter_and_not_the_batch() -> 
     assert ours.attributes.attribute_map["relay.odd"].string_value.value == "a?b"
 
 
-def test_a_generous_pattern_leaves_room_for_the_spans_own() -> None:
+def test_a_wide_pattern_leaves_room_for_the_spans_own() -> None:
     resource = {f"service.{number}": "x" for number in range(40)}
     span = made({f"relay.{number}": number for number in range(24)}, resource)
     known = by_us(span).spans[0].attributes.attribute_map
@@ -122,7 +122,7 @@ def test_a_generous_pattern_leaves_room_for_the_spans_own() -> None:
     assert (len(known), "g.co/agent" in known) == (32, True)
 
 
-def test_a_number_that_no_protobuf_can_hold_is_its_digits() -> None:
+def test_an_int_of_over_64_bits_becomes_a_string() -> None:
     span = made({"relay.odd": 2**63, "relay.even": 2**63 - 1}, {})
     known = by_us(span).spans[0].attributes.attribute_map
     assert (known["relay.odd"].string_value.value, known["relay.even"].int_value) == (str(2**63), 2**63 - 1)

@@ -37,7 +37,7 @@ def test_every_variable_of_the_installed_packages_is_documented() -> None:
     assert {name for name in found if not any(fnmatch(name, pattern) for pattern in patterns)} == set()
 
 
-def test_exactly_the_variables_that_the_page_calls_removed_are() -> None:
+def test_exactly_the_documented_variables_are_removed() -> None:
     environ = dict.fromkeys(variables(), "set")
     ignore_instrumentation_settings(environ)
     kept = documented("") - documented("removed")

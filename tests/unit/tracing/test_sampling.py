@@ -1,4 +1,4 @@
-"""The decision whether a trace is recorded: taken once, by one ratio, and kept."""
+"""The sampling decision: made once, by one ratio, and kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENQUEUE, DISPATCH = "POST /v1/tasks", "POST /dispatch"
 
 
 def tracer(ratio: float) -> Tracer:
-    return provider.tracer_of(provider.configure(version="v", instance="i", ratio=ratio))
+    return provider.tracer_of(provider.create_provider(version="v", instance="i", ratio=ratio))
 
 
 def arriving(ratio: float, name: str, **headers: str) -> bool:
@@ -38,12 +38,12 @@ def traceparent(flag: str, trace_id: str = TRACE_ID) -> str:
 
 
 @pytest.mark.parametrize("name", [ENQUEUE, "POST /v1/tasks:batch", DISPATCH])
-def test_a_front_ends_not_sampled_is_not_believed(name: str) -> None:
+def test_a_front_ends_not_sampled_flag_is_ignored(name: str) -> None:
     assert arriving(1.0, name, traceparent=traceparent("00"))
     assert not arriving(0.0, name, traceparent=traceparent("00"))
 
 
-def test_a_callers_copy_says_no_more_than_its_traceparent() -> None:
+def test_a_callers_copy_counts_like_its_traceparent() -> None:
     assert arriving(1.0, ENQUEUE, x_relay_traceparent=traceparent("00"))
     assert not arriving(0.0, ENQUEUE, x_relay_traceparent=traceparent("00"))
     assert arriving(0.0, ENQUEUE, x_relay_traceparent=traceparent("01")) == arriving(
@@ -53,14 +53,14 @@ def test_a_callers_copy_says_no_more_than_its_traceparent() -> None:
 
 @pytest.mark.parametrize("ratio_of_today", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(("decided", "flag"), [(True, "01"), (False, "00")])
-def test_what_was_decided_at_enqueue_holds_at_every_dispatch(ratio_of_today: float, decided: bool, flag: str) -> None:
+def test_a_dispatch_follows_the_decision_at_enqueue(ratio_of_today: float, decided: bool, flag: str) -> None:
     front_end = traceparent("00")
     assert arriving(ratio_of_today, DISPATCH, traceparent=front_end, x_relay_traceparent=traceparent(flag)) is decided
 
 
 @pytest.mark.parametrize("is_old", [False, True])
 @pytest.mark.parametrize("flag", ["00", "01"])
-def test_an_attempt_keeps_what_its_row_says_even_in_a_trace_of_its_own(is_old: bool, flag: str) -> None:
+def test_an_attempt_follows_its_rows_decision_in_a_new_trace(is_old: bool, flag: str) -> None:
     trace = propagation.trace_context(propagation.parent_context({"traceparent": traceparent(flag)}))
     arrival = propagation.arrival(trace, is_old=is_old)
     for ratio in (0.0, 1.0):
@@ -71,13 +71,13 @@ def test_an_attempt_keeps_what_its_row_says_even_in_a_trace_of_its_own(is_old: b
             assert (spans.trace_ref(span).trace_id == TRACE_ID) is not is_old
 
 
-def test_one_ratio_decides_about_a_trace_alike_wherever_it_is_met() -> None:
+def test_one_ratio_decides_alike_at_enqueue_and_dispatch() -> None:
     for trace_id, taken in ((TRACE_ID, False), (LOW, True)):
         assert arriving(0.5, ENQUEUE, traceparent=traceparent("00", trace_id)) is taken
         assert arriving(0.5, DISPATCH, traceparent=traceparent("00", trace_id)) is taken
 
 
-def test_children_do_as_their_parent_does() -> None:
+def test_children_follow_their_parents_decision() -> None:
     root = tracer(0.0).start_span(ENQUEUE, Context())
     with use_span(root):
         assert not sampled(tracer(1.0).start_span("send relay"))

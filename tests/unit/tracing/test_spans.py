@@ -17,7 +17,7 @@ from support.surroundings import surroundings
 from traced_relay.runtime.listener import Listener
 from traced_relay.tracing import instrumentation, propagation
 from traced_relay.tracing.propagation import RelayOrigin, task_headers
-from traced_relay.tracing.provider import configure, tracer_of
+from traced_relay.tracing.provider import create_provider, tracer_of
 from traced_relay.tracing.redaction import RedactingSpan
 from traced_relay.tracing.span_store import SpanStore
 from traced_relay.tracing.spans import processing, sending, set_verdict, trace_ref
@@ -112,7 +112,7 @@ def test_the_copys_tracestate_comes_with_it() -> None:
 
 @pytest.mark.parametrize("name", ["tracestate", "x-relay-tracestate"])
 @pytest.mark.parametrize("state", ["vendor=1,my secret", "a=1," * 9000, ",".join(f"k{n}=1" for n in range(40))])
-def test_what_a_header_says_is_not_logged(name: str, state: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_header_values_are_not_logged(name: str, state: str, caplog: pytest.LogCaptureFixture) -> None:
     propagation.parent_context({"traceparent": ORIGIN, "x-relay-traceparent": ORIGIN, name: state})
     assert caplog.records == []
 
@@ -121,7 +121,7 @@ def test_the_environment_does_not_change_the_limits() -> None:
     wrong = {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "128", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "9000"}
     store = SpanStore()
     with surroundings(**wrong, OTEL_SPAN_LINK_COUNT_LIMIT="many"):
-        provider = configure(version="v7", instance="i-1", processors=[store])
+        provider = create_provider(version="v7", instance="i-1", processors=[store])
     span = provider.get_tracer("bare").start_span("a", attributes={f"a{number}": "x" * 999 for number in range(99)})
     span.end()
     [ended] = store.spans()
@@ -184,7 +184,7 @@ def relay_app(tracer: trace.Tracer, downstream: str) -> Flask:
     @app.post("/v1/tasks")
     def enqueue() -> Any:
         if "refused" in request.args:
-            instrumentation.refuse()
+            instrumentation.discard_request_span()
             return "no", 422
         with sending(tracer, "relay", "t1", task_name="t1-1"):
             return task_headers()
@@ -196,7 +196,7 @@ def relay_app(tracer: trace.Tracer, downstream: str) -> Flask:
 
     @app.post("/dispatch")
     def dispatch() -> Any:
-        given = {name: request.args[name] == "True" for name in ("trace_leaves", "whole_url") if name in request.args}
+        given = {name: request.args[name] == "True" for name in ("propagate", "full_url") if name in request.args}
         attempt = int(request.args.get("attempt", 1))
         with (
             processing(tracer, "relay", "t1", task_name="t1-1", attempt=attempt),
@@ -214,7 +214,7 @@ def relay_app(tracer: trace.Tracer, downstream: str) -> Flask:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[Service, TracerProvider]]:
-    provider = configure(version="v7", instance="i-1")
+    provider = create_provider(version="v7", instance="i-1")
     received: list[dict[str, str]] = []
     with Listener(downstream_app(received)) as downstream:
         app = relay_app(tracer_of(provider), downstream.url)
@@ -246,7 +246,7 @@ def test_one_trace_from_the_caller_to_the_downstream(service: Service) -> None:
     assert not [name for name in received if name.startswith("x-relay-")]
 
 
-def test_attempts_are_siblings_under_the_send_even_when_the_parent_was_rewritten(service: Service) -> None:
+def test_attempts_with_rewritten_parents_stay_siblings(service: Service) -> None:
     headers = service.post("/v1/tasks").json()
     for attempt in (1, 2):
         service.post(f"/dispatch?attempt={attempt}", traceparent=PLATFORM, x_relay_traceparent=headers["traceparent"])
@@ -264,7 +264,7 @@ def test_a_dispatch_without_context_starts_a_trace(service: Service) -> None:
     assert service.spans.spans()[-1].attributes["relay.trace.rewritten"] is False
 
 
-def test_a_front_ends_unsampled_flag_is_not_believed(service: Service) -> None:
+def test_a_front_ends_unsampled_flag_is_ignored(service: Service) -> None:
     service.post("/v1/tasks", traceparent=PLATFORM)
     assert [tree[0] for tree in service.trees()] == ["SERVER POST /v1/tasks"]
 
@@ -274,7 +274,7 @@ def test_baggage_is_not_passed_on(service: Service) -> None:
     assert "baggage" not in service.received[0]
 
 
-def test_what_is_not_relayed_makes_no_span(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_requests_create_no_span(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     with suppress_http_instrumentation():
         for path in ("/v1/tasks", "/health", "/nowhere"):
             requests.get(service.url + path, timeout=5)
@@ -282,17 +282,17 @@ def test_what_is_not_relayed_makes_no_span(service: Service, caplog: pytest.LogC
     assert caplog.records == []
 
 
-def test_a_refused_request_makes_no_span(service: Service) -> None:
+def test_a_refused_request_creates_no_span(service: Service) -> None:
     service.post("/v1/tasks?refused", traceparent=ORIGIN)
     assert service.spans.spans() == []
 
 
-def test_to_refuse_outside_a_request_does_nothing() -> None:
-    instrumentation.refuse()
+def test_discarding_outside_a_request_does_nothing() -> None:
+    instrumentation.discard_request_span()
     assert not trace.get_current_span().is_recording()
 
 
-def test_no_span_knows_a_query_or_an_exceptions_text(service: Service) -> None:
+def test_no_span_has_a_query_or_an_exceptions_text(service: Service) -> None:
     service.post("/dispatch?password=secret")
     service.post("/dispatch?url=http://127.0.0.1:1/closed%3Ftoken=secret")
     service.post("/v1/tasks:batch?password=secret")
@@ -320,13 +320,13 @@ def test_retries_are_counted_on_the_client_span(service: Service) -> None:
 
 
 def test_a_downstream_may_be_kept_out_of_the_trace(service: Service) -> None:
-    service.post("/dispatch?trace_leaves=False", traceparent=ORIGIN, tracestate="vendor=1")
+    service.post("/dispatch?propagate=False", traceparent=ORIGIN, tracestate="vendor=1")
     assert not {"traceparent", "tracestate"} & set(service.received[0])
     assert service.trees() == [("SERVER POST /dispatch", ("CONSUMER process relay", ("CLIENT GET",)))]
 
 
 def test_a_url_may_be_named_by_its_origin_alone(service: Service) -> None:
-    service.post("/dispatch?whole_url=False")
+    service.post("/dispatch?full_url=False")
     [url] = [span.attributes["url.full"] for span in service.spans.spans() if span.kind == "CLIENT"]
     assert isinstance(url, str)
     assert url.startswith("http://127.0.0.1:")
@@ -337,7 +337,7 @@ def test_a_url_may_be_named_by_its_origin_alone(service: Service) -> None:
     "asked",
     ["metadata.google.internal/computeMetadata/v1/instance", "secretmanager.googleapis.com/v1/projects/p/secrets/s"],
 )
-def test_where_google_keeps_credentials_gets_neither_span_nor_trace(service: Service, asked: str) -> None:
+def test_credential_requests_get_neither_span_nor_trace(service: Service, asked: str) -> None:
     # Refused at once: nobody listens on port 1 of this machine.
     proxies = {"http": "http://127.0.0.1:1"}
     with pytest.raises(requests.ConnectionError):
@@ -362,11 +362,11 @@ def test_names_of_attributes_are_the_stable_ones(service: Service) -> None:
     assert not {"http.method", "http.url", "url.query"} & set(server.attributes)
 
 
-def test_the_last_provider_gets_the_spans_of_what_is_sent(
+def test_the_last_provider_gets_the_client_spans(
     running: tuple[Service, TracerProvider], service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     spans = SpanStore()
-    instrumentation.instrument(Flask("second"), configure(version="v7", instance="i-2", processors=[spans]))
+    instrumentation.instrument(Flask("second"), create_provider(version="v7", instance="i-2", processors=[spans]))
     service.post("/dispatch")
     instrumentation.instrument(Flask("third"), running[1])
     service.post("/dispatch")
@@ -375,8 +375,8 @@ def test_the_last_provider_gets_the_spans_of_what_is_sent(
     assert caplog.records == []
 
 
-def test_a_fenced_span_keeps_known_attributes_only(store: SpanStore) -> None:
-    bare = configure(version="v7", instance="i-1", processors=[store]).get_tracer("bare")
+def test_a_redacted_span_keeps_known_attributes_only(store: SpanStore) -> None:
+    bare = create_provider(version="v7", instance="i-1", processors=[store]).get_tracer("bare")
     with bare.start_as_current_span("inner") as inner:
         span = RedactingSpan(inner)
         span.update_name("outer")
@@ -397,10 +397,10 @@ ASKED = [f"{CAPTURED}_{side}_{part}" for side in ("SERVER", "CLIENT") for part i
 
 
 @pytest.mark.parametrize("pattern", [".*", "x-.*,authorization,user-agent"])
-def test_headers_that_the_environment_asks_for_are_in_no_span(service: Service, pattern: str) -> None:
+def test_captured_headers_are_in_no_span(service: Service, pattern: str) -> None:
     with surroundings(**dict.fromkeys(ASKED, pattern)):
         spans = SpanStore()
-        provider = configure(version="v7", instance="i-2", processors=[spans])
+        provider = create_provider(version="v7", instance="i-2", processors=[spans])
         app = relay_app(tracer_of(provider), service.url)
         instrumentation.instrument(app, provider)
         headers = {"Authorization": "Bearer secret", "X-Api-Key": "secret", "User-Agent": "secret"}
@@ -422,9 +422,9 @@ def test_an_instrumented_app_gets_the_relays_spans_instead(service: Service) -> 
     app = Flask("instrumented")
     app.add_url_rule("/v1/tasks", view_func=lambda: "done", methods=["POST"])
     FlaskInstrumentor.instrument_app(  # type: ignore[no-untyped-call]
-        app, tracer_provider=configure(version="v", instance="i", processors=[others])
+        app, tracer_provider=create_provider(version="v", instance="i", processors=[others])
     )
-    instrumentation.instrument(app, configure(version="v", instance="i", processors=[spans]))
+    instrumentation.instrument(app, create_provider(version="v", instance="i", processors=[spans]))
     assert app.test_client().post("/v1/tasks?token=secret").status_code == 200
     instrumentation.instrument(Flask("after"), service.provider)
     assert ([span.name for span in spans.spans()], others.spans()) == (["POST /v1/tasks"], [])
@@ -447,7 +447,7 @@ def store() -> SpanStore:
 
 @pytest.fixture
 def tracer(store: SpanStore) -> trace.Tracer:
-    return tracer_of(configure(version="v7", instance="i-1", processors=[store]))
+    return tracer_of(create_provider(version="v7", instance="i-1", processors=[store]))
 
 
 COMMON = {
@@ -458,7 +458,7 @@ COMMON = {
 }
 
 
-def test_a_store_of_spans_knows_since_when_it_is_whole(tracer: trace.Tracer, store: SpanStore) -> None:
+def test_a_span_store_reports_since_when_it_is_complete(tracer: trace.Tracer, store: SpanStore) -> None:
     for number in range(1, 6):
         tracer.start_span("a", start_time=0).end(end_time=number * 1_000_000_000)
         assert store.whole_since == (f"1970-01-01T00:00:0{number - 3}.000000Z" if number > 3 else "")
@@ -500,7 +500,7 @@ def test_a_process_that_succeeded(tracer: trace.Tracer, store: SpanStore) -> Non
     assert span.attributes == PROCESS | {"relay.verdict": "succeeded"}
 
 
-def test_a_process_that_is_tried_again(tracer: trace.Tracer, store: SpanStore) -> None:
+def test_a_process_that_is_retried(tracer: trace.Tracer, store: SpanStore) -> None:
     span = process(
         tracer, store, verdict="retry", reason="http_503", blame="downstream", retry_delay_ms=900, status_code=503
     )
@@ -522,7 +522,7 @@ def test_a_process_that_is_tried_again(tracer: trace.Tracer, store: SpanStore) -
         ({"verdict": "cancelled"}, "cancelled"),
     ],
 )
-def test_an_end_without_an_answer_is_named_by_its_reason(
+def test_an_attempt_without_response_has_its_reason(
     tracer: trace.Tracer, store: SpanStore, given: dict[str, Any], error_type: str
 ) -> None:
     span = process(tracer, store, **given)
@@ -543,7 +543,7 @@ def test_the_store_keeps_the_latest(tracer: trace.Tracer, store: SpanStore) -> N
     assert [span.name for span in store.spans()] == ["2", "3", "4"]
 
 
-def test_a_span_whose_parent_is_not_kept_is_a_root(tracer: trace.Tracer, store: SpanStore) -> None:
+def test_a_span_without_its_parent_is_a_root(tracer: trace.Tracer, store: SpanStore) -> None:
     parent = trace.get_current_span(propagation.parent_context({"traceparent": ORIGIN}))
     with trace.use_span(parent), sending(tracer, "relay", "t1"):
         tracer.start_span("child").end()
@@ -553,22 +553,22 @@ def test_a_span_whose_parent_is_not_kept_is_a_root(tracer: trace.Tracer, store: 
     assert [child.span.name for child in root.children] == ["child"]
 
 
-def test_the_ratio_goes_by_trace_id_and_a_sampled_parent_is_followed(store: SpanStore) -> None:
-    tracer = tracer_of(configure(version="v7", instance="i-1", processors=[store], ratio=0))
+def test_the_ratio_uses_the_trace_id_and_follows_the_parent(store: SpanStore) -> None:
+    tracer = tracer_of(create_provider(version="v7", instance="i-1", processors=[store], ratio=0))
     tracer.start_span("root").end()
     tracer.start_span("unsampled", propagation.parent_context({"traceparent": PLATFORM})).end()
     tracer.start_span("sampled", propagation.parent_context({"traceparent": ORIGIN})).end()
     assert [span.name for span in store.spans()] == ["sampled"]
 
 
-def test_spans_name_the_service_that_made_them() -> None:
+def test_spans_have_the_services_name() -> None:
     others = {
         "OTEL_RESOURCE_ATTRIBUTES": "a=1",
         "OTEL_SERVICE_NAME": "other",
         "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "*",
     }
     with surroundings(**others):
-        provider = configure(version="v7", instance="i-1")
+        provider = create_provider(version="v7", instance="i-1")
     made = provider.resource.attributes
     assert {name.rpartition(".")[0] for name in made} == {"service", "service.instance", "telemetry.sdk"}
     assert (made["service.name"], made["service.version"], made["service.instance.id"]) == ("traced-relay", "v7", "i-1")
