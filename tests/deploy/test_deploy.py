@@ -91,7 +91,7 @@ def test_what_is_secret_or_kept_stays_at_home(application: GoogleStandIn, gcloud
     written = ignored.read_text()
     ignored.write_text(written.replace("!/relay.yaml\n", ""))
     refused = run(application, tmp_path, *DEPLOY, "--no-promote", programs=gcloud, root=root)
-    assert ".gcloudignore: relay.yaml is not uploaded, but the service of app.yaml reads it" in refused.stdout
+    assert ".gcloudignore: must not exclude relay.yaml, which the service reads at start" in refused.stdout
     assert refused.stderr.splitlines()[-1] == "deploy.sh: mend this first"
     assert application.changes == []
     ignored.write_text(written)
@@ -179,7 +179,7 @@ def test_the_examples_of_relay_yaml_are_not_deployed(application: GoogleStandIn,
     (root / "relay.yaml").write_text((ROOT / "relay.yaml").read_text())
     refused = run(application, tmp_path, *DEPLOY, programs=gcloud)
     assert refused.stderr.splitlines()[-1] == "deploy.sh: mend this first"
-    assert "relay.yaml: audience is still the example https://relay.example.com: name your own" in refused.stdout
+    assert "relay.yaml: audience: replace the example https://relay.example.com with your own value" in refused.stdout
     assert application.changes == []
 
 
