@@ -110,7 +110,7 @@ class LocalQueue:
             if exc.code is not grpc.StatusCode.ALREADY_EXISTS:
                 raise
 
-    def tell(self, method: str, name: str) -> None:
+    def call(self, method: str, name: str) -> None:
         """Call the *method* of Cloud Tasks that takes nothing but this full *name*: `PauseQueue`, `RunTask`, …"""
         request_type, _ = self.service.methods[method]
         self.service.call(method, request_type(name=name))

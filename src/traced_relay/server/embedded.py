@@ -42,7 +42,7 @@ class _Application:
         self.wsgi = lambda: wsgi
 
 
-class Front:
+class EmbeddedServer:
     """
     Serves an application on *host* and *port* (0: any free one) with so many *threads*, until it is stopped.
 

@@ -193,7 +193,7 @@ def test_files_that_cannot_be_used_are_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(RULES)
     free = ("--port=0", "--tasks-port=0")
     assert "no-such.yaml: cannot be read" in complaint(run("dev", "--config=no-such.yaml", *free))
-    assert "cannot be made" in complaint(run("dev", f"--data={tmp_path / 'file'}", *free))
+    assert "cannot be created" in complaint(run("dev", f"--data={tmp_path / 'file'}", *free))
     assert str(tmp_path / "file") in complaint(run("queue", f"--data={tmp_path / 'file'}", "--port=0", "--rest-port=0"))
     ledger = {"RELAY_LEDGER": f"sqlite:{tmp_path / 'file'}", "PORT": "0"}
     complaint(run("serve", directory=tmp_path, **(SERVING | ledger)))

@@ -11,7 +11,7 @@ import pytest
 
 from support.asking import get
 from traced_relay.dev.environment import Dev
-from traced_relay.server.embedded import Front
+from traced_relay.server.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -108,18 +108,18 @@ def test_a_front_stops_while_a_connection_is_idle_and_frees_its_port() -> None:
         start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", "2")])
         return [b"{}"]
 
-    front = Front(threads=2)
-    front.start(app)
-    with socket.create_connection(("127.0.0.1", front.port), timeout=10) as idle:
+    server = EmbeddedServer(threads=2)
+    server.start(app)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as idle:
         idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         heard = idle.recv(1000)
         while not heard.endswith(b"{}"):
             heard += idle.recv(1000)
         stopped = Event()
-        Thread(target=lambda: (front.stop(), stopped.set()), daemon=True).start()
+        Thread(target=lambda: (server.stop(), stopped.set()), daemon=True).start()
         assert stopped.wait(10)
         assert idle.recv(1000) == b""
-    again = Front(threads=2, port=front.port)
+    again = EmbeddedServer(threads=2, port=server.port)
     again.start(app)
     assert get(f"{again.url}/").document == {}
     again.stop()
