@@ -307,7 +307,7 @@ def test_a_fault_in_making_the_token_is_a_failed_attempt_and_is_logged(
         queue.settle()
 
         assert queue.get().last_attempt.response_status.message == "UNKNOWN(2): HTTP status code 0"
-        assert [record.message for record in caplog.records] == [f"a dispatch of {QUEUE}/tasks/t could not be sent"]
+        assert [record.message for record in caplog.records] == [f"cannot send the dispatch of {QUEUE}/tasks/t"]
 
 
 def test_as_many_are_in_flight_as_the_queue_allows_and_no_more(clock: ManualClock) -> None:

@@ -156,7 +156,7 @@ def test_a_token_is_asked_of_the_running_queue(local: LocalQueue, invoke: Callab
     claims = jwt.decode(printed.strip(), verify=False)
     assert (code, claims["email"], claims["aud"]) == (0, "a@example.com", "https://x")
     code, _, said = invoke("queue", "token", "", "--audience=https://x", f"--port={port}")
-    assert (code, said) == (1, "traced-relay: email and audience must be texts that are not empty.\n")
+    assert (code, said) == (1, "traced-relay: email and audience must be non-empty strings.\n")
 
 
 def test_without_a_running_queue_there_is_no_token(invoke: Callable[..., tuple[int, str, str]]) -> None:

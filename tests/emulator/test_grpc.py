@@ -55,7 +55,7 @@ def test_a_token_needs_an_account_and_an_audience(channel: grpc.Channel, wanted:
     with pytest.raises(grpc.RpcError) as refused:
         mint(channel, **wanted)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert refused.value.details() == "email and audience must be texts that are not empty."
+    assert refused.value.details() == "email and audience must be non-empty strings."
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from support.scripted import ScriptedWorker
-from traced_relay.emulator.http_client import KEPT_SECONDS, Connections
+from traced_relay.emulator.http_client import IDLE_SECONDS, Connections
 from traced_relay.emulator.http_request import Origin
 from traced_relay.runtime.clock import ManualClock
 
@@ -49,7 +49,7 @@ def test_a_connection_is_held_before_it_is_used_and_kept_for_a_moment(
     with ScriptedWorker() as worker:
         first = connections.get(origin_of(worker), 5, held.append)
         connections.put(origin_of(worker), first)
-        clock.advance(KEPT_SECONDS * 0.9)
+        clock.advance(IDLE_SECONDS * 0.9)
         second = connections.get(origin_of(worker), 5, held.append)
         second.close()
 
@@ -64,7 +64,7 @@ def test_connections_that_rested_too_long_are_closed_when_others_come_back(
         origin = origin_of(worker)
         old, young = (connections.get(origin, 5, ignore) for _ in range(2))
         connections.put(origin, old)
-        clock.advance(KEPT_SECONDS)
+        clock.advance(IDLE_SECONDS)
         connections.put(origin, young)
 
         assert old.fileno() == -1

@@ -40,7 +40,7 @@ def refused(rig: Rig, method: Any, request: m.Message) -> tuple[str, str]:
 
 def before_is(rig: Rig) -> list[Any]:
     """A refused call decides nothing, so nothing was left to keep."""
-    assert rig.engine.take_changes() == []
+    assert rig.engine.pop_changes() == []
     return rig.changes
 
 

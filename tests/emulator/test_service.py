@@ -9,6 +9,7 @@ from support.rig import HTTP, LOCATION, QUEUE, answered, refusal, retries
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.attempts import Dispatch
 from traced_relay.emulator.errors import ApiError
+from traced_relay.emulator.methods import METHODS
 from traced_relay.emulator.service import Service
 from traced_relay.emulator.store import Store
 from traced_relay.runtime.clock import ManualClock, SystemClock
@@ -24,7 +25,7 @@ class Sink:
         self.dispatches: list[Dispatch] = []
         self.then: Callable[[], object] = list
         self._service = service
-        self._thread = Thread(target=service.keep_time)
+        self._thread = Thread(target=service.run_timer)
 
     def __enter__(self) -> Self:
         self._service.start_delivering(self._take)
@@ -64,9 +65,9 @@ def test_every_method_it_lists_it_serves() -> None:
     service = Service(ManualClock())
     make_queue(service)
 
-    for method, (request, _) in Service.methods.items():
+    for name, method in METHODS.items():
         with pytest.raises(ApiError) as refused:
-            service.call(method, request())
+            service.call(name, method.request())
         assert refused.value.code.name in ("INVALID_ARGUMENT", "NOT_FOUND")
 
 

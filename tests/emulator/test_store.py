@@ -8,21 +8,21 @@ import pytest
 from support.rig import HTTP, QUEUE
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.changes import (
-    BuryName,
+    AddTombstone,
     Change,
     DropQueue,
     DropTask,
-    FreeNames,
-    KeepProgress,
-    Kept,
+    ExpireTombstones,
     PutQueue,
     PutTask,
+    SaveProgress,
+    StoredState,
 )
 from traced_relay.emulator.state import Progress
 from traced_relay.emulator.store import Commit, Store
 from traced_relay.errors import InvalidSettings
 
-NOTHING = Kept([], [], [], [])
+NOTHING = StoredState([], [], [], [])
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def task(name: str) -> m.Task:
     return m.Task(name=f"{QUEUE}/tasks/{name}", http_request=HTTP)
 
 
-def kept_by(path: Path, *changes: Change) -> Kept:
+def kept_by(path: Path, *changes: Change) -> StoredState:
     """What a store that was given *changes* finds when it is opened again."""
     store = Store(path)
     commit = store.write(changes)
@@ -70,10 +70,10 @@ def test_what_was_written_is_there_again(path: Path) -> None:
         PutQueue(queue()),
         PutTask(1, task("a"), is_named=True),
         PutTask(2, task("b"), is_named=False),
-        KeepProgress(2, progress),
-        BuryName("late", 20.0),
-        BuryName("early", 10.0),
-    ) == Kept(
+        SaveProgress(2, progress),
+        AddTombstone("late", 20.0),
+        AddTombstone("early", 10.0),
+    ) == StoredState(
         queues=[queue()],
         tasks=[(1, task("a"), True, None), (2, task("b"), False, progress)],
         task_names=[("early", 10.0), ("late", 20.0)],
@@ -89,10 +89,10 @@ def test_what_was_taken_back_is_gone(path: Path) -> None:
         DropQueue("one", 30.0),
         PutTask(1, task("a"), is_named=True),
         DropTask(1),
-        BuryName("a", 10.0),
-        BuryName("b", 20.0),
-        FreeNames(10.0),
-    ) == Kept([queue("two")], [], [("b", 20.0)], [("one", 30.0)])
+        AddTombstone("a", 10.0),
+        AddTombstone("b", 20.0),
+        ExpireTombstones(10.0),
+    ) == StoredState([queue("two")], [], [("b", 20.0)], [("one", 30.0)])
 
 
 def test_a_queue_that_was_configured_again_is_kept_once(path: Path) -> None:
@@ -163,7 +163,7 @@ def test_after_a_failed_commit_nothing_is_acknowledged_before_what_it_left_out(p
     assert "database or disk is full" in str(failure(refused))
     assert store.load() == NOTHING
 
-    later = store.write([BuryName("small", 10.0)])
+    later = store.write([AddTombstone("small", 10.0)])
     assert "database or disk is full" in str(failure(later))
     assert store.load() == NOTHING
     assert store.write([]) not in (None, refused, later)
@@ -172,7 +172,7 @@ def test_after_a_failed_commit_nothing_is_acknowledged_before_what_it_left_out(p
     last = store.write([DropTask(2)])
     assert last is not None
     last.wait()
-    assert store.load() == Kept([], [(1, large, True, None)], [("small", 10.0)], [])
+    assert store.load() == StoredState([], [(1, large, True, None)], [("small", 10.0)], [])
     assert store.write([]) is None
     store.close()
 
@@ -189,7 +189,7 @@ def test_a_store_that_is_closed_while_it_cannot_write_keeps_nobody_waiting(path:
     store, broken = Store(path), BrokenTask()
     writing = store.write([PutTask(1, broken, is_named=True)])  # type: ignore[arg-type]
     assert broken.is_being_written.wait(10)
-    waiting = store.write([BuryName("a", 10.0)])
+    waiting = store.write([AddTombstone("a", 10.0)])
     closing = Thread(target=store.close)
     closing.start()
     while store.write([]) is waiting:
@@ -231,7 +231,7 @@ def test_a_path_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
 def test_a_secret_outlives_the_process(path: Path) -> None:
     store = Store(path)
     assert store.secret("signing-key") is None
-    store.keep_secret("signing-key", b"pem")
+    store.save_secret("signing-key", b"pem")
     store.close()
 
     again = Store(path)

@@ -128,8 +128,8 @@ def test_an_http_task_may_have_a_body_with_these_methods(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])
 def test_every_method_goes_without_a_body(method: str) -> None:
-    assert m.METHODS[stored(**http(http_method=method)).http_request.http_method] == method
-    assert m.METHODS[stored(**app_engine(http_method=method)).app_engine_http_request.http_method] == method
+    assert m.HTTP_METHODS[stored(**http(http_method=method)).http_request.http_method] == method
+    assert m.HTTP_METHODS[stored(**app_engine(http_method=method)).app_engine_http_request.http_method] == method
 
 
 HTTP_RANGE = "Task.dispatchDeadline must be between [15s, 30m]."
