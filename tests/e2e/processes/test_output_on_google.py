@@ -89,11 +89,12 @@ def test_a_taken_port_is_one_entry(tmp_path: Path) -> None:
 
 _BROKEN = """
 from dataclasses import replace
-from traced_relay import serve, settings
-from traced_relay.server.captured_output import Captured
+from traced_relay.config import settings
+from traced_relay.server import production
+from traced_relay.server.captured_output import CapturedOutput
 
-with Captured() as captured:
-    serve.serve(replace(settings.from_environment(), otel_file=5), stream=captured.stream)
+with CapturedOutput() as captured:
+    production.serve(replace(settings.from_environment(), otel_file=5), stream=captured.stream)
 """
 
 
@@ -116,16 +117,16 @@ def test_an_import_that_fails_is_one_entry(tmp_path: Path) -> None:
 
 _ODD = """
 import faulthandler, gc, logging, os, signal, sys, threading, time, warnings
-from traced_relay import logs
-from traced_relay.server.captured_output import Captured, log_uncaught
+from traced_relay.logs import writer
+from traced_relay.server.captured_output import CapturedOutput, log_uncaught
 
 class Odd:
     def __del__(self):
         raise KeyError("unraisable")
 
 log_uncaught()
-with Captured() as captured:
-    logs.configure(logs.Identity("p", "v", "i"), stream=captured.stream)
+with CapturedOutput() as captured:
+    writer.configure(writer.Identity("p", "v", "i"), stream=captured.stream)
     child = os.fork()
     if child == 0:
         print("of a child")
