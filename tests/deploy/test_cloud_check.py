@@ -415,7 +415,7 @@ def test_the_plan_is_what_the_setup_makes() -> None:
     lists = re.findall(r"wanted\+?=\(([a-z ]+)\)", script)
     assert sorted(" ".join(lists).split()) == sorted(cloud_plan.APIS + cloud_plan.APP_ENGINE_APIS + cloud_plan.RUN_APIS)
     roles = {*cloud_plan.QUEUE_ROLES, *cloud_plan.PROJECT_ROLES, cloud_plan.SECRET_ROLE, cloud_plan.INVOKER_ROLE}
-    assert set(re.findall(r"give (roles/\S+)", script)) == roles | {cloud_plan.LEDGER_ROLE}
+    assert set(re.findall(r"grant (roles/\S+)", script)) == roles | {cloud_plan.LEDGER_ROLE}
     values = [value.removesuffix(".0") for value in cloud_plan.QUEUE_SETTINGS.values()]
     assert [value for value in values if value not in script] == []
 

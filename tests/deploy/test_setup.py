@@ -79,7 +79,7 @@ def test_setup_makes_all_that_is_needed_and_the_second_time_nothing(
     looked = google.asked[len(made) :]
     show("second run", sorted(kinds(looked)))
     assert [asked for asked in looked if asked.is_change] == []
-    assert "everything is there; nothing was changed" in again.stdout
+    assert "everything is up to date; nothing was changed" in again.stdout
     holds_what_the_project_needs(google)
 
 
@@ -186,7 +186,7 @@ def test_what_others_made_or_stopped_is_not_taken_for_what_is_wanted(
 
     first = ran()
     assert first.returncode == 0, first.stderr
-    assert f"s belongs to project other: give {RELAY} the role secretmanager.secretAccessor there" in first.stdout
+    assert f"s belongs to project other; grant {RELAY} the role secretmanager.secretAccessor there" in first.stdout
     assert [what for what in google.changes if "/other" in what] == []
     there, before = google.resources.there, len(google.changes)
     for number in ("1", "2"):
@@ -206,19 +206,19 @@ def test_what_others_made_or_stopped_is_not_taken_for_what_is_wanted(
     binding["condition"]["expression"] = 'resource.name=="projects/demo-proj/databases/another"'
     again = ran("--notify", "a@example.com")
     assert again.returncode == 0, again.stderr
-    assert "relay is PAUSED; when it is to go on: gcloud tasks queues resume relay" in again.stdout
+    assert "relay is PAUSED; resume it with: gcloud tasks queues resume relay" in again.stdout
     assert alert_of(google)["notificationChannels"] == ["projects/demo-proj/notificationChannels/1"]
     assert [what.partition("/v")[0] for what in google.changes[before:]] == [
         "PATCH cloudtasks",
         "POST cloudresourcemanager",
         "PATCH monitoring",
     ]
-    assert "everything is there; nothing was changed" in ran("--notify", "a@example.com").stdout
+    assert "everything is up to date; nothing was changed" in ran("--notify", "a@example.com").stdout
     assert list(temporary.iterdir()) == []
     there["firestore/v1/projects/demo-proj/databases/traced-relay"]["type"] = "DATASTORE_MODE"
     refused = ran()
     assert refused.returncode == 1
-    assert "database traced-relay is in DATASTORE_MODE" in refused.stderr.splitlines()[-1]
+    assert "database traced-relay has type DATASTORE_MODE" in refused.stderr.splitlines()[-1]
 
 
 @pytest.mark.timeout(400)
@@ -234,7 +234,7 @@ def test_a_refusal_on_the_way_ends_in_one_message_and_the_next_run_goes_on(
     ran = run(google, tmp_path, *SETUP, programs=gcloud, root=alone)
     assert ran.returncode == 1
     assert f"refused by the test: {refused}" in ran.stderr
-    assert ran.stderr.splitlines()[-1].startswith("setup-env.sh: this failed: gcloud secrets create")
+    assert ran.stderr.splitlines()[-1].startswith("setup-env.sh: command failed: gcloud secrets create")
     before = google.changes
     assert google.asked[-1].what == refused
     google.fails = {}
@@ -302,13 +302,13 @@ def on_cloud_run(root: Path) -> None:
     [
         (("setup-env.sh", "--project", "demo-proj"), "--region is required"),
         (("setup-env.sh", "--region", "us-central1"), "--project or GOOGLE_CLOUD_PROJECT is required"),
-        (("setup-env.sh", "--project"), "--project needs a value"),
-        (("setup-env.sh", "--proj", "p"), "unknown: --proj"),
-        ((*SETUP, "--notify", "--dry-run"), "--notify needs a value"),
-        ((*SETUP, "--notify", 'a@b" OR "c'), "this is no address to tell"),
-        (("setup-env.sh", "--project", "demo-proj", "--region", "europe-west1"), "queues live in one region"),
-        (("deploy.sh", "--project", "Not a project"), "this is no project id"),
-        (("deploy.sh", "--project", "demo-proj", "--version", "V_1"), "a version is a-z, 0-9 and -"),
+        (("setup-env.sh", "--project"), "--project requires a value"),
+        (("setup-env.sh", "--proj", "p"), "unknown option: --proj"),
+        ((*SETUP, "--notify", "--dry-run"), "--notify requires a value"),
+        ((*SETUP, "--notify", 'a@b" OR "c'), "--notify: not an e-mail address"),
+        (("setup-env.sh", "--project", "demo-proj", "--region", "europe-west1"), "both must be the same"),
+        (("deploy.sh", "--project", "Not a project"), "--project: not a project id"),
+        (("deploy.sh", "--project", "demo-proj", "--version", "V_1"), "--version: must consist of a-z, 0-9 and -"),
         (("deploy.sh", "--project", "demo-proj"), "run ./setup-env.sh first"),
     ],
 )
@@ -339,10 +339,10 @@ def test_an_application_in_another_region_and_a_missing_login_end_in_one_line(
     there["serviceusage/v1/projects/demo-proj/services/appengine.googleapis.com"] = {"state": "ENABLED"}
     there["appengine/v1/apps/demo-proj"] = {"name": "apps/demo-proj", "locationId": "europe-west"}
     ran = run(google, tmp_path, *SETUP, "--dry-run", programs=gcloud)
-    assert ran.stderr.endswith("App Engine is in europe-west for ever, so the queues cannot be in us-central1\n")
+    assert ran.stderr.endswith("App Engine is in europe-west and cannot move, so the queues cannot be in us-central1\n")
     nobody = {"CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "false"}
     ran = run(google, tmp_path, *SETUP, programs=gcloud, environ=nobody)
-    assert ran.stderr.endswith("nobody is logged in; run: gcloud auth login\n")
+    assert ran.stderr.endswith("gcloud has no active account; run: gcloud auth login\n")
 
 
 @pytest.mark.whole

@@ -256,7 +256,7 @@ def test_a_second_queue_on_the_same_file_is_refused(tmp_path: Path) -> None:
 def test_the_demo_ends_well_and_shows_three_waterfalls_and_their_records() -> None:
     ran = run("demo")
     assert ran.returncode == 0, ran.stderr
-    assert "all three ended as they should" in ran.stderr
+    assert "all three calls ended as expected" in ran.stderr
     assert re.findall(r"^state +(\w+).*?, (\d) attempts?", ran.stdout, re.MULTILINE) == [
         ("succeeded", "1"),
         ("succeeded", "3"),
