@@ -57,7 +57,7 @@ def test_the_files_of_this_project_have_no_problem() -> None:
     assert problems(ROOT, {}) == []
 
 
-def test_what_agrees_has_no_problem(tmp_path: Path) -> None:
+def test_consistent_files_have_no_problem(tmp_path: Path) -> None:
     (tmp_path / "cron.yaml").write_text(CRON)
     assert found(tmp_path) == []
     full = APP.replace('RELAY_THREADS: "100"', 'RELAY_THREADS: "58"')
@@ -126,9 +126,7 @@ def test_a_sweep_that_reaches_another_service_is_a_problem(tmp_path: Path, targe
         ("{app_engine: default}", "{}", "relay.yaml: worker must have either app_engine or url"),
     ],
 )
-def test_what_is_wrong_with_the_rules_is_said_with_its_file_and_key(
-    tmp_path: Path, old: str, new: str, said: str
-) -> None:
+def test_a_problem_of_relay_yaml_names_file_and_key(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert old in RULES
     assert said in "\n".join(found(tmp_path, RULES.replace(old, new)))
 
@@ -195,7 +193,7 @@ def test_what_is_wrong_with_the_rules_is_said_with_its_file_and_key(
         (APP, "a: [", "app.yaml: is not YAML"),
     ],
 )
-def test_what_is_wrong_with_app_yaml_is_said_with_its_key(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_a_problem_of_app_yaml_names_its_key(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert old in APP
     assert said in "\n".join(found(tmp_path, app=APP.replace(old, new)))
 
@@ -218,7 +216,7 @@ def test_what_is_wrong_with_app_yaml_is_said_with_its_key(tmp_path: Path, old: s
         ("", "", "OTEL_CONFIG_FILE: traces/otel.yaml", "traces/otel.yaml"),
     ],
 )
-def test_what_is_wrong_with_otel_yaml_is_said_as_the_service_would_find_it(
+def test_a_problem_of_otel_yaml_is_found_as_in_the_service(
     tmp_path: Path, old: str, new: str, variables: str, said: str
 ) -> None:
     text = (ROOT / "otel.yaml").read_text()
@@ -247,13 +245,13 @@ def test_what_is_wrong_with_otel_yaml_is_said_as_the_service_would_find_it(
         ("cron: [{url: /sweep, schedule: every monday 09:00}]", "got every monday 09:00"),
     ],
 )
-def test_what_keeps_the_sweeps_from_the_relay_is_said(tmp_path: Path, text: str, said: str) -> None:
+def test_a_problem_of_cron_yaml_is_reported(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "cron.yaml").write_text(text)
     (problem,) = found(tmp_path)
     assert said in problem
 
 
-def test_a_slower_sweep_is_right_where_the_rules_say_so(tmp_path: Path) -> None:
+def test_cron_may_be_as_slow_as_sweep_every(tmp_path: Path) -> None:
     (tmp_path / "cron.yaml").write_text(CRON.replace("every 1 minutes", "every 5 mins"))
     assert found(tmp_path, rules=RULES + "sweep_every: 5m\n") == []
 
@@ -286,7 +284,7 @@ def test_spans_over_otlp_need_their_exporter_in_what_is_installed(tmp_path: Path
     ]
 
 
-def test_the_examples_of_relay_yaml_are_refused_for_a_project_and_for_no_other_reason(tmp_path: Path) -> None:
+def test_shipped_examples_are_problems_only_with_a_project(tmp_path: Path) -> None:
     rules = (ROOT / "relay.yaml").read_text()
     app = (ROOT / "app.yaml").read_text()
     assert found(tmp_path, rules, app) == []
@@ -302,13 +300,13 @@ def test_the_examples_of_relay_yaml_are_refused_for_a_project_and_for_no_other_r
     assert found(tmp_path, named(rules), app, GOOGLE_CLOUD_PROJECT="p") == []
 
 
-def test_a_service_without_spans_needs_no_otel_yaml_that_is_right(tmp_path: Path) -> None:
+def test_otel_yaml_is_not_checked_if_tracing_is_off(tmp_path: Path) -> None:
     (tmp_path / "otel.yaml").write_text("a: [")
     assert found(tmp_path, app=APP.replace("RELAY_THREADS", 'OTEL_SDK_DISABLED: "true", RELAY_THREADS')) == []
     assert len(found(tmp_path)) == 1
 
 
-def test_otel_yaml_is_the_one_beside_the_rules_and_its_variables_are_the_services_own(tmp_path: Path) -> None:
+def test_otel_yaml_is_read_with_the_services_variables(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     found(tmp_path / "conf", app=None)
     (tmp_path / "conf" / "otel.yaml").write_text((ROOT / "otel.yaml").read_text())
@@ -320,7 +318,7 @@ def test_otel_yaml_is_the_one_beside_the_rules_and_its_variables_are_the_service
     assert dict(os.environ) == before
 
 
-def test_a_secret_itself_does_not_belong_into_app_yaml(tmp_path: Path) -> None:
+def test_app_yaml_must_not_contain_a_secret(tmp_path: Path) -> None:
     key = f"whsec_{'A' * 40}"
     said = found(tmp_path, app=APP.replace("RELAY_THREADS: ", f"RELAY_CALLBACK_SECRET: {key}, RELAY_THREADS: "))
     assert said == [
@@ -328,7 +326,7 @@ def test_a_secret_itself_does_not_belong_into_app_yaml(tmp_path: Path) -> None:
     ]
 
 
-def test_every_problem_is_told_and_not_only_the_first(tmp_path: Path) -> None:
+def test_every_problem_is_reported(tmp_path: Path) -> None:
     rules = RULES.replace("audience: https://relay.example.com", "").replace("[relay]", "[x]")
     app = APP.replace("65m", "5m").replace("firestore:calls", "").replace("100", "0")
     keys = ["idle_timeout", "RELAY_LEDGER", "RELAY_THREADS", "audience", "callers.queues"]
@@ -336,7 +334,7 @@ def test_every_problem_is_told_and_not_only_the_first(tmp_path: Path) -> None:
     assert [key for key in keys if key not in said] == []
 
 
-def test_without_an_app_yaml_the_own_environment_is_what_counts(tmp_path: Path) -> None:
+def test_without_app_yaml_the_process_environment_counts(tmp_path: Path) -> None:
     said = found(tmp_path, app=None, PORT="http")
     assert said == [
         "environment: GOOGLE_CLOUD_PROJECT must be set: the project whose queues are used",
@@ -347,7 +345,7 @@ def test_without_an_app_yaml_the_own_environment_is_what_counts(tmp_path: Path) 
     assert found(tmp_path, app=None, GOOGLE_CLOUD_PROJECT="p", RELAY_LEDGER="memory", **here) == []
 
 
-def test_a_rule_for_an_address_needs_leave_for_it(tmp_path: Path) -> None:
+def test_a_private_address_needs_allow_private(tmp_path: Path) -> None:
     inside = "{name: inside, url: 'http://10.0.0.7:8080/', auth: none}"
     rules = RULES.replace("\ndownstreams: [", f"\ndownstreams: [{inside}, ")
     assert found(tmp_path, rules.replace("auth: none", "auth: none, allow_private: true")) == []
@@ -356,7 +354,7 @@ def test_a_rule_for_an_address_needs_leave_for_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.whole
-def test_the_command_prints_a_line_a_problem_and_ends_with_1(tmp_path: Path) -> None:
+def test_check_prints_one_line_a_problem_and_exits_1(tmp_path: Path) -> None:
     def run() -> tuple[int, str]:
         command = [sys.executable, "-m", "traced_relay", "check"]
         ran = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True)

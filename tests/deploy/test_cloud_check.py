@@ -62,7 +62,7 @@ def given(cloud: CloudAnswers, role: str) -> None:
     cloud.grant(OF_PROJECT, role)
 
 
-def test_a_project_that_is_set_up_has_no_problem_and_is_only_looked_at(cloud: CloudAnswers) -> None:
+def test_a_complete_project_has_no_problem_and_is_only_read(cloud: CloudAnswers) -> None:
     assert found(cloud) == []
     assert {request.method for request in cloud.asked if not request.path.endswith(":getIamPolicy")} == {"GET"}
     cloud.page_size = 3
@@ -240,14 +240,14 @@ BROKEN: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.whole
 @pytest.mark.parametrize("what", BROKEN)
-def test_what_is_broken_is_said_once_with_what_is_there_and_how_to_mend_it(cloud: CloudAnswers, what: str) -> None:
+def test_each_difference_is_one_finding_with_its_fix(cloud: CloudAnswers, what: str) -> None:
     broken, said = BROKEN[what]
     broken(cloud)
     (line,) = found(cloud)
     assert said in line
 
 
-def test_everything_that_is_broken_is_told_in_one_run(cloud: CloudAnswers) -> None:
+def test_one_run_reports_every_difference(cloud: CloudAnswers) -> None:
     for what in ("an API", "a paused queue", "rates", "a right to a queue", "every version of the secret", "an index",
                  "a time to live", "a right in the project", "a metric", "an alert of another time", "the cron",
                  "a version of another account", "too much"):  # fmt: skip
@@ -255,7 +255,7 @@ def test_everything_that_is_broken_is_told_in_one_run(cloud: CloudAnswers) -> No
     assert len(found(cloud)) == 13
 
 
-def test_an_empty_project_lacks_everything_and_a_disabled_api_has_nothing(cloud: CloudAnswers) -> None:
+def test_an_empty_project_lacks_everything(cloud: CloudAnswers) -> None:
     cloud.there.clear()
     cloud.policies.clear()
     disabled = {"code": 403, "message": "not used before", "details": [{"reason": "SERVICE_DISABLED"}]}
@@ -276,9 +276,7 @@ def test_an_empty_project_lacks_everything_and_a_disabled_api_has_nothing(cloud:
         ("monitoring", "project demo-proj: metrics, alerts and dashboard"),
     ],
 )
-def test_what_may_not_be_seen_is_a_problem_of_its_own_and_the_rest_is_seen(
-    cloud: CloudAnswers, api: str, what: str
-) -> None:
+def test_a_denied_read_is_a_finding_and_the_rest_is_checked(cloud: CloudAnswers, api: str, what: str) -> None:
     cloud.refused[f"{api}/"] = 403, {"error": {"code": 403, "message": "Permission 'x.y.get' denied"}}
     without(cloud, JOB)
     hidden, seen = found(cloud)
@@ -286,7 +284,7 @@ def test_what_may_not_be_seen_is_a_problem_of_its_own_and_the_rest_is_seen(
     assert seen.startswith("cron.yaml: ")
 
 
-def test_whether_apis_are_enabled_is_not_guessed_where_that_cannot_be_asked(cloud: CloudAnswers) -> None:
+def test_disabled_apis_are_not_guessed_without_serviceusage(cloud: CloudAnswers) -> None:
     disabled = {"code": 403, "message": "not used before", "details": [{"reason": "SERVICE_DISABLED"}]}
     cloud.refused |= {f"{api}/": (403, {"error": disabled}) for api in ("serviceusage", "cloudresourcemanager")}
     assert [line.partition(" (")[0] for line in found(cloud)] == [
@@ -296,9 +294,7 @@ def test_whether_apis_are_enabled_is_not_guessed_where_that_cannot_be_asked(clou
 
 
 @pytest.mark.parametrize(("quota", "header"), [({}, PROJECT), ({"quota_project_id": "own"}, None)])
-def test_a_persons_requests_count_for_the_project_unless_they_count_for_another(
-    tmp_path: Path, quota: dict[str, str], header: str | None
-) -> None:
+def test_a_persons_requests_use_the_projects_quota(tmp_path: Path, quota: dict[str, str], header: str | None) -> None:
     person = {"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r", **quota}
     (tmp_path / "adc.json").write_text(json.dumps(person))
     with surroundings(GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path / "adc.json")):
@@ -306,7 +302,7 @@ def test_a_persons_requests_count_for_the_project_unless_they_count_for_another(
     assert google._session.headers.get("X-Goog-User-Project") == header
 
 
-def test_without_a_login_or_a_network_there_is_one_clear_line(cloud: CloudAnswers) -> None:
+def test_a_missing_login_or_network_is_one_clear_line(cloud: CloudAnswers) -> None:
     cloud.refused["serviceusage/"] = 401, {"error": {"code": 401}}
     with pytest.raises(IdentityFailed, match="Google rejects these credentials; run: gcloud auth application-d"):
         found(cloud)
@@ -326,7 +322,7 @@ def test_without_a_login_or_a_network_there_is_one_clear_line(cloud: CloudAnswer
         ),
     ],
 )
-def test_of_a_cron_yaml_with_other_jobs_only_the_one_for_the_sweep_counts(
+def test_only_the_sweep_job_of_cron_yaml_is_checked(
     cloud: CloudAnswers, tmp_path: Path, text: str, said: list[str]
 ) -> None:
     (tmp_path / "cron.yaml").write_text(text)
@@ -365,7 +361,7 @@ def test_the_version_that_relay_yaml_names_must_be_enabled(
     assert told == ([wrong] if state else [])
 
 
-def test_a_worker_elsewhere_needs_its_caller_and_a_job_and_no_app_engine(cloud: CloudAnswers, elsewhere: Path) -> None:
+def test_a_worker_url_needs_invoker_and_job(cloud: CloudAnswers, elsewhere: Path) -> None:
     without(cloud, "appengine/")
     without(cloud, f"serviceusage/v1/{P}/services/appengine")
     cloud.enable("artifactregistry", "run")
@@ -398,7 +394,7 @@ def test_a_worker_elsewhere_needs_its_caller_and_a_job_and_no_app_engine(cloud: 
     )
 
 
-def test_an_alert_that_does_not_watch_a_new_queue_is_told_of(cloud: CloudAnswers, elsewhere: Path) -> None:
+def test_an_alert_without_a_new_queue_is_a_finding(cloud: CloudAnswers, elsewhere: Path) -> None:
     where = "monitoring/alerts/queue-depth.yaml"
     assert [line for line in found(cloud) if where in line] == []
     assert [line for line in found(cloud, elsewhere) if where in line] == [
@@ -410,7 +406,7 @@ def test_an_alert_that_does_not_watch_a_new_queue_is_told_of(cloud: CloudAnswers
     assert [line for line in found(cloud, elsewhere) if where in line] == []
 
 
-def test_the_plan_is_what_the_setup_makes() -> None:
+def test_setup_creates_what_the_plan_names() -> None:
     script = (ROOT / "setup-env.sh").read_text()
     lists = re.findall(r"wanted\+?=\(([a-z ]+)\)", script)
     assert sorted(" ".join(lists).split()) == sorted(cloud_plan.APIS + cloud_plan.APP_ENGINE_APIS + cloud_plan.RUN_APIS)
@@ -420,7 +416,7 @@ def test_the_plan_is_what_the_setup_makes() -> None:
     assert [value for value in values if value not in script] == []
 
 
-def test_a_finding_is_a_line_or_an_object_and_a_warning_is_no_problem(cloud: CloudAnswers) -> None:
+def test_a_finding_is_text_or_json_and_a_warning_no_problem(cloud: CloudAnswers) -> None:
     BROKEN["rates"][0](cloud)
     BROKEN["too much"][0](cloud)
     google = GoogleApis(requests.Session(), cloud.endpoint)
@@ -439,9 +435,7 @@ def test_a_finding_is_a_line_or_an_object_and_a_warning_is_no_problem(cloud: Clo
 
 @pytest.mark.soak
 @pytest.mark.timeout(200)
-def test_what_the_setup_made_is_right_and_what_is_asked_of_google_is_as_google_has_it(
-    google: GoogleStandIn, gcloud: str, tmp_path: Path
-) -> None:
+def test_a_project_after_setup_has_no_problem(google: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     ran = run(google, tmp_path, *SETUP, programs=gcloud)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     address = f"http://127.0.0.1:{google._server.server_address[1]}"
@@ -463,7 +457,7 @@ def test_what_the_setup_made_is_right_and_what_is_asked_of_google_is_as_google_h
         (("--cloud", "--project", PROJECT), 1, "no Google credentials found; run: gcloud auth application-default"),
     ],
 )
-def test_the_command_without_a_project_or_a_login_ends_in_one_line(
+def test_a_missing_project_or_login_ends_in_one_line(
     tmp_path: Path, arguments: tuple[str, ...], status: int, said: str
 ) -> None:
     environ = {"PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path), "NO_GCE_CHECK": "true"}
@@ -476,7 +470,7 @@ def test_the_command_without_a_project_or_a_login_ends_in_one_line(
 
 
 @pytest.mark.whole
-def test_files_that_are_wrong_are_mended_before_the_project_is_looked_at(elsewhere: Path) -> None:
+def test_problems_in_files_stop_the_check_of_the_project(elsewhere: Path) -> None:
     (elsewhere / "relay.yaml").write_text("queues: []")
     environ = {"PYTHONPATH": str(ROOT / "src"), "GOOGLE_CLOUD_PROJECT": PROJECT}
     command = [sys.executable, "-m", "traced_relay", "check", "--cloud", "--json"]

@@ -47,9 +47,7 @@ def application(google: GoogleStandIn) -> GoogleStandIn:
     return google
 
 
-def test_a_deploy_makes_a_version_stops_none_and_moves_the_traffic(
-    application: GoogleStandIn, gcloud: str, tmp_path: Path
-) -> None:
+def test_a_deploy_moves_traffic_and_stops_no_version(application: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     ran = run(application, tmp_path, *DEPLOY, programs=gcloud)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     done = [asked for asked in application.asked if asked.is_change and not asked.path.startswith("storage/")]
@@ -81,7 +79,7 @@ def test_a_deploy_makes_a_version_stops_none_and_moves_the_traffic(
     assert "version v2 exists" in again.stderr
 
 
-def test_what_is_secret_or_kept_stays_at_home(application: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
+def test_secrets_and_data_are_not_uploaded(application: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     root = checkout(tmp_path / "project")
     secret = (".env", ".env.local", "ledger.db", "ledger.db-wal", "tasks.sqlite3", "key.pem", "account.key")
     for name in secret:
@@ -110,7 +108,7 @@ def test_what_is_secret_or_kept_stays_at_home(application: GoogleStandIn, gcloud
 
 
 @pytest.mark.soak
-def test_a_refusal_on_the_way_ends_in_one_message_and_another_version_gets_through(
+def test_another_version_can_be_deployed_after_a_refusal(
     application: GoogleStandIn, gcloud: str, tmp_path: Path
 ) -> None:
     refused = "PATCH appengine/v1/apps/demo-proj/services/default"
@@ -142,7 +140,7 @@ OTHERS_JOB = "cloudscheduler/v1beta1/projects/demo-proj/locations/us-central1/jo
 
 
 @pytest.mark.soak
-def test_a_cron_job_that_a_deploy_would_delete_stops_it_and_one_in_cron_yaml_does_not(
+def test_a_deploy_that_would_delete_cron_jobs_is_refused(
     application: GoogleStandIn, gcloud: str, tmp_path: Path
 ) -> None:
     application.resources.there[OTHERS_JOB] = {
@@ -163,14 +161,10 @@ def test_a_cron_job_that_a_deploy_would_delete_stops_it_and_one_in_cron_yaml_doe
     assert "would run: gcloud app deploy cron.yaml" in ran.stdout
 
 
-def test_what_is_not_to_be_seen_of_the_cron_stops_a_deploy(
-    application: GoogleStandIn, gcloud: str, tmp_path: Path
-) -> None:
+def test_unreadable_cron_jobs_stop_a_deploy(application: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     application.fails = {f"GET {OTHERS_JOB.rpartition('/')[0]}": 403}
     refused = run(application, tmp_path, *DEPLOY, programs=gcloud)
-    assert refused.stderr.splitlines()[-1].startswith(
-        "deploy.sh: cannot list the deployed cron jobs: curl: (22)"
-    )
+    assert refused.stderr.splitlines()[-1].startswith("deploy.sh: cannot list the deployed cron jobs: curl: (22)")
     assert application.changes == []
 
 
@@ -213,7 +207,7 @@ def relay(tmp_path: Path) -> Iterator[Any]:
     thread.join()
 
 
-def test_an_operator_is_told_what_runs_in_the_versions_before(
+def test_an_operator_sees_what_old_versions_run(
     application: GoogleStandIn, gcloud: str, tmp_path: Path, relay: Any
 ) -> None:
     application.resources.there["appengine/v1/apps/demo-proj"]["defaultHostname"] = f"localhost:{relay.server_port}"

@@ -18,7 +18,7 @@ queues: [{name: relay}]
 """
 
 
-def test_the_facts_of_this_projects_files() -> None:
+def test_the_plan_of_this_projects_files() -> None:
     assert list(plan("p", ROOT, {}).lines()) == [
         "location us-central1",
         "service default",
@@ -29,7 +29,7 @@ def test_the_facts_of_this_projects_files() -> None:
     ]
 
 
-def test_a_named_version_of_a_secret_is_a_fact_of_its_own(tmp_path: Path) -> None:
+def test_a_named_secret_version_has_its_own_line(tmp_path: Path) -> None:
     receivers = "callbacks: [{url: https://a.example.com/, secret: projects/o/secrets/s/versions/7}]"
     queues = "queues: [{name: relay}, {name: told, for: callbacks}]"
     (tmp_path / "relay.yaml").write_text(CLOUD_RUN.replace("queues: [{name: relay}]", f"{queues}\n{receivers}"))
@@ -40,7 +40,7 @@ def test_a_named_version_of_a_secret_is_a_fact_of_its_own(tmp_path: Path) -> Non
     ]
 
 
-def test_the_facts_where_the_worker_is_a_url_and_the_environment_says_the_rest(tmp_path: Path) -> None:
+def test_a_worker_url_takes_variables_from_the_environment(tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(CLOUD_RUN)
     environ = {"RELAY_LEDGER": "firestore:tasks", "RELAY_LOCATION": "europe-west1"}
     assert list(plan("p", tmp_path, environ).lines()) == [

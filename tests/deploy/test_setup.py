@@ -44,9 +44,7 @@ def roles(google: GoogleStandIn) -> set[tuple[str, str]]:
 
 @pytest.mark.whole
 @pytest.mark.timeout(400)
-def test_setup_makes_all_that_is_needed_and_the_second_time_nothing(
-    google: GoogleStandIn, gcloud: str, tmp_path: Path
-) -> None:
+def test_a_second_setup_changes_nothing(google: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     first = run(google, tmp_path, *NOTIFIED, programs=gcloud)
     assert first.returncode == 0, first.stdout + first.stderr
     made = google.asked[:]
@@ -147,7 +145,7 @@ def alert_of(google: GoogleStandIn) -> dict[str, Any]:
 
 @pytest.mark.soak
 @pytest.mark.timeout(400)
-def test_a_changed_address_and_a_changed_file_reach_the_alerts_that_are_there(
+def test_existing_alerts_get_a_new_address_and_new_text(
     google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path
 ) -> None:
     def changes_of(*arguments: str) -> Counter[str]:
@@ -171,9 +169,7 @@ def test_a_changed_address_and_a_changed_file_reach_the_alerts_that_are_there(
 
 @pytest.mark.soak
 @pytest.mark.timeout(400)
-def test_what_others_made_or_stopped_is_not_taken_for_what_is_wanted(
-    google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path
-) -> None:
+def test_setup_corrects_what_others_changed(google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path) -> None:
     temporary = tmp_path / "my files"  # some have a space in it
     temporary.mkdir()
     app = (alone / "app.yaml").read_text()
@@ -226,7 +222,7 @@ def test_what_others_made_or_stopped_is_not_taken_for_what_is_wanted(
     "status",
     [pytest.param(403, marks=pytest.mark.whole), *(pytest.param(each, marks=pytest.mark.soak) for each in (429, 500))],
 )
-def test_a_refusal_on_the_way_ends_in_one_message_and_the_next_run_goes_on(
+def test_the_next_run_continues_after_a_refusal(
     google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path, status: int
 ) -> None:
     refused = "POST secretmanager/v1/projects/demo-proj/secrets"
@@ -258,7 +254,7 @@ def test_a_dry_run_shows_every_change_and_makes_none(google: GoogleStandIn, gclo
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
-def test_a_worker_behind_a_url_gets_an_account_its_rights_and_the_job_that_sweeps(
+def test_a_worker_url_gets_account_roles_and_sweep_job(
     google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path
 ) -> None:
     on_cloud_run(alone)
@@ -312,7 +308,7 @@ def on_cloud_run(root: Path) -> None:
         (("deploy.sh", "--project", "demo-proj"), "run ./setup-env.sh first"),
     ],
 )
-def test_a_mistake_ends_in_one_line(
+def test_an_invalid_option_ends_in_one_line(
     google: GoogleStandIn, gcloud: str, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     ran = run(google, tmp_path, *arguments, programs=gcloud)
@@ -322,7 +318,7 @@ def test_a_mistake_ends_in_one_line(
 
 
 @pytest.mark.whole
-def test_what_cannot_be_looked_at_is_no_absence(google: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
+def test_a_denied_read_is_not_taken_for_absence(google: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     services = "GET serviceusage/v1/projects/demo-proj/services"
     google.fails = {services: 403}
     ran = run(google, tmp_path, *SETUP, "--dry-run", programs=gcloud)
@@ -332,9 +328,7 @@ def test_what_cannot_be_looked_at_is_no_absence(google: GoogleStandIn, gcloud: s
 
 
 @pytest.mark.whole
-def test_an_application_in_another_region_and_a_missing_login_end_in_one_line(
-    google: GoogleStandIn, gcloud: str, tmp_path: Path
-) -> None:
+def test_wrong_region_and_missing_login_end_in_one_line(google: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     there = google.resources.there
     there["serviceusage/v1/projects/demo-proj/services/appengine.googleapis.com"] = {"state": "ENABLED"}
     there["appengine/v1/apps/demo-proj"] = {"name": "apps/demo-proj", "locationId": "europe-west"}

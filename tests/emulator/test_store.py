@@ -58,11 +58,11 @@ def kept_by(path: Path, *changes: Change) -> StoredState:
     return kept
 
 
-def test_a_new_store_holds_nothing(store: Store) -> None:
+def test_a_new_store_is_empty(store: Store) -> None:
     assert store.load() == NOTHING
 
 
-def test_what_was_written_is_there_again(path: Path) -> None:
+def test_written_state_is_loaded(path: Path) -> None:
     progress = Progress(12.5, dispatch_count=2, previous_response=503, retry_reason="App Error").snapshot()
 
     assert kept_by(
@@ -81,7 +81,7 @@ def test_what_was_written_is_there_again(path: Path) -> None:
     )
 
 
-def test_what_was_taken_back_is_gone(path: Path) -> None:
+def test_dropped_state_is_gone(path: Path) -> None:
     assert kept_by(
         path,
         PutQueue(queue("one")),
@@ -125,7 +125,7 @@ class SlowTask:
         return b""
 
 
-def test_without_changes_there_is_the_commit_that_is_being_written_to_wait_for(store: Store) -> None:
+def test_without_changes_write_returns_the_running_commit(store: Store) -> None:
     slow = SlowTask()
     commit = store.write([PutTask(1, slow, is_named=True)])  # type: ignore[arg-type]
     assert slow.is_being_written.wait(10)
@@ -139,7 +139,7 @@ def test_without_changes_there_is_the_commit_that_is_being_written_to_wait_for(s
     later.wait()
 
 
-def test_without_changes_and_with_a_resting_writer_there_is_nothing_to_wait_for(store: Store) -> None:
+def test_without_changes_and_commits_write_returns_none(store: Store) -> None:
     assert store.write([]) is None
 
 
@@ -155,7 +155,7 @@ def give_room(store: Store, pages: int) -> None:
     store._connection.execute(f"PRAGMA max_page_count={pages}")
 
 
-def test_after_a_failed_commit_nothing_is_acknowledged_before_what_it_left_out(path: Path) -> None:
+def test_after_a_failed_commit_its_changes_come_first(path: Path) -> None:
     store = Store(path)
     give_room(store, 1)
     large = m.Task(name=f"{QUEUE}/tasks/large", http_request={**HTTP, "body": b"x" * 500_000})
@@ -185,7 +185,7 @@ class BrokenTask(SlowTask):
         raise sqlite3.OperationalError("disk I/O error")
 
 
-def test_a_store_that_is_closed_while_it_cannot_write_keeps_nobody_waiting(path: Path) -> None:
+def test_close_ends_waits_while_the_disk_fails(path: Path) -> None:
     store, broken = Store(path), BrokenTask()
     writing = store.write([PutTask(1, broken, is_named=True)])  # type: ignore[arg-type]
     assert broken.is_being_written.wait(10)
@@ -200,7 +200,7 @@ def test_a_store_that_is_closed_while_it_cannot_write_keeps_nobody_waiting(path:
     assert not closing.is_alive()
 
 
-def test_a_closed_store_refuses_instead_of_keeping_its_caller_waiting(path: Path) -> None:
+def test_a_closed_store_raises_at_once(path: Path) -> None:
     store = Store(path)
     store.close()
 
@@ -228,7 +228,7 @@ def test_a_path_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         Store(tmp_path / "missing" / "queue.db")
 
 
-def test_a_secret_outlives_the_process(path: Path) -> None:
+def test_a_secret_survives_the_process(path: Path) -> None:
     store = Store(path)
     assert store.secret("signing-key") is None
     store.save_secret("signing-key", b"pem")
