@@ -24,7 +24,7 @@ UNREACHABLE = Outcome(End.UNREACHABLE)
 
 
 def answered(status: int, retry_after: str | None = None) -> Outcome:
-    return Outcome(End.ANSWERED, status, retry_after)
+    return Outcome(End.RESPONDED, status, retry_after)
 
 
 def duration(seconds: float) -> m.Duration:

@@ -45,7 +45,7 @@ class Dispatch:
 
 
 class End(Enum):
-    ANSWERED = "answered"
+    RESPONDED = "responded"
     DEADLINE = "deadline"
     UNREACHABLE = "unreachable"
 

@@ -64,8 +64,8 @@ class Dispatcher:
         """
         Abort the attempts in flight and end.
 
-        The service is not told of aborted attempts: they count as in flight, and the next start from its
-        store sends them again.
+        The service gets no outcome of aborted attempts: they count as in flight, and the next start from
+        its store sends them again.
         """
         self._service.stop_delivering()
         self._timer.join()
@@ -138,7 +138,7 @@ class Dispatcher:
             except Exception:  # noqa: BLE001  (else the task would stay in flight for ever)
                 _log.exception("cannot send the dispatch of %s", dispatch.task.name)
                 return Outcome(End.UNREACHABLE)
-        return Outcome(End.ANSWERED, reply.status, reply.retry_after)
+        return Outcome(End.RESPONDED, reply.status, reply.retry_after)
 
     def _send(self, dispatch: Dispatch, deadline: Deadline) -> Reply:
         request = request_for(dispatch, self._app_engine, self._mint)

@@ -44,15 +44,15 @@ class Engine:
         self._expired_at = 0.0
         self._last_serial = self._last_token = self._last_id = 0
 
-    def restore(self, kept: changes.StoredState, now: float) -> None:
+    def restore(self, stored: changes.StoredState, now: float) -> None:
         """Start from stored state; a task that was in flight waits again, and that attempt is not counted."""
-        for queue in map(QueueState, kept.queues):
+        for queue in map(QueueState, stored.queues):
             self.queues[queue.name] = queue
-        for name, until in kept.queue_names:
+        for name, until in stored.queue_names:
             self._queue_names.restore(name, until)
-        for name, until in kept.task_names:
+        for name, until in stored.task_names:
             self._task_names.restore(name, until)
-        for serial, message, is_named, progress in kept.tasks:
+        for serial, message, is_named, progress in stored.tasks:
             queue = self.queues[message.name.partition("/tasks/")[0]]
             state = Progress(*progress) if progress else Progress(seconds_of(message.schedule_time))
             self._insert(TaskState(queue, serial, message, is_named, state))
@@ -152,16 +152,16 @@ class Engine:
         """When to call `start_due` again, unless something else happens before."""
         return self._wakes.next_time()
 
-    def finish_attempt(self, dispatch: Dispatch, answer: Outcome, now: float) -> None:
+    def finish_attempt(self, dispatch: Dispatch, outcome: Outcome, now: float) -> None:
         """End an attempt: the task is deleted, or waits for its next attempt."""
         task = self._running.pop(dispatch.token)
         task.running -= 1
         task.queue.in_flight -= 1
         if not task.is_gone:
-            self._settle(task, dispatch, answer, now)
-        if answer.end is End.ANSWERED:
-            task.queue.answered.add(now)
-            if answer.status in _OVERLOAD_STATUSES[task.family]:
+            self._settle(task, dispatch, outcome, now)
+        if outcome.end is End.RESPONDED:
+            task.queue.responses.add(now)
+            if outcome.status in _OVERLOAD_STATUSES[task.family]:
                 task.queue.rate.slow_down(now)
         self._schedule_wake(task.queue, now)
 
@@ -173,11 +173,11 @@ class Engine:
         taken, self._changes = self._changes, []
         return taken
 
-    def _settle(self, task: TaskState, dispatch: Dispatch, answer: Outcome, now: float) -> None:
-        if answer.is_success:
+    def _settle(self, task: TaskState, dispatch: Dispatch, outcome: Outcome, now: float) -> None:
+        if outcome.is_success:
             self.delete_task(task, now)
             return
-        task.count_failure(answer, now)
+        task.count_failure(outcome, now)
         progress, policy = task.progress, task.queue.policy_for(task)
         if task.running:
             return  # another attempt is in flight, and the last to end decides
@@ -186,8 +186,8 @@ class Engine:
             self.delete_task(task, now)
             return
         failed_at = now if dispatch.run_at is None else dispatch.run_at
-        asked = retry_after(answer.retry_after, now) if task.family is attempts.HTTP else 0.0
-        progress.due_at = max(failed_at + policy.delay(progress.retry_count), now + asked)
+        wait = retry_after(outcome.retry_after, now) if task.family is attempts.HTTP else 0.0
+        progress.due_at = max(failed_at + policy.delay(progress.retry_count), now + wait)
         task.queue.waiting.put(task, progress.due_at)
         self._changes.append(changes.SaveProgress(task.serial, progress.snapshot()))
 

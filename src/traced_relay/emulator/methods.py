@@ -186,7 +186,7 @@ def _fill_statistics(queue: QueueState, stats: m.QueueStats, now: float) -> None
     """Exact values of the documented estimates; the oldest time is the earliest schedule time of a waiting task."""
     stats.tasks_count = len(queue.tasks)
     stats.concurrent_dispatches_count = queue.in_flight
-    stats.executed_last_minute_count = queue.answered.count(now)
+    stats.executed_last_minute_count = queue.responses.count(now)
     stats.effective_execution_rate = queue.rate.effective(now)
     oldest = queue.waiting.next_time()
     if oldest is not None:

@@ -94,18 +94,18 @@ class TaskState:
             run_at=run_at,
         )
 
-    def count_failure(self, answer: Outcome, now: float) -> None:
+    def count_failure(self, outcome: Outcome, now: float) -> None:
         """Count a failed attempt by the rules of the task's family."""
         progress, is_http = self.progress, self.family is attempts.HTTP
         progress.retry_count += 1
         progress.last_ended_at = now
-        if answer.end is End.ANSWERED:
+        if outcome.end is End.RESPONDED:
             progress.response_count += 1
             # Production does not count 5xx for an HTTP task, and counts every response for an App Engine task.
-            progress.execution_count += 1 if answer.status < 500 or not is_http else 0
-            progress.previous_response, progress.retry_reason = answer.status, self.family.error_reason
+            progress.execution_count += 1 if outcome.status < 500 or not is_http else 0
+            progress.previous_response, progress.retry_reason = outcome.status, self.family.error_reason
         else:
-            timed_out = answer.end is End.DEADLINE and is_http
+            timed_out = outcome.end is End.DEADLINE and is_http
             progress.previous_response = _GATEWAY_TIMEOUT if timed_out else 0
             progress.retry_reason = self.family.no_response_reason
 
@@ -148,7 +148,7 @@ class QueueState:
         self.tasks: dict[str, TaskState] = {}
         self.waiting: TimerQueue[TaskState] = TimerQueue()
         self.in_flight = 0
-        self.answered = LastMinute()
+        self.responses = LastMinute()
         limits = message.rate_limits
         self.rate = Rate(limits.max_dispatches_per_second, limits.max_burst_size)
         self.configure(message)
