@@ -58,7 +58,7 @@ others=$(sed -n 's/[[:space:]]SERVING$//p' <<<"$found")
 # `gcloud app deploy cron.yaml` deletes App Engine's other cron jobs, of every service, and no command of gcloud lists them.
 if [[ -n $promote ]]; then
   endpoint=$(gcloud config get api_endpoint_overrides/cloudscheduler 2>/dev/null) || endpoint=
-  access=$(gcloud auth print-access-token 2>/dev/null) || access= # to list the cron jobs; not stored
+  access=$(gcloud auth print-access-token 2>/dev/null) || access= # to see the cron jobs, not stored
   jobs=${endpoint:-https://cloudscheduler.googleapis.com/}v1beta1/projects/$project/locations/$(planned location)/jobs
   curl -sS --fail-with-body -o "$scratch/jobs" -H @<(echo "Authorization: Bearer $access") \
     "$jobs?legacyAppEngineCron=true&pageSize=500" 2>"$scratch/err" ||

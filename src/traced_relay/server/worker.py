@@ -139,7 +139,7 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         except OSError as exc:
             if exc.errno in _OUT_OF_RESOURCES:
                 self._pause_accepting(exc)
-            return  # otherwise the client has disconnected
+            return  # else the client has disconnected, or none is waiting
         self.nr_conns += 1
         self._receive(_Connection(self.cfg, opened, address, listener.getsockname(), linger=self._linger))
 
@@ -160,7 +160,7 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
 
     def _receive(self, conn: _Connection) -> None:
         conn.sock.setblocking(False)
-        if not (self._is_done(conn) or self._is_done_after_reading(conn)):
+        if not (self._advance(conn) or self._read(conn)):
             self._receiving.put(conn, time.monotonic() + self._client_timeout)
             self._watch(conn)
 
@@ -169,12 +169,12 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
 
     def _on_readable(self, conn: _Connection, _: Any) -> None:
         self.poller.unregister(conn.sock)
-        if self._is_done_after_reading(conn):
+        if self._read(conn):
             self._receiving.discard(conn)
         else:
             self._watch(conn)
 
-    def _is_done_after_reading(self, conn: _Connection) -> bool:
+    def _read(self, conn: _Connection) -> bool:
         try:
             received = conn.sock.recv(_CHUNK)
         except BlockingIOError:
@@ -186,10 +186,10 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
             return True
         self._buffered += len(received)
         conn.buffer.add(received)
-        return self._is_done(conn)
+        return self._advance(conn)
 
-    def _is_done(self, conn: _Connection) -> bool:
-        """Hand a complete request to a thread, or refuse it; False while more bytes are needed."""
+    def _advance(self, conn: _Connection) -> bool:
+        """Hand a complete request to a thread, or refuse it; returns False while bytes are missing."""
         match conn.buffer.stage:
             case "complete" | "rejectable":
                 self._buffered -= len(conn.buffer)
