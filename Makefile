@@ -58,7 +58,8 @@ soak: $(DEV_READY)  ## storms and long runs
 bench: $(DEV_READY)  ## measure, as ratios to a floor in the same run
 	@$(BIN)/python -m bench
 
-lock: $(DEV_READY)  ## compile the locks from pyproject.toml
+lock:  ## compile the locks from pyproject.toml
+	@test -x $(BIN)/uv || $(MAKE) setup
 	$(LOCK) --extra firestore pyproject.toml -o requirements.txt
 	$(LOCK) --all-extras -c requirements.txt pyproject.toml -o requirements-dev.txt
 	$(LOCK) --group build -o requirements-build.txt

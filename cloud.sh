@@ -1,4 +1,4 @@
-# What setup-env.sh and deploy.sh share: the arguments, the tools they need, and one way to look and one to change.
+# Shared by setup-env.sh and deploy.sh: the checks before a run, `query` for reads and `change` for changes.
 # shellcheck shell=bash disable=SC2034,SC2154
 
 die() {
@@ -6,7 +6,7 @@ die() {
   exit 1
 }
 
-# A step that changes something: shown, and left at that in a dry run.
+# Prints a command that changes something, and runs it unless this is a dry run.
 change() {
   changes=$((changes + 1))
   printf '  %s' "${dry_run:+would run: }"
@@ -15,31 +15,31 @@ change() {
   if [[ -z $dry_run ]]; then
     "$@" >"$scratch/out" 2>"$scratch/err" || {
       cat "$scratch/out" "$scratch/err" >&2
-      die "this failed: $*"
+      die "command failed: $*"
     }
   fi
 }
 
-# Whether a resource is there; what is found is in $found. Any other failure than its absence ends the script.
-look() {
+# Runs a read; the output is in $found. Returns 1 if the resource does not exist, and ends the script on any other error.
+query() {
   if found=$("$@" 2>"$scratch/err"); then
     return 0
   fi
-  # What Google says of a project that one may not see names both; that is no absence.
+  # Google's error for a project without read access contains "not found" too.
   if ! grep -qi 'not found or permission denied' "$scratch/err" &&
     grep -qiE 'NOT_FOUND|not found|does not exist|does not contain an App Engine|SERVICE_DISABLED|has not been used' "$scratch/err"; then
     found=
     return 1
   fi
   cat "$scratch/err" >&2
-  die "this failed: $*"
+  die "command failed: $*"
 }
 
 prepare() {
   changes=0
   scratch=$(mktemp -d)
   trap 'rm -rf "$scratch"' EXIT
-  command -v gcloud >/dev/null || die "gcloud is needed: https://cloud.google.com/sdk/docs/install"
+  command -v gcloud >/dev/null || die "gcloud is not installed; see https://cloud.google.com/sdk/docs/install"
   python=
   local candidate
   for candidate in "${PYTHON:-}" .venv/bin/python python3; do
@@ -48,19 +48,19 @@ prepare() {
       break
     fi
   done
-  [[ -n $python ]] || die "no Python with the relay's dependencies; run: make setup"
+  [[ -n $python ]] || die "no Python has the relay's dependencies; run: make setup"
   [[ -n $project ]] || die "--project or GOOGLE_CLOUD_PROJECT is required"
-  [[ $project =~ ^[a-z][a-z0-9.:-]{3,98}$ ]] || die "this is no project id: $project"
+  [[ $project =~ ^[a-z][a-z0-9.:-]{3,98}$ ]] || die "--project: not a project id: $project"
   export PYTHONPATH=src GOOGLE_CLOUD_PROJECT=$project CLOUDSDK_CORE_PROJECT=$project CLOUDSDK_CORE_DISABLE_PROMPTS=1
   if [[ ${CLOUDSDK_AUTH_DISABLE_CREDENTIALS:-} != true && -z ${CLOUDSDK_AUTH_ACCESS_TOKEN_FILE:-} ]]; then
-    look gcloud auth list --filter status:ACTIVE --format='value(account)' || true
-    [[ -n $found ]] || die "nobody is logged in; run: gcloud auth login"
+    query gcloud auth list --filter status:ACTIVE --format='value(account)' || true
+    [[ -n $found ]] || die "gcloud has no active account; run: gcloud auth login"
   fi
-  "$python" -m traced_relay check || die "mend this first"
-  "$python" -m traced_relay.deploy.plan "$project" >"$scratch/wanted" || die "mend this first"
+  "$python" -m traced_relay check || die "fix these problems first"
+  "$python" -m traced_relay.deploy.plan "$project" >"$scratch/plan" || die "fix this problem first"
 }
 
-# The values of one kind of fact, a line each.
-wanted() {
-  sed -n "s/^$1 //p" "$scratch/wanted"
+# The values of one kind in the plan, one a line.
+planned() {
+  sed -n "s/^$1 //p" "$scratch/plan"
 }

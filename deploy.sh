@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The relay, and its cron with the traffic, on App Engine: a version of its own each time, which takes the traffic and ends no other, since
-# a call may run for a day. What an old version still runs is printed; end it yourself when nothing is.
+# Deploys the relay to App Engine as a new version, moves the traffic to it, and deploys cron.yaml. It stops no other
+# version, since a call may run for a day; it prints what the old versions still run, and how to stop them.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -10,7 +10,7 @@ while (($#)); do
   case $1 in
     --project | --version)
       [[ -n ${2:-} && $2 != -* ]] || {
-        echo "$1 needs a value; $usage" >&2
+        echo "$1 requires a value; $usage" >&2
         exit 2
       }
       printf -v "${1#--}" %s "$2"
@@ -19,19 +19,19 @@ while (($#)); do
     --no-promote) promote='' && shift ;;
     --dry-run) dry_run=yes && shift ;;
     -h | --help) echo "$usage" && exit ;;
-    *) echo "unknown: $1; $usage" >&2 && exit 2 ;;
+    *) echo "unknown option: $1; $usage" >&2 && exit 2 ;;
   esac
 done
 
 # shellcheck source=cloud.sh
 source cloud.sh
 prepare
-[[ -z $(wanted invoker) ]] || die "relay.yaml: the worker is a URL, not an App Engine service; for Cloud Run see docs/operations.md"
+[[ -z $(planned invoker) ]] || die "relay.yaml: worker is a URL, not an App Engine service; for Cloud Run see docs/operations.md"
 version=${version:-v$(date -u +%Y%m%dt%H%M%S)}
-[[ $version =~ ^[a-z0-9][a-z0-9-]{0,62}$ ]] || die "a version is a-z, 0-9 and -, got $version"
+[[ $version =~ ^[a-z0-9][a-z0-9-]{0,62}$ ]] || die "--version: must consist of a-z, 0-9 and -, got $version"
 
-# Whether each direct dependency of pyproject.toml is in the lock, in a version that it allows.
-"$python" - <<'PYTHON' || die "requirements.txt is not what pyproject.toml asks for; run: make lock"
+# Every direct dependency of pyproject.toml must be locked in a version that it allows.
+"$python" - <<'PYTHON' || die "requirements.txt does not satisfy pyproject.toml; run: make lock"
 import re, sys, tomllib
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
@@ -47,70 +47,70 @@ for needed in project["dependencies"] + project["optional-dependencies"]["firest
 sys.exit("\n".join(wrong) or 0)
 PYTHON
 
-service=$(wanted service)
+service=$(planned service)
 relay=traced-relay@$project.iam.gserviceaccount.com
-look gcloud app describe --format='value(defaultHostname)' || die "there is no App Engine application; run ./setup-env.sh first"
+query gcloud app describe --format='value(defaultHostname)' || die "the project has no App Engine application; run ./setup-env.sh first"
 host=$found
-look gcloud app versions list --service "$service" --format='value(version.id,version.servingStatus)' || true
-! grep -qx "${version}[[:space:]].*" <<<"$found" || die "version $version is there already, and may have running calls: take another name"
+query gcloud app versions list --service "$service" --format='value(version.id,version.servingStatus)' || true
+! grep -qx "${version}[[:space:]].*" <<<"$found" || die "version $version exists and may run calls; choose another name"
 others=$(sed -n 's/[[:space:]]SERVING$//p' <<<"$found")
 
 # `gcloud app deploy cron.yaml` deletes App Engine's other cron jobs, of every service, and no command of gcloud lists them.
 if [[ -n $promote ]]; then
   endpoint=$(gcloud config get api_endpoint_overrides/cloudscheduler 2>/dev/null) || endpoint=
-  access=$(gcloud auth print-access-token 2>/dev/null) || access= # to see the cron jobs, and kept nowhere
-  jobs=${endpoint:-https://cloudscheduler.googleapis.com/}v1beta1/projects/$project/locations/$(wanted location)/jobs
+  access=$(gcloud auth print-access-token 2>/dev/null) || access= # to see the cron jobs, not stored
+  jobs=${endpoint:-https://cloudscheduler.googleapis.com/}v1beta1/projects/$project/locations/$(planned location)/jobs
   curl -sS --fail-with-body -o "$scratch/jobs" -H @<(echo "Authorization: Bearer $access") \
     "$jobs?legacyAppEngineCron=true&pageSize=500" 2>"$scratch/err" ||
-    die "the cron jobs that are there cannot be seen: $(tail -1 "$scratch/err")"
-  deleted=$("$python" -m traced_relay.deploy.cron_yaml <"$scratch/jobs") || die "mend this first"
+    die "cannot list the deployed cron jobs: $(tail -1 "$scratch/err")"
+  deleted=$("$python" -m traced_relay.deploy.cron_yaml <"$scratch/jobs") || die "fix this problem first"
   [[ -z $deleted ]] || {
-    printf 'cron jobs of this project that are not in cron.yaml:\n%s\n' "$deleted" >&2
-    die "a deploy would delete them: put them into cron.yaml, or delete them yourself, or deploy with --no-promote"
+    printf 'cron jobs of this project that cron.yaml lacks:\n%s\n' "$deleted" >&2
+    die "a deploy would delete them; add them to cron.yaml, delete them yourself, or use --no-promote"
   }
 fi
 
 echo "deploying version $version of service $service to project $project"
 change gcloud app deploy app.yaml --version "$version" --service-account "$relay" --no-promote --no-stop-previous-version
-# Not --promote: that stops the version before, and its calls. The cron goes with the traffic: it asks whoever has that.
+# --promote would stop the previous version and its calls. Cron calls the version that has the traffic.
 if [[ -n $promote ]]; then
   change gcloud app deploy cron.yaml
   traffic=(gcloud app services set-traffic "$service" --splits "$version=1" --quiet)
-  (change "${traffic[@]}") || die "version $version is deployed and without traffic; move that alone with: ${traffic[*]} --project $project"
+  (change "${traffic[@]}") || die "version $version is deployed but has no traffic; move the traffic with: ${traffic[*]} --project $project"
 fi
 
 [[ $service == default ]] && url=https://$host || url=https://$service-dot-$host
 own=https://$version-dot-${url#https://}
 cat <<NEXT
 
-the relay:    $url${promote:+ (takes the traffic)}
+relay:        $url${promote:+ (now served by this version)}
 this version: $own
 console:      https://console.cloud.google.com/appengine/versions?project=$project&serviceId=$service
               https://console.cloud.google.com/cloudtasks?project=$project
               https://console.cloud.google.com/traces/explorer?project=$project
               https://console.cloud.google.com/logs/query;query=operation.producer%3D%22traced-relay%22?project=$project
 
-a first call, as an account that relay.yaml lists, to a downstream of relay.yaml:
-  curl -H "Authorization: Bearer \$(gcloud auth print-identity-token --audiences=$(wanted audience) \\
+Example call by a caller of relay.yaml to a downstream of relay.yaml:
+  curl -H "Authorization: Bearer \$(gcloud auth print-identity-token --audiences=$(planned audience) \\
       --include-email --impersonate-service-account=ACCOUNT)" -H 'Content-Type: application/json' \\
     -d '{"url": "https://SERVICE.run.app/"}' $([[ -n $promote ]] && echo "$url" || echo "$own")/v1/tasks
 NEXT
 [[ -n $others ]] || exit 0
 
-# Only an operator may see what runs, and whoever deploys need not be one.
+# Only an operator may list running calls; the account that deploys need not be one.
 impersonated=$(gcloud config get auth/impersonate_service_account 2>/dev/null) || impersonated=
-# Without its e-mail the relay knows nobody; for an account that is not impersonated gcloud refuses the option.
-token=$(gcloud auth print-identity-token --audiences="$(wanted audience)" ${impersonated:+--include-email} 2>/dev/null) || token=
-printf '\nnot stopped, since calls may run there:\n'
+# The relay requires the e-mail claim; gcloud refuses the option for an account that is not impersonated.
+token=$(gcloud auth print-identity-token --audiences="$(planned audience)" ${impersonated:+--include-email} 2>/dev/null) || token=
+printf '\nold versions, not stopped because they may run calls:\n'
 while read -ru3 other; do
   if [[ -n $token ]] && calls=$("$python" -m traced_relay list --relay "$url" --token-file <(printf %s "$token") \
     --state running --version "$other" --limit 0 2>"$scratch/err"); then
     echo "  $other: $(grep -c . <<<"$calls") running"
     [[ -z $calls ]] || printf '    %s\n' "${calls//$'\n'/$'\n'    }"
   else
-    echo "  $other: unknown what runs ($([[ -n $token ]] && tail -1 "$scratch/err" || echo "no ID token of an operator")); see it with"
-    echo "    traced-relay list --state running --version $other --relay $url --audience $(wanted audience) \\"
+    echo "  $other: running calls unknown ($([[ -n $token ]] && tail -1 "$scratch/err" || echo "no ID token of an operator")); list them with"
+    echo "    traced-relay list --state running --version $other --relay $url --audience $(planned audience) \\"
     echo "      --impersonate-service-account OPERATOR"
   fi
 done 3<<<"$others"
-echo "once nothing does: gcloud app versions stop VERSION --service $service --project $project"
+echo "stop a version that runs none: gcloud app versions stop VERSION --service $service --project $project"

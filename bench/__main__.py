@@ -1,4 +1,4 @@
-"""`python -m bench [names] [--quick]`: every figure as a ratio to a floor of the same run."""
+"""`python -m bench [names] [--quick]`: prints every figure as a ratio to a baseline of the same run."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _run(name: str, scale: Scale) -> list[Table]:
 
 
 def _end(number: int, _: object) -> None:
-    """Leave by way of all that must be ended."""
+    """Exit through every cleanup."""
     sys.exit("the benches took too long" if number == signal.SIGALRM else "told to end")
 
 

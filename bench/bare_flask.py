@@ -1,4 +1,4 @@
-"""Flask and nothing else, under the relay's own server settings: what anybody's first version would cost."""
+"""Plain Flask with the relay's server settings: the cost of a simple first version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEEP_ALIVE = 620
 
 
 class BareFlask(Server):
-    """gunicorn with one of the two applications of this file."""
+    """gunicorn with one of the applications of this file."""
 
     def __init__(self, application: str, directory: Path) -> None:
         port = free_port()
@@ -29,7 +29,7 @@ class BareFlask(Server):
 
 
 def creates_tasks(address: str, queue: str) -> Flask:
-    """Each POST becomes a task with its body, through Google's client."""
+    """Each POST creates a task with its body, through Google's client."""
     from flask import Flask, request
     from google.cloud import tasks_v2
 
@@ -48,7 +48,7 @@ def creates_tasks(address: str, queue: str) -> Flask:
 
 
 def passes_on(url: str) -> Flask:
-    """Each POST is sent on to *url* with `requests`, and its answer given back."""
+    """Each POST is forwarded to *url* with `requests`, and the response returned."""
     import requests
     from flask import Flask, request
 

@@ -1,4 +1,4 @@
-"""A gRPC server that takes CreateTask and gives the task back, with nothing behind it."""
+"""A gRPC server whose CreateTask returns the task and does nothing else."""
 
 from __future__ import annotations
 

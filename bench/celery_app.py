@@ -1,4 +1,4 @@
-"""Celery's no-op job, which only notes when it ran. Runs in the peers' environment: the standard library and Celery."""
+"""Celery's no-op job, which only records when it ran. Runs in the peers' environment."""
 
 from __future__ import annotations
 

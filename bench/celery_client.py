@@ -1,4 +1,4 @@
-"""Sends Celery's jobs as it is told on stdin, one JSON a line, and answers with one. Runs in the peers' environment."""
+"""Sends Celery jobs on commands from stdin, one JSON object a line. Runs in the peers' environment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _send(queue: str, jobs: int) -> dict[str, Any]:
 
 
 def _work_on(queue: str) -> dict[str, Any]:
-    """Have the worker take jobs from this queue too, and wait until it says that it does."""
+    """Add this queue to the worker, and wait for its confirmation."""
     answers = app.control.add_consumer(queue, reply=True, limit=1, timeout=_PATIENCE)
     return {"answers": len(answers)}
 

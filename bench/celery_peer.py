@@ -1,4 +1,4 @@
-"""Celery on Redis with the no-op job, asked the same questions as the embedded queue."""
+"""Celery on Redis with the no-op job, measured like the embedded queue."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Celery:
         self._running.callback(self._client.kill)
 
     def wait(self) -> None:
-        """Until the worker answers."""
+        """Wait until the worker responds."""
         deadline = time.monotonic() + READY_SECONDS
         while not self._tell("work_on", queue=self._queue)["answers"]:
             if time.monotonic() > deadline:

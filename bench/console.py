@@ -1,5 +1,5 @@
 """
-The console: what a long list costs a browser, and what looking on costs a relay that holds many calls.
+The console: the cost of a long list for a browser, and of an open page for a relay with many calls.
 
 Needs Chromium; without one its tables are empty.
 """

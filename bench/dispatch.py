@@ -1,8 +1,8 @@
 """
-What the relay adds to a call: POST /dispatch to its answer, with the downstream's in between.
+The relay's overhead for a call: from POST /dispatch to its response, including the downstream's.
 
-The tasks are real ones: enqueued before, in a queue that pauses, so that each
-dispatch claims its row, ends it and says its records.
+The tasks are enqueued before in a paused queue, so that each dispatch claims
+its row, ends it and writes its records.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _overhead(running: Running, scale: Scale, progress: Progress) -> Table:
 
 
 def _at_a_steady_pace(running: Running, scale: Scale, progress: Progress) -> Table:
-    """What a downstream's caller waits longer for at a load that nobody would call high."""
+    """The extra latency for a caller at low load."""
     posted = http_load.request("POST", "/dispatch", BODY, content_type="application/json")
 
     def straight(seconds: float) -> Sample:
@@ -143,7 +143,7 @@ def _at_a_steady_pace(running: Running, scale: Scale, progress: Progress) -> Tab
 
 
 def preload(relay: RelayServer, downstream: str, token: str, count: int) -> list[bytes]:
-    """The dispatches, as the queue would send them, of so many tasks that were enqueued just now."""
+    """The dispatches of newly enqueued tasks, as the queue would send them."""
     call = {"url": f"{downstream}/work", "queue": "held", "body": {"report": 7}}
     dispatches = []
     for start in range(0, count, BATCH):

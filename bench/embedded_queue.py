@@ -1,4 +1,4 @@
-"""The embedded queue alone: making tasks, holding its limit, its own ceiling, and how long one task takes."""
+"""The embedded queue alone: creating tasks, keeping its rate limit, its maximum rate, and the latency of one task."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MEMORY, DURABLE = "queue, memory", "queue, durable"
 
 @dataclass(frozen=True)
 class Running:
-    """The embedded queue in both forms, and the floors beside it."""
+    """The embedded queue in both forms, and its baselines."""
 
     sink: Sink
     echo: BareGrpc
@@ -91,7 +91,7 @@ def _create(running: Running, several: dict[str, Tasks], scale: Scale, progress:
 
 
 def _hold(running: Running, scale: Scale, progress: Progress) -> Table:
-    """One queue with its limit, and more than enough to do."""
+    """One queue with a rate limit and enough tasks."""
     progress.say(f"one queue, {LIMIT} a second, for {scale.hold} s")
     tasks = Tasks(running.queues[DURABLE].address, [f"{queue_names(1)[0]}-held"], running.sink)
     tasks.make_queues()

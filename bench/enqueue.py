@@ -1,4 +1,4 @@
-"""What it costs to be taken on: POST /v1/tasks to 202, token, rules, row, task, span and record included."""
+"""The cost of an enqueue: POST /v1/tasks to 202, including token, rules, row, task, span and record."""
 
 from __future__ import annotations
 

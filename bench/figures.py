@@ -1,4 +1,4 @@
-"""What is measured and how it is compared. Law: a figure stands beside its floor of the same round, or not at all."""
+"""What is measured, and how it is compared: always with a baseline of the same round."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured: the whole, or a quick look at everything."""
+    """How much to measure: everything in full, or quickly."""
 
     rounds: int
     seconds: float  # one variant, one round

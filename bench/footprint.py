@@ -1,4 +1,4 @@
-"""What a process and its children take of the machine, as Linux tells it."""
+"""Memory and CPU time of a process and its children, from Linux."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def memory(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What its living threads have taken up to now."""
+    """CPU time of its live threads so far."""
     threads = [thread for one in _family(pid) for thread in Path(f"/proc/{one}/task").iterdir()]
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 

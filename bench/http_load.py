@@ -1,4 +1,4 @@
-"""A closed loop of HTTP/1.1 clients in one thread: each sends its next request when its answer is whole."""
+"""A closed loop of HTTP/1.1 clients in one thread: each sends its next request after a complete response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE = 20.0  # seconds without any answer
 
 
 class BadAnswer(Exception):
-    """A server answered with another status than it should, or not at all."""
+    """A server sent an unexpected status, or no response."""
 
 
 def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
@@ -42,7 +42,7 @@ class Client:
         self.socket.sendall(message)
 
     def receive(self) -> bool:
-        """Whether the answer is whole now."""
+        """Whether the response is complete."""
         got = self.socket.recv(65536)
         if not got:
             self._refuse("closed: ")

@@ -1,8 +1,8 @@
 """
-Long calls: one relay with a thousand and more of them out at once, over TLS, to a downstream that keeps them waiting.
+Long calls: one relay with a thousand or more at once, over TLS, to a downstream that delays its responses.
 
-The dispatches are sent as the queue would. Of each size all are answered once;
-the second time the relay is told to end while they run.
+The bench sends the dispatches as the queue would. Of each size all get a response once;
+the second time the relay is stopped while they run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When jobs ran: one little file, written from anywhere on this machine, read while it grows."""
+"""The times at which jobs ran, in a file that any process appends to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests at a steady pace, whether those before are answered or not."""
+"""HTTP/1.1 requests at a steady rate, independent of earlier responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other people's programs, installed apart from ours; a machine that cannot have one does without."""
+"""Third-party programs in environments of their own; a missing one is skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other systems with the same no-op job, beside the embedded queue, in the same rounds."""
+"""Other systems with the same no-op job, in the same rounds as the embedded queue."""
 
 from __future__ import annotations
 

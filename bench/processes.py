@@ -1,4 +1,4 @@
-"""Servers as processes of their own, on loopback and free ports; whoever starts one ends it, by its id."""
+"""Servers as processes of their own, on loopback and free ports; the caller that starts one ends it."""
 
 from __future__ import annotations
 

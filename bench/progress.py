@@ -1,4 +1,4 @@
-"""What is going on just now, in one line on a terminal; elsewhere nothing."""
+"""The current step, in one line on a terminal; elsewhere nothing."""
 
 from __future__ import annotations
 

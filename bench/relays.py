@@ -1,4 +1,4 @@
-"""`traced-relay queue` and `traced-relay serve` in local mode, with a caller's token: the product as it is run."""
+"""`traced-relay queue` and `traced-relay serve` in local mode, with a caller's token: the product as deployed."""
 
 from __future__ import annotations
 

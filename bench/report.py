@@ -1,4 +1,4 @@
-"""Tables for people, and the facts about the machine that every figure depends on."""
+"""Tables of figures, and the facts about the machine on which they depend."""
 
 from __future__ import annotations
 

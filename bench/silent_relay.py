@@ -1,4 +1,4 @@
-"""`traced-relay serve` without its records, to see what they cost."""
+"""`traced-relay serve` without its records, to measure their cost."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-The cheapest handler and downstream there is: answers every request at once and remembers when it came.
+A minimal handler and downstream: responds at once and records the time of each request.
 
 One thread, keep-alive, no HTTP beyond what the others send. `GET /arrivals?least=N`
-is answered once N have come, and starts anew.
+responds after N arrivals, and resets the list.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-A downstream over TLS that keeps every call waiting until it is told to answer; one process, one thread.
+A downstream over TLS that delays every response until a command; one process, one thread.
 
-A second port, without TLS, tells it: `GET /held` says how many wait,
-`GET /release` answers them, and `GET /hold` makes it wait again.
+A second port, without TLS, takes the commands: `GET /held` returns how many wait,
+`GET /release` responds to them, and `GET /hold` delays again.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Many spans through otel.yaml's outbox in a process that does nothing else: what they leave behind in its memory.
+Many spans through the batch processor of otel.yaml: how much memory they leave in use.
 
 `python -m bench.span_flood ENDPOINT COUNT` prints the MB before them and after.
 """

@@ -1,4 +1,4 @@
-"""Cloud Tasks as Google's client sees it: tasks made from several threads, worked off by whoever serves the queues."""
+"""Load through Google's Cloud Tasks client: several threads create tasks for any server of the queues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What telemetry costs a dispatch, and that a backend which is away adds nothing to it, to memory or to the end."""
+"""The cost of telemetry for a dispatch; an unreachable backend must add none, nor memory, nor shutdown time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cloud Trace's API with nothing behind it: takes every batch, turns every batch away, or never answers one."""
+"""A stand-in for Cloud Trace's API: accepts every batch, rejects every batch, or never responds."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_the_instances_can_run_all_that_the_queues_let_go() -> None:
 
 
 @pytest.mark.whole
-def test_only_what_runs_is_uploaded() -> None:
+def test_only_files_of_the_service_are_uploaded() -> None:
     package = {places(path) for path in project_files() if path.is_relative_to(ROOT / "src" / "traced_relay")}
     assert len(package) > 50
     assert uploaded() == package | {"app.yaml", "otel.yaml", "relay.yaml", "requirements.txt"}
@@ -154,7 +154,7 @@ def test_check_reads_gcloudignore_as_git_does() -> None:
 
 
 @pytest.mark.whole
-def test_gcloud_uploads_the_same_and_nothing_that_lies_about(tmp_path: Path) -> None:
+def test_gcloud_uploads_exactly_these_files(tmp_path: Path) -> None:
     lying_about = {".env", "ledger.db", ".venv/bin/python", "src/traced_relay.egg-info/PKG-INFO", "src/secret.json"}
     lying_about |= {"src/traced_relay/__pycache__/app.cpython-313.pyc", "node_modules/a/index.js", "tests/.env"}
     for name in lying_about | {places(path) for path in project_files()}:
@@ -197,7 +197,7 @@ def start_and_end(directory: Path, **surroundings: str) -> None:
 
 
 @pytest.mark.whole
-def test_its_entrypoint_starts_from_what_is_uploaded_and_ends_when_told(tmp_path: Path) -> None:
+def test_the_entrypoint_runs_from_the_uploaded_files(tmp_path: Path) -> None:
     unpack(tmp_path)
     start_and_end(tmp_path, **LOCAL)
 

@@ -57,7 +57,7 @@ def test_the_files_of_this_project_have_no_problem() -> None:
     assert problems(ROOT, {}) == []
 
 
-def test_what_agrees_has_no_problem(tmp_path: Path) -> None:
+def test_consistent_files_have_no_problem(tmp_path: Path) -> None:
     (tmp_path / "cron.yaml").write_text(CRON)
     assert found(tmp_path) == []
     full = APP.replace('RELAY_THREADS: "100"', 'RELAY_THREADS: "58"')
@@ -70,7 +70,7 @@ def test_a_sweep_that_reaches_another_service_is_a_problem(tmp_path: Path, targe
     service = "other" if not target else "default"
     rules, app = (text.replace("default", service) for text in (RULES, APP))
     reached = "default" if not target else "other"
-    said = f"cron.yaml: the target of /sweep must be {service}, the service of app.yaml, got {reached}"
+    said = f"cron.yaml: target of /sweep: must be {service}, the service of app.yaml, got {reached}"
     assert found(tmp_path, rules, app) == [said]
 
 
@@ -83,7 +83,7 @@ def test_a_sweep_that_reaches_another_service_is_a_problem(tmp_path: Path, targe
         (", for: callbacks", "", "relay.yaml: queues must have one with `for: callbacks`"),
         ("heartbeat: 60s", "heartbeat: 60", "relay.yaml: heartbeat must be a duration"),
         ("heartbeat: 60s", "heartbeat: 2d", "relay.yaml: heartbeat must be at most 1h"),
-        ("heartbeat: 60s", "heartbeat: 1h", "relay.yaml: heartbeat must be less than max_timeout"),
+        ("heartbeat: 60s", "heartbeat: 1h", "relay.yaml: heartbeat: must be less than max_timeout"),
         ("max_timeout: 1h", "max_timeout: 25h", "relay.yaml: max_timeout must be at most 24h with this worker"),
         ("max_timeout: 1h", "max_timeout: 1h\nmax_timeout: 2h", "relay.yaml: is not YAML: the key max_timeout"),
         ("audience: https://relay.example.com", "", "relay.yaml: audience must be set"),
@@ -106,9 +106,13 @@ def test_a_sweep_that_reaches_another_service_is_a_problem(tmp_path: Path, targe
         ("downstreams: [reports]}", "downstreams: [x]}", "callers.downstreams of a@example.com refers to x, which is"),
         (f", {CALLBACK}", "", "callbacks: https://*.example.com/ has no secret, and RELAY_CALLBACK_SECRET is not set"),
         (CALLBACK, "secret: whsec_hunter2", "callbacks.0.secret must be the name of a secret in Secret Manager"),
-        (REPORTS, REPORTS + ', {name: b, url: "https://b.run.app/", auth: none}', "downstreams: b can never match"),
+        (REPORTS, REPORTS + ', {name: b, url: "https://b.run.app/", auth: none}', "downstreams: b never matches"),
         ("https://*.run.app/", "http://a.run.app/", "downstreams.0.auth must be none for http://"),
-        ("{app_engine: default}", "{app_engine: other}", "app.yaml: service is default, but worker.app_engine of the"),
+        (
+            "{app_engine: default}",
+            "{app_engine: other}",
+            "app.yaml: service: must be other, as worker.app_engine of the rules, got default",
+        ),
         ("us-central1", "us", "relay.yaml: location must be one region such as us-central1"),
         ("us-central1", "global", "relay.yaml: location must be one region such as us-central1"),
         ("audience: https://relay.example.com", "audience: ' '", "relay.yaml: audience is not valid"),
@@ -126,9 +130,7 @@ def test_a_sweep_that_reaches_another_service_is_a_problem(tmp_path: Path, targe
         ("{app_engine: default}", "{}", "relay.yaml: worker must have either app_engine or url"),
     ],
 )
-def test_what_is_wrong_with_the_rules_is_said_with_its_file_and_key(
-    tmp_path: Path, old: str, new: str, said: str
-) -> None:
+def test_a_problem_of_relay_yaml_names_file_and_key(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert old in RULES
     assert said in "\n".join(found(tmp_path, RULES.replace(old, new)))
 
@@ -136,18 +138,18 @@ def test_what_is_wrong_with_the_rules_is_said_with_its_file_and_key(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("idle_timeout: 65m", "idle_timeout: 61m", "app.yaml: basic_scaling.idle_timeout must be at least 3675s"),
-        ("idle_timeout: 65m", "idle_timeout: 2h", "app.yaml: basic_scaling.idle_timeout must be whole seconds or"),
-        (", idle_timeout: 65m", "", "app.yaml: basic_scaling.idle_timeout must be at least 3675s"),
-        ("basic_scaling: {max_instances: 2, idle_timeout: 65m}", "", "app.yaml: basic_scaling is required"),
+        ("idle_timeout: 65m", "idle_timeout: 61m", "app.yaml: basic_scaling.idle_timeout: must be at least 3675s"),
+        ("idle_timeout: 65m", "idle_timeout: 2h", "app.yaml: basic_scaling.idle_timeout: must be whole seconds or"),
+        (", idle_timeout: 65m", "", "app.yaml: basic_scaling.idle_timeout: must be at least 3675s"),
+        ("basic_scaling: {max_instances: 2, idle_timeout: 65m}", "", "app.yaml: basic_scaling: is required"),
         ("max_instances: 2", "max_instances: 1", "1 with RELAY_THREADS 100 run 92 calls at once, but the queues of"),
-        ("max_instances: 2", "max_instances: two", "app.yaml: basic_scaling.max_instances must be a number"),
+        ("max_instances: 2", "max_instances: two", "app.yaml: basic_scaling.max_instances: must be a number"),
         (
             "basic_scaling: {max_instances: 2, idle_timeout: 65m}",
             "manual_scaling: {instances: 1}",
             "manual_scaling.ins",
         ),
-        ('"100"', "100", "app.yaml: env_variables.RELAY_THREADS must be a string"),
+        ('"100"', "100", "app.yaml: env_variables.RELAY_THREADS: must be a string"),
         ('"100"', '"many"', "app.yaml: env_variables: RELAY_THREADS must be a number"),
         ('"100"', '"8"', "app.yaml: env_variables: RELAY_THREADS must be a number from 9 to 10000, got '8'"),
         ("firestore:calls", "memory", "app.yaml: env_variables: RELAY_LEDGER must not be memory on app_engine"),
@@ -159,43 +161,47 @@ def test_what_is_wrong_with_the_rules_is_said_with_its_file_and_key(
         ("RELAY_THREADS", "RELAY_THREAD", "app.yaml: env_variables: RELAY_THREAD is not a variable of the relay"),
         ("RELAY_THREADS", "RELAY_CONFIG", "100: cannot be read"),
         ("RELAY_THREADS", "RELAY_CALLBACK_SECRET", "RELAY_CALLBACK_SECRET must be whsec_"),
-        ("python313", "nodejs", "app.yaml: runtime must be python311, python312 or python313, got nodejs"),
-        ("python313", "python310", "app.yaml: runtime must be python311, python312 or python313, got python310"),
-        ("runtime:", "env: flex\nruntime:", "app.yaml: env must be standard, got flex"),
-        ("runtime:", "automatic_scaling: {}\nruntime:", "automatic_scaling must not stand beside basic_scaling"),
-        ("runtime:", "instance_class: B9\nruntime:", "app.yaml: instance_class must be one of F1, "),
-        ("runtime:", "instance_class: F4\nruntime:", "app.yaml: instance_class F4 is not for basic_scaling"),
+        ("python313", "nodejs", "app.yaml: runtime: must be python311, python312 or python313, got nodejs"),
+        ("python313", "python310", "app.yaml: runtime: must be python311, python312 or python313, got python310"),
+        ("runtime:", "env: flex\nruntime:", "app.yaml: env: must be standard, got flex"),
+        (
+            "runtime:",
+            "automatic_scaling: {}\nruntime:",
+            "automatic_scaling: must not be set together with basic_scaling",
+        ),
+        ("runtime:", "instance_class: B9\nruntime:", "app.yaml: instance_class: must be one of F1, "),
+        ("runtime:", "instance_class: F4\nruntime:", "app.yaml: instance_class: F4 does not fit basic_scaling"),
         (
             "runtime:",
             "instance_class: B1\nruntime:",
             "B1 has memory for 73 threads with the largest calls, RELAY_THREADS",
         ),
         ("runtime:", "handlers: {}x\nruntime:", "app.yaml: is not YAML"),
-        ("runtime:", "handlers: [a]\nruntime:", "app.yaml: handlers must be a list of mappings"),
-        ("runtime:", "handlers: [{url: /v2/.*, script: auto}]\nruntime:", "handlers: /sweep must reach the relay, by"),
+        ("runtime:", "handlers: [a]\nruntime:", "app.yaml: handlers: must be a list of mappings"),
+        ("runtime:", "handlers: [{url: /v2/.*, script: auto}]\nruntime:", "handlers: /sweep must reach the relay by"),
         (
             "runtime:",
             "handlers: [{url: /v1, static_dir: a}, {url: /.*, script: auto}]\nruntime:",
-            "handlers: /v1/tasks must reach the relay, by `script: auto`, but /v1 takes it",
+            "handlers: /v1/tasks must reach the relay by `script: auto`, but /v1 matches it",
         ),
         (
             "RELAY_THREADS",
             "FIRESTORE_EMULATOR_HOST",
-            "env_variables.FIRESTORE_EMULATOR_HOST must not be set: it is for",
+            "env_variables.FIRESTORE_EMULATOR_HOST: must not be set, because",
         ),
         (
             "RELAY_THREADS",
             "RELAY_TRACE_ENDPOINT",
             "RELAY_TRACE_ENDPOINT is for tests and must be on loopback, got '100'",
         ),
-        ("entrypoint: env PYTHONPATH=src python3 -m traced_relay serve", "", "app.yaml: entrypoint is required"),
-        ("traced_relay serve", "gunicorn main:app", "app.yaml: entrypoint must start `traced_relay serve`, got env"),
-        ("env PYTHONPATH=src ", "", "app.yaml: entrypoint must set PYTHONPATH=src"),
+        ("entrypoint: env PYTHONPATH=src python3 -m traced_relay serve", "", "app.yaml: entrypoint: is required"),
+        ("traced_relay serve", "gunicorn main:app", "app.yaml: entrypoint: must start `traced_relay serve`, got env"),
+        ("env PYTHONPATH=src ", "", "app.yaml: entrypoint: must set PYTHONPATH=src"),
         (APP, "- a", "app.yaml: must be a mapping of keys to values"),
         (APP, "a: [", "app.yaml: is not YAML"),
     ],
 )
-def test_what_is_wrong_with_app_yaml_is_said_with_its_key(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_a_problem_of_app_yaml_names_its_key(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert old in APP
     assert said in "\n".join(found(tmp_path, app=APP.replace(old, new)))
 
@@ -228,7 +234,7 @@ def test_what_is_wrong_with_app_yaml_is_said_with_its_key(tmp_path: Path, old: s
         ("", "", "OTEL_CONFIG_FILE: traces/otel.yaml", "traces/otel.yaml"),
     ],
 )
-def test_what_is_wrong_with_otel_yaml_is_said_as_the_service_would_find_it(
+def test_a_problem_of_otel_yaml_is_found_as_in_the_service(
     tmp_path: Path, old: str, new: str, variables: str, said: str
 ) -> None:
     text = (ROOT / "otel.yaml").read_text()
@@ -244,26 +250,26 @@ def test_what_is_wrong_with_otel_yaml_is_said_as_the_service_would_find_it(
     [
         ("a: [", "cron.yaml: is not YAML"),
         ("", "cron.yaml: must be a mapping of keys to values"),
-        ("a: 1", "cron.yaml: cron must have a job with url /sweep"),
-        ("cron: [1, {url: /other}]", "cron.yaml: cron must have a job with url /sweep"),
+        ("a: 1", "cron.yaml: cron: must have a job with url /sweep"),
+        ("cron: [1, {url: /other}]", "cron.yaml: cron: must have a job with url /sweep"),
         (
             "cron: [{url: /sweep}]",
-            "cron.yaml: the schedule of /sweep must be `every N minutes`, at most 1m as sweep_ev",
+            "cron.yaml: schedule of /sweep: must be `every N minutes`, at most 1m as sweep_e",
         ),
         (
             "cron: [{url: /sweep, schedule: every 5 minutes}]",
-            "at most 1m as sweep_every of the rules says, got every 5",
+            "at most 1m as sweep_every of the rules, got every 5",
         ),
         ("cron: [{url: /sweep, schedule: every monday 09:00}]", "got every monday 09:00"),
     ],
 )
-def test_what_keeps_the_sweeps_from_the_relay_is_said(tmp_path: Path, text: str, said: str) -> None:
+def test_a_problem_of_cron_yaml_is_reported(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "cron.yaml").write_text(text)
     (problem,) = found(tmp_path)
     assert said in problem
 
 
-def test_a_slower_sweep_is_right_where_the_rules_say_so(tmp_path: Path) -> None:
+def test_cron_may_be_as_slow_as_sweep_every(tmp_path: Path) -> None:
     (tmp_path / "cron.yaml").write_text(CRON.replace("every 1 minutes", "every 5 mins"))
     assert found(tmp_path, rules=RULES + "sweep_every: 5m\n") == []
 
@@ -281,7 +287,7 @@ def test_files_that_the_service_reads_have_to_be_uploaded(tmp_path: Path) -> Non
     }.items():
         (tmp_path / name).write_text((ROOT / "otel.yaml").read_text())
         said = found(tmp_path, app=APP.replace("RELAY_THREADS", f"OTEL_CONFIG_FILE: {name}, RELAY_THREADS"))
-        text = f".gcloudignore: {name} is not uploaded, but the service of app.yaml reads it"
+        text = f".gcloudignore: must not exclude {name}, which the service reads at start"
         assert said == [] if is_uploaded else said == [text]
 
 
@@ -292,33 +298,33 @@ def test_spans_over_otlp_need_their_exporter_in_what_is_installed(tmp_path: Path
     assert found(tmp_path, app=app) == []
     (tmp_path / "requirements.txt").write_text("flask==3\n")
     assert found(tmp_path, app=app) == [
-        "otel-otlp.yaml: otlp_http needs the extra `otlp`, which requirements.txt lacks"
+        "otel-otlp.yaml: exporter otlp_http needs the extra `otlp`, which requirements.txt lacks"
     ]
 
 
-def test_the_examples_of_relay_yaml_are_refused_for_a_project_and_for_no_other_reason(tmp_path: Path) -> None:
+def test_shipped_examples_are_problems_only_with_a_project(tmp_path: Path) -> None:
     rules = (ROOT / "relay.yaml").read_text()
     app = (ROOT / "app.yaml").read_text()
     assert found(tmp_path, rules, app) == []
     assert found(tmp_path, rules, app, GOOGLE_CLOUD_PROJECT="p") == [
-        "relay.yaml: audience is still the example https://relay.example.com: name your own",
-        "relay.yaml: callers.email is still the example reports@my-project.iam.gserviceaccount.com: name your own",
-        "relay.yaml: callers.email is still the example oncall@example.com: name your own",
+        "relay.yaml: audience: replace the example https://relay.example.com with your own value",
+        "relay.yaml: callers.email: replace the example reports@my-project.iam.gserviceaccount.com with your own value",
+        "relay.yaml: callers.email: replace the example oncall@example.com with your own value",
         (
-            "relay.yaml: downstreams.reports.url https://*.run.app/ takes the services of everybody's projects,"
-            " which would get the relay's ID token: name the hosts of yours"
+            "relay.yaml: downstreams.reports.url: https://*.run.app/ matches services of other projects, which"
+            " would get the relay's ID token; name your own hosts"
         ),
     ]
     assert found(tmp_path, named(rules), app, GOOGLE_CLOUD_PROJECT="p") == []
 
 
-def test_a_service_without_spans_needs_no_otel_yaml_that_is_right(tmp_path: Path) -> None:
+def test_otel_yaml_is_not_checked_if_tracing_is_off(tmp_path: Path) -> None:
     (tmp_path / "otel.yaml").write_text("a: [")
     assert found(tmp_path, app=APP.replace("RELAY_THREADS", 'OTEL_SDK_DISABLED: "true", RELAY_THREADS')) == []
     assert len(found(tmp_path)) == 1
 
 
-def test_otel_yaml_is_the_one_beside_the_rules_and_its_variables_are_the_services_own(tmp_path: Path) -> None:
+def test_otel_yaml_is_read_with_the_services_variables(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     found(tmp_path / "conf", app=None)
     (tmp_path / "conf" / "otel.yaml").write_text((ROOT / "otel.yaml").read_text())
@@ -330,13 +336,15 @@ def test_otel_yaml_is_the_one_beside_the_rules_and_its_variables_are_the_service
     assert dict(os.environ) == before
 
 
-def test_a_secret_itself_does_not_belong_into_app_yaml(tmp_path: Path) -> None:
+def test_app_yaml_must_not_contain_a_secret(tmp_path: Path) -> None:
     key = f"whsec_{'A' * 40}"
     said = found(tmp_path, app=APP.replace("RELAY_THREADS: ", f"RELAY_CALLBACK_SECRET: {key}, RELAY_THREADS: "))
-    assert said == ["app.yaml: env_variables.RELAY_CALLBACK_SECRET must name a secret of Secret Manager, not be one"]
+    assert said == [
+        "app.yaml: env_variables.RELAY_CALLBACK_SECRET must name a secret in Secret Manager, not contain one"
+    ]
 
 
-def test_every_problem_is_told_and_not_only_the_first(tmp_path: Path) -> None:
+def test_every_problem_is_reported(tmp_path: Path) -> None:
     rules = RULES.replace("audience: https://relay.example.com", "").replace("[relay]", "[x]")
     app = APP.replace("65m", "5m").replace("firestore:calls", "").replace("100", "0")
     keys = ["idle_timeout", "RELAY_LEDGER", "RELAY_THREADS", "audience", "callers.queues"]
@@ -344,7 +352,7 @@ def test_every_problem_is_told_and_not_only_the_first(tmp_path: Path) -> None:
     assert [key for key in keys if key not in said] == []
 
 
-def test_without_an_app_yaml_the_own_environment_is_what_counts(tmp_path: Path) -> None:
+def test_without_app_yaml_the_process_environment_counts(tmp_path: Path) -> None:
     said = found(tmp_path, app=None, PORT="http")
     assert said == [
         "environment: GOOGLE_CLOUD_PROJECT must be set: the project whose queues are used",
@@ -355,16 +363,16 @@ def test_without_an_app_yaml_the_own_environment_is_what_counts(tmp_path: Path) 
     assert found(tmp_path, app=None, GOOGLE_CLOUD_PROJECT="p", RELAY_LEDGER="memory", **here) == []
 
 
-def test_a_rule_for_an_address_needs_leave_for_it(tmp_path: Path) -> None:
+def test_a_private_address_needs_allow_private(tmp_path: Path) -> None:
     inside = "{name: inside, url: 'http://10.0.0.7:8080/', auth: none}"
     rules = RULES.replace("\ndownstreams: [", f"\ndownstreams: [{inside}, ")
     assert found(tmp_path, rules.replace("auth: none", "auth: none, allow_private: true")) == []
     leave = "`allow_private: true`, because http://10.0.0.7:8080/ is in 10.0.0.0/8 (private)"
-    assert found(tmp_path, rules) == [f"relay.yaml: downstreams.inside.url needs {leave}"]
+    assert found(tmp_path, rules) == [f"relay.yaml: downstreams.inside.url: needs {leave}"]
 
 
 @pytest.mark.whole
-def test_the_command_prints_a_line_a_problem_and_ends_with_1(tmp_path: Path) -> None:
+def test_check_prints_one_line_a_problem_and_exits_1(tmp_path: Path) -> None:
     def run() -> tuple[int, str]:
         command = [sys.executable, "-m", "traced_relay", "check"]
         ran = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True)
@@ -373,4 +381,4 @@ def test_the_command_prints_a_line_a_problem_and_ends_with_1(tmp_path: Path) -> 
     found(tmp_path)
     assert run() == (0, "no problem found\n")
     found(tmp_path, RULES.replace("60s", "1h"))
-    assert run() == (1, "relay.yaml: heartbeat must be less than max_timeout, or no call ever has one\n")
+    assert run() == (1, "relay.yaml: heartbeat: must be less than max_timeout, or no call writes one\n")

@@ -17,8 +17,8 @@ from support.house import ROOT
 from support.scripts import SETUP, checkout, run
 from support.surroundings import surroundings
 from traced_relay.deploy import plan as cloud_plan
-from traced_relay.deploy.check import shown
 from traced_relay.deploy.cloud_check import connected, findings, sweeps
+from traced_relay.deploy.finding import output_lines
 from traced_relay.deploy.google_apis import GoogleApis
 from traced_relay.errors import IdentityFailed, Unavailable
 
@@ -62,7 +62,7 @@ def given(cloud: CloudAnswers, role: str) -> None:
     cloud.grant(OF_PROJECT, role)
 
 
-def test_a_project_that_is_set_up_has_no_problem_and_is_only_looked_at(cloud: CloudAnswers) -> None:
+def test_a_complete_project_has_no_problem_and_is_only_read(cloud: CloudAnswers) -> None:
     assert found(cloud) == []
     assert {request.method for request in cloud.asked if not request.path.endswith(":getIamPolicy")} == {"GET"}
     cloud.page_size = 3
@@ -72,158 +72,182 @@ def test_a_project_that_is_set_up_has_no_problem_and_is_only_looked_at(cloud: Cl
 BROKEN: dict[str, tuple[Any, str]] = {
     "an API": (
         lambda c: without(c, f"serviceusage/v1/{P}/services/cloudtrace"),
-        "project demo-proj: API cloudtrace.googleapis.com must be enabled, is not; run ./setup-env.sh",
+        "project demo-proj: API cloudtrace.googleapis.com: expected enabled, found disabled; run ./setup-env.sh",
     ),
     "the application": (
         lambda c: c.there.pop(f"appengine/v1/apps/{PROJECT}"),
-        "project demo-proj: App Engine's application must be in us-central, is missing; run ./setup-env.sh",
+        "project demo-proj: App Engine application: expected in us-central, found missing; run ./setup-env.sh",
     ),
     "the region": (
         lambda c: changed(c, f"appengine/v1/apps/{PROJECT}", locationId="europe-west3"),
-        "project demo-proj: App Engine's application must be in us-central, is in europe-west3; it never moves",
+        "project demo-proj: App Engine application: expected in us-central, found in europe-west3; it cannot move",
     ),
     "an application at rest": (
         lambda c: changed(c, f"appengine/v1/apps/{PROJECT}", servingStatus="USER_DISABLED"),
-        "project demo-proj: App Engine's application must be SERVING, is USER_DISABLED; enable it",
+        "project demo-proj: App Engine application: expected SERVING, found USER_DISABLED; enable it",
     ),
     "the account": (
         lambda c: without(c, ACCOUNT),
-        f"project demo-proj: account {RELAY} must be there, is missing; run ./setup-env.sh",
+        f"project demo-proj: account {RELAY}: expected present, found missing; run ./setup-env.sh",
     ),
     "a disabled account": (
         lambda c: changed(c, ACCOUNT, disabled=True),
-        f"project demo-proj: account {RELAY} must be enabled, is disabled; run: gcloud iam",
+        f"project demo-proj: account {RELAY}: expected enabled, found disabled; run: gcloud iam",
     ),
-    "a queue": (lambda c: without(c, QUEUE), "relay.yaml: queues.relay must be there, in us-central1, is missing"),
+    "a queue": (
+        lambda c: without(c, QUEUE),
+        "relay.yaml: queues.relay: expected present in us-central1, found missing",
+    ),
     "a paused queue": (
         lambda c: changed(c, QUEUE, state="PAUSED"),
-        "relay.yaml: queues.relay must be RUNNING, is PAUSED; run: gcloud tasks queues resume relay",
+        "relay.yaml: queues.relay: expected RUNNING, found PAUSED; run: gcloud tasks queues resume relay",
     ),
     "rates": (
         lambda c: changed(c, QUEUE, rateLimits={"maxDispatchesPerSecond": 50, "maxConcurrentDispatches": 80}),
-        "relay.yaml: queues.relay.max_dispatches_per_second must be 100, is 50; run ./setup-env.sh",
+        "relay.yaml: queues.relay.max_dispatches_per_second: expected 100, found 50; run ./setup-env.sh",
     ),
     "a limit": (
         lambda c: changed(c, QUEUE, rateLimits={"maxDispatchesPerSecond": 100, "maxConcurrentDispatches": 1000}),
-        "relay.yaml: queues.relay.max_concurrent_dispatches must be 80, is 1000; run ./setup-env.sh",
+        "relay.yaml: queues.relay.max_concurrent_dispatches: expected 80, found 1000; run ./setup-env.sh",
     ),
     "the queue's own log": (
         lambda c: c.there[QUEUE].pop("stackdriverLoggingConfig"),
-        "relay.yaml: queues.relay.stackdriverLoggingConfig.samplingRatio must be 1.0, is not set; run ./setup-env.sh",
+        (
+            "relay.yaml: queues.relay.stackdriverLoggingConfig.samplingRatio: expected 1.0,"
+            " found not set; run ./setup-env.sh"
+        ),
     ),
     "a right to a queue": (
         lambda c: taken(c, QUEUE, "roles/cloudtasks.taskDeleter"),
-        f"relay.yaml: queues.relay: {RELAY} must be with roles/cloudtasks.taskDeleter, is without; run ./setup-env.sh",
+        f"relay.yaml: queues.relay: roles of {RELAY}: expected roles/cloudtasks.taskDeleter, found not granted; run ./",
     ),
     "the secret": (
         lambda c: without(c, SECRET),
-        f"secret {P}/secrets/traced-relay-callbacks must be there, is missing; run ./setup-env.sh",
+        f"secret {P}/secrets/traced-relay-callbacks: expected present, found missing; run ./setup-env.sh",
     ),
     "every version of the secret": (
         lambda c: changed(c, f"{SECRET}/versions/2", state="DESTROYED"),
-        f"secret {P}/secrets/traced-relay-callbacks must be of a version that is enabled, is without one; run",
+        f"secret {P}/secrets/traced-relay-callbacks: expected an enabled version, found none; run",
     ),
     "the latest version of the secret": (
         lambda c: c.there.update({f"{SECRET}/versions/3": {"name": "s/versions/3", "state": "DISABLED"}}),
-        f"secret {P}/secrets/traced-relay-callbacks: version 3, its latest must be ENABLED, is DISABLED; run",
+        f"secret {P}/secrets/traced-relay-callbacks: version 3 (latest): expected ENABLED, found DISABLED; run",
     ),
     "a right to the secret": (
         lambda c: taken(c, SECRET, "roles/secretmanager.secretAccessor"),
-        f"secret {P}/secrets/traced-relay-callbacks: {RELAY} must be with roles/secretmanager.secretAccessor, is",
+        (
+            f"secret {P}/secrets/traced-relay-callbacks: roles of {RELAY}: expected roles/secretmanager.secretAccessor,"
+            " found"
+        ),
     ),
     "the database": (
         lambda c: without(c, DATABASE),
-        "app.yaml: env_variables.RELAY_LEDGER: Firestore's database traced-relay must be there, is missing",
+        "app.yaml: env_variables.RELAY_LEDGER: Firestore database traced-relay: expected present, found missing",
     ),
     "another kind of database": (
         lambda c: changed(c, DATABASE, type="DATASTORE_MODE"),
-        "Firestore's database traced-relay must be FIRESTORE_NATIVE, is DATASTORE_MODE; name another",
+        "Firestore database traced-relay: expected FIRESTORE_NATIVE, found DATASTORE_MODE; name another database",
     ),
     "an index": (
         lambda c: without(c, f"firestore/v1/{GROUPS}/calls/indexes/0"),
-        "firestore.indexes.json: index calls kind,order=ascending created_at,order=descending must be there, is miss",
+        "firestore.indexes.json: index calls kind,order=ascending created_at,order=descending: expected present, fo",
     ),
     "an index to come": (
         lambda c: changed(c, f"firestore/v1/{GROUPS}/calls/indexes/3", state="CREATING"),
-        "firestore.indexes.json: calls/indexes/3 must be ready, is CREATING; wait some minutes",
+        "firestore.indexes.json: calls/indexes/3: expected ready, found CREATING; wait a few minutes",
     ),
     "a time to live": (
         lambda c: c.there[f"firestore/v1/{GROUPS}/calls/fields/expires_at"].pop("ttlConfig"),
-        "firestore.indexes.json: field calls.expires_at must be with a time to live, is without one; run",
+        "firestore.indexes.json: field calls.expires_at: expected a TTL policy, found none; run",
     ),
     "a time to live that failed": (
         lambda c: changed(
             c, f"firestore/v1/{GROUPS}/calls-bodies/fields/expires_at", ttlConfig={"state": "NEEDS_REPAIR"}
         ),
-        "firestore.indexes.json: calls-bodies/fields/expires_at must be ready, is NEEDS_REPAIR; run ./setup-env.sh",
+        (
+            "firestore.indexes.json: calls-bodies/fields/expires_at: expected ready,"
+            " found NEEDS_REPAIR; run ./setup-env.sh"
+        ),
     ),
     "a field's exemption": (
         lambda c: without(c, f"firestore/v1/{GROUPS}/calls/fields/document"),
-        "firestore.indexes.json: field calls.document must be without an index, is otherwise; run ./setup-env.sh",
+        "firestore.indexes.json: field calls.document: expected no index, found a different index; run ./setup-env.sh",
     ),
     "a right in the project": (
         lambda c: taken(c, OF_PROJECT, "roles/logging.logWriter"),
-        f"project demo-proj: the roles of {RELAY} must be with roles/logging.logWriter, is without; run ./setup-env.sh",
+        f"project demo-proj: roles of {RELAY}: expected roles/logging.logWriter, found not granted; run ./setup-env.sh",
     ),
     "the right to the ledger": (
         lambda c: taken(c, OF_PROJECT, "roles/datastore.user"),
-        f"the roles of {RELAY} must be with roles/datastore.user for the database traced-relay, is without; run",
+        f"roles of {RELAY}: expected roles/datastore.user for the database traced-relay, found not granted; run",
     ),
     "a right to another ledger": (
         lambda c: c.policies[OF_PROJECT][2].update(condition={"expression": 'resource.name=="other"'}),
-        "with roles/datastore.user for the database traced-relay, is with another condition; take that away, then run",
+        (
+            "expected roles/datastore.user for the database traced-relay,"
+            " found another condition; remove that binding, then run"
+        ),
     ),
     "a metric": (
         lambda c: without(c, f"logging/v2/{P}/metrics/traced_relay_sweeps"),
-        "monitoring/metrics/traced_relay_sweeps.yaml must be there, is missing; run ./setup-env.sh",
+        "monitoring/metrics/traced_relay_sweeps.yaml: expected present, found missing; run ./setup-env.sh",
     ),
     "an alert of another time": (
         lambda c: changed(c, f"monitoring/v3/{P}/alertPolicies/queue-depth", combiner="AND"),
-        "monitoring/alerts/queue-depth.yaml must be there as it is written, is different in combiner; run",
+        "monitoring/alerts/queue-depth.yaml: expected the values of the file, found different combiner; run",
     ),
     "the dashboard": (
         lambda c: without(c, f"monitoring/v1/{P}/dashboards"),
-        "monitoring/dashboard.json must be there, is missing; run ./setup-env.sh",
+        "monitoring/dashboard.json: expected present, found missing; run ./setup-env.sh",
     ),
-    "the cron": (lambda c: without(c, JOB), "cron.yaml: the job for /sweep must be there, is missing; run ./deploy.sh"),
-    "a cron at rest": (lambda c: changed(c, JOB, state="PAUSED"), "the job for /sweep must be ENABLED, is PAUSED; res"),
+    "the cron": (
+        lambda c: without(c, JOB),
+        "cron.yaml: job for /sweep: expected present, found missing; run ./deploy.sh",
+    ),
+    "a cron at rest": (
+        lambda c: changed(c, JOB, state="PAUSED"),
+        "job for /sweep: expected ENABLED, found PAUSED; res",
+    ),
     "a slower cron": (
         lambda c: changed(c, JOB, schedule="every 1 hours"),
-        "cron.yaml: the job for /sweep must be every 1 minutes, is every 1 hours; run ./deploy.sh",
+        "cron.yaml: job for /sweep: expected every 1 minutes, found every 1 hours; run ./deploy.sh",
     ),
     "every version": (
         lambda c: changed(c, VERSION, servingStatus="STOPPED"),
-        "app.yaml: service default must be deployed, is missing; run ./deploy.sh",
+        "app.yaml: service default: expected deployed, found missing; run ./deploy.sh",
     ),
     "a version of another account": (
         lambda c: changed(c, VERSION, serviceAccount=f"{PROJECT}@appspot.gserviceaccount.com"),
-        f"version v1 must be run as {RELAY}, is run as {PROJECT}@appspot.gserviceaccount.com; run ./deploy.sh, and",
+        f"version v1: account: expected {RELAY}, found {PROJECT}@appspot.gserviceaccount.com; run ./deploy.sh, then",
     ),
     "a muted alert": (
         lambda c: changed(c, f"monitoring/v3/{P}/alertPolicies/sweep-silent", enabled=False),
-        "monitoring/alerts/sweep-silent.yaml must be there as it is written, is different in enabled; run ./setup-env",
+        (
+            "monitoring/alerts/sweep-silent.yaml: expected the values of the file,"
+            " found different enabled; run ./setup-env"
+        ),
     ),
     "too much": (
         lambda c: given(c, "roles/editor"),
-        f"warning: project demo-proj: the roles of {RELAY} must be no more than the relay needs, is with roles/editor;",
+        f"warning: project demo-proj: roles of {RELAY}: expected only what the relay needs, found roles/editor;",
     ),
     "all ledgers": (
         lambda c: given(c, "roles/datastore.user"),
-        "warning: project demo-proj: the roles of",
+        "warning: project demo-proj: roles of",
     ),
 }
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("what", BROKEN)
-def test_what_is_broken_is_said_once_with_what_is_there_and_how_to_mend_it(cloud: CloudAnswers, what: str) -> None:
+def test_each_difference_is_one_finding_with_its_fix(cloud: CloudAnswers, what: str) -> None:
     broken, said = BROKEN[what]
     broken(cloud)
     (line,) = found(cloud)
     assert said in line
 
 
-def test_everything_that_is_broken_is_told_in_one_run(cloud: CloudAnswers) -> None:
+def test_one_run_reports_every_difference(cloud: CloudAnswers) -> None:
     for what in ("an API", "a paused queue", "rates", "a right to a queue", "every version of the secret", "an index",
                  "a time to live", "a right in the project", "a metric", "an alert of another time", "the cron",
                  "a version of another account", "too much"):  # fmt: skip
@@ -231,13 +255,13 @@ def test_everything_that_is_broken_is_told_in_one_run(cloud: CloudAnswers) -> No
     assert len(found(cloud)) == 13
 
 
-def test_an_empty_project_lacks_everything_and_a_disabled_api_has_nothing(cloud: CloudAnswers) -> None:
+def test_an_empty_project_lacks_everything(cloud: CloudAnswers) -> None:
     cloud.there.clear()
     cloud.policies.clear()
     disabled = {"code": 403, "message": "not used before", "details": [{"reason": "SERVICE_DISABLED"}]}
     cloud.refused["cloudtasks/"] = 403, {"error": disabled}
     lines = found(cloud)
-    assert "relay.yaml: queues.relay must be there, in us-central1, is missing; run ./setup-env.sh" in lines
+    assert "relay.yaml: queues.relay: expected present in us-central1, found missing; run ./setup-env.sh" in lines
     assert sum("API " in line for line in lines) == len(cloud_plan.APIS) + 1
     assert not any(line.startswith("warning") for line in lines)
 
@@ -245,36 +269,32 @@ def test_an_empty_project_lacks_everything_and_a_disabled_api_has_nothing(cloud:
 @pytest.mark.parametrize(
     ("api", "what"),
     [
-        ("serviceusage", "project demo-proj: its APIs"),
+        ("serviceusage", "project demo-proj: APIs"),
         ("cloudtasks", "relay.yaml: queues.relay"),
         ("secretmanager", f"secret {P}/secrets/traced-relay-callbacks"),
-        ("cloudresourcemanager", "project demo-proj: its policy"),
+        ("cloudresourcemanager", "project demo-proj: IAM policy"),
         ("monitoring", "project demo-proj: metrics, alerts and dashboard"),
     ],
 )
-def test_what_may_not_be_seen_is_a_problem_of_its_own_and_the_rest_is_seen(
-    cloud: CloudAnswers, api: str, what: str
-) -> None:
+def test_a_denied_read_is_a_finding_and_the_rest_is_checked(cloud: CloudAnswers, api: str, what: str) -> None:
     cloud.refused[f"{api}/"] = 403, {"error": {"code": 403, "message": "Permission 'x.y.get' denied"}}
     without(cloud, JOB)
     hidden, seen = found(cloud)
-    assert hidden.startswith(f"{what} must be looked at, is hidden from you (403 Permission 'x.y.get' denied); ask as")
+    assert hidden.startswith(f"{what}: expected read access, found none (403 Permission 'x.y.get' denied); use cred")
     assert seen.startswith("cron.yaml: ")
 
 
-def test_whether_apis_are_enabled_is_not_guessed_where_that_cannot_be_asked(cloud: CloudAnswers) -> None:
+def test_disabled_apis_are_not_guessed_without_serviceusage(cloud: CloudAnswers) -> None:
     disabled = {"code": 403, "message": "not used before", "details": [{"reason": "SERVICE_DISABLED"}]}
     cloud.refused |= {f"{api}/": (403, {"error": disabled}) for api in ("serviceusage", "cloudresourcemanager")}
     assert [line.partition(" (")[0] for line in found(cloud)] == [
-        "project demo-proj: its APIs must be looked at, is hidden from you",
-        "project demo-proj: its policy must be looked at, is hidden from you",
+        "project demo-proj: APIs: expected read access, found none",
+        "project demo-proj: IAM policy: expected read access, found none",
     ]
 
 
 @pytest.mark.parametrize(("quota", "header"), [({}, PROJECT), ({"quota_project_id": "own"}, None)])
-def test_a_persons_requests_count_for_the_project_unless_they_count_for_another(
-    tmp_path: Path, quota: dict[str, str], header: str | None
-) -> None:
+def test_a_persons_requests_use_the_projects_quota(tmp_path: Path, quota: dict[str, str], header: str | None) -> None:
     person = {"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r", **quota}
     (tmp_path / "adc.json").write_text(json.dumps(person))
     with surroundings(GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path / "adc.json")):
@@ -282,12 +302,12 @@ def test_a_persons_requests_count_for_the_project_unless_they_count_for_another(
     assert google._session.headers.get("X-Goog-User-Project") == header
 
 
-def test_without_a_login_or_a_network_there_is_one_clear_line(cloud: CloudAnswers) -> None:
+def test_a_missing_login_or_network_is_one_clear_line(cloud: CloudAnswers) -> None:
     cloud.refused["serviceusage/"] = 401, {"error": {"code": 401}}
-    with pytest.raises(IdentityFailed, match="Google does not take these credentials; run: gcloud auth application-d"):
+    with pytest.raises(IdentityFailed, match="Google rejects these credentials; run: gcloud auth application-d"):
         found(cloud)
     nobody = GoogleApis(requests.Session(), "http://127.0.0.1:9/{api}")
-    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9 gave no answer: ConnectionError"):
+    with pytest.raises(Unavailable, match=r"no response from 127\.0\.0\.1:9: ConnectionError"):
         list(findings(nobody, PROJECT, ROOT, {}))
 
 
@@ -295,14 +315,14 @@ def test_without_a_login_or_a_network_there_is_one_clear_line(cloud: CloudAnswer
     ("text", "said"),
     [
         ("cron: [{url: /own, schedule: every 24 hours}, {url: /sweep, schedule: every 1 minutes}]", []),
-        ("", ["cron.yaml: the job for /sweep must be in the file with its schedule, is without; add it"]),
+        ("", ["cron.yaml: job for /sweep: expected a schedule in the file, found none; add it"]),
         (
             "cron: [{url: /sweep}]",
-            ["cron.yaml: the job for /sweep must be in the file with its schedule, is without; add it"],
+            ["cron.yaml: job for /sweep: expected a schedule in the file, found none; add it"],
         ),
     ],
 )
-def test_of_a_cron_yaml_with_other_jobs_only_the_one_for_the_sweep_counts(
+def test_only_the_sweep_job_of_cron_yaml_is_checked(
     cloud: CloudAnswers, tmp_path: Path, text: str, said: list[str]
 ) -> None:
     (tmp_path / "cron.yaml").write_text(text)
@@ -337,11 +357,11 @@ def test_the_version_that_relay_yaml_names_must_be_enabled(
     )
     told = [line for line in found(cloud, elsewhere) if line.startswith(f"secret {secret}")]
     enable = f"gcloud secrets versions enable {version} --secret traced-relay-callbacks --project {PROJECT}"
-    wrong = f"secret {secret}: version {version} must be ENABLED, is {state}; run: {enable}; or add a version"
+    wrong = f"secret {secret}: version {version}: expected ENABLED, found {state}; run: {enable}; or add a version"
     assert told == ([wrong] if state else [])
 
 
-def test_a_worker_elsewhere_needs_its_caller_and_a_job_and_no_app_engine(cloud: CloudAnswers, elsewhere: Path) -> None:
+def test_a_worker_url_needs_invoker_and_job(cloud: CloudAnswers, elsewhere: Path) -> None:
     without(cloud, "appengine/")
     without(cloud, f"serviceusage/v1/{P}/services/appengine")
     cloud.enable("artifactregistry", "run")
@@ -350,12 +370,12 @@ def test_a_worker_elsewhere_needs_its_caller_and_a_job_and_no_app_engine(cloud: 
     cloud.policies[QUEUE.replace("relay", "told")] = cloud.policies[QUEUE]
     lines = [line for line in found(cloud, elsewhere) if "monitoring/" not in line]
     assert lines == [
-        f"project demo-proj: account {INVOKER} must be there, is missing; run ./setup-env.sh",
-        "secret projects/other/secrets/theirs must be there, is missing; it is project other's to mend",
-        "Cloud Scheduler's job for /sweep must be there, is missing; run ./setup-env.sh",
+        f"project demo-proj: account {INVOKER}: expected present, found missing; run ./setup-env.sh",
+        "secret projects/other/secrets/theirs: expected present, found missing; fix it in project other",
+        "Cloud Scheduler: job for /sweep: expected present, found missing; run ./setup-env.sh",
         (
-            "warning: relay.yaml: worker https://relay-x.a.run.app must be a service of Cloud Run in us-central1,"
-            " is none of them; deploy it, unless it runs elsewhere or has a domain of its own"
+            "warning: relay.yaml: worker https://relay-x.a.run.app: expected a Cloud Run service in us-central1,"
+            " found none; deploy it, unless it runs elsewhere or has its own domain"
         ),
     ]
     cloud.there[f"iam/v1/{P}/serviceAccounts/{INVOKER}"] = {"email": INVOKER}
@@ -366,17 +386,19 @@ def test_a_worker_elsewhere_needs_its_caller_and_a_job_and_no_app_engine(cloud: 
     }
     first, service = (line for line in found(cloud, elsewhere) if "monitoring/" not in line and "theirs" not in line)
     assert service == (
-        f"relay.yaml: worker https://relay-x.a.run.app must be run as {RELAY}, is run as"
+        f"relay.yaml: worker https://relay-x.a.run.app: account: expected {RELAY}, found"
         f" 1-compute@developer.gserviceaccount.com; deploy it with {RELAY}"
     )
-    assert f"account {INVOKER}: {RELAY} must be with roles/iam.serviceAccountUser, is without; run" in first
+    assert (
+        f"account {INVOKER}: roles of {RELAY}: expected roles/iam.serviceAccountUser, found not granted; run" in first
+    )
 
 
-def test_an_alert_that_does_not_watch_a_new_queue_is_told_of(cloud: CloudAnswers, elsewhere: Path) -> None:
+def test_an_alert_without_a_new_queue_is_a_finding(cloud: CloudAnswers, elsewhere: Path) -> None:
     where = "monitoring/alerts/queue-depth.yaml"
     assert [line for line in found(cloud) if where in line] == []
     assert [line for line in found(cloud, elsewhere) if where in line] == [
-        f"{where} must be there as it is written, is different in conditions; run ./setup-env.sh"
+        f"{where}: expected the values of the file, found different conditions; run ./setup-env.sh"
     ]
     (depth,) = (there for path, there in cloud.there.items() if path.endswith("/alertPolicies/queue-depth"))
     threshold = depth["conditions"][0]["conditionThreshold"]
@@ -384,46 +406,44 @@ def test_an_alert_that_does_not_watch_a_new_queue_is_told_of(cloud: CloudAnswers
     assert [line for line in found(cloud, elsewhere) if where in line] == []
 
 
-def test_the_plan_is_what_the_setup_makes() -> None:
+def test_setup_creates_what_the_plan_names() -> None:
     script = (ROOT / "setup-env.sh").read_text()
     lists = re.findall(r"wanted\+?=\(([a-z ]+)\)", script)
     assert sorted(" ".join(lists).split()) == sorted(cloud_plan.APIS + cloud_plan.APP_ENGINE_APIS + cloud_plan.RUN_APIS)
     roles = {*cloud_plan.QUEUE_ROLES, *cloud_plan.PROJECT_ROLES, cloud_plan.SECRET_ROLE, cloud_plan.INVOKER_ROLE}
-    assert set(re.findall(r"give (roles/\S+)", script)) == roles | {cloud_plan.LEDGER_ROLE}
+    assert set(re.findall(r"grant (roles/\S+)", script)) == roles | {cloud_plan.LEDGER_ROLE}
     values = [value.removesuffix(".0") for value in cloud_plan.QUEUE_SETTINGS.values()]
     assert [value for value in values if value not in script] == []
 
 
-def test_a_finding_is_a_line_or_an_object_and_a_warning_is_no_problem(cloud: CloudAnswers) -> None:
+def test_a_finding_is_text_or_json_and_a_warning_no_problem(cloud: CloudAnswers) -> None:
     BROKEN["rates"][0](cloud)
     BROKEN["too much"][0](cloud)
     google = GoogleApis(requests.Session(), cloud.endpoint)
-    lines = list(shown(findings(google, PROJECT, ROOT, {}), as_json=True))
+    lines = list(output_lines(findings(google, PROJECT, ROOT, {}), as_json=True))
     assert [is_problem for _, is_problem in lines] == [True, False]
     assert json.loads(lines[0][0]) == {
         "severity": "problem",
-        "message": "relay.yaml: queues.relay.max_dispatches_per_second must be 100, is 50; run ./setup-env.sh",
+        "message": "relay.yaml: queues.relay.max_dispatches_per_second: expected 100, found 50; run ./setup-env.sh",
         "where": "relay.yaml: queues.relay.max_dispatches_per_second",
         "wanted": "100",
         "there": "50",
-        "mend": "run ./setup-env.sh",
+        "fix": "run ./setup-env.sh",
     }
-    assert list(shown(["relay.yaml: a problem"], as_json=False)) == [("relay.yaml: a problem", True)]
+    assert list(output_lines(["relay.yaml: a problem"], as_json=False)) == [("relay.yaml: a problem", True)]
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(200)
-def test_what_the_setup_made_is_right_and_what_is_asked_of_google_is_as_google_has_it(
-    google: GoogleStandIn, gcloud: str, tmp_path: Path
-) -> None:
+def test_a_project_after_setup_has_no_problem(google: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     ran = run(google, tmp_path, *SETUP, programs=gcloud)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     address = f"http://127.0.0.1:{google._server.server_address[1]}"
     looking = GoogleApis(requests.Session(), f"{address}/{{api}}")
     made = len(google.changes)
     assert [str(finding) for finding in findings(looking, PROJECT, ROOT, {})] == [
-        "cron.yaml: the job for /sweep must be there, is missing; run ./deploy.sh",
-        "app.yaml: service default must be deployed, is missing; run ./deploy.sh",
+        "cron.yaml: job for /sweep: expected present, found missing; run ./deploy.sh",
+        "app.yaml: service default: expected deployed, found missing; run ./deploy.sh",
     ]
     assert google.changes[made:] == google.problems == []
 
@@ -434,10 +454,10 @@ def test_what_the_setup_made_is_right_and_what_is_asked_of_google_is_as_google_h
     [
         (("--cloud",), 2, "--cloud requires a project id: set --project or GOOGLE_CLOUD_PROJECT"),
         (("--cloud", "--project", "a/b"), 2, "--cloud requires a project id"),
-        (("--cloud", "--project", PROJECT), 1, "there are no Google credentials; run: gcloud auth application-default"),
+        (("--cloud", "--project", PROJECT), 1, "no Google credentials found; run: gcloud auth application-default"),
     ],
 )
-def test_the_command_without_a_project_or_a_login_ends_in_one_line(
+def test_a_missing_project_or_login_ends_in_one_line(
     tmp_path: Path, arguments: tuple[str, ...], status: int, said: str
 ) -> None:
     environ = {"PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path), "NO_GCE_CHECK": "true"}
@@ -450,7 +470,7 @@ def test_the_command_without_a_project_or_a_login_ends_in_one_line(
 
 
 @pytest.mark.whole
-def test_files_that_are_wrong_are_mended_before_the_project_is_looked_at(elsewhere: Path) -> None:
+def test_problems_in_files_stop_the_check_of_the_project(elsewhere: Path) -> None:
     (elsewhere / "relay.yaml").write_text("queues: []")
     environ = {"PYTHONPATH": str(ROOT / "src"), "GOOGLE_CLOUD_PROJECT": PROJECT}
     command = [sys.executable, "-m", "traced_relay", "check", "--cloud", "--json"]

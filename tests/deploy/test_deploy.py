@@ -47,9 +47,7 @@ def application(google: GoogleStandIn) -> GoogleStandIn:
     return google
 
 
-def test_a_deploy_makes_a_version_stops_none_and_moves_the_traffic(
-    application: GoogleStandIn, gcloud: str, tmp_path: Path
-) -> None:
+def test_a_deploy_moves_traffic_and_stops_no_version(application: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     ran = run(application, tmp_path, *DEPLOY, programs=gcloud)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     done = [asked for asked in application.asked if asked.is_change and not asked.path.startswith("storage/")]
@@ -72,16 +70,16 @@ def test_a_deploy_makes_a_version_stops_none_and_moves_the_traffic(
         "servingStatus"
     ] == ("SERVING")
     assert "https://v2-dot-demo-proj.uc.r.appspot.com" in ran.stdout
-    assert "old: unknown what runs (no ID token of an operator); see it with" in ran.stdout
+    assert "old: running calls unknown (no ID token of an operator); list them with" in ran.stdout
     assert "older" not in ran.stdout
     assert "traced-relay list --state running --version old --relay https://demo-proj.uc.r.appspot.com" in ran.stdout
 
     again = run(application, tmp_path, *DEPLOY, programs=gcloud)
     assert again.returncode == 1
-    assert "version v2 is there already" in again.stderr
+    assert "version v2 exists" in again.stderr
 
 
-def test_what_is_secret_or_kept_stays_at_home(application: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
+def test_secrets_and_data_are_not_uploaded(application: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     root = checkout(tmp_path / "project")
     secret = (".env", ".env.local", "ledger.db", "ledger.db-wal", "tasks.sqlite3", "key.pem", "account.key")
     for name in secret:
@@ -91,8 +89,8 @@ def test_what_is_secret_or_kept_stays_at_home(application: GoogleStandIn, gcloud
     written = ignored.read_text()
     ignored.write_text(written.replace("!/relay.yaml\n", ""))
     refused = run(application, tmp_path, *DEPLOY, "--no-promote", programs=gcloud, root=root)
-    assert ".gcloudignore: relay.yaml is not uploaded, but the service of app.yaml reads it" in refused.stdout
-    assert refused.stderr.splitlines()[-1] == "deploy.sh: mend this first"
+    assert ".gcloudignore: must not exclude relay.yaml, which the service reads at start" in refused.stdout
+    assert refused.stderr.splitlines()[-1] == "deploy.sh: fix these problems first"
     assert application.changes == []
     ignored.write_text(written)
     locked = (root / "requirements.txt").read_text()
@@ -106,11 +104,11 @@ def test_what_is_secret_or_kept_stays_at_home(application: GoogleStandIn, gcloud
     (version,) = (asked.body for asked in application.asked if asked.what == VERSIONS)
     assert set(version["deployment"]["files"]) - {"source-context.json"} == uploaded()
     assert "PATCH appengine/v1/apps/demo-proj/services/default" not in application.changes
-    assert "takes the traffic" not in ran.stdout
+    assert "now served by this version" not in ran.stdout
 
 
 @pytest.mark.soak
-def test_a_refusal_on_the_way_ends_in_one_message_and_another_version_gets_through(
+def test_another_version_can_be_deployed_after_a_refusal(
     application: GoogleStandIn, gcloud: str, tmp_path: Path
 ) -> None:
     refused = "PATCH appengine/v1/apps/demo-proj/services/default"
@@ -119,7 +117,7 @@ def test_a_refusal_on_the_way_ends_in_one_message_and_another_version_gets_throu
     assert ran.returncode == 1
     assert f"refused by the test: {refused}" in ran.stderr
     assert ran.stderr.splitlines()[-1] == (
-        "deploy.sh: version v2 is deployed and without traffic; move that alone with:"
+        "deploy.sh: version v2 is deployed but has no traffic; move the traffic with:"
         " gcloud app services set-traffic default --splits v2=1 --quiet --project demo-proj"
     )
     application.fails = {}
@@ -142,7 +140,7 @@ OTHERS_JOB = "cloudscheduler/v1beta1/projects/demo-proj/locations/us-central1/jo
 
 
 @pytest.mark.soak
-def test_a_cron_job_that_a_deploy_would_delete_stops_it_and_one_in_cron_yaml_does_not(
+def test_a_deploy_that_would_delete_cron_jobs_is_refused(
     application: GoogleStandIn, gcloud: str, tmp_path: Path
 ) -> None:
     application.resources.there[OTHERS_JOB] = {
@@ -154,7 +152,7 @@ def test_a_cron_job_that_a_deploy_would_delete_stops_it_and_one_in_cron_yaml_doe
     assert refused.returncode == 1
     *_, job, last = refused.stderr.splitlines()
     assert job == "/report of service shop, every 24 hours"
-    assert last.startswith("deploy.sh: a deploy would delete them: put them into cron.yaml")
+    assert last.startswith("deploy.sh: a deploy would delete them; add them to cron.yaml")
     assert application.changes == []
     cron = tmp_path / "checkout" / "cron.yaml"
     cron.write_text(cron.read_text() + "  - {url: /report, target: shop, schedule: every 24 hours}\n")
@@ -163,14 +161,10 @@ def test_a_cron_job_that_a_deploy_would_delete_stops_it_and_one_in_cron_yaml_doe
     assert "would run: gcloud app deploy cron.yaml" in ran.stdout
 
 
-def test_what_is_not_to_be_seen_of_the_cron_stops_a_deploy(
-    application: GoogleStandIn, gcloud: str, tmp_path: Path
-) -> None:
+def test_unreadable_cron_jobs_stop_a_deploy(application: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     application.fails = {f"GET {OTHERS_JOB.rpartition('/')[0]}": 403}
     refused = run(application, tmp_path, *DEPLOY, programs=gcloud)
-    assert refused.stderr.splitlines()[-1].startswith(
-        "deploy.sh: the cron jobs that are there cannot be seen: curl: (22)"
-    )
+    assert refused.stderr.splitlines()[-1].startswith("deploy.sh: cannot list the deployed cron jobs: curl: (22)")
     assert application.changes == []
 
 
@@ -178,8 +172,8 @@ def test_the_examples_of_relay_yaml_are_not_deployed(application: GoogleStandIn,
     root = checkout(tmp_path / "checkout")
     (root / "relay.yaml").write_text((ROOT / "relay.yaml").read_text())
     refused = run(application, tmp_path, *DEPLOY, programs=gcloud)
-    assert refused.stderr.splitlines()[-1] == "deploy.sh: mend this first"
-    assert "relay.yaml: audience is still the example https://relay.example.com: name your own" in refused.stdout
+    assert refused.stderr.splitlines()[-1] == "deploy.sh: fix these problems first"
+    assert "relay.yaml: audience: replace the example https://relay.example.com with your own value" in refused.stdout
     assert application.changes == []
 
 
@@ -213,7 +207,7 @@ def relay(tmp_path: Path) -> Iterator[Any]:
     thread.join()
 
 
-def test_an_operator_is_told_what_runs_in_the_versions_before(
+def test_an_operator_sees_what_old_versions_run(
     application: GoogleStandIn, gcloud: str, tmp_path: Path, relay: Any
 ) -> None:
     application.resources.there["appengine/v1/apps/demo-proj"]["defaultHostname"] = f"localhost:{relay.server_port}"

@@ -34,7 +34,7 @@ def indexes_there(collection: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_an_index_is_missing_until_firestore_lists_it_with_the_name_it_adds() -> None:
+def test_an_index_is_missing_until_firestore_lists_it() -> None:
     assert len(missing_indexes("tasks", [])) == 8
     assert missing_indexes("tasks", indexes_there("tasks")) == []
     assert missing_indexes("tasks", indexes_there("tasks")[1:]) == [
@@ -43,7 +43,7 @@ def test_an_index_is_missing_until_firestore_lists_it_with_the_name_it_adds() ->
     assert len(missing_indexes("tasks", indexes_there("others"))) == 8
 
 
-def test_a_field_is_stale_until_its_indexes_and_its_time_to_live_are_there() -> None:
+def test_a_field_is_stale_without_its_indexes_or_ttl() -> None:
     assert [line for line in stale_fields([]) if "expires_at" in line] == [
         "index calls expires_at ASCENDING",
         "ttl calls expires_at",
@@ -59,7 +59,7 @@ def test_a_field_is_stale_until_its_indexes_and_its_time_to_live_are_there() -> 
     assert [line for line in stale_fields([there]) if "calls expires_at" in line] == []
 
 
-def test_a_file_is_stale_where_what_is_there_differs_in_what_it_says(tmp_path: Path) -> None:
+def test_a_file_is_stale_if_a_deployed_value_differs(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("filter: x\nbounds: [1, 2]\n")
     (tmp_path / "b.yaml").write_text('{"displayName": "B", "threshold": 5}')
     b = {"name": "alertPolicies/7", "displayName": "B", "threshold": 5.0, "etag": "of theirs"}
@@ -71,12 +71,12 @@ def test_a_file_is_stale_where_what_is_there_differs_in_what_it_says(tmp_path: P
     ]
 
 
-def test_what_is_written_is_what_is_compared() -> None:
+def test_only_fields_of_the_file_are_compared() -> None:
     there = [document_of(path) | {"name": path.stem} for path in sorted((ROOT / "monitoring/metrics").iterdir())]
     assert list(stale_files(ROOT / "monitoring" / "metrics", there)) == []
 
 
-def test_an_alert_that_tells_another_address_is_stale_and_one_whose_file_names_none_is_not(tmp_path: Path) -> None:
+def test_an_alert_with_another_channel_is_stale(tmp_path: Path) -> None:
     there = [{"name": "alertPolicies/7", "displayName": "A", "notificationChannels": ["channels/1"]}]
     for channels, stale in (("", []), ("channels/1", []), ("channels/2", ["7"]), ("channels/1, channels/2", ["7"])):
         (tmp_path / "a.yaml").write_text(

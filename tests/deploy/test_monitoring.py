@@ -98,7 +98,7 @@ def test_filters_ask_for_fields_that_the_records_they_name_have() -> None:
                 assert all(name in fields_of(SCHEMA["$defs"][event]) for event in events), (path, filter_)
 
 
-def test_filters_are_plain_enough_to_be_read_at_night() -> None:
+def test_filters_are_readable() -> None:
     for filter_, _ in log_filters():
         assert filter_.startswith('resource.type=("gae_app" OR "cloud_run_revision")')
         assert not re.search(r"NOT|[:~<!]|--", filter_), filter_
@@ -135,7 +135,7 @@ def test_a_metric_is_one_that_cloud_logging_takes(metric: Asset) -> None:
 
 
 @pytest.mark.parametrize("metric", [m for m in METRICS if m.values[0].message.value_extractor])
-def test_buckets_are_fine_enough_for_what_a_chart_and_an_alert_ask_of_them(metric: Asset) -> None:
+def test_buckets_are_fine_enough_for_charts_and_alerts(metric: Asset) -> None:
     bounds = metric.message.bucket_options.explicit_buckets.bounds
     needless = 1000 if "oldest" in metric.id else 1  # under a second nobody is late
     steps = [high / low for low, high in pairwise(bounds) if low >= needless]
@@ -213,9 +213,7 @@ def is_taken(type_: str, aligner: Any, reducer: Any) -> bool:
         (f"{OF_THE_RELAY}traced_relay_overdue", {"DELTA"}, {"MEAN", "PERCENTILE_50", "PERCENTILE_95", "PERCENTILE_99"}),
     ],
 )
-def test_an_aligner_or_a_reducer_that_does_not_go_with_its_metric_is_refused(
-    type_: str, aligners: set[str], reducers: set[str]
-) -> None:
+def test_an_unfit_aligner_or_reducer_is_refused(type_: str, aligners: set[str], reducers: set[str]) -> None:
     taken = {(a.name, r.name) for a in Aggregation.Aligner for r in Aggregation.Reducer if is_taken(type_, a, r)}
     assert taken == {(f"ALIGN_{aligner}", f"REDUCE_{reducer}") for aligner in aligners for reducer in reducers}
 
@@ -251,7 +249,7 @@ def reasons_of_the_gate() -> set[str]:
     return {k.value.value for c in calls for k in c.keywords if k.arg == "reason" and isinstance(k.value, ast.Constant)}
 
 
-def test_the_rejected_are_those_whom_the_gate_turns_away() -> None:
+def test_the_rejection_alert_matches_the_gates_reasons() -> None:
     said = reasons_of_the_gate()
     query = log_query.read(metrics()["traced_relay_rejected_identities"].message.filter)
     assert {text for text in query.texts if "." not in text} == said | {"gae_app", "cloud_run_revision"}
@@ -282,7 +280,7 @@ def test_an_alert_says_what_it_means_how_to_look_and_what_to_do(alert: Asset) ->
     assert condition is None or " ".join(shown.split()) == condition.filter
 
 
-def test_the_tiles_of_the_dashboard_fill_twelve_columns_and_do_not_overlap() -> None:
+def test_dashboard_tiles_fill_twelve_columns() -> None:
     layout = dashboard().message.mosaic_layout
     assert layout.columns == 12
     squares = [
@@ -302,7 +300,7 @@ def charts() -> Iterator[tuple[Any, Any, Any]]:
             yield tile.widget, data, data.time_series_query.time_series_filter.aggregation
 
 
-def test_a_chart_shows_what_can_be_shown_of_its_metric_and_calls_it_what_it_is() -> None:
+def test_a_chart_uses_a_reducer_that_fits_its_metric() -> None:
     shown = set()
     for widget, data, aggregation in charts():
         kind = kind_of(type_in(data.time_series_query.time_series_filter.filter))
@@ -321,7 +319,7 @@ def test_a_chart_shows_what_can_be_shown_of_its_metric_and_calls_it_what_it_is()
     assert shown == {"REDUCE_SUM", "REDUCE_MEAN", *(f"REDUCE_PERCENTILE_{part}" for part in (50, 95, 99))}
 
 
-def test_milliseconds_are_called_so_and_percentiles_of_them_are_seen_from_a_second_to_an_hour() -> None:
+def test_millisecond_charts_have_a_unit_and_a_range() -> None:
     for widget, data, aggregation in charts():
         chart = widget.xy_chart
         axis = chart.y2_axis if data.target_axis == XyChart.DataSet.TargetAxis.Y2 else chart.y_axis
@@ -341,7 +339,7 @@ def test_the_line_across_a_chart_is_where_its_alert_is() -> None:
     }
 
 
-def test_queues_of_others_are_neither_charted_nor_told_of() -> None:
+def test_other_queues_are_in_no_chart_and_no_alert() -> None:
     filters = [filter_ for filter_, _ in series_used() if type_in(filter_) in OF_CLOUD_TASKS]
     assert len(filters) == 5
     for filter_ in filters:
@@ -371,7 +369,7 @@ def test_a_legend_names_labels_that_a_chart_is_grouped_by() -> None:
             assert {f"metric.label.{name}" for name in named} <= set(groups)
 
 
-def test_the_page_beside_them_tells_every_alert_and_metric_and_no_other() -> None:
+def test_the_readme_lists_exactly_these_alerts_and_metrics() -> None:
     page = (FOLDER / "README.md").read_text()
     assert page.count("\n") <= 64
     told = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)

@@ -111,9 +111,7 @@ LONG, SHORT = {"latency_ms": 300_000}, {"latency_ms": 299_999}
         (attempts(BOTH, ("one", 3, {}), ("one", 1, FAILED), ("one", 5, {"verdict": "cancelled"})), True),
     ],
 )
-def test_over_a_fifth_of_a_rules_attempts_have_to_fail_for_a_quarter_of_an_hour(
-    records: list[Record], is_told: bool
-) -> None:
+def test_failure_ratio_fires_over_a_fifth_for_15_minutes(records: list[Record], is_told: bool) -> None:
     assert told("failure-ratio", records) == is_told
 
 
@@ -130,9 +128,7 @@ def test_over_a_fifth_of_a_rules_attempts_have_to_fail_for_a_quarter_of_an_hour(
         (attempts(BOTH, ("one", 1, LONG), kind="callback"), False),
     ],
 )
-def test_a_twentieth_of_a_rules_attempts_has_to_take_five_minutes_for_a_quarter_of_an_hour(
-    records: list[Record], is_told: bool
-) -> None:
+def test_attempt_latency_fires_at_a_twentieth_for_15_minutes(records: list[Record], is_told: bool) -> None:
     assert told("attempt-latency", records) == is_told
 
 
@@ -140,9 +136,7 @@ def test_a_twentieth_of_a_rules_attempts_has_to_take_five_minutes_for_a_quarter_
     ("alert", "level", "border"),
     [("tasks-overdue", "oldest_overdue_ms", 300_000), ("callbacks-pending", "oldest_callback_ms", 3_600_000)],
 )
-def test_a_level_is_told_of_at_the_first_sweep_that_sees_it_beyond_its_border(
-    alert: str, level: str, border: int
-) -> None:
+def test_a_gauge_alert_fires_at_the_first_sweep_over_its_limit(alert: str, level: str, border: int) -> None:
     before = swept(range(1, 10))
     assert not told(alert, before + swept(range(10, 20), **{level: border - 1}))
     assert told(alert, before + swept([10], **{level: border + 1}))
@@ -173,9 +167,7 @@ def test_a_sweep_is_missed_after_five_minutes(number: int, quiet: int, is_told: 
         (2, refused("dispatch.rejected", ("wrong_audience", 30)), False),
     ],
 )
-def test_one_stranger_is_let_pass_and_what_has_lost_its_identity_is_told_of(
-    number: int, records: list[Record], is_told: bool
-) -> None:
+def test_rejected_identities_ignores_a_single_stranger(number: int, records: list[Record], is_told: bool) -> None:
     assert told("rejected-identities", records, number) == is_told
 
 
@@ -189,7 +181,7 @@ def test_one_stranger_is_let_pass_and_what_has_lost_its_identity_is_told_of(
         (sampled("queue/depth", BOTH, ("another", 5000)), False),
     ],
 )
-def test_a_deep_queue_is_told_of_after_a_quarter_of_an_hour(points: list[Point], is_told: bool) -> None:
+def test_queue_depth_fires_after_15_minutes(points: list[Point], is_told: bool) -> None:
     assert fires("queue-depth", 0, points) == is_told
 
 
@@ -216,7 +208,7 @@ RELAY = "relay"
         (dispatched(BOTH, (RELAY, "internal"), ("another", "ok"), ("another", "OK")), True),
     ],
 )
-def test_over_half_of_a_queues_dispatches_have_to_fail_for_ten_minutes(points: list[Point], is_told: bool) -> None:
+def test_dispatches_failing_fires_over_half_for_10_minutes(points: list[Point], is_told: bool) -> None:
     assert fires("dispatches-failing", 0, points) == is_told
 
 
@@ -227,7 +219,7 @@ def test_a_percentile_is_as_fine_as_its_buckets() -> None:
 
 
 @pytest.mark.parametrize("more", ["trigger", "forecast_options"])
-def test_a_condition_that_says_more_than_is_understood_is_refused(more: str) -> None:
+def test_an_unknown_condition_is_refused(more: str) -> None:
     (condition,) = metric_conditions(alerts()["queue-depth"])
     changed = type(condition)()
     changed.CopyFrom(condition)

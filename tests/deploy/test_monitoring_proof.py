@@ -185,14 +185,12 @@ def in_vain(alert: Asset, runs: set[str], all_runs: Mapping[str, Printed]) -> in
 
 
 @pytest.mark.parametrize("name", [name for name, alert in alerts().items() if log_condition(alert) is not None])
-def test_an_alert_on_records_matches_those_that_it_should_and_no_other(
-    all_runs: Mapping[str, Printed], name: str
-) -> None:
+def test_an_alert_on_records_matches_exactly_its_records(all_runs: Mapping[str, Printed], name: str) -> None:
     for run, printed in all_runs.items():
         assert matched(log_condition(alerts()[name]).filter, printed) == meant(name, printed), run
 
 
-def test_every_metric_counts_the_records_that_it_should_and_no_other(all_runs: Mapping[str, Printed]) -> None:
+def test_every_metric_counts_exactly_its_records(all_runs: Mapping[str, Printed]) -> None:
     total = sum(len(printed.records) for printed in all_runs.values())
     tell("", f"{'metric':38}{'runs':>5}{'records':>9}  of {total}")
     for metric in metrics().values():
@@ -223,13 +221,13 @@ def test_every_extractor_yields_a_value_of_every_record_that_has_one(all_runs: M
                     assert value != printed.records[number].get("task_id")
 
 
-def test_what_an_alert_says_to_look_at_is_there_when_it_fires(all_runs: Mapping[str, Printed]) -> None:
+def test_an_alerts_log_query_finds_records_when_it_fires(all_runs: Mapping[str, Printed]) -> None:
     for name, runs in FIRES.items():
         (query,) = queries_in(alerts()[name].message.documentation.content)
         assert all(matched(query, all_runs[run]) for run in runs), name
 
 
-def test_the_failures_on_the_dashboard_are_those_of_calls_and_callbacks(all_runs: Mapping[str, Printed]) -> None:
+def test_the_dashboard_shows_failures_of_calls_and_callbacks(all_runs: Mapping[str, Printed]) -> None:
     panels = [tile.widget.logs_panel for tile in dashboard().message.mosaic_layout.tiles if "logs_panel" in tile.widget]
     (shown,) = panels
     failed = [
@@ -252,7 +250,7 @@ def foreign(line: str) -> list[dict[str, Any]]:
     return [lift(line, "k8s_container"), *same]
 
 
-def test_the_same_records_count_on_cloud_run_and_those_of_other_services_do_not(
+def test_cloud_run_records_count_and_other_services_do_not(
     all_runs: Mapping[str, Printed],
 ) -> None:
     lines = [line for printed in all_runs.values() for line in printed.run.lines]
@@ -287,7 +285,7 @@ def narrower(filter_: str, words: set[str]) -> list[str]:
     return found
 
 
-def test_no_clause_and_no_word_of_a_filter_is_there_in_vain(all_runs: Mapping[str, Printed]) -> None:
+def test_no_clause_of_a_filter_is_redundant(all_runs: Mapping[str, Printed]) -> None:
     lines = [line for printed in all_runs.values() for line in printed.run.lines]
     every = [entry for line in lines for entry in (lift(line), lift(line, "cloud_run_revision"), *foreign(line))]
     asked = sorted({field for filter_ in record_filters() for field in log_query.read(filter_).fields})
@@ -311,7 +309,7 @@ def without(clause: str, condition: Any) -> Any:
     return changed
 
 
-def test_an_alert_that_leaves_out_what_a_label_says_fires_where_it_should_not(
+def test_an_alert_without_its_label_filter_fires_wrongly(
     all_runs: Mapping[str, Printed],
 ) -> None:
     checked = 0

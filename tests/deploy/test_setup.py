@@ -44,9 +44,7 @@ def roles(google: GoogleStandIn) -> set[tuple[str, str]]:
 
 @pytest.mark.whole
 @pytest.mark.timeout(400)
-def test_setup_makes_all_that_is_needed_and_the_second_time_nothing(
-    google: GoogleStandIn, gcloud: str, tmp_path: Path
-) -> None:
+def test_a_second_setup_changes_nothing(google: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     first = run(google, tmp_path, *NOTIFIED, programs=gcloud)
     assert first.returncode == 0, first.stdout + first.stderr
     made = google.asked[:]
@@ -79,7 +77,7 @@ def test_setup_makes_all_that_is_needed_and_the_second_time_nothing(
     looked = google.asked[len(made) :]
     show("second run", sorted(kinds(looked)))
     assert [asked for asked in looked if asked.is_change] == []
-    assert "everything is there; nothing was changed" in again.stdout
+    assert "everything is up to date; nothing was changed" in again.stdout
     holds_what_the_project_needs(google)
 
 
@@ -147,7 +145,7 @@ def alert_of(google: GoogleStandIn) -> dict[str, Any]:
 
 @pytest.mark.soak
 @pytest.mark.timeout(400)
-def test_a_changed_address_and_a_changed_file_reach_the_alerts_that_are_there(
+def test_existing_alerts_get_a_new_address_and_new_text(
     google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path
 ) -> None:
     def changes_of(*arguments: str) -> Counter[str]:
@@ -171,9 +169,7 @@ def test_a_changed_address_and_a_changed_file_reach_the_alerts_that_are_there(
 
 @pytest.mark.soak
 @pytest.mark.timeout(400)
-def test_what_others_made_or_stopped_is_not_taken_for_what_is_wanted(
-    google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path
-) -> None:
+def test_setup_corrects_what_others_changed(google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path) -> None:
     temporary = tmp_path / "my files"  # some have a space in it
     temporary.mkdir()
     app = (alone / "app.yaml").read_text()
@@ -186,7 +182,7 @@ def test_what_others_made_or_stopped_is_not_taken_for_what_is_wanted(
 
     first = ran()
     assert first.returncode == 0, first.stderr
-    assert f"s belongs to project other: give {RELAY} the role secretmanager.secretAccessor there" in first.stdout
+    assert f"s belongs to project other; grant {RELAY} the role secretmanager.secretAccessor there" in first.stdout
     assert [what for what in google.changes if "/other" in what] == []
     there, before = google.resources.there, len(google.changes)
     for number in ("1", "2"):
@@ -206,19 +202,19 @@ def test_what_others_made_or_stopped_is_not_taken_for_what_is_wanted(
     binding["condition"]["expression"] = 'resource.name=="projects/demo-proj/databases/another"'
     again = ran("--notify", "a@example.com")
     assert again.returncode == 0, again.stderr
-    assert "relay is PAUSED; when it is to go on: gcloud tasks queues resume relay" in again.stdout
+    assert "relay is PAUSED; resume it with: gcloud tasks queues resume relay" in again.stdout
     assert alert_of(google)["notificationChannels"] == ["projects/demo-proj/notificationChannels/1"]
     assert [what.partition("/v")[0] for what in google.changes[before:]] == [
         "PATCH cloudtasks",
         "POST cloudresourcemanager",
         "PATCH monitoring",
     ]
-    assert "everything is there; nothing was changed" in ran("--notify", "a@example.com").stdout
+    assert "everything is up to date; nothing was changed" in ran("--notify", "a@example.com").stdout
     assert list(temporary.iterdir()) == []
     there["firestore/v1/projects/demo-proj/databases/traced-relay"]["type"] = "DATASTORE_MODE"
     refused = ran()
     assert refused.returncode == 1
-    assert "database traced-relay is in DATASTORE_MODE" in refused.stderr.splitlines()[-1]
+    assert "database traced-relay has type DATASTORE_MODE" in refused.stderr.splitlines()[-1]
 
 
 @pytest.mark.timeout(400)
@@ -226,7 +222,7 @@ def test_what_others_made_or_stopped_is_not_taken_for_what_is_wanted(
     "status",
     [pytest.param(403, marks=pytest.mark.whole), *(pytest.param(each, marks=pytest.mark.soak) for each in (429, 500))],
 )
-def test_a_refusal_on_the_way_ends_in_one_message_and_the_next_run_goes_on(
+def test_the_next_run_continues_after_a_refusal(
     google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path, status: int
 ) -> None:
     refused = "POST secretmanager/v1/projects/demo-proj/secrets"
@@ -234,7 +230,7 @@ def test_a_refusal_on_the_way_ends_in_one_message_and_the_next_run_goes_on(
     ran = run(google, tmp_path, *SETUP, programs=gcloud, root=alone)
     assert ran.returncode == 1
     assert f"refused by the test: {refused}" in ran.stderr
-    assert ran.stderr.splitlines()[-1].startswith("setup-env.sh: this failed: gcloud secrets create")
+    assert ran.stderr.splitlines()[-1].startswith("setup-env.sh: command failed: gcloud secrets create")
     before = google.changes
     assert google.asked[-1].what == refused
     google.fails = {}
@@ -258,7 +254,7 @@ def test_a_dry_run_shows_every_change_and_makes_none(google: GoogleStandIn, gclo
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
-def test_a_worker_behind_a_url_gets_an_account_its_rights_and_the_job_that_sweeps(
+def test_a_worker_url_gets_account_roles_and_sweep_job(
     google: GoogleStandIn, gcloud: str, tmp_path: Path, alone: Path
 ) -> None:
     on_cloud_run(alone)
@@ -302,17 +298,17 @@ def on_cloud_run(root: Path) -> None:
     [
         (("setup-env.sh", "--project", "demo-proj"), "--region is required"),
         (("setup-env.sh", "--region", "us-central1"), "--project or GOOGLE_CLOUD_PROJECT is required"),
-        (("setup-env.sh", "--project"), "--project needs a value"),
-        (("setup-env.sh", "--proj", "p"), "unknown: --proj"),
-        ((*SETUP, "--notify", "--dry-run"), "--notify needs a value"),
-        ((*SETUP, "--notify", 'a@b" OR "c'), "this is no address to tell"),
-        (("setup-env.sh", "--project", "demo-proj", "--region", "europe-west1"), "queues live in one region"),
-        (("deploy.sh", "--project", "Not a project"), "this is no project id"),
-        (("deploy.sh", "--project", "demo-proj", "--version", "V_1"), "a version is a-z, 0-9 and -"),
+        (("setup-env.sh", "--project"), "--project requires a value"),
+        (("setup-env.sh", "--proj", "p"), "unknown option: --proj"),
+        ((*SETUP, "--notify", "--dry-run"), "--notify requires a value"),
+        ((*SETUP, "--notify", 'a@b" OR "c'), "--notify: not an e-mail address"),
+        (("setup-env.sh", "--project", "demo-proj", "--region", "europe-west1"), "both must be the same"),
+        (("deploy.sh", "--project", "Not a project"), "--project: not a project id"),
+        (("deploy.sh", "--project", "demo-proj", "--version", "V_1"), "--version: must consist of a-z, 0-9 and -"),
         (("deploy.sh", "--project", "demo-proj"), "run ./setup-env.sh first"),
     ],
 )
-def test_a_mistake_ends_in_one_line(
+def test_an_invalid_option_ends_in_one_line(
     google: GoogleStandIn, gcloud: str, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     ran = run(google, tmp_path, *arguments, programs=gcloud)
@@ -322,7 +318,7 @@ def test_a_mistake_ends_in_one_line(
 
 
 @pytest.mark.whole
-def test_what_cannot_be_looked_at_is_no_absence(google: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
+def test_a_denied_read_is_not_taken_for_absence(google: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     services = "GET serviceusage/v1/projects/demo-proj/services"
     google.fails = {services: 403}
     ran = run(google, tmp_path, *SETUP, "--dry-run", programs=gcloud)
@@ -332,17 +328,15 @@ def test_what_cannot_be_looked_at_is_no_absence(google: GoogleStandIn, gcloud: s
 
 
 @pytest.mark.whole
-def test_an_application_in_another_region_and_a_missing_login_end_in_one_line(
-    google: GoogleStandIn, gcloud: str, tmp_path: Path
-) -> None:
+def test_wrong_region_and_missing_login_end_in_one_line(google: GoogleStandIn, gcloud: str, tmp_path: Path) -> None:
     there = google.resources.there
     there["serviceusage/v1/projects/demo-proj/services/appengine.googleapis.com"] = {"state": "ENABLED"}
     there["appengine/v1/apps/demo-proj"] = {"name": "apps/demo-proj", "locationId": "europe-west"}
     ran = run(google, tmp_path, *SETUP, "--dry-run", programs=gcloud)
-    assert ran.stderr.endswith("App Engine is in europe-west for ever, so the queues cannot be in us-central1\n")
+    assert ran.stderr.endswith("App Engine is in europe-west and cannot move, so the queues cannot be in us-central1\n")
     nobody = {"CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "false"}
     ran = run(google, tmp_path, *SETUP, programs=gcloud, environ=nobody)
-    assert ran.stderr.endswith("nobody is logged in; run: gcloud auth login\n")
+    assert ran.stderr.endswith("gcloud has no active account; run: gcloud auth login\n")
 
 
 @pytest.mark.whole

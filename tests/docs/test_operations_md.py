@@ -78,8 +78,8 @@ def table() -> list[tuple[str, str, str]]:
 
 
 def test_the_relays_account_gets_the_roles_of_the_table_and_no_other() -> None:
-    given = re.findall(r"^ *give roles/([\w.]+)", SETUP, re.MULTILINE)
-    assert len(given) == SETUP.count("give roles/") == 8
+    given = re.findall(r"^ *grant roles/([\w.]+)", SETUP, re.MULTILINE)
+    assert len(given) == SETUP.count("grant roles/") == 8
     assert set(given) == {role for _, _, role in table()}
     assert "add-iam-policy-binding" not in SETUP.replace("POLICY/add-iam-policy-binding", "")
 

@@ -54,7 +54,7 @@ def test_a_queue_is_made_once(client: CloudTasksClient) -> None:
         client.create_queue(parent=LOCATION, queue={"name": QUEUE})
 
 
-def test_a_deleted_queue_is_gone_and_its_name_is_held_back(client: CloudTasksClient) -> None:
+def test_a_deleted_queues_name_stays_reserved(client: CloudTasksClient) -> None:
     client.create_queue(parent=LOCATION, queue={"name": QUEUE})
     client.delete_queue(name=QUEUE)
     with pytest.raises(exceptions.NotFound, match=NO_QUEUE):
@@ -141,7 +141,7 @@ def test_a_task_name_is_used_once(paused: str, client: CloudTasksClient) -> None
         client.create_task(parent=paused, task=http_task("once"))
 
 
-def test_a_task_that_was_and_one_that_never_was_are_told_apart(paused: str, client: CloudTasksClient) -> None:
+def test_deleted_and_unknown_tasks_have_different_errors(paused: str, client: CloudTasksClient) -> None:
     client.create_task(parent=paused, task=http_task("was"))
     client.delete_task(name=f"{QUEUE}/tasks/was")
     with pytest.raises(exceptions.NotFound, match=ENDED):
@@ -183,7 +183,7 @@ def test_a_purge_empties_the_queue(paused: str, client: CloudTasksClient, worker
     assert list(client.list_tasks(parent=paused)) == []
 
 
-def test_a_task_is_sent_whole_to_its_worker(local: LocalQueue, client: CloudTasksClient, worker: Worker) -> None:
+def test_a_task_reaches_its_worker_completely(local: LocalQueue, client: CloudTasksClient, worker: Worker) -> None:
     local.add_queue(QUEUE)
     client.create_task(
         parent=QUEUE,
@@ -196,7 +196,7 @@ def test_a_task_is_sent_whole_to_its_worker(local: LocalQueue, client: CloudTask
     assert local.wait_until_idle(10)
 
 
-def test_what_is_not_served_says_so(client: CloudTasksClient) -> None:
+def test_an_unserved_method_is_unimplemented(client: CloudTasksClient) -> None:
     for refused in (
         lambda: client.get_iam_policy(request={"resource": QUEUE}),
         lambda: client.test_iam_permissions(request={"resource": QUEUE, "permissions": ["cloudtasks.tasks.get"]}),

@@ -149,9 +149,7 @@ def test_the_recorded_runs_of_production_come_over_the_wire(
     ("family", "previous", "reason"), [("http", "504", ""), ("app engine", "0", "Instance Unavailable")]
 )
 @pytest.mark.parametrize("hang", ["silent", "trickling"])
-def test_an_answer_that_does_not_come_in_time_is_cut(
-    clock: ManualClock, family: str, previous: str, reason: str, hang: str
-) -> None:
+def test_a_late_response_is_aborted(clock: ManualClock, family: str, previous: str, reason: str, hang: str) -> None:
     cut = Event()
 
     def hold(connection: socket.socket) -> None:
@@ -180,7 +178,7 @@ def test_an_answer_that_does_not_come_in_time_is_cut(
         assert [retry[prefix + name] for name in ("taskpreviousresponse", "taskretryreason")] == [previous, reason]
 
 
-def test_a_call_of_24_hours_is_held_to_its_end(clock: ManualClock) -> None:
+def test_a_call_may_take_24_hours(clock: ManualClock) -> None:
     finish = Event()
 
     def hold(connection: socket.socket) -> None:
@@ -209,7 +207,7 @@ def test_a_connection_is_used_again_for_the_next_task(clock: ManualClock) -> Non
         assert (len(worker.requests), worker.connections) == (3, 1)
 
 
-def test_a_connection_that_rested_for_long_is_not_trusted(clock: ManualClock) -> None:
+def test_an_old_idle_connection_is_not_reused(clock: ManualClock) -> None:
     with ScriptedWorker() as worker, Running(clock) as queue:
         queue.make_queue()
         for _ in range(2):
@@ -220,7 +218,7 @@ def test_a_connection_that_rested_for_long_is_not_trusted(clock: ManualClock) ->
         assert (len(worker.requests), worker.connections) == (2, 2)
 
 
-def test_a_connection_that_the_worker_closed_is_replaced_and_no_attempt_is_lost(clock: ManualClock) -> None:
+def test_a_closed_connection_is_replaced_without_a_failure(clock: ManualClock) -> None:
     closed = Event()
 
     def answer_and_close(connection: socket.socket) -> None:
@@ -242,7 +240,7 @@ def test_a_connection_that_the_worker_closed_is_replaced_and_no_attempt_is_lost(
 @pytest.mark.parametrize(
     "answer", [b"SSH-2.0-OpenSSH_9.9\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"]
 )
-def test_an_answer_that_breaks_off_or_is_none_is_a_failed_attempt(clock: ManualClock, answer: bytes) -> None:
+def test_an_incomplete_response_is_a_failed_attempt(clock: ManualClock, answer: bytes) -> None:
     def break_off(connection: socket.socket) -> None:
         connection.sendall(answer)
         connection.shutdown(socket.SHUT_RDWR)
@@ -275,7 +273,7 @@ def test_a_worker_that_cannot_be_reached_is_a_failed_attempt(clock: ManualClock,
         assert queue.get().last_attempt.response_status.message == "UNKNOWN(2): HTTP status code 0"
 
 
-def test_a_handshake_that_hangs_is_cut_with_the_rest(clock: ManualClock) -> None:
+def test_a_hanging_handshake_is_aborted(clock: ManualClock) -> None:
     with ScriptedWorker() as worker, Running(clock) as queue:
         queue.make_queue()
         queue.create(http_request={"url": worker.url.replace("http://", "https://")}, dispatch_deadline=duration(15))
@@ -295,9 +293,7 @@ def test_an_id_token_is_made_for_each_dispatch(clock: ManualClock) -> None:
         assert worker.headers(0)["authorization"] == "Bearer e@a"
 
 
-def test_a_fault_in_making_the_token_is_a_failed_attempt_and_is_logged(
-    clock: ManualClock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_token_error_is_a_failed_attempt_and_logged(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
     def broken(email: str, audience: str) -> str:
         raise RuntimeError(f"no key for {email}")
 
@@ -307,10 +303,10 @@ def test_a_fault_in_making_the_token_is_a_failed_attempt_and_is_logged(
         queue.settle()
 
         assert queue.get().last_attempt.response_status.message == "UNKNOWN(2): HTTP status code 0"
-        assert [record.message for record in caplog.records] == [f"a dispatch of {QUEUE}/tasks/t could not be sent"]
+        assert [record.message for record in caplog.records] == [f"cannot send the dispatch of {QUEUE}/tasks/t"]
 
 
-def test_as_many_are_in_flight_as_the_queue_allows_and_no_more(clock: ManualClock) -> None:
+def test_concurrency_stays_within_the_queues_limit(clock: ManualClock) -> None:
     release = Event()
 
     def hold(connection: socket.socket) -> None:
@@ -330,7 +326,7 @@ def test_as_many_are_in_flight_as_the_queue_allows_and_no_more(clock: ManualCloc
     assert not [thread for thread in threading.enumerate() if thread.name == "queue-pusher"]
 
 
-def test_stopping_cuts_what_is_in_flight_and_a_restart_sends_it_again(clock: ManualClock, tmp_path: Path) -> None:
+def test_stop_aborts_attempts_and_a_restart_sends_them_again(clock: ManualClock, tmp_path: Path) -> None:
     gone = Event()
 
     def hold(connection: socket.socket) -> None:
@@ -362,7 +358,7 @@ def test_a_queue_can_be_stopped_before_it_had_anything_to_do() -> None:
             stack.enter_context(Running(SystemClock()))
 
 
-def test_a_machine_without_room_for_more_threads_delivers_with_those_it_has(clock: ManualClock) -> None:
+def test_without_more_threads_the_existing_ones_deliver(clock: ManualClock) -> None:
     asked, go_on = Semaphore(0), Event()
 
     def hesitate(email: str, audience: str) -> str:

@@ -50,9 +50,7 @@ def free_port() -> int:
         ("x-appengine", "app_engine_http_request", ["0", "1", "2", "3", "4", "5"]),
     ],
 )
-def test_a_task_is_retried_with_the_headers_production_was_seen_to_send(
-    family: str, task: str, answered: list[str]
-) -> None:
+def test_a_retry_has_the_headers_recorded_from_production(family: str, task: str, answered: list[str]) -> None:
     clock = ManualClock()
     with Worker(*RECORDED) as worker, LocalQueue(clock=clock, app_engine={"default": worker.url}) as local:
         local.add_queue(QUEUE)
@@ -70,7 +68,7 @@ def test_a_task_is_retried_with_the_headers_production_was_seen_to_send(
     assert [one.get(f"{family}-taskpreviousresponse") for one in headers] == [None, "503", "404", "429", "500", "302"]
 
 
-def test_a_dispatch_carries_a_token_of_the_queues_own_key(local: LocalQueue, worker: Worker) -> None:
+def test_a_dispatch_has_a_token_signed_by_the_queue(local: LocalQueue, worker: Worker) -> None:
     local.add_queue(QUEUE)
     with grpc.insecure_channel(local.address) as channel:
         client = CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
@@ -84,7 +82,7 @@ def test_a_dispatch_carries_a_token_of_the_queues_own_key(local: LocalQueue, wor
     assert claims["email"] == "worker@p.iam.gserviceaccount.com"
 
 
-def test_app_engine_tasks_go_where_their_service_was_routed_last(local: LocalQueue, worker: Worker) -> None:
+def test_app_engine_tasks_follow_the_latest_route(local: LocalQueue, worker: Worker) -> None:
     local.add_queue(QUEUE)
     local.route_app_engine("default", "http://127.0.0.1:9")
     local.route_app_engine("reports", worker.url)
@@ -96,7 +94,7 @@ def test_app_engine_tasks_go_where_their_service_was_routed_last(local: LocalQue
     assert (arrival.path, arrival.headers["x-appengine-taskname"]) == ("/work", "t")
 
 
-def test_the_key_and_the_queues_outlive_a_restart(tmp_path: Path) -> None:
+def test_key_and_queues_survive_a_restart(tmp_path: Path) -> None:
     data = tmp_path / "queue.db"
     with LocalQueue(data=data) as first:
         first.add_queue(QUEUE, rate_limits={"max_concurrent_dispatches": 3})
@@ -106,14 +104,14 @@ def test_the_key_and_the_queues_outlive_a_restart(tmp_path: Path) -> None:
         assert jwt.decode_header(token) == jwt.decode_header(second.token("a@example.com", "https://x"))
 
 
-def test_a_queue_deleted_a_short_while_ago_cannot_be_added(local: LocalQueue) -> None:
+def test_a_recently_deleted_queue_cannot_be_added(local: LocalQueue) -> None:
     local.add_queue(QUEUE)
     local.service.call("DeleteQueue", m.DeleteQueueRequest(name=QUEUE))
     with pytest.raises(ApiError, match="existed too recently"):
         local.add_queue(QUEUE)
 
 
-def test_a_queue_that_cannot_have_its_port_gives_back_what_it_took(local: LocalQueue, tmp_path: Path) -> None:
+def test_a_failed_start_frees_its_resources(local: LocalQueue, tmp_path: Path) -> None:
     taken = int(local.address.rpartition(":")[2])
     rest_port = free_port()
     with pytest.raises(PortTaken, match=str(taken)):
@@ -122,7 +120,7 @@ def test_a_queue_that_cannot_have_its_port_gives_back_what_it_took(local: LocalQ
         assert second.rest_url.endswith(str(rest_port))
 
 
-def test_a_taken_port_is_one_line(local: LocalQueue, invoke: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_taken_port_is_reported_in_one_line(local: LocalQueue, invoke: Callable[..., tuple[int, str, str]]) -> None:
     port = local.address.rpartition(":")[2]
     code, _, said = invoke("queue", f"--port={port}", "--rest-port=0")
     assert (code, said) == (
@@ -141,7 +139,7 @@ def test_a_taken_port_is_one_line(local: LocalQueue, invoke: Callable[..., tuple
         ("--host=192.0.2.1", "port 0 on 192.0.2.1 cannot be opened: Cannot assign requested address"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_line(
+def test_an_invalid_option_is_reported_in_one_line(
     invoke: Callable[..., tuple[int, str, str]], option: str, complaint: str
 ) -> None:
     code, _, said = invoke("queue", "--port=0", "--rest-port=0", option)
@@ -150,13 +148,15 @@ def test_a_mistake_on_the_command_line_is_one_line(
     assert said.count("\n") == 1
 
 
-def test_a_token_is_asked_of_the_running_queue(local: LocalQueue, invoke: Callable[..., tuple[int, str, str]]) -> None:
+def test_queue_token_gets_a_token_from_the_running_queue(
+    local: LocalQueue, invoke: Callable[..., tuple[int, str, str]]
+) -> None:
     port = local.address.rpartition(":")[2]
     code, printed, _ = invoke("queue", "token", "a@example.com", "--audience=https://x", f"--port={port}")
     claims = jwt.decode(printed.strip(), verify=False)
     assert (code, claims["email"], claims["aud"]) == (0, "a@example.com", "https://x")
     code, _, said = invoke("queue", "token", "", "--audience=https://x", f"--port={port}")
-    assert (code, said) == (1, "traced-relay: email and audience must be texts that are not empty.\n")
+    assert (code, said) == (1, "traced-relay: email and audience must be non-empty strings.\n")
 
 
 def test_without_a_running_queue_there_is_no_token(invoke: Callable[..., tuple[int, str, str]]) -> None:
@@ -180,7 +180,7 @@ def test_the_command_ends_cleanly_on_a_signal(ending: int, tmp_path: Path) -> No
 
 
 @pytest.mark.whole
-def test_an_address_others_can_reach_is_warned_of() -> None:
+def test_a_public_address_prints_a_warning() -> None:
     with QueueProcess("--host=0.0.0.0") as running:
         assert running.send(signal.SIGTERM) == 0
     assert "warning: every client that reaches 0.0.0.0 can create tasks" in running.said

@@ -48,7 +48,7 @@ def test_a_task_is_due_at_once_and_gone_once_it_succeeded(rig: Rig) -> None:
     assert rig.engine.is_idle(rig.now)
 
 
-def test_a_first_dispatch_carries_names_counts_and_time_and_no_word_of_retries(rig: Rig) -> None:
+def test_a_first_dispatch_has_no_retry_headers(rig: Rig) -> None:
     rig.make_queue()
     rig.now += 0.266817
     rig.create("t")
@@ -69,7 +69,7 @@ RECORDED: list[Outcome | int] = [503, 404, 429, 500, 302, 200]
     ("family", "reason", "executions"),
     [("http", "", "001223"), ("app engine", "App Error", "012345")],
 )
-def test_a_run_of_failures_carries_the_headers_that_production_was_recorded_with(
+def test_failures_have_the_headers_recorded_from_production(
     rig: Rig, family: str, reason: str, executions: str
 ) -> None:
     rig.make_queue(**FAST)
@@ -94,7 +94,7 @@ def test_a_run_of_failures_carries_the_headers_that_production_was_recorded_with
         ("app engine", UNREACHABLE, "0", "Instance Unavailable"),
     ],
 )
-def test_an_attempt_without_an_answer_leaves_the_execution_count_as_it_was(
+def test_a_missing_response_keeps_the_execution_count(
     rig: Rig, family: str, end: Outcome, previous: str, reason: str
 ) -> None:
     rig.make_queue(**FAST)
@@ -117,7 +117,7 @@ def test_the_eta_moves_to_the_time_of_the_retry(rig: Rig) -> None:
     assert retry.eta == START + 10
 
 
-def test_a_task_for_now_is_due_now_whatever_fraction_of_a_microsecond_it_is(rig: Rig) -> None:
+def test_a_task_for_now_is_due_in_spite_of_rounding(rig: Rig) -> None:
     rig.make_queue()
     for n in range(200):
         rig.now = START + n + n * 1.37e-7
@@ -135,7 +135,7 @@ def test_a_task_waits_for_its_schedule_time(rig: Rig) -> None:
     assert [dispatch.task_id for dispatch in rig.pass_time(0.1)] == ["t"]
 
 
-def test_tasks_leave_in_the_order_of_their_schedule_times(rig: Rig) -> None:
+def test_tasks_are_dispatched_by_schedule_time(rig: Rig) -> None:
     rig.make_queue()
     rig.create("late", delay=3)
     rig.create("early", delay=1)
@@ -239,7 +239,7 @@ def test_retry_after_is_a_floor_under_the_wait_of_http_tasks(rig: Rig, family: s
     assert waits(rig, 1, answered(500, value)) == [wait]
 
 
-def test_a_paused_queue_takes_tasks_and_lets_none_go(rig: Rig) -> None:
+def test_a_paused_queue_accepts_but_does_not_dispatch(rig: Rig) -> None:
     rig.make_queue()
 
     assert rig.call(methods.pause_queue, m.PauseQueueRequest(name=QUEUE)).state == m.PAUSED
@@ -313,7 +313,7 @@ def test_an_overloaded_worker_slows_the_whole_queue_down(rig: Rig, family: str, 
         assert len(rig.pass_time(60)) == 9
 
 
-def test_run_task_dispatches_at_once_whatever_the_queue_says(rig: Rig) -> None:
+def test_run_task_ignores_pause_and_limits(rig: Rig) -> None:
     rig.make_queue(rate_limits={"max_concurrent_dispatches": 1, "max_dispatches_per_second": 0.1})
     rig.call(methods.pause_queue, m.PauseQueueRequest(name=QUEUE))
     for name in "abcdefghijkl":
@@ -334,7 +334,7 @@ def test_a_forced_dispatch_is_never_ahead_of_its_own_time(rig: Rig) -> None:
     assert rig.due_one().eta == START
 
 
-def test_a_forced_task_that_still_runs_is_not_sent_again_when_its_own_time_comes(rig: Rig) -> None:
+def test_a_running_forced_task_is_not_sent_again_when_due(rig: Rig) -> None:
     rig.make_queue()
     rig.create("t", delay=10)
     rig.run("t")
@@ -354,7 +354,7 @@ def test_a_forced_task_that_fails_waits_from_the_time_it_was_forced(rig: Rig) ->
     assert rig.next_due() == 6
 
 
-def test_running_a_task_that_runs_starts_a_copy_and_the_first_success_ends_it(rig: Rig) -> None:
+def test_run_of_a_running_task_starts_a_second_attempt(rig: Rig) -> None:
     rig.make_queue()
     rig.create("t")
     original = rig.due_one()
@@ -368,7 +368,7 @@ def test_running_a_task_that_runs_starts_a_copy_and_the_first_success_ends_it(ri
     assert rig.engine.is_idle(rig.now)
 
 
-def test_of_two_copies_that_fail_the_last_to_end_decides_about_the_retry(rig: Rig) -> None:
+def test_of_two_attempts_the_last_decides_about_the_retry(rig: Rig) -> None:
     rig.make_queue(**FAST)
     rig.create("t")
     original = rig.due_one()
@@ -383,7 +383,7 @@ def test_of_two_copies_that_fail_the_last_to_end_decides_about_the_retry(rig: Ri
     assert retry_headers(retry) == ("2", "1", "404", "")
 
 
-def test_a_deleted_task_is_not_tried_again_and_what_is_in_flight_ends_quietly(rig: Rig) -> None:
+def test_a_deleted_task_is_not_retried(rig: Rig) -> None:
     rig.make_queue()
     rig.create("waiting", delay=10)
     rig.create("running")

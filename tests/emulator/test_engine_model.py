@@ -11,7 +11,7 @@ from support.rig import DEADLINE, QUEUE, Rig, retries
 from traced_relay.emulator import messages as m
 from traced_relay.emulator import methods
 from traced_relay.emulator.attempts import Outcome
-from traced_relay.emulator.changes import DropTask, KeepProgress, Kept, PutTask
+from traced_relay.emulator.changes import DropTask, PutTask, SaveProgress, StoredState
 from traced_relay.emulator.engine import Engine
 from traced_relay.emulator.state import Progress
 
@@ -98,7 +98,7 @@ class EngineModel(RuleBasedStateMachine):
             match change:
                 case PutTask(serial):
                     tasks[serial] = change
-                case KeepProgress(serial, kept):
+                case SaveProgress(serial, kept):
                     progress[serial] = kept
                 case DropTask(serial):
                     del tasks[serial]
@@ -106,7 +106,7 @@ class EngineModel(RuleBasedStateMachine):
         kept_tasks = [(put.serial, put.message, put.is_named, progress.get(put.serial)) for put in tasks.values()]
         self.rig.now += 0.001  # no process is back within the microsecond that tells two names apart
         self.rig.engine = Engine(random=lambda: 0.5)
-        self.rig.engine.restore(Kept([queue], kept_tasks, [], []), self.rig.now)
+        self.rig.engine.restore(StoredState([queue], kept_tasks, [], []), self.rig.now)
         self.in_flight, self.sent = [], []
         self.failures = Counter(
             {

@@ -49,7 +49,7 @@ def answered(pair: tuple[socket.socket, socket.socket], answer: bytes, *, closes
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nunasked for", "POST", Reply(200, None, False)),
     ],
 )
-def test_an_answer_is_read_to_its_end_and_no_further(
+def test_a_response_is_read_exactly_to_its_end(
     pair: tuple[socket.socket, socket.socket], answer: bytes, method: str, reply: Reply
 ) -> None:
     assert answered(pair, answer, closes=False, method=method) == reply
@@ -88,7 +88,7 @@ def test_a_large_body_is_read_and_dropped(pair: tuple[socket.socket, socket.sock
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300_000,
     ],
 )
-def test_what_is_cut_short_or_no_http_is_no_answer(pair: tuple[socket.socket, socket.socket], answer: bytes) -> None:
+def test_incomplete_or_invalid_http_is_no_response(pair: tuple[socket.socket, socket.socket], answer: bytes) -> None:
     pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     with pytest.raises(BrokenExchange):

@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "queue.db"
 
 
-def test_what_was_refused_on_a_full_disk_is_on_it_before_it_is_said_to_exist(path: Path, tmp_path: Path) -> None:
+def test_a_task_refused_on_a_full_disk_exists_only_once_stored(path: Path, tmp_path: Path) -> None:
     store = Store(path)
     service = Service(ManualClock(), store)
     service.call("CreateQueue", m.CreateQueueRequest(parent=LOCATION, queue=m.Queue(name=QUEUE)))

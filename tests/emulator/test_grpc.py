@@ -42,9 +42,7 @@ def mint(channel: grpc.Channel, **wanted: str) -> str:
     return str(call(request, timeout=5).value)
 
 
-def test_a_token_minted_over_grpc_is_believed_by_the_published_certificates(
-    local: LocalQueue, channel: grpc.Channel
-) -> None:
+def test_a_token_over_grpc_is_valid_by_the_published_keys(local: LocalQueue, channel: grpc.Channel) -> None:
     token = mint(channel, email="worker@p.iam.gserviceaccount.com", audience="https://relay.example.com")
     claims = jwt.decode(token, certs=certificates(channel), audience="https://relay.example.com")
     assert (claims["iss"], claims["email"]) == (local.rest_url, "worker@p.iam.gserviceaccount.com")
@@ -55,7 +53,7 @@ def test_a_token_needs_an_account_and_an_audience(channel: grpc.Channel, wanted:
     with pytest.raises(grpc.RpcError) as refused:
         mint(channel, **wanted)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert refused.value.details() == "email and audience must be texts that are not empty."
+    assert refused.value.details() == "email and audience must be non-empty strings."
 
 
 @pytest.mark.parametrize(
@@ -66,7 +64,7 @@ def test_a_token_needs_an_account_and_an_audience(channel: grpc.Channel, wanted:
         ("/google.longrunning.Operations/GetOperation", "GetOperation"),
     ],
 )
-def test_a_method_nobody_serves_is_unimplemented_by_name(channel: grpc.Channel, path: str, method: str) -> None:
+def test_an_unknown_method_is_unimplemented_by_name(channel: grpc.Channel, path: str, method: str) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         channel.unary_unary(path)(b"whatever", timeout=5)
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -79,7 +77,7 @@ def test_a_taken_port_is_named(local: LocalQueue) -> None:
         GrpcServer(local.service, mint=local.token, certificates=dict, host="127.0.0.1", port=port)
 
 
-def test_an_address_that_is_not_ours_is_a_mistake_in_the_settings(local: LocalQueue) -> None:
+def test_a_foreign_address_is_invalid_settings(local: LocalQueue) -> None:
     with pytest.raises(InvalidSettings, match="Cannot assign requested address"):
         GrpcServer(local.service, mint=local.token, certificates=dict, host="192.0.2.1", port=0)
 
@@ -96,7 +94,7 @@ def test_the_server_listens_on_ipv6_too(local: LocalQueue) -> None:
         assert certificates(channel) == {"k": "v"}
 
 
-def test_a_defect_is_answered_as_internal_and_logged(local: LocalQueue, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_is_reported_as_internal_and_logged(local: LocalQueue, caplog: pytest.LogCaptureFixture) -> None:
     def defective(email: str, audience: str) -> str:
         raise ZeroDivisionError
 

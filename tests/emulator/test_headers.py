@@ -8,7 +8,7 @@ AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
 SENT = {"X-Mixed-Case": "preserve-me", "content-type": "application/json"}
 
 
-def test_an_http_task_keeps_its_headers_as_they_were_sent_and_gets_the_user_agent() -> None:
+def test_an_http_task_keeps_headers_and_gets_the_user_agent() -> None:
     assert headers.for_http(SENT) == SENT | {"User-Agent": "Google-Cloud-Tasks"}
 
 
@@ -16,7 +16,7 @@ def test_an_http_task_cannot_choose_its_user_agent() -> None:
     assert headers.for_http({"user-agent": "mine"}) == {"User-Agent": "Google-Cloud-Tasks"}
 
 
-def test_an_app_engine_task_with_a_body_gets_its_length_and_a_content_type_if_it_has_none() -> None:
+def test_an_app_engine_body_gets_length_and_content_type() -> None:
     added = {"User-Agent": AGENT, "Content-Length": "17"}
 
     assert headers.for_app_engine(SENT, b"x" * 17) == SENT | added
@@ -68,7 +68,7 @@ def test_a_name_that_http_forbids_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-AppEngine-QueueName: forged", "a\nb", "a\x00b", "\x7f"])
-def test_a_value_that_could_write_headers_of_its_own_is_refused(value: str) -> None:
+def test_a_value_with_a_line_break_is_refused(value: str) -> None:
     with pytest.raises(ApiError, match='has an invalid value for header "X"'):
         headers.check({"X": value}, "HttpRequest.headers")
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from support.scripted import ScriptedWorker
-from traced_relay.emulator.http_client import KEPT_SECONDS, Connections
+from traced_relay.emulator.http_client import IDLE_SECONDS, Connections
 from traced_relay.emulator.http_request import Origin
 from traced_relay.runtime.clock import ManualClock
 
@@ -42,14 +42,12 @@ def ignore(connection: socket.socket) -> None:
     assert connection.fileno() > 0
 
 
-def test_a_connection_is_held_before_it_is_used_and_kept_for_a_moment(
-    connections: Connections, clock: ManualClock
-) -> None:
+def test_a_connection_is_reused_only_for_a_moment(connections: Connections, clock: ManualClock) -> None:
     held: list[socket.socket] = []
     with ScriptedWorker() as worker:
         first = connections.get(origin_of(worker), 5, held.append)
         connections.put(origin_of(worker), first)
-        clock.advance(KEPT_SECONDS * 0.9)
+        clock.advance(IDLE_SECONDS * 0.9)
         second = connections.get(origin_of(worker), 5, held.append)
         second.close()
 
@@ -57,14 +55,12 @@ def test_a_connection_is_held_before_it_is_used_and_kept_for_a_moment(
     assert held == [first, first]
 
 
-def test_connections_that_rested_too_long_are_closed_when_others_come_back(
-    connections: Connections, clock: ManualClock
-) -> None:
+def test_expired_connections_are_closed_when_another_is_returned(connections: Connections, clock: ManualClock) -> None:
     with ScriptedWorker() as worker:
         origin = origin_of(worker)
         old, young = (connections.get(origin, 5, ignore) for _ in range(2))
         connections.put(origin, old)
-        clock.advance(KEPT_SECONDS)
+        clock.advance(IDLE_SECONDS)
         connections.put(origin, young)
 
         assert old.fileno() == -1
@@ -72,7 +68,7 @@ def test_connections_that_rested_too_long_are_closed_when_others_come_back(
         young.close()
 
 
-def test_connections_of_other_origins_are_left_alone(connections: Connections) -> None:
+def test_connections_are_kept_by_origin(connections: Connections) -> None:
     with ScriptedWorker() as worker, ScriptedWorker() as other:
         kept = connections.get(origin_of(worker), 5, ignore)
         connections.put(origin_of(worker), kept)
@@ -126,13 +122,13 @@ def secure(certificate: Path) -> Iterator[Origin]:
         thread.join()
 
 
-def test_tls_is_spoken_with_whom_the_context_trusts(secure: Origin, certificate: Path, clock: ManualClock) -> None:
+def test_tls_connects_to_a_trusted_server(secure: Origin, certificate: Path, clock: ManualClock) -> None:
     connections = Connections(clock, tls=lambda: ssl.create_default_context(cafile=certificate))
 
     with connections.get(secure, 5, ignore) as connection:
         assert connection.recv(5) == b"hello"
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(secure: Origin, connections: Connections) -> None:
+def test_an_untrusted_certificate_is_refused(secure: Origin, connections: Connections) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         connections.get(secure, 5, ignore)

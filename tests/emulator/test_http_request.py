@@ -61,7 +61,7 @@ def test_an_app_engine_task_goes_to_the_address_of_its_service() -> None:
 
 
 @pytest.mark.parametrize("service", ["", "default", "unheard-of"])
-def test_services_without_an_address_of_their_own_are_at_the_default_one(service: str) -> None:
+def test_an_unknown_service_uses_the_default_address(service: str) -> None:
     assert sent(app_engine_http_request={"app_engine_routing": {"service": service}}).origin.port == 8080
 
 
@@ -73,7 +73,7 @@ def test_a_queues_routing_decides_where_an_app_engine_task_goes() -> None:
     assert request_for(rig.due_one(), ROUTES, mint).origin.port == 9090
 
 
-def test_an_app_engine_task_without_any_address_goes_nowhere() -> None:
+def test_app_engine_without_an_address_has_no_target() -> None:
     with pytest.raises(NoSuchTarget, match="no address for App Engine service default"):
         sent({}, app_engine_http_request={})
 
@@ -94,7 +94,7 @@ def test_an_app_engine_task_without_any_address_goes_nowhere() -> None:
         ("http://worker//a/./b/../%61;c?u=//x/?#", Origin(False, "worker", 80), "worker", "//a/./b/../%61;c?u=//x/?"),
     ],
 )
-def test_a_url_is_taken_apart_and_made_safe(url: str, origin: Origin, host: str, path: str) -> None:
+def test_a_url_is_split_and_escaped(url: str, origin: Origin, host: str, path: str) -> None:
     request = sent(http_request={"url": url})
 
     assert request.origin == origin
@@ -102,7 +102,7 @@ def test_a_url_is_taken_apart_and_made_safe(url: str, origin: Origin, host: str,
 
 
 @pytest.mark.parametrize("url", ["http://worker/%zz", "http://worker/%", "http://", "http://:80/", "http://w:99999/"])
-def test_a_url_that_is_none_goes_nowhere(url: str) -> None:
+def test_an_invalid_url_has_no_target(url: str) -> None:
     with pytest.raises(NoSuchTarget):
         sent(http_request={"url": url})
 
@@ -141,7 +141,7 @@ def test_without_a_token_the_tasks_own_authorization_is_sent() -> None:
     )
 
 
-def test_headers_of_a_task_that_was_stored_otherwise_never_win_over_the_injected_ones() -> None:
+def test_stored_headers_never_override_injected_ones() -> None:
     rig = Rig()
     rig.make_queue()
     rig.create("t")

@@ -40,7 +40,7 @@ def refused(rig: Rig, method: Any, request: m.Message) -> tuple[str, str]:
 
 def before_is(rig: Rig) -> list[Any]:
     """A refused call decides nothing, so nothing was left to keep."""
-    assert rig.engine.take_changes() == []
+    assert rig.engine.pop_changes() == []
     return rig.changes
 
 
@@ -60,7 +60,7 @@ def before_is(rig: Rig) -> list[Any]:
         (methods.get_task, m.GetTaskRequest(name=f"{QUEUE}x/tasks/x"), NO_TASK),
     ],
 )
-def test_what_is_not_there_is_answered_with_productions_words(
+def test_missing_resources_get_productions_errors(
     rig: Rig, method: Any, request_: m.Message, said: tuple[str, str]
 ) -> None:
     assert refused(rig, method, request_) == said
@@ -104,7 +104,7 @@ def test_the_attempts_of_a_deleted_queue_end_quietly(rig: Rig) -> None:
     assert rig.next_due() is None
 
 
-def test_an_update_makes_a_queue_that_is_not_there(rig: Rig) -> None:
+def test_an_update_creates_a_missing_queue(rig: Rig) -> None:
     wanted = m.Queue(name=f"{QUEUE}-2", rate_limits={"max_dispatches_per_second": 5})
 
     made = rig.call(methods.update_queue, m.UpdateQueueRequest(queue=wanted))
@@ -181,7 +181,7 @@ def test_the_same_task_id_in_two_queues_is_two_names(rig: Rig) -> None:
     assert len(rig.due()) == 2
 
 
-def test_names_that_are_free_again_are_forgotten(rig: Rig) -> None:
+def test_expired_names_are_dropped(rig: Rig) -> None:
     for n in range(100):
         rig.create(f"t{n}")
         rig.delete(f"t{n}")
@@ -192,14 +192,14 @@ def test_names_that_are_free_again_are_forgotten(rig: Rig) -> None:
     assert len(rig.engine._task_names) == 1
 
 
-def test_ids_that_nobody_chose_are_digits_and_never_come_twice(rig: Rig) -> None:
+def test_generated_ids_are_digits_and_unique(rig: Rig) -> None:
     ids = [rig.create().name.rpartition("/")[2] for _ in range(500)]
 
     assert len(set(ids)) == 500
     assert all(re.fullmatch(r"\d{19}", task_id) for task_id in ids)
 
 
-def test_an_id_that_somebody_else_took_is_not_given_again(rig: Rig) -> None:
+def test_a_taken_id_is_not_generated(rig: Rig) -> None:
     first = rig.create().name.rpartition("/")[2]
     following = f"{int(first) + 1000:019d}"
     rig.create(following)
@@ -217,7 +217,7 @@ def test_an_id_that_somebody_else_took_is_not_given_again(rig: Rig) -> None:
         ("17900000000000005-0", NO_TASK),
     ],
 )
-def test_an_id_that_was_made_here_is_known_to_have_existed(rig: Rig, task_id: str, said: tuple[str, str]) -> None:
+def test_a_generated_id_is_known_to_have_existed(rig: Rig, task_id: str, said: tuple[str, str]) -> None:
     rig.create()
     rig.finish(rig.due_one())
 
@@ -226,7 +226,7 @@ def test_an_id_that_was_made_here_is_known_to_have_existed(rig: Rig, task_id: st
 
 @pytest.mark.parametrize("view", [0, m.BASIC])
 @pytest.mark.parametrize("family", ["http_request", "app_engine_http_request"])
-def test_the_basic_view_leaves_out_the_body_and_nothing_else(rig: Rig, view: int, family: str) -> None:
+def test_the_basic_view_omits_only_the_body(rig: Rig, view: int, family: str) -> None:
     target = {"http_request": HTTP, "app_engine_http_request": APP_ENGINE}[family]
     rig.create("t", **{family: {**target, "body": b"secret", "headers": {"A": "b"}}})
 
@@ -240,7 +240,7 @@ def test_the_basic_view_leaves_out_the_body_and_nothing_else(rig: Rig, view: int
     assert full.create_time == m.Timestamp(seconds=int(START))
 
 
-def test_creating_answers_in_the_view_that_was_asked_for(rig: Rig) -> None:
+def test_create_responds_in_the_requested_view(rig: Rig) -> None:
     task = m.Task(http_request={**HTTP, "body": b"secret"})
 
     shown = [
@@ -279,7 +279,7 @@ def test_a_page_holds_no_more_than_a_thousand_tasks(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("token", ["not base64!", "YQ", "_w=="])
-def test_a_page_token_of_ones_own_making_is_refused(rig: Rig, token: str) -> None:
+def test_an_invalid_page_token_is_refused(rig: Rig, token: str) -> None:
     said = refused(rig, methods.list_tasks, m.ListTasksRequest(parent=QUEUE, page_token=token))
 
     assert said == ("INVALID_ARGUMENT", "The page token is invalid.")

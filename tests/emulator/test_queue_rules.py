@@ -23,17 +23,17 @@ def updated(current: m.Queue, requested: m.Queue, *mask: str) -> m.Queue:
     return queue_rules.updated_queue(current, requested, mask)
 
 
-def test_a_queue_of_which_only_the_name_is_given_gets_productions_defaults() -> None:
+def test_a_new_queue_gets_productions_defaults() -> None:
     assert queue_rules.new_queue(queue()) == DEFAULT
 
 
-def test_what_is_output_only_is_ignored() -> None:
+def test_output_only_fields_are_ignored() -> None:
     requested = queue(state=m.PAUSED, purge_time=m.Timestamp(seconds=1), rate_limits={"max_burst_size": -1})
 
     assert queue_rules.new_queue(requested) == DEFAULT
 
 
-def test_what_is_given_is_kept_and_the_rest_filled_in() -> None:
+def test_given_fields_are_kept_and_others_completed() -> None:
     made = queue_rules.new_queue(
         queue(
             rate_limits={"max_dispatches_per_second": 0.5},
@@ -94,7 +94,7 @@ def test_the_burst_follows_the_rate(per_second: float, size: int) -> None:
         ),
     ],
 )
-def test_what_is_out_of_range_is_refused_with_productions_text(fields: dict[str, Any], text: str) -> None:
+def test_out_of_range_values_get_productions_errors(fields: dict[str, Any], text: str) -> None:
     with pytest.raises(ApiError) as refused:
         queue_rules.new_queue(queue(**fields))
 
@@ -143,9 +143,7 @@ def test_an_update_touches_only_what_the_mask_names() -> None:
         ("retry_config.max_retry_duration", "max_retry_duration", m.Duration()),
     ],
 )
-def test_a_field_that_is_named_but_not_given_goes_back_to_zero_or_its_default(
-    path: str, field: str, expected: object
-) -> None:
+def test_a_masked_field_without_a_value_is_reset(path: str, field: str, expected: object) -> None:
     current = queue_rules.new_queue(queue(retry_config=retries(5, 60, 1, 30, 2)))
 
     assert getattr(updated(current, queue(), path).retry_config, field) == expected

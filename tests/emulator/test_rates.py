@@ -15,7 +15,7 @@ def taken(rate: Rate, now: float) -> int:
     return count
 
 
-def test_a_full_bucket_lets_its_burst_go_and_then_one_at_a_time() -> None:
+def test_a_full_bucket_allows_a_burst_then_single_dispatches() -> None:
     rate = Rate(per_second=10, burst=5)
 
     assert taken(rate, START) == 5
@@ -40,7 +40,7 @@ def test_what_is_ready_can_be_taken_at_exactly_that_time() -> None:
     assert now == pytest.approx(START + 333, abs=0.001)
 
 
-def test_a_clock_set_back_by_an_hour_stops_the_queue_for_no_more_than_a_bucket() -> None:
+def test_a_clock_set_back_stops_the_queue_for_one_bucket() -> None:
     rate = Rate(per_second=1, burst=10)
     taken(rate, START)
 

@@ -176,7 +176,7 @@ def test_a_body_that_does_not_fit_is_refused_by_field(api: Api, body: Any, messa
     ],
     ids=["cut", "not utf-8", "deep", "long number", "lone surrogate", "number", "not base64", "deep message"],
 )
-def test_garbage_is_the_callers_mistake(api: Api, raw: bytes) -> None:
+def test_invalid_json_is_an_invalid_argument(api: Api, raw: bytes) -> None:
     status, body = api("POST", f"/v2/{QUEUE}/tasks", raw=raw)
     assert (status, body["error"]["status"]) == (400, "INVALID_ARGUMENT")
 
@@ -199,7 +199,7 @@ def test_a_body_beyond_the_limit_is_refused(api: Api) -> None:
     ("method", "path"),
     [("GET", "/"), ("GET", "/v2/nonsense"), ("PUT", f"/v2/{QUEUE}"), ("POST", f"/v2/{QUEUE}:frobnicate")],
 )
-def test_a_path_that_means_nothing_is_not_found(api: Api, method: str, path: str) -> None:
+def test_an_unknown_path_is_not_found(api: Api, method: str, path: str) -> None:
     assert api(method, path) == refusal(404, "NOT_FOUND", "Method not found.")
 
 
@@ -217,7 +217,7 @@ def test_a_path_that_means_nothing_is_not_found(api: Api, method: str, path: str
         ("GET", f"/v2/{LOCATION}/cmekConfig", "GetCmekConfig"),
     ],
 )
-def test_what_is_not_served_is_501(api: Api, method: str, path: str, rpc: str) -> None:
+def test_an_unserved_method_is_501(api: Api, method: str, path: str, rpc: str) -> None:
     message = f"{rpc} is not implemented by the embedded queue."
     assert api(method, path) == refusal(501, "UNIMPLEMENTED", message)
 
@@ -241,7 +241,7 @@ def test_openid_discovery_leads_to_the_key_of_our_tokens(local: LocalQueue, api:
     assert keys["keys"][0]["kid"] == jwt.decode_header(token)["kid"]
 
 
-def test_googles_library_verifies_our_tokens_by_the_served_certificates(local: LocalQueue) -> None:
+def test_googles_library_verifies_tokens_by_served_keys(local: LocalQueue) -> None:
     token = local.token("a@example.com", "https://x")
     with requests.Session() as session:
         claims = id_token.verify_token(token, AuthRequest(session), "https://x", certs_url=f"{local.rest_url}/certs")
@@ -253,7 +253,7 @@ class Defective(Signer):
         raise ZeroDivisionError
 
 
-def test_a_defect_is_answered_as_internal_and_logged(local: LocalQueue, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_is_reported_as_internal_and_logged(local: LocalQueue, caplog: pytest.LogCaptureFixture) -> None:
     answer = Client(RestApp(local.service, Defective.generate(), local.rest_url)).get("/jwks")
     assert (answer.status_code, answer.json) == refusal(500, "INTERNAL", "Internal error encountered.")
     (record,) = caplog.records

@@ -9,6 +9,7 @@ from support.rig import HTTP, LOCATION, QUEUE, answered, refusal, retries
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.attempts import Dispatch
 from traced_relay.emulator.errors import ApiError
+from traced_relay.emulator.methods import METHODS
 from traced_relay.emulator.service import Service
 from traced_relay.emulator.store import Store
 from traced_relay.runtime.clock import ManualClock, SystemClock
@@ -24,7 +25,7 @@ class Sink:
         self.dispatches: list[Dispatch] = []
         self.then: Callable[[], object] = list
         self._service = service
-        self._thread = Thread(target=service.keep_time)
+        self._thread = Thread(target=service.run_timer)
 
     def __enter__(self) -> Self:
         self._service.start_delivering(self._take)
@@ -60,25 +61,25 @@ def names(service: Service) -> list[str]:
     return [task.name.rpartition("/")[2] for task in listed.tasks]
 
 
-def test_every_method_it_lists_it_serves() -> None:
+def test_every_listed_method_is_served() -> None:
     service = Service(ManualClock())
     make_queue(service)
 
-    for method, (request, _) in Service.methods.items():
+    for name, method in METHODS.items():
         with pytest.raises(ApiError) as refused:
-            service.call(method, request())
+            service.call(name, method.request())
         assert refused.value.code.name in ("INVALID_ARGUMENT", "NOT_FOUND")
 
 
 @pytest.mark.parametrize("method", ["BatchCreateTasks", "SetIamPolicy", "GetCmekConfig", "create_task", ""])
-def test_what_it_does_not_do_is_unimplemented(method: str) -> None:
+def test_an_unknown_method_is_unimplemented(method: str) -> None:
     with pytest.raises(ApiError) as refused:
         Service(ManualClock()).call(method, m.Empty())
 
     assert refusal(refused.value) == ("UNIMPLEMENTED", f"{method} is not implemented by the embedded queue.")
 
 
-def test_nothing_is_dispatched_until_somebody_delivers() -> None:
+def test_nothing_is_dispatched_before_start_delivering() -> None:
     service = Service(ManualClock())
     make_queue(service)
     create(service, "t")
@@ -91,7 +92,7 @@ def test_nothing_is_dispatched_until_somebody_delivers() -> None:
         assert service.wait_until_idle(5)
 
 
-def test_moving_the_clock_fires_what_falls_due() -> None:
+def test_advancing_the_clock_dispatches_due_tasks() -> None:
     clock = ManualClock()
     service = Service(clock)
     make_queue(service)
@@ -118,7 +119,7 @@ def test_a_real_clock_wakes_the_queue_by_itself() -> None:
     assert [dispatch.retry_count for dispatch in sink.dispatches] == [0, 1]
 
 
-def test_a_task_that_comes_while_nothing_is_awaited_wakes_the_queue_in_time() -> None:
+def test_a_new_task_wakes_an_idle_timer_in_time() -> None:
     clock, arrived = SystemClock(), Event()
     service = Service(clock)
     make_queue(service)
@@ -133,7 +134,7 @@ def test_a_task_that_comes_while_nothing_is_awaited_wakes_the_queue_in_time() ->
         assert len(sink.dispatches) == 1
 
 
-def test_what_was_acknowledged_is_there_after_a_crash(tmp_path: Path) -> None:
+def test_acknowledged_tasks_survive_a_crash(tmp_path: Path) -> None:
     clock = ManualClock()
     store = Store(tmp_path / "queue.db")
     service = Service(clock, store)
@@ -184,7 +185,7 @@ def test_a_deleted_queue_stays_deleted_after_a_crash(tmp_path: Path) -> None:
     again.close()
 
 
-def test_names_that_nobody_chose_go_on_where_they_ended_after_a_crash(tmp_path: Path) -> None:
+def test_generated_ids_continue_after_a_crash(tmp_path: Path) -> None:
     clock = ManualClock()
     made = []
     for _ in range(2):
@@ -211,7 +212,7 @@ def test_many_callers_at_once_lose_nothing_and_share_commits(tmp_path: Path) -> 
     again.close()
 
 
-def test_a_call_that_cannot_be_kept_is_not_acknowledged(tmp_path: Path) -> None:
+def test_a_call_that_cannot_be_stored_is_not_acknowledged(tmp_path: Path) -> None:
     store = Store(tmp_path / "queue.db")
     service = Service(ManualClock(), store)
     make_queue(service)
@@ -223,7 +224,7 @@ def test_a_call_that_cannot_be_kept_is_not_acknowledged(tmp_path: Path) -> None:
     assert refusal(refused.value) == ("UNAVAILABLE", "The queue's data could not be written: the store is closed.")
 
 
-def test_a_refusal_too_waits_for_what_it_speaks_of(tmp_path: Path) -> None:
+def test_an_error_also_waits_for_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
     store = Store(path)
     service = Service(ManualClock(), store)

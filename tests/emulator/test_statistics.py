@@ -31,7 +31,7 @@ def stats(rig: Rig) -> Any:
     return rig.call(methods.get_beta_queue, m.GetBetaQueueRequest(name=QUEUE, read_mask=ALL_STATS)).stats
 
 
-def test_it_counts_what_waits_and_what_is_out_and_tells_whose_turn_is_next() -> None:
+def test_statistics_count_waiting_and_running_tasks() -> None:
     rig = Rig()
     rig.make_queue(rate_limits={"max_dispatches_per_second": 10})
     assert stats(rig) == m.QueueStats(effective_execution_rate=10)
@@ -48,7 +48,7 @@ def test_it_counts_what_waits_and_what_is_out_and_tells_whose_turn_is_next() -> 
     assert (seen.tasks_count, seen.concurrent_dispatches_count, seen.executed_last_minute_count) == (1, 0, 1)
 
 
-def test_the_turn_of_a_paused_queues_task_is_past() -> None:
+def test_the_oldest_time_of_a_paused_queue_can_be_past() -> None:
     rig = Rig()
     rig.make_queue()
     rig.call(methods.pause_queue, m.PauseQueueRequest(name=QUEUE))
@@ -58,7 +58,7 @@ def test_the_turn_of_a_paused_queues_task_is_past() -> None:
     assert stats(rig).oldest_estimated_arrival_time.ToSeconds() == was_due
 
 
-def test_what_failed_is_executed_too_and_what_got_no_answer_is_not() -> None:
+def test_executed_counts_failures_but_not_missing_responses() -> None:
     rig = Rig()
     rig.make_queue(rate_limits={"max_burst_size": 500})
     for task, answer in (("a", 200), ("b", 500), ("c", 404), ("d", DEADLINE), ("e", UNREACHABLE)):
@@ -67,7 +67,7 @@ def test_what_failed_is_executed_too_and_what_got_no_answer_is_not() -> None:
     assert stats(rig).executed_last_minute_count == 3
 
 
-def test_an_overloaded_worker_shows_in_the_rate() -> None:
+def test_an_overloaded_worker_lowers_the_shown_rate() -> None:
     rig = Rig()
     rig.make_queue(rate_limits={"max_dispatches_per_second": 8})
     rig.create("t")
@@ -75,7 +75,7 @@ def test_an_overloaded_worker_shows_in_the_rate() -> None:
     assert stats(rig).effective_execution_rate == 4
 
 
-def test_after_a_minute_what_happened_is_no_more_counted() -> None:
+def test_counts_expire_after_a_minute() -> None:
     minute = LastMinute()
     for second in range(1000, 1200):
         minute.add(second + 0.5)
@@ -98,7 +98,9 @@ def beta(
         yield client
 
 
-def test_all_but_the_statistics_comes_unasked(local: LocalQueue, beta: tasks_v2beta3.CloudTasksClient) -> None:
+def test_without_a_mask_only_the_statistics_are_missing(
+    local: LocalQueue, beta: tasks_v2beta3.CloudTasksClient
+) -> None:
     override = m.AppEngineRouting(service="reports")
     local.add_queue(QUEUE, rate_limits=m.RateLimits(max_dispatches_per_second=7), app_engine_routing_override=override)
     queue = beta.get_queue(name=QUEUE)
@@ -108,7 +110,7 @@ def test_all_but_the_statistics_comes_unasked(local: LocalQueue, beta: tasks_v2b
     assert (queue.task_ttl.days, queue.tombstone_ttl.seconds, "stats" in queue) == (31, 3600, False)
 
 
-def test_a_mask_brings_what_it_names_and_nothing_else(local: LocalQueue, beta: tasks_v2beta3.CloudTasksClient) -> None:
+def test_a_mask_selects_exactly_its_fields(local: LocalQueue, beta: tasks_v2beta3.CloudTasksClient) -> None:
     local.add_queue(QUEUE)
     local.service.call("PauseQueue", m.PauseQueueRequest(name=QUEUE))
     task = m.Task(http_request=m.HttpRequest(**HTTP))
@@ -117,7 +119,7 @@ def test_a_mask_brings_what_it_names_and_nothing_else(local: LocalQueue, beta: t
     assert queue == tasks_v2beta3.Queue(state=queue.State.PAUSED, stats={"tasks_count": 1})
 
 
-def test_what_is_not_there_is_refused_as_v2_refuses_it(local: LocalQueue, beta: tasks_v2beta3.CloudTasksClient) -> None:
+def test_missing_queues_get_the_errors_of_v2(local: LocalQueue, beta: tasks_v2beta3.CloudTasksClient) -> None:
     with pytest.raises(exceptions.NotFound, match="Queue does not exist"):
         beta.get_queue(name=QUEUE)
     local.add_queue(QUEUE)

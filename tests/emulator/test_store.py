@@ -8,21 +8,21 @@ import pytest
 from support.rig import HTTP, QUEUE
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.changes import (
-    BuryName,
+    AddTombstone,
     Change,
     DropQueue,
     DropTask,
-    FreeNames,
-    KeepProgress,
-    Kept,
+    ExpireTombstones,
     PutQueue,
     PutTask,
+    SaveProgress,
+    StoredState,
 )
 from traced_relay.emulator.state import Progress
 from traced_relay.emulator.store import Commit, Store
 from traced_relay.errors import InvalidSettings
 
-NOTHING = Kept([], [], [], [])
+NOTHING = StoredState([], [], [], [])
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def task(name: str) -> m.Task:
     return m.Task(name=f"{QUEUE}/tasks/{name}", http_request=HTTP)
 
 
-def kept_by(path: Path, *changes: Change) -> Kept:
+def kept_by(path: Path, *changes: Change) -> StoredState:
     """What a store that was given *changes* finds when it is opened again."""
     store = Store(path)
     commit = store.write(changes)
@@ -58,11 +58,11 @@ def kept_by(path: Path, *changes: Change) -> Kept:
     return kept
 
 
-def test_a_new_store_holds_nothing(store: Store) -> None:
+def test_a_new_store_is_empty(store: Store) -> None:
     assert store.load() == NOTHING
 
 
-def test_what_was_written_is_there_again(path: Path) -> None:
+def test_written_state_is_loaded(path: Path) -> None:
     progress = Progress(12.5, dispatch_count=2, previous_response=503, retry_reason="App Error").snapshot()
 
     assert kept_by(
@@ -70,10 +70,10 @@ def test_what_was_written_is_there_again(path: Path) -> None:
         PutQueue(queue()),
         PutTask(1, task("a"), is_named=True),
         PutTask(2, task("b"), is_named=False),
-        KeepProgress(2, progress),
-        BuryName("late", 20.0),
-        BuryName("early", 10.0),
-    ) == Kept(
+        SaveProgress(2, progress),
+        AddTombstone("late", 20.0),
+        AddTombstone("early", 10.0),
+    ) == StoredState(
         queues=[queue()],
         tasks=[(1, task("a"), True, None), (2, task("b"), False, progress)],
         task_names=[("early", 10.0), ("late", 20.0)],
@@ -81,7 +81,7 @@ def test_what_was_written_is_there_again(path: Path) -> None:
     )
 
 
-def test_what_was_taken_back_is_gone(path: Path) -> None:
+def test_dropped_state_is_gone(path: Path) -> None:
     assert kept_by(
         path,
         PutQueue(queue("one")),
@@ -89,10 +89,10 @@ def test_what_was_taken_back_is_gone(path: Path) -> None:
         DropQueue("one", 30.0),
         PutTask(1, task("a"), is_named=True),
         DropTask(1),
-        BuryName("a", 10.0),
-        BuryName("b", 20.0),
-        FreeNames(10.0),
-    ) == Kept([queue("two")], [], [("b", 20.0)], [("one", 30.0)])
+        AddTombstone("a", 10.0),
+        AddTombstone("b", 20.0),
+        ExpireTombstones(10.0),
+    ) == StoredState([queue("two")], [], [("b", 20.0)], [("one", 30.0)])
 
 
 def test_a_queue_that_was_configured_again_is_kept_once(path: Path) -> None:
@@ -125,7 +125,7 @@ class SlowTask:
         return b""
 
 
-def test_without_changes_there_is_the_commit_that_is_being_written_to_wait_for(store: Store) -> None:
+def test_without_changes_write_returns_the_running_commit(store: Store) -> None:
     slow = SlowTask()
     commit = store.write([PutTask(1, slow, is_named=True)])  # type: ignore[arg-type]
     assert slow.is_being_written.wait(10)
@@ -139,7 +139,7 @@ def test_without_changes_there_is_the_commit_that_is_being_written_to_wait_for(s
     later.wait()
 
 
-def test_without_changes_and_with_a_resting_writer_there_is_nothing_to_wait_for(store: Store) -> None:
+def test_without_changes_and_commits_write_returns_none(store: Store) -> None:
     assert store.write([]) is None
 
 
@@ -155,7 +155,7 @@ def give_room(store: Store, pages: int) -> None:
     store._connection.execute(f"PRAGMA max_page_count={pages}")
 
 
-def test_after_a_failed_commit_nothing_is_acknowledged_before_what_it_left_out(path: Path) -> None:
+def test_after_a_failed_commit_its_changes_come_first(path: Path) -> None:
     store = Store(path)
     give_room(store, 1)
     large = m.Task(name=f"{QUEUE}/tasks/large", http_request={**HTTP, "body": b"x" * 500_000})
@@ -163,7 +163,7 @@ def test_after_a_failed_commit_nothing_is_acknowledged_before_what_it_left_out(p
     assert "database or disk is full" in str(failure(refused))
     assert store.load() == NOTHING
 
-    later = store.write([BuryName("small", 10.0)])
+    later = store.write([AddTombstone("small", 10.0)])
     assert "database or disk is full" in str(failure(later))
     assert store.load() == NOTHING
     assert store.write([]) not in (None, refused, later)
@@ -172,7 +172,7 @@ def test_after_a_failed_commit_nothing_is_acknowledged_before_what_it_left_out(p
     last = store.write([DropTask(2)])
     assert last is not None
     last.wait()
-    assert store.load() == Kept([], [(1, large, True, None)], [("small", 10.0)], [])
+    assert store.load() == StoredState([], [(1, large, True, None)], [("small", 10.0)], [])
     assert store.write([]) is None
     store.close()
 
@@ -185,11 +185,11 @@ class BrokenTask(SlowTask):
         raise sqlite3.OperationalError("disk I/O error")
 
 
-def test_a_store_that_is_closed_while_it_cannot_write_keeps_nobody_waiting(path: Path) -> None:
+def test_close_ends_waits_while_the_disk_fails(path: Path) -> None:
     store, broken = Store(path), BrokenTask()
     writing = store.write([PutTask(1, broken, is_named=True)])  # type: ignore[arg-type]
     assert broken.is_being_written.wait(10)
-    waiting = store.write([BuryName("a", 10.0)])
+    waiting = store.write([AddTombstone("a", 10.0)])
     closing = Thread(target=store.close)
     closing.start()
     while store.write([]) is waiting:
@@ -200,7 +200,7 @@ def test_a_store_that_is_closed_while_it_cannot_write_keeps_nobody_waiting(path:
     assert not closing.is_alive()
 
 
-def test_a_closed_store_refuses_instead_of_keeping_its_caller_waiting(path: Path) -> None:
+def test_a_closed_store_raises_at_once(path: Path) -> None:
     store = Store(path)
     store.close()
 
@@ -228,10 +228,10 @@ def test_a_path_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         Store(tmp_path / "missing" / "queue.db")
 
 
-def test_a_secret_outlives_the_process(path: Path) -> None:
+def test_a_secret_survives_the_process(path: Path) -> None:
     store = Store(path)
     assert store.secret("signing-key") is None
-    store.keep_secret("signing-key", b"pem")
+    store.save_secret("signing-key", b"pem")
     store.close()
 
     again = Store(path)

@@ -58,13 +58,13 @@ def test_an_app_engine_task_gets_a_path_and_a_host_too() -> None:
     )
 
 
-def test_what_the_queue_alone_may_say_is_ignored() -> None:
+def test_output_only_fields_are_ignored() -> None:
     boasting = {"dispatch_count": 3, "response_count": 2, "first_attempt": {}, "last_attempt": {}, "view": m.FULL}
 
     assert stored(**http(), **boasting, create_time=at(1)) == stored(**http())
 
 
-def test_the_request_is_left_as_it_was() -> None:
+def test_the_request_is_not_changed() -> None:
     requested = m.Task(**http(headers={"Host": "x"}))
     before = m.Task.FromString(requested.SerializeToString())
 
@@ -128,8 +128,8 @@ def test_an_http_task_may_have_a_body_with_these_methods(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])
 def test_every_method_goes_without_a_body(method: str) -> None:
-    assert m.METHODS[stored(**http(http_method=method)).http_request.http_method] == method
-    assert m.METHODS[stored(**app_engine(http_method=method)).app_engine_http_request.http_method] == method
+    assert m.HTTP_METHODS[stored(**http(http_method=method)).http_request.http_method] == method
+    assert m.HTTP_METHODS[stored(**app_engine(http_method=method)).app_engine_http_request.http_method] == method
 
 
 HTTP_RANGE = "Task.dispatchDeadline must be between [15s, 30m]."
@@ -194,9 +194,7 @@ def test_a_schedule_time_is_cut_to_the_microsecond() -> None:
         (at(START + 30 * DAY + 1), "2026-10-21T07:13:21-07:00"),
     ],
 )
-def test_more_than_30_days_ahead_is_refused_with_the_time_as_production_writes_it(
-    wanted: m.Timestamp, shown: str
-) -> None:
+def test_over_30_days_ahead_is_refused_in_productions_words(wanted: m.Timestamp, shown: str) -> None:
     with pytest.raises(ApiError) as refused:
         stored(**http(), schedule_time=wanted)
 

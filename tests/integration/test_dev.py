@@ -130,10 +130,10 @@ def test_a_task_of_an_earlier_process_lacks_nothing(tmp_path: Path) -> None:
 def test_of_a_task_that_began_in_an_earlier_process_the_beginning_is_no_longer_kept(tmp_path: Path) -> None:
     with Downstream() as downstream:
         with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
-            dev.queue.tell("PauseQueue", QUEUE)
+            dev.queue.call("PauseQueue", QUEUE)
             receipt = post(f"{dev.url}/v1/tasks", {"url": downstream.url}).document
         with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
-            dev.queue.tell("ResumeQueue", QUEUE)
+            dev.queue.call("ResumeQueue", QUEUE)
             assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
             page = text_of(f"{dev.url}/console/tasks/{receipt['task_id']}")[1]
             assert ("no longer kept here" in page, "no record" in page) == (True, False)

@@ -38,7 +38,7 @@ downstreams:
 _SERVE = """
 from traced_relay.server.production import serve
 from traced_relay.config.settings import from_environment
-serve(from_environment(), patience={patience})
+serve(from_environment(), client_timeout={patience})
 """
 
 

@@ -24,7 +24,7 @@ UNREACHABLE = Outcome(End.UNREACHABLE)
 
 
 def answered(status: int, retry_after: str | None = None) -> Outcome:
-    return Outcome(End.ANSWERED, status, retry_after)
+    return Outcome(End.RESPONDED, status, retry_after)
 
 
 def duration(seconds: float) -> m.Duration:
@@ -88,7 +88,7 @@ class Rig:
 
     def call(self, method: Any, request: m.Message) -> Any:
         answer = method(self.engine, request, self.now)
-        self.changes += self.engine.take_changes()
+        self.changes += self.engine.pop_changes()
         return answer
 
     def pass_time(self, seconds: float) -> list[Dispatch]:
@@ -96,8 +96,8 @@ class Rig:
         return self.due()
 
     def due(self) -> list[Dispatch]:
-        started = self.engine.due(self.now)
-        self.changes += self.engine.take_changes()
+        started = self.engine.start_due(self.now)
+        self.changes += self.engine.pop_changes()
         return started
 
     def due_one(self) -> Dispatch:
@@ -105,10 +105,10 @@ class Rig:
         return dispatch
 
     def finish(self, dispatch: Dispatch, answer: Outcome | int = 200) -> None:
-        self.engine.finished(dispatch, answered(answer) if isinstance(answer, int) else answer, self.now)
-        self.changes += self.engine.take_changes()
+        self.engine.finish_attempt(dispatch, answered(answer) if isinstance(answer, int) else answer, self.now)
+        self.changes += self.engine.pop_changes()
 
     def next_due(self) -> float | None:
         """In how many seconds the engine wants to be asked again."""
-        wake = self.engine.next_wake()
+        wake = self.engine.next_wake_time()
         return None if wake is None else wake - self.now

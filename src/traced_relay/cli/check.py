@@ -14,7 +14,7 @@ from traced_relay.formats.terminal import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from traced_relay.deploy.plan import Finding
+    from traced_relay.deploy.finding import Finding
 
 
 @click.command(epilog="Exit status: 0 without problems, 1 with any, 2 for invalid options. Warnings are not problems.")
@@ -37,7 +37,8 @@ def check(cloud: bool, project: str | None, as_json: bool) -> None:
     is a problem, and so is a resource that you may not read. Nothing is changed.
     """
     from traced_relay.config.settings import own_environment
-    from traced_relay.deploy.check import problems, shown
+    from traced_relay.deploy.check import problems
+    from traced_relay.deploy.finding import output_lines
 
     if cloud and not re.fullmatch(r"[a-z][a-z0-9.:-]{3,98}", project or ""):
         raise click.UsageError("--cloud requires a project id: set --project or GOOGLE_CLOUD_PROJECT")
@@ -50,7 +51,7 @@ def check(cloud: bool, project: str | None, as_json: bool) -> None:
         found = findings(connected(project), project, Path(), environ)
         checked_project = f" in the files or in project {project}"
     count = 0
-    for line, is_problem in shown(found, as_json=as_json):
+    for line, is_problem in output_lines(found, as_json=as_json):
         click.echo(printable(line))
         count += is_problem
     if count and cloud and not checked_project:

@@ -78,6 +78,6 @@ def serve() -> None:
     """
     otel_environment.refuse_other_instrumentation()
     from traced_relay.config.settings import own_environment
-    from traced_relay.server.production import serve_as_told
+    from traced_relay.server.production import serve_from_environment
 
-    serve_as_told(own_environment())
+    serve_from_environment(own_environment())

@@ -1,13 +1,11 @@
 """
-Whether the service would start, and work, as relay.yaml, app.yaml, otel.yaml and the environment say: every problem.
+Every problem that would keep the service from starting or working: relay.yaml, app.yaml, otel.yaml, the environment.
 
-With an app.yaml for the worker's service the environment is the one that it sets; without one, this process's.
-Where the environment names a project, the files are meant for it, and must not be the examples that they come as.
+The variables are those of app.yaml if the worker is on App Engine, else this process's.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +14,7 @@ from urllib.parse import urlsplit
 from traced_relay.config import relay_yaml, settings
 from traced_relay.config.relay_yaml import longest_timeout, patterns_by_address, rule_problems
 from traced_relay.deploy import app_yaml, cron_yaml
-from traced_relay.deploy.gcloudignore import is_uploaded, read_at_start
-from traced_relay.deploy.plan import Finding
+from traced_relay.deploy.gcloudignore import is_uploaded
 from traced_relay.downstream.addresses import Reach
 from traced_relay.downstream.webhook_signature import SECRET_NAME
 from traced_relay.errors import InvalidSettings
@@ -30,45 +27,17 @@ if TYPE_CHECKING:
     from traced_relay.config.relay_yaml import RelayFile
     from traced_relay.downstream.rules import UrlPattern
 
-_EXAMPLE = re.compile(r"\bexample\.(com|net|org)\b|\bmy-project\b|\b(NUMBER|PROJECT)\b")
-
-
-# `*` stands for whole labels, and whoever has a project of Google's has a label here.
-_EVERYBODYS = re.compile(r"\*(\.appspot\.com)?|.*\*.*\.(run\.app|cloudfunctions\.net)")
-
-
-def placeholders(rules: RelayFile) -> Iterator[str]:
-    """Each begins with its key."""
-    for key, value in _named_values(rules):
-        if value and _EXAMPLE.search(value):
-            yield f"{key} is still the example {value}: name your own"
-    for rule in rules.downstreams:
-        if rule.auth == "id_token" and _EVERYBODYS.fullmatch(urlsplit(rule.url).netloc):
-            yield (
-                f"downstreams.{rule.name}.url {rule.url} takes the services of everybody's projects, which would get"
-                " the relay's ID token: name the hosts of yours"
-            )
-
-
-def _named_values(rules: RelayFile) -> Iterator[tuple[str, str | None]]:
-    yield "audience", rules.audience
-    yield "worker.url", rules.worker.url
-    yield "worker.service_account", rules.worker.service_account
-    for caller in rules.callers:
-        yield "callers.email", caller.email
-    for rule in rules.downstreams:
-        yield f"downstreams.{rule.name}.url", rule.url
-    for receiver in rules.callbacks:
-        yield "callbacks.url", receiver.url
-
-
-# What App Engine sets by itself; the project only where nobody has named one.
+# App Engine sets these itself; the project only stands for the one that no variable names.
 ON_APP_ENGINE = {"GAE_ENV": "standard"}
 UNNAMED_PROJECT = {"GOOGLE_CLOUD_PROJECT": "unnamed-project"}
 
 
 def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None) -> list[str]:
-    """All that is wrong with the deployment in *directory*, each with its file and key; nothing, if nothing is."""
+    """
+    Every problem of the deployment in *directory*, with its file and key.
+
+    The shipped examples are problems only if *environ* names a project, for which the files would then be meant.
+    """
     environ = settings.own_environment() if environ is None else environ
     found: list[str] = []
     app = _document(directory / "app.yaml", found)
@@ -81,7 +50,7 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
         found += [f"app.yaml: env_variables: {text}" for text in settings.variable_problems(deployed, rules)]
         if SECRET_NAME.fullmatch(given.get("RELAY_CALLBACK_SECRET") or "projects/p/secrets/s") is None:
             found.append(
-                "app.yaml: env_variables.RELAY_CALLBACK_SECRET must name a secret of Secret Manager, not be one"
+                "app.yaml: env_variables.RELAY_CALLBACK_SECRET must name a secret in Secret Manager, not contain one"
             )
         found += _beside_app_yaml(directory, deployed, app, rules)
     else:
@@ -91,7 +60,7 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
     if rules:
         secret = deployed.get("RELAY_CALLBACK_SECRET")
         is_local = bool(deployed.get("CLOUD_TASKS_EMULATOR_HOST"))
-        examples = placeholders(rules) if environ.get("GOOGLE_CLOUD_PROJECT") and not is_local else ()
+        examples = _example_problems(rules) if environ.get("GOOGLE_CLOUD_PROJECT") and not is_local else ()
         wrong = (*rule_problems(rules, is_local=is_local), *_rule_problems(rules, secret), *examples)
         found += [f"{name}: {text}" for text in wrong]
     return found
@@ -104,10 +73,10 @@ def _set_variables(environ: Mapping[str, str]) -> dict[str, str]:
 def _beside_app_yaml(
     directory: Path, deployed: Mapping[str, str], app: dict[str, Any], rules: RelayFile | None
 ) -> Iterator[str]:
-    """What App Engine needs of the other files: that they are uploaded, and ask for the sweeps."""
-    for file in read_at_start(deployed, directory):
+    """App Engine uploads the files that the service reads at start, and its cron requests the sweeps."""
+    for file in _files_read_at_start(deployed, directory):
         if not is_uploaded(directory, file):
-            yield f".gcloudignore: {file} is not uploaded, but the service of app.yaml reads it"
+            yield f".gcloudignore: must not exclude {file}, which the service reads at start"
     cron: list[str] = []
     document = _document(directory / "cron.yaml", cron)
     yield from (problem.removeprefix(f"{directory}/") for problem in cron)
@@ -117,8 +86,14 @@ def _beside_app_yaml(
             yield f"cron.yaml: {problem}"
 
 
+def _files_read_at_start(deployed: Mapping[str, str], directory: Path) -> Iterator[Path]:
+    yield Path(deployed.get("RELAY_CONFIG") or "relay.yaml")
+    if (otel := settings.otel_file(deployed, directory)) and not settings.is_untraced(deployed):
+        yield Path(deployed.get("OTEL_CONFIG_FILE") or otel.relative_to(directory))
+
+
 def _otel_problems(directory: Path, deployed: Mapping[str, str]) -> Sequence[str]:
-    """Why there would be no spans; a relay without the file that it has by default has meant it."""
+    """Problems of the tracing configuration; a missing default otel.yaml is none, since it turns tracing off."""
     if settings.is_untraced(deployed):
         return ()
     file = settings.otel_file(deployed, directory)
@@ -131,7 +106,7 @@ def _otel_problems(directory: Path, deployed: Mapping[str, str]) -> Sequence[str
     locked = directory / "requirements.txt"
     needs_otlp = "GAE_ENV" in deployed and any(batch.exporter.otlp_http for batch in read.batches)
     if needs_otlp and locked.exists() and not _OTLP_LOCKED.search(locked.read_text()):
-        return (f"{file}: otlp_http needs the extra `otlp`, which requirements.txt lacks",)
+        return (f"{file}: exporter otlp_http needs the extra `otlp`, which requirements.txt lacks",)
     return ()
 
 
@@ -139,7 +114,7 @@ _OTLP_LOCKED = re.compile(r"^opentelemetry-exporter-otlp-proto-http\b", re.MULTI
 
 
 def _document(path: Path, found: list[str]) -> dict[str, Any] | None:
-    """The mapping in *path*; None where there is no such file, or no mapping in it, which is a problem."""
+    """The mapping in *path*; None if the file is missing, or if it has no mapping, which is added to *found*."""
     if not path.exists():
         return None
     try:
@@ -162,36 +137,57 @@ def _rules(path: Path, found: list[str]) -> RelayFile | None:
 
 
 def _rule_problems(rules: RelayFile, secret: str | None) -> Iterator[str]:
-    """What is no error of the file, since it starts like this, but cannot be what somebody meant."""
+    """Rules with which the service starts, but which cannot be intended."""
     yield from _never_reached("downstreams", [(rule.name, rule) for rule in rules.downstreams])
     yield from _never_reached("callbacks", [(receiver.url, receiver) for receiver in rules.callbacks])
     for key, place, found in patterns_by_address(rules):
         if found.reach is Reach.PRIVATE and not place.allow_private:
-            yield f"{key} needs `allow_private: true`, because {place.url} is in {found}"
+            yield f"{key}: needs `allow_private: true`, because {place.url} is in {found}"
     if not secret:
         for receiver in rules.callbacks:
             if not receiver.secret:
                 yield f"callbacks: {receiver.url} has no secret, and RELAY_CALLBACK_SECRET is not set"
     if not rules.callers:
-        yield "callers: there are none, so nobody may enqueue"
+        yield "callers: is empty, so no caller may enqueue"
     if not rules.downstreams:
-        yield "downstreams: there are none, so nothing may be called"
+        yield "downstreams: is empty, so no URL may be called"
     longest = longest_timeout(rules)
     if rules.heartbeat >= longest:
-        yield "heartbeat must be less than max_timeout, or no call ever has one"
+        yield "heartbeat: must be less than max_timeout, or no call writes one"
 
 
 def _never_reached(key: str, listed: Iterable[tuple[str, UrlPattern]]) -> Iterator[str]:
-    seen: list[tuple[str, UrlPattern]] = []
-    for name, place in listed:
-        if before := next((earlier for earlier, other in seen if other.covers(place)), None):
-            yield f"{key}: {name} can never match, because {before} before it takes all that it would"
-        seen.append((name, place))
+    earlier: list[tuple[str, UrlPattern]] = []
+    for name, pattern in listed:
+        if covering := next((other for other, covers in earlier if covers.covers(pattern)), None):
+            yield f"{key}: {name} never matches, because {covering} before it matches the same URLs"
+        earlier.append((name, pattern))
 
 
-def shown(found: Iterable[str | Finding], *, as_json: bool) -> Iterator[tuple[str, bool]]:
-    """Each as a line to print, and whether it is a problem and no mere warning."""
-    for one in found:
-        severity = one.severity if isinstance(one, Finding) else "problem"
-        document = {"severity": severity, "message": str(one)} | (one.document() if isinstance(one, Finding) else {})
-        yield (json.dumps(document, ensure_ascii=False) if as_json else str(one)), severity == "problem"
+_EXAMPLE = re.compile(r"\bexample\.(com|net|org)\b|\bmy-project\b|\b(NUMBER|PROJECT)\b")
+# `*` stands for whole labels, and any Google Cloud project has a label of these hosts.
+_SHARED_HOSTS = re.compile(r"\*(\.appspot\.com)?|.*\*.*\.(run\.app|cloudfunctions\.net)")
+
+
+def _example_problems(rules: RelayFile) -> Iterator[str]:
+    for key, value in _named_values(rules):
+        if value and _EXAMPLE.search(value):
+            yield f"{key}: replace the example {value} with your own value"
+    for rule in rules.downstreams:
+        if rule.auth == "id_token" and _SHARED_HOSTS.fullmatch(urlsplit(rule.url).netloc):
+            yield (
+                f"downstreams.{rule.name}.url: {rule.url} matches services of other projects, which would get the"
+                " relay's ID token; name your own hosts"
+            )
+
+
+def _named_values(rules: RelayFile) -> Iterator[tuple[str, str | None]]:
+    yield "audience", rules.audience
+    yield "worker.url", rules.worker.url
+    yield "worker.service_account", rules.worker.service_account
+    for caller in rules.callers:
+        yield "callers.email", caller.email
+    for rule in rules.downstreams:
+        yield f"downstreams.{rule.name}.url", rule.url
+    for receiver in rules.callbacks:
+        yield "callbacks.url", receiver.url

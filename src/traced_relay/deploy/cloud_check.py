@@ -1,4 +1,4 @@
-"""Holds a project against the files, one look after the other. What could not be looked at is a finding like any."""
+"""Compares a Google Cloud project with the files, resource by resource. One that cannot be read is a finding too."""
 
 from __future__ import annotations
 
@@ -11,22 +11,17 @@ from google.auth.exceptions import GoogleAuthError
 
 from traced_relay.config.queues import queue_prefix
 from traced_relay.deploy import cron_yaml, diff
-from traced_relay.deploy import plan as cloud_plan
+from traced_relay.deploy import plan as deployment
+from traced_relay.deploy.finding import DEPLOY, SETUP, Finding
 from traced_relay.deploy.google_apis import LOG_IN, GoogleApis
 from traced_relay.deploy.plan import (
-    DEPLOY,
     INVOKER_ROLE,
     LEDGER_ROLE,
     PROJECT_ROLES,
     QUEUE_ROLES,
     QUEUE_SETTINGS,
     SECRET_ROLE,
-    SETUP,
-    Finding,
     Plan,
-    Queue,
-    amount,
-    at,
 )
 from traced_relay.errors import IdentityFailed, NotLookedAt
 from traced_relay.formats.yaml_file import document_of
@@ -36,7 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-MISSING = "missing"
+    from traced_relay.config.relay_yaml import QueueRule
+
+PRESENT, MISSING = "present", "missing"
 
 
 def apis(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
@@ -44,21 +41,21 @@ def apis(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
     enabled = {at(service, "config.name") for service in listed}
     for api in plan.apis:
         if f"{api}.googleapis.com" not in enabled:
-            yield Finding(f"project {plan.project}: API {api}.googleapis.com", "enabled", "not")
+            yield Finding(f"project {plan.project}: API {api}.googleapis.com", "enabled", "disabled")
 
 
 def application(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
     if plan.worker:
         return
-    where, zone = f"project {plan.project}: App Engine's application", plan.app_engine_region
+    where, zone = f"project {plan.project}: App Engine application", plan.app_engine_region
     found = google.get("appengine", f"v1/apps/{plan.project}")
     if found is None:
         yield Finding(where, f"in {zone}", MISSING)
     elif found.get("locationId") != zone:
-        mend = f"it never moves: let location in {plan.rules_file} follow it, or take another project"
-        yield Finding(where, f"in {zone}", f"in {found.get('locationId')}", mend)
+        fix = f"it cannot move: change location in {plan.rules_file}, or use another project"
+        yield Finding(where, f"in {zone}", f"in {found.get('locationId')}", fix)
     elif found.get("servingStatus", "SERVING") != "SERVING":
-        yield Finding(where, "SERVING", found["servingStatus"], "enable it in App Engine's settings")
+        yield Finding(where, "SERVING", found["servingStatus"], "enable it in the settings of App Engine")
 
 
 def accounts(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
@@ -67,125 +64,126 @@ def accounts(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
         found = google.get("iam", path)
         where = f"project {plan.project}: account {email}"
         if found is None:
-            yield Finding(where, "there", MISSING)
+            yield Finding(where, PRESENT, MISSING)
         elif found.get("disabled"):
             yield Finding(where, "enabled", "disabled", "run: gcloud iam service-accounts enable")
         elif email == plan.invoker:
-            yield from _roles(google, plan, where, ("iam", path), INVOKER_ROLE)
+            yield from _missing_roles(google, plan, where, ("iam", path), INVOKER_ROLE)
 
 
-def queue(google: GoogleApis, plan: Plan, wanted: Queue) -> Iterator[Finding]:
+def queue(google: GoogleApis, plan: Plan, wanted: QueueRule) -> Iterator[Finding]:
     where = f"{plan.rules_file}: queues.{wanted.name}"
     path = f"v2/{queue_prefix(plan.project, plan.region)}/{wanted.name}"
     found = google.get("cloudtasks", path)
     if found is None:
-        yield Finding(where, f"there, in {plan.region}", MISSING)
+        yield Finding(where, f"{PRESENT} in {plan.region}", MISSING)
         return
     if found.get("state") != "RUNNING":
-        mend = f"run: gcloud tasks queues resume {wanted.name} --location {plan.region}"
-        yield Finding(where, "RUNNING", str(found.get("state")), mend)
+        fix = f"run: gcloud tasks queues resume {wanted.name} --location {plan.region}"
+        yield Finding(where, "RUNNING", str(found.get("state")), fix)
     for name, path_there, value in (
-        ("max_dispatches_per_second", "rateLimits.maxDispatchesPerSecond", wanted.max_dispatches_per_second),
-        ("max_concurrent_dispatches", "rateLimits.maxConcurrentDispatches", wanted.max_concurrent_dispatches),
+        ("max_dispatches_per_second", "rateLimits.maxDispatchesPerSecond", f"{wanted.max_dispatches_per_second:g}"),
+        ("max_concurrent_dispatches", "rateLimits.maxConcurrentDispatches", str(wanted.max_concurrent_dispatches)),
         *((name, name, value) for name, value in QUEUE_SETTINGS.items()),
     ):
         there = at(found, path_there)
         if amount(there) != amount(value):
             yield Finding(f"{where}.{name}", value, "not set" if there is None else str(there))
-    yield from _roles(google, plan, where, ("cloudtasks", path), *QUEUE_ROLES)
+    yield from _missing_roles(google, plan, where, ("cloudtasks", path), *QUEUE_ROLES)
 
 
 def secret(google: GoogleApis, plan: Plan, owner: str, name: str) -> Iterator[Finding]:
     where, path = f"secret projects/{owner}/secrets/{name}", f"v1/projects/{owner}/secrets/{name}"
-    mend = SETUP if owner == plan.project else f"it is project {owner}'s to mend"
+    fix = SETUP if owner == plan.project else f"fix it in project {owner}"
     if google.get("secretmanager", path) is None:
-        yield Finding(where, "there", MISSING, mend)
+        yield Finding(where, PRESENT, MISSING, fix)
         return
     listed = google.listed("secretmanager", f"{path}/versions")
     if not any(version.get("state") == "ENABLED" for version in listed):
-        yield Finding(where, "of a version that is enabled", "without one", mend)
+        yield Finding(where, "an enabled version", "none", fix)
     else:
         numbers = {str(version.get("name")).rpartition("/")[2]: str(version.get("state")) for version in listed}
-        yield from _versions_read(plan, owner, name, {no: state for no, state in numbers.items() if no.isdigit()})
-    yield from _roles(google, plan, where, ("secretmanager", path), SECRET_ROLE, mend=mend)
+        yield from _used_versions(plan, owner, name, {no: state for no, state in numbers.items() if no.isdigit()})
+    yield from _missing_roles(google, plan, where, ("secretmanager", path), SECRET_ROLE, fix=fix)
 
 
-def _versions_read(plan: Plan, owner: str, name: str, states: dict[str, str]) -> Iterator[Finding]:
-    """The versions that the relay reads; Secret Manager's `latest` is the newest, whatever its state."""
+def _used_versions(plan: Plan, owner: str, name: str, states: dict[str, str]) -> Iterator[Finding]:
+    """Secret Manager's `latest` is the newest version, enabled or not."""
     named = [version for project, secret, version in plan.secret_versions if (project, secret) == (owner, name)]
     for version in named or sorted(states, key=int)[-1:]:
         state = states.get(version, MISSING) if version.isdigit() else "ENABLED"  # an alias is not listed
         if state != "ENABLED":
-            mend = f"run: gcloud secrets versions enable {version} --secret {name} --project {owner}; or add a version"
-            where = f"secret projects/{owner}/secrets/{name}: version {version}{'' if named else ', its latest'}"
-            yield Finding(where, "ENABLED", state, mend)
+            fix = f"run: gcloud secrets versions enable {version} --secret {name} --project {owner}; or add a version"
+            where = f"secret projects/{owner}/secrets/{name}: version {version}{'' if named else ' (latest)'}"
+            yield Finding(where, "ENABLED", state, fix)
 
 
 def ledger(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
     where, path = plan.ledger_key, f"v1/projects/{plan.project}/databases/{plan.database}"
     found = google.get("firestore", path)
     if found is None:
-        yield Finding(f"{where}: Firestore's database {plan.database}", "there", MISSING)
+        yield Finding(f"{where}: Firestore database {plan.database}", PRESENT, MISSING)
         return
     if found.get("type", "FIRESTORE_NATIVE") != "FIRESTORE_NATIVE":
         yield Finding(
-            f"{where}: Firestore's database {plan.database}", "FIRESTORE_NATIVE", found["type"], "name another"
+            f"{where}: Firestore database {plan.database}", "FIRESTORE_NATIVE", found["type"], "name another database"
         )
     file, groups = plan.directory / "firestore.indexes.json", f"{path}/collectionGroups/-"
     indexes = google.listed("firestore", f"{groups}/indexes")
     for line in diff.missing_indexes(plan.collection, indexes, file):
-        yield Finding(f"{file.name}: index {line.replace('field-path=', '')}", "there", MISSING)
+        yield Finding(f"{file.name}: index {line.replace('field-path=', '')}", PRESENT, MISSING)
     fields = google.listed("firestore", f"{groups}/fields", filter="indexConfig.usesAncestorConfig:false")
     for line in diff.stale_fields(plan.collection, fields, file):
         kind, group, field, *orders = line.split()
-        indexed = f"indexed {orders[0].lower()}" if orders else "without an index"
-        wanted, there = ("with a time to live", "without one") if kind == "ttl" else (indexed, "otherwise")
+        indexed = f"indexed {orders[0].lower()}" if orders else "no index"
+        wanted, there = ("a TTL policy", "none") if kind == "ttl" else (indexed, "a different index")
         yield Finding(f"{file.name}: field {group}.{field}", wanted, there)
     lives = [{"name": field["name"], **field["ttlConfig"]} for field in fields if "ttlConfig" in field]
     yield from _unready(file.name, plan.collection, [*indexes, *lives])
 
 
-def _unready(file: str, collection: str, there: list[dict[str, Any]]) -> Iterator[Finding]:
-    for resource in there:
+def _unready(file: str, collection: str, deployed: list[dict[str, Any]]) -> Iterator[Finding]:
+    for resource in deployed:
         shown, state = resource["name"].partition("/collectionGroups/")[2], resource.get("state", "READY")
         is_ours = shown.partition("/")[0] in (collection, f"{collection}-bodies")
         if is_ours and state not in ("READY", "ACTIVE"):
-            yield Finding(f"{file}: {shown}", "ready", state, "wait some minutes" if state == "CREATING" else SETUP)
+            yield Finding(f"{file}: {shown}", "ready", state, "wait a few minutes" if state == "CREATING" else SETUP)
 
 
-def rights(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
+def project_roles(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
     bindings = google.bindings("cloudresourcemanager", f"v1/projects/{plan.project}")
-    where = f"project {plan.project}: the roles of {plan.relay}"
-    held = {role for role, condition in _held(bindings, plan.relay) if not condition}
+    where = f"project {plan.project}: roles of {plan.relay}"
+    held = {role for role, condition in _roles_of(bindings, plan.relay) if not condition}
     for role in PROJECT_ROLES:
         if role not in held:
-            yield Finding(where, f"with {role}", "without")
-    conditions = [condition for role, condition in _held(bindings, plan.relay) if role == LEDGER_ROLE]
-    if not {"", plan.exemption()} & set(conditions):
-        shown, mend = ("with another condition", f"take that away, then {SETUP}") if conditions else ("without", SETUP)
-        yield Finding(where, f"with {LEDGER_ROLE} for the database {plan.database}", shown, mend)
+            yield Finding(where, role, "not granted")
+    conditions = [condition for role, condition in _roles_of(bindings, plan.relay) if role == LEDGER_ROLE]
+    if not {"", plan.ledger_condition} & set(conditions):
+        remove = f"remove that binding, then {SETUP}"
+        shown, fix = ("another condition", remove) if conditions else ("not granted", SETUP)
+        yield Finding(where, f"{LEDGER_ROLE} for the database {plan.database}", shown, fix)
     elif "" in conditions:
-        mend = f"take away {LEDGER_ROLE} without a condition, then {SETUP}"
-        yield Finding(where, f"with {LEDGER_ROLE} for one database alone", "with it for all", mend, "warning")
+        fix = f"remove the binding without a condition, then {SETUP}"
+        yield Finding(where, f"{LEDGER_ROLE} for one database", "it for all databases", fix, "warning")
     for email in plan.accounts:
         known = {*PROJECT_ROLES, LEDGER_ROLE} if email == plan.relay else set()
-        for role in sorted({role for role, _ in _held(bindings, email)} - known):
-            mend = "take it away if nothing else needs it"
-            shown = f"project {plan.project}: the roles of {email}"
-            yield Finding(shown, "no more than the relay needs", f"with {role}", mend, "warning")
+        for role in sorted({role for role, _ in _roles_of(bindings, email)} - known):
+            fix = "remove it unless something else needs it"
+            shown = f"project {plan.project}: roles of {email}"
+            yield Finding(shown, "only what the relay needs", role, fix, "warning")
 
 
-def _roles(
-    google: GoogleApis, plan: Plan, where: str, resource: tuple[str, str], *roles: str, mend: str = SETUP
+def _missing_roles(
+    google: GoogleApis, plan: Plan, where: str, resource: tuple[str, str], *roles: str, fix: str = SETUP
 ) -> Iterator[Finding]:
-    held = {role for role, condition in _held(google.bindings(*resource), plan.relay) if not condition}
+    held = {role for role, condition in _roles_of(google.bindings(*resource), plan.relay) if not condition}
     for role in roles:
         if role not in held:
-            yield Finding(f"{where}: {plan.relay}", f"with {role}", "without", mend)
+            yield Finding(f"{where}: roles of {plan.relay}", role, "not granted", fix)
 
 
-def _held(bindings: list[dict[str, Any]], email: str) -> Iterator[tuple[str, str]]:
-    """Each role of the account, with the condition under which it holds."""
+def _roles_of(bindings: list[dict[str, Any]], email: str) -> Iterator[tuple[str, str]]:
+    """Each role of the account with its condition, empty if it has none."""
     for binding in bindings:
         if f"serviceAccount:{email}" in binding.get("members", []):
             yield binding["role"], at(binding, "condition.expression") or ""
@@ -194,19 +192,19 @@ def _held(bindings: list[dict[str, Any]], email: str) -> Iterator[tuple[str, str
 def monitoring(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
     project = f"projects/{plan.project}"
     ours = {"filter": 'user_labels.app="traced-relay"'}
-    for files, there in (
+    for files, deployed in (
         ("metrics/*.yaml", google.listed("logging", f"v2/{project}/metrics")),
         ("alerts/*.yaml", google.listed("monitoring", f"v3/{project}/alertPolicies", **ours)),
         ("dashboard.json", google.listed("monitoring", f"v1/{project}/dashboards")),
     ):
         for file in sorted((plan.directory / "monitoring").glob(files)):
             document = _filled_in(document_of(file), plan)
-            found = diff.counterpart(file.stem, document, there)
+            found = diff.counterpart(file.stem, document, deployed)
             where = f"monitoring/{files.replace('*.yaml', file.name)}"
             if found is None:
-                yield Finding(where, "there", MISSING)
-            elif keys := diff.differing(found, document):
-                yield Finding(where, "there as it is written", f"different in {', '.join(keys)}")
+                yield Finding(where, PRESENT, MISSING)
+            elif keys := diff.differing_keys(found, document):
+                yield Finding(where, "the values of the file", f"different {', '.join(keys)}")
 
 
 def _filled_in(document: Any, plan: Plan) -> Any:
@@ -217,30 +215,30 @@ def _filled_in(document: Any, plan: Plan) -> Any:
 
 
 def sweeps(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
-    """On App Engine its cron asks for them, elsewhere Cloud Scheduler; App Engine's jobs are listed when named so."""
-    where = "Cloud Scheduler's job for /sweep" if plan.worker else "cron.yaml: the job for /sweep"
-    mend = SETUP if plan.worker else DEPLOY
+    """App Engine's cron requests sweeps, elsewhere Cloud Scheduler; only a flag lists the jobs of App Engine."""
+    where = "Cloud Scheduler: job for /sweep" if plan.worker else "cron.yaml: job for /sweep"
+    fix = SETUP if plan.worker else DEPLOY
     legacy = {} if plan.worker else {"legacyAppEngineCron": "true"}
     path = f"v1beta1/projects/{plan.project}/locations/{plan.region}/jobs"
     uris = ("appEngineHttpTarget.relativeUri", "httpTarget.uri")
     wanted = f"{plan.worker or ''}/sweep"
     jobs = [job for job in google.listed("cloudscheduler", path, **legacy) if wanted in [at(job, uri) for uri in uris]]
     if not jobs:
-        yield Finding(where, "there", MISSING, mend)
+        yield Finding(where, PRESENT, MISSING, fix)
     for job in jobs:
         if job.get("state", "ENABLED") != "ENABLED":
             yield Finding(where, "ENABLED", job["state"], "resume it in Cloud Scheduler")
     if jobs and not plan.worker:
         written = cron_yaml.sweep_of(document_of(plan.directory / "cron.yaml")).get("schedule")
         if written is None:
-            yield Finding(where, "in the file with its schedule", "without", "add it")
+            yield Finding(where, "a schedule in the file", "none", "add it")
         elif written not in [job.get("schedule") for job in jobs]:
-            yield Finding(where, str(written), str(jobs[0].get("schedule")), mend)
+            yield Finding(where, str(written), str(jobs[0].get("schedule")), fix)
 
 
 def versions(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
     if plan.worker:
-        yield from _service(google, plan, plan.worker)
+        yield from _run_service(google, plan, plan.worker)
         return
     where = f"app.yaml: service {plan.service}"
     path = f"v1/apps/{plan.project}/services/{plan.service}/versions"
@@ -250,54 +248,66 @@ def versions(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
     for version in serving:
         account = version.get("serviceAccount", "the project's default account")
         if account != plan.relay:
-            mend = f"{DEPLOY}, and stop it when nothing runs there"
-            yield Finding(f"{where}: version {version['id']}", f"run as {plan.relay}", f"run as {account}", mend)
+            fix = f"{DEPLOY}, then stop this version when it runs no calls"
+            yield Finding(f"{where}: version {version['id']}: account", plan.relay, account, fix)
 
 
-def _service(google: GoogleApis, plan: Plan, url: str) -> Iterator[Finding]:
-    """The one of Cloud Run that has the worker's URL; with a domain of its own it cannot be told."""
+def _run_service(google: GoogleApis, plan: Plan, url: str) -> Iterator[Finding]:
+    """The Cloud Run service with the worker's URL; a service with its own domain is not found."""
     where = f"{plan.rules_file}: worker {url}"
     services = google.listed("run", f"v2/projects/{plan.project}/locations/{plan.region}/services")
     service = next((one for one in services if url in (one.get("uri"), *one.get("urls", []))), None)
     if service is None:
-        mend = "deploy it, unless it runs elsewhere or has a domain of its own"
-        yield Finding(where, f"a service of Cloud Run in {plan.region}", "none of them", mend, "warning")
+        fix = "deploy it, unless it runs elsewhere or has its own domain"
+        yield Finding(where, f"a Cloud Run service in {plan.region}", "none", fix, "warning")
     elif (account := at(service, "template.serviceAccount")) != plan.relay:
-        yield Finding(where, f"run as {plan.relay}", f"run as {account}", f"deploy it with {plan.relay}")
+        yield Finding(f"{where}: account", plan.relay, str(account), f"deploy it with {plan.relay}")
 
 
 def findings(google: GoogleApis, project: str, directory: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
-    plan = cloud_plan.plan(project, directory, environ)
-    for name, look in _looks(plan):
+    plan = deployment.plan(project, directory, environ)
+    for name, check in _checks(plan):
         try:
-            yield from look(google, plan)
+            yield from check(google, plan)
         except NotLookedAt as exc:
-            yield Finding(name, "looked at", f"hidden from you ({exc})", "ask as somebody who may see it")
+            yield Finding(name, "read access", f"none ({exc})", "use credentials that may read it")
 
 
-def _looks(plan: Plan) -> Iterator[tuple[str, Callable[[GoogleApis, Plan], Iterator[Finding]]]]:
+def _checks(plan: Plan) -> Iterator[tuple[str, Callable[[GoogleApis, Plan], Iterator[Finding]]]]:
     project = f"project {plan.project}"
-    yield f"{project}: its APIs", apis
-    yield f"{project}: App Engine's application", application
-    yield f"{project}: its accounts", accounts
+    yield f"{project}: APIs", apis
+    yield f"{project}: App Engine application", application
+    yield f"{project}: accounts", accounts
     for wanted in plan.queues:
         yield f"{plan.rules_file}: queues.{wanted.name}", partial(queue, wanted=wanted)
     for owner, name in plan.secrets:
         yield f"secret projects/{owner}/secrets/{name}", partial(secret, owner=owner, name=name)
-    yield f"{project}: Firestore's database {plan.database}", ledger
-    yield f"{project}: its policy", rights
+    yield f"{project}: Firestore database {plan.database}", ledger
+    yield f"{project}: IAM policy", project_roles
     yield f"{project}: metrics, alerts and dashboard", monitoring
-    yield f"{project}: jobs of Cloud Scheduler", sweeps
+    yield f"{project}: Cloud Scheduler jobs", sweeps
     yield f"{project}: versions of {plan.service}", versions
 
 
 def connected(project: str) -> GoogleApis:
-    """With the environment's Google credentials; a person's need a project that the requests count for."""
+    """With the environment's Google credentials; those of a person need a project for the quota."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of a person's credentials without a project, see below
+        with warnings.catch_warnings(action="ignore"):  # about a person's credentials without a project, see below
             session: Any = google_session()
     except GoogleAuthError as exc:
-        raise IdentityFailed(f"there are no Google credentials; {LOG_IN}") from exc
+        raise IdentityFailed(f"no Google credentials found; {LOG_IN}") from exc
     if getattr(session.credentials, "refresh_token", None) and not session.credentials.quota_project_id:
         session.headers["X-Goog-User-Project"] = project
     return GoogleApis(session)
+
+
+def at(document: Any, path: str) -> Any:
+    """The value at `a.b` in a document, or None."""
+    for name in path.split("."):
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
+
+
+def amount(value: Any) -> float:
+    """A number or a duration in Google's JSON, which omits zero."""
+    return float(str(value or 0).removesuffix("s"))

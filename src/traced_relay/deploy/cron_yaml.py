@@ -1,7 +1,7 @@
 """
-cron.yaml: the one job that the relay needs. Deploying it deletes each of App Engine's cron jobs that is not in it.
+cron.yaml, which must contain the job for /sweep. Deploying it deletes every App Engine cron job that it lacks.
 
-`python -m traced_relay.deploy.cron_yaml < JOBS` prints those that it would delete, for deploy.sh.
+`python -m traced_relay.deploy.cron_yaml < JOBS` prints the jobs that a deploy would delete, for deploy.sh.
 """
 
 from __future__ import annotations
@@ -21,42 +21,41 @@ if TYPE_CHECKING:
 
 SWEEP = "/sweep"
 _SECONDS = {"min": 60, "hour": 3600}
-_OFTEN = re.compile(r"every ([1-9][0-9]{0,3}) (min|hour)(?:ute)?s?(?: synchronized)?")
+_INTERVAL = re.compile(r"every ([1-9][0-9]{0,3}) (min|hour)(?:ute)?s?(?: synchronized)?")
 
 
 def jobs(document: Any) -> list[dict[str, Any]]:
-    """All jobs; what is no job is left out."""
     listed = document.get("cron") if isinstance(document, dict) else None
     return [job for job in listed if isinstance(job, dict)] if isinstance(listed, list) else []
 
 
 def sweep_of(document: Any) -> dict[str, Any]:
-    """The job that asks the relay for a sweep; empty if there is none."""
+    """The job that requests a sweep; empty if cron.yaml has none."""
     return next((job for job in jobs(document) if job.get("url") == SWEEP), {})
 
 
 def problems(document: Any, service: str, sweep_every: float) -> Iterator[str]:
-    """Why the relay of that *service* would not be asked for its sweeps as often as it wants."""
+    """Why cron would not request a sweep from *service* every *sweep_every* seconds."""
     job = sweep_of(document)
     if not job:
-        yield f"cron must have a job with url {SWEEP}: without it nobody looks after lost workers"
+        yield f"cron: must have a job with url {SWEEP}, which recovers the calls of lost workers"
         return
     if (target := job.get("target", "default")) != service:
-        yield f"the target of {SWEEP} must be {service}, the service of app.yaml, got {target}"
-    # App Engine's cron knows no seconds.
+        yield f"target of {SWEEP}: must be {service}, the service of app.yaml, got {target}"
+    # The shortest interval of App Engine's cron is a minute.
     longest = max(60.0, sweep_every)
-    found = _OFTEN.fullmatch(str(job.get("schedule")))
+    found = _INTERVAL.fullmatch(str(job.get("schedule")))
     if found is None or int(found[1]) * _SECONDS[found[2]] > longest:
         yield (
-            f"the schedule of {SWEEP} must be `every N minutes`, at most {format_duration(longest)} as sweep_every of"
-            f" the rules says, got {job.get('schedule')}"
+            f"schedule of {SWEEP}: must be `every N minutes`, at most {format_duration(longest)} as sweep_every of"
+            f" the rules, got {job.get('schedule')}"
         )
 
 
-def deleted(document: Any, there: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Of the jobs that are *there*, in Cloud Scheduler's form, those that a deploy of the file would delete."""
+def deleted_jobs(document: Any, deployed: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """The *deployed* jobs, in Cloud Scheduler's form, that a deploy of the file would delete."""
     kept = {(job.get("url"), job.get("target", "default")) for job in jobs(document)}
-    for job in there:
+    for job in deployed:
         target = job.get("appEngineHttpTarget", {})
         service = target.get("appEngineRouting", {}).get("service") or "default"
         if (target.get("relativeUri"), service) not in kept:
@@ -66,7 +65,7 @@ def deleted(document: Any, there: Iterable[dict[str, Any]]) -> Iterator[str]:
 if __name__ == "__main__":
     try:
         sys.stdout.writelines(
-            f"{line}\n" for line in deleted(document_of(Path("cron.yaml")), json.load(sys.stdin).get("jobs", []))
+            f"{line}\n" for line in deleted_jobs(document_of(Path("cron.yaml")), json.load(sys.stdin).get("jobs", []))
         )
     except InvalidSettings as exc:
         sys.exit(str(exc))

@@ -1,7 +1,7 @@
 """
-For setup-env.sh: what of the files is not there yet, or is there otherwise, a line each.
+The differences between the files and a project, one a line, for setup-env.sh.
 
-Run as `python -m traced_relay.differences`, with what is there on stdin. Imports little, since it is run often.
+`python -m traced_relay.deploy.diff KIND ARGUMENT < DEPLOYED` prints them. Few imports, since the script runs it often.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 _INDEXES = Path("firestore.indexes.json")
 
 
-def missing_indexes(collection: str, there: list[dict[str, Any]], file: Path = _INDEXES) -> Iterator[str]:
+def missing_indexes(collection: str, deployed: list[dict[str, Any]], file: Path = _INDEXES) -> Iterator[str]:
     """A line of --field-config values for each composite index that Firestore lacks."""
-    known = {(_group_of(index["name"]), _shape(index["fields"])) for index in there}
+    known = {(_group_of(index["name"]), _shape(index["fields"])) for index in deployed}
     for index in _index_file(file, collection)["indexes"]:
         if (index["collectionGroup"], _shape(index["fields"])) not in known:
             fields = [f"field-path={path},{key}={value.lower()}" for path, key, value in _shape(index["fields"])]
             yield " ".join([index["collectionGroup"], *fields])
 
 
-def stale_fields(collection: str, there: list[dict[str, Any]], file: Path = _INDEXES) -> Iterator[str]:
-    """`index GROUP FIELD ORDERS` and `ttl GROUP FIELD` for each field whose exemption Firestore lacks."""
-    known = {(_group_of(field["name"]), field["name"].rpartition("/")[2]): field for field in there}
+def stale_fields(collection: str, deployed: list[dict[str, Any]], file: Path = _INDEXES) -> Iterator[str]:
+    """`index GROUP FIELD ORDERS` and `ttl GROUP FIELD` for each field whose exemption or TTL policy Firestore lacks."""
+    known = {(_group_of(field["name"]), field["name"].rpartition("/")[2]): field for field in deployed}
     for field in _index_file(file, collection)["fieldOverrides"]:
         group, path = field["collectionGroup"], field["fieldPath"]
         found = known.get((group, path), {})
@@ -44,26 +44,26 @@ def stale_fields(collection: str, there: list[dict[str, Any]], file: Path = _IND
             yield f"ttl {group} {path}"
 
 
-def stale_files(folder: Path, there: list[dict[str, Any]]) -> Iterator[str]:
-    """`create FILE` or `update FILE NAME` for each file of *folder* that is not there as it is written."""
+def stale_files(folder: Path, deployed: list[dict[str, Any]]) -> Iterator[str]:
+    """`create FILE` or `update FILE NAME` for each file of *folder* that is missing or differs."""
     for path in sorted(folder.iterdir()):
         document = document_of(path)
-        found = counterpart(path.stem, document, there)
+        found = counterpart(path.stem, document, deployed)
         if found is None:
             yield f"create {path}"
-        elif differing(found, document):
+        elif differing_keys(found, document):
             yield f"update {path} {found['name']}"
 
 
-def counterpart(name: str, document: dict[str, Any], there: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What became of the file *name*: the one of the same displayName, or else of the same name."""
+def counterpart(name: str, document: dict[str, Any], deployed: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The deployed resource of the file *name*: the one with its displayName, or else with its name."""
     key, value = ("displayName", document["displayName"]) if "displayName" in document else ("name", name)
-    return next((other for other in there if other.get(key) == value), None)
+    return next((other for other in deployed if other.get(key) == value), None)
 
 
-def differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """The keys of *wanted* that are otherwise in *found*."""
-    return [key for key, value in wanted.items() if not _holds(found.get(key), value)]
+def differing_keys(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """The keys of *wanted* whose values differ in *found*."""
+    return [key for key, value in wanted.items() if not _contains(found.get(key), value)]
 
 
 def _index_file(file: Path, collection: str) -> dict[str, list[dict[str, Any]]]:
@@ -77,7 +77,7 @@ def _group_of(name: str) -> str:
 
 
 def _shape(fields: list[dict[str, str]]) -> tuple[tuple[str, str, str], ...]:
-    """Field, `order` or `array-config`, its value; Firestore adds the document's name by itself."""
+    """Field, `order` or `array-config`, value; without `__name__`, which Firestore adds itself."""
     return tuple(
         (field["fieldPath"], "order", field["order"])
         if "order" in field
@@ -87,23 +87,23 @@ def _shape(fields: list[dict[str, str]]) -> tuple[tuple[str, str, str], ...]:
     )
 
 
-def _holds(found: Any, wanted: Any) -> bool:
-    """Whether all of *wanted* is in *found*; a service adds fields of its own, and leaves out empty ones."""
+def _contains(found: Any, wanted: Any) -> bool:
+    """Whether *found* has all of *wanted*; a service adds fields of its own and omits empty ones."""
     if isinstance(wanted, dict):
         fields = found if isinstance(found, dict) else {}
-        return all(_holds(fields.get(key), value) for key, value in wanted.items())
+        return all(_contains(fields.get(key), value) for key, value in wanted.items())
     if isinstance(wanted, list):
-        there = found if isinstance(found, list) else []
-        return len(there) == len(wanted) and all(map(_holds, there, wanted))
+        deployed = found if isinstance(found, list) else []
+        return len(deployed) == len(wanted) and all(map(_contains, deployed, wanted))
     return bool(found == wanted or str(found) == str(wanted) or (found is None and not wanted))
 
 
-def lines(ask: str, given: str) -> Iterator[str]:
-    """What is asked for: *given* is the collection, or the folder of files."""
-    there = json.loads(sys.stdin.read().strip() or "[]")
-    if ask == "indexes":
-        return missing_indexes(given, there)
-    return stale_fields(given, there) if ask == "fields" else stale_files(Path(given), there)
+def lines(kind: str, argument: str) -> Iterator[str]:
+    """The differences of one *kind*; *argument* is the collection, or the folder of files."""
+    deployed = json.loads(sys.stdin.read().strip() or "[]")
+    if kind == "indexes":
+        return missing_indexes(argument, deployed)
+    return stale_fields(argument, deployed) if kind == "fields" else stale_files(Path(argument), deployed)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """
-What the relay needs of a Google Cloud project, as relay.yaml and app.yaml say: the same as setup-env.sh makes.
+What the relay needs in a Google Cloud project, read from relay.yaml and app.yaml; setup-env.sh creates the same.
 
-Reads files, asks nobody.
+`python -m traced_relay.deploy.plan PROJECT` prints it for the scripts. Nothing here calls Google.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from traced_relay.config import relay_yaml, settings
 from traced_relay.config.queues import QUEUE_RETRIES
@@ -21,36 +21,7 @@ from traced_relay.ledger.location import firestore_collection
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_DEFAULT_SECRET = "traced-relay-callbacks"  # noqa: S105  (a name)
-
-
-def wanted(project: str, directory: Path = Path(), environ: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The facts of relay.yaml and app.yaml, or of the environment where the worker is no App Engine service."""
-    environ = settings.own_environment() if environ is None else environ
-    app = document_of(directory / "app.yaml") if (directory / "app.yaml").exists() else {}
-    given = app_yaml.environment(app)
-    rules = relay_yaml.load(directory / settings.rules_file(given, environ))
-    given = given if rules.worker.app_engine else dict(environ)
-    yield f"location {rules.location or given.get('RELAY_LOCATION') or '-'}"
-    yield f"service {app.get('service', 'default')}"
-    yield f"audience {rules.audience or '-'}"
-    if rules.worker.service_account:
-        yield f"invoker {rules.worker.service_account}"
-        yield f"worker {str(rules.worker.url).rstrip('/')}"
-    for queue in rules.queues:
-        yield f"queue {queue.name} {queue.max_dispatches_per_second:g} {queue.max_concurrent_dispatches}"
-    collection = firestore_collection(given.get("RELAY_LEDGER", ""))
-    if collection is None:
-        where = "app.yaml: env_variables.RELAY_LEDGER" if rules.worker.app_engine else "environment: RELAY_LEDGER"
-        raise InvalidSettings(f"{where} must be firestore:[DATABASE/]COLLECTION")
-    yield " ".join(["ledger", *collection])
-    named = [receiver.secret for receiver in rules.callbacks] + [given.get("RELAY_CALLBACK_SECRET")]
-    names = [name.split("/") for name in named if name and name.startswith("projects/")]
-    for owner, secret in sorted({(parts[1], parts[3]) for parts in names} | {(project, _DEFAULT_SECRET)}):
-        yield f"secret {owner} {secret}"
-    for parts in sorted({tuple(name) for name in names if "versions" in name[4:]}):
-        yield f"secret_version {parts[1]} {parts[3]} {parts[5]}"
-
+    from traced_relay.config.relay_yaml import QueueRule
 
 APIS = ("cloudbuild", "cloudresourcemanager", "cloudscheduler", "cloudtasks", "cloudtrace", "firestore", "iam",
         "logging", "monitoring", "secretmanager")  # fmt: skip
@@ -64,50 +35,26 @@ QUEUE_SETTINGS = {
     **{f"retryConfig.{name}": value for name, value in QUEUE_RETRIES.items()},
     "stackdriverLoggingConfig.samplingRatio": "1.0",
 }
-SETUP, DEPLOY = "run ./setup-env.sh", "run ./deploy.sh"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One difference: *where* names file and key, *mend* what to do. A warning is no reason to fail."""
-
-    where: str
-    wanted: str
-    there: str
-    mend: str = SETUP
-    severity: Literal["problem", "warning"] = "problem"
-
-    def __str__(self) -> str:
-        prefix = "" if self.severity == "problem" else "warning: "
-        return f"{prefix}{self.where} must be {self.wanted}, is {self.there}; {self.mend}"
-
-    def document(self) -> dict[str, str]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Queue:
-    name: str
-    max_dispatches_per_second: str
-    max_concurrent_dispatches: str
+_DEFAULT_SECRET = "traced-relay-callbacks"  # noqa: S105  (a name)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The facts of the files; *service* is App Engine's, or *worker* the URL of one elsewhere, called as *invoker*."""
+    """The resources of one deployment: on App Engine, or elsewhere behind a *worker* URL."""
 
     project: str
     directory: Path
     rules_file: str
-    region: str
-    service: str
-    worker: str | None
-    invoker: str | None
-    queues: Sequence[Queue]
+    region: str  # "-" if no file names one
+    service: str  # App Engine's
+    audience: str | None
+    worker: str | None  # URL of a worker that is not on App Engine
+    invoker: str | None  # service account that calls *worker*
+    queues: Sequence[QueueRule]
     database: str
     collection: str
-    secrets: Sequence[tuple[str, str]]
-    secret_versions: Sequence[tuple[str, str, str]]  # those that are named; of all others the latest is read
+    secrets: Sequence[tuple[str, str]]  # project and name
+    secret_versions: Sequence[tuple[str, str, str]]  # versions that a file names; of other secrets the latest is read
 
     @property
     def relay(self) -> str:
@@ -128,60 +75,78 @@ class Plan:
 
     @property
     def ledger_key(self) -> str:
-        return "environment: RELAY_LEDGER" if self.worker else "app.yaml: env_variables.RELAY_LEDGER"
+        return _ledger_key(is_app_engine=self.worker is None)
 
     @property
     def placeholders(self) -> dict[str, str]:
-        """What stands in the files of monitoring/ instead of these words; of the queues any one matches."""
+        """The values that replace these words in the files of monitoring/; the queues as a regular expression."""
         return {
             "PROJECT_ID": self.project,
             "RESOURCE_TYPE": "cloud_run_revision" if self.worker else "gae_app",
             "QUEUE_NAMES": "|".join(queue.name for queue in self.queues),
         }
 
-    def exemption(self) -> str:
-        """The condition under which the ledger's role holds: for this one database."""
+    @property
+    def ledger_condition(self) -> str:
+        """The IAM condition that limits the ledger's role to this one database."""
         return f'resource.name=="projects/{self.project}/databases/{self.database}"'
 
+    def lines(self) -> Iterator[str]:
+        """The plan for cloud.sh: one value a line, after its kind."""
+        yield f"location {self.region}"
+        yield f"service {self.service}"
+        yield f"audience {self.audience or '-'}"
+        if self.worker:
+            yield f"invoker {self.invoker}"
+            yield f"worker {self.worker}"
+        for queue in self.queues:
+            yield f"queue {queue.name} {queue.max_dispatches_per_second:g} {queue.max_concurrent_dispatches}"
+        yield f"ledger {self.database} {self.collection}"
+        for secret in self.secrets:
+            yield f"secret {' '.join(secret)}"
+        for version in self.secret_versions:
+            yield f"secret_version {' '.join(version)}"
 
-def plan(project: str, directory: Path, environ: Mapping[str, str]) -> Plan:
-    """As app.yaml's environment has it, or *environ* where the worker is elsewhere."""
-    facts: dict[str, list[list[str]]] = {}
-    for line in wanted(project, directory, environ):
-        kind, *values = line.split()
-        facts.setdefault(kind, []).append(values)
-    app = directory / "app.yaml"
-    given = app_yaml.environment(document_of(app) if app.exists() else None)
+
+def plan(project: str, directory: Path = Path(), environ: Mapping[str, str] | None = None) -> Plan:
+    """Read the files; variables come from app.yaml if the worker is on App Engine, else from *environ*."""
+    environ = settings.own_environment() if environ is None else environ
+    app = document_of(directory / "app.yaml") if (directory / "app.yaml").exists() else {}
+    variables = app_yaml.environment(app)
+    rules_file = settings.rules_file(variables, environ)
+    rules = relay_yaml.load(directory / rules_file)
+    worker = rules.worker
+    variables = variables if worker.app_engine else dict(environ)
+    ledger = firestore_collection(variables.get("RELAY_LEDGER", ""))
+    if ledger is None:
+        key = _ledger_key(is_app_engine=bool(worker.app_engine))
+        raise InvalidSettings(f"{key} must be firestore:[DATABASE/]COLLECTION")
+    database, collection = ledger
+    named = [receiver.secret for receiver in rules.callbacks] + [variables.get("RELAY_CALLBACK_SECRET")]
+    names = [name.split("/") for name in named if name and name.startswith("projects/")]
     return Plan(
         project=project,
         directory=directory,
-        rules_file=settings.rules_file(given, environ),
-        region=facts["location"][0][0],
-        service=facts["service"][0][0],
-        worker=facts["worker"][0][0] if "worker" in facts else None,
-        invoker=facts["invoker"][0][0] if "invoker" in facts else None,
-        queues=[Queue(*values) for values in facts["queue"]],
-        database=facts["ledger"][0][0],
-        collection=facts["ledger"][0][1],
-        secrets=[(owner, secret) for owner, secret in facts["secret"]],
-        secret_versions=[(owner, secret, version) for owner, secret, version in facts.get("secret_version", [])],
+        rules_file=rules_file,
+        region=rules.location or variables.get("RELAY_LOCATION") or "-",
+        service=app.get("service", "default"),
+        audience=rules.audience,
+        worker=str(worker.url).rstrip("/") if worker.service_account else None,
+        invoker=worker.service_account,
+        queues=rules.queues,
+        database=database,
+        collection=collection,
+        secrets=sorted({(parts[1], parts[3]) for parts in names} | {(project, _DEFAULT_SECRET)}),
+        secret_versions=sorted({(parts[1], parts[3], parts[5]) for parts in names if "versions" in parts[4:]}),
     )
 
 
-def at(document: Any, path: str) -> Any:
-    """What stands at `a.b` in a document, None where nothing does."""
-    for name in path.split("."):
-        document = document.get(name) if isinstance(document, dict) else None
-    return document
-
-
-def amount(value: Any) -> float:
-    """A number or a duration as Google writes it; it leaves out what is zero."""
-    return float(str(value or 0).removesuffix("s"))
+def _ledger_key(*, is_app_engine: bool) -> str:
+    return "app.yaml: env_variables.RELAY_LEDGER" if is_app_engine else "environment: RELAY_LEDGER"
 
 
 if __name__ == "__main__":
     try:
-        sys.stdout.writelines(f"{line}\n" for line in list(wanted(sys.argv[1])))
+        sys.stdout.writelines(f"{line}\n" for line in plan(sys.argv[1]).lines())
     except InvalidSettings as exc:
         sys.exit(str(exc))

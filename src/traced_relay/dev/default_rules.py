@@ -1,4 +1,4 @@
-"""The rules that `dev` and `demo` run with where no file gives any: whoever is on loopback may call loopback."""
+"""The settings of `dev` and `demo`; without relay.yaml every caller on loopback may call loopback."""
 
 from __future__ import annotations
 
@@ -46,16 +46,15 @@ DEV_RULES = {
 
 
 def for_dev(*, rules: RelayFile | None, project: str = "local", environ: Mapping[str, str] | None = None) -> Settings:
-    """What `dev` and `demo` run with: everything on loopback; without *rules*, anybody there may call loopback."""
     environ = own_environment() if environ is None else environ
     check_names(environ)
-    given = rules or relay_yaml.parse(DEV_RULES, "built-in rules")
+    resolved = rules or relay_yaml.parse(DEV_RULES, "built-in rules")
     ledger = environ.get("RELAY_LEDGER") or "memory"
     given_secret = read_callback_secret(environ)
     settings = Settings(
         project=environ.get("GOOGLE_CLOUD_PROJECT") or project,
-        location=given.location or environ.get("RELAY_LOCATION") or "us-central1",
-        rules=given,
+        location=resolved.location or environ.get("RELAY_LOCATION") or "us-central1",
+        rules=resolved,
         ledger=ledger if ledger == "memory" else read_ledger(environ, "local"),
         platform="local",
         instance=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",

@@ -1,4 +1,4 @@
-"""Three calls through everything: one that succeeds, one that fails twice first, one that never does."""
+"""`traced-relay demo`: three calls; one succeeds, one fails twice and then succeeds, one always fails."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from traced_relay.timeline import build, waterfall
 if TYPE_CHECKING:
     from traced_relay.tracing.span_tree import FinishedSpan
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
-class _Play:
+class _Scenario:
     title: str
     path: str
     retry: dict[str, Any]
@@ -31,63 +31,71 @@ class _Play:
 
 
 @dataclass(frozen=True)
-class _End:
-    play: _Play
+class _Result:
+    scenario: _Scenario
     document: dict[str, Any]
     records: list[dict[str, Any]]
     spans: list[FinishedSpan]
-    is_as_it_should_be: bool
+    is_expected: bool
 
     def waterfall(self, width: int, *, colour: bool) -> str:
         built = build.build(self.document, self.records, self.spans)
         return waterfall.render(built, width=width, colour=colour)
 
 
-_HURRIED = {"min_backoff": "0.4s", "jitter": "none"}
-_PLAYS = (
-    _Play("a slow call that succeeds", "/slow?seconds=1.5", {}, "succeeded", 1),
-    _Play("a call that fails twice and then succeeds", "/flaky?failures=2", _HURRIED, "succeeded", 3),
-    _Play("a call that never succeeds", "/broken", _HURRIED | {"max_attempts": 3}, "failed", 3),
+_FAST_RETRY = {"min_backoff": "0.4s", "jitter": "none"}
+_SCENARIOS = (
+    _Scenario("a slow call that succeeds", "/slow?seconds=1.5", {}, "succeeded", 1),
+    _Scenario("a call that fails twice and then succeeds", "/flaky?failures=2", _FAST_RETRY, "succeeded", 3),
+    _Scenario("a call that never succeeds", "/broken", _FAST_RETRY | {"max_attempts": 3}, "failed", 3),
 )
 
 
 def run(*, colour: bool) -> bool:
-    """Play all three and print each one's waterfall and records; whether all ended as they should."""
+    """Run the scenarios and print their waterfalls and records; returns whether all ended as expected."""
     with Path(os.devnull).open("w") as nowhere, Dev(stream=nowhere) as dev:
-        _say(f"relay on {dev.url}, embedded queue on {dev.queue.address}, sample downstream on {dev.sample_url}")
-        receipts = [_enqueue(dev, play) for play in _PLAYS]
-        ends = [_see(dev, play, receipt) for play, receipt in zip(_PLAYS, receipts, strict=True)]
-        for end in ends:
-            sys.stdout.writelines(json.dumps(record) + "\n" for record in end.records)
+        _print(f"relay on {dev.url}, embedded queue on {dev.queue.address}, sample downstream on {dev.sample_url}")
+        receipts = [_enqueue(dev, scenario) for scenario in _SCENARIOS]
+        results = [_result(dev, scenario, receipt) for scenario, receipt in zip(_SCENARIOS, receipts, strict=True)]
+        for result in results:
+            sys.stdout.writelines(json.dumps(record) + "\n" for record in result.records)
         width = min(max(shutil.get_terminal_size((100, 24)).columns, 80), 120)
-        for end in ends:
-            # The records first: what people look at is the last thing on their screen.
-            sys.stdout.write(f"\n{end.play.title}\n\n{end.waterfall(width, colour=colour)}\n\n")
+        for result in results:
+            # After the records, so that the waterfalls end on the screen.
+            sys.stdout.write(f"\n{result.scenario.title}\n\n{result.waterfall(width, colour=colour)}\n\n")
         sys.stdout.flush()
-        endings = [end.is_as_it_should_be for end in ends]
-    _say("all three ended as they should" if all(endings) else "not all ended as they should")
-    return all(endings)
+        succeeded = all(result.is_expected for result in results)
+    _print("all three calls ended as expected" if succeeded else "not every call ended as expected")
+    return succeeded
 
 
-def _enqueue(dev: Dev, play: _Play) -> dict[str, Any]:
-    call = {"url": dev.sample_url + play.path, "body": {"demo": play.title}, "retry": play.retry, "timeout": "10s"}
+def _enqueue(dev: Dev, scenario: _Scenario) -> dict[str, Any]:
+    call = {
+        "url": dev.sample_url + scenario.path,
+        "body": {"demo": scenario.title},
+        "retry": scenario.retry,
+        "timeout": "10s",
+    }
     request = urllib.request.Request(  # noqa: S310  (our own relay, on loopback)
         f"{dev.url}/v1/tasks", json.dumps(call).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
-        receipt: dict[str, Any] = json.load(answer)
-    _say(f"enqueued {receipt['task_id']}: {play.title}")
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+        receipt: dict[str, Any] = json.load(response)
+    _print(f"enqueued {receipt['task_id']}: {scenario.title}")
     return receipt
 
 
-def _see(dev: Dev, play: _Play, receipt: dict[str, Any]) -> _End:
-    finished = dev.records.wait_for("task.finished", receipt["task_id"], PATIENCE)
-    with urllib.request.urlopen(receipt["links"]["status"], timeout=PATIENCE) as answer:  # noqa: S310
-        document = json.load(answer)
+def _result(dev: Dev, scenario: _Scenario, receipt: dict[str, Any]) -> _Result:
+    finished = dev.records.wait_for("task.finished", receipt["task_id"], TIMEOUT)
+    with urllib.request.urlopen(receipt["links"]["status"], timeout=TIMEOUT) as response:  # noqa: S310
+        document = json.load(response)
     records = sorted(dev.records.records(receipt["task_id"]), key=itemgetter("time"))
-    is_right = finished is not None and (document["state"], document["attempt"]) == (play.state, play.attempts)
-    return _End(play, document, records, dev.spans.spans(receipt["trace_id"]), is_right)
+    is_expected = finished is not None and (document["state"], document["attempt"]) == (
+        scenario.state,
+        scenario.attempts,
+    )
+    return _Result(scenario, document, records, dev.spans.spans(receipt["trace_id"]), is_expected)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stderr.write(line + "\n")

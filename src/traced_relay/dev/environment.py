@@ -1,4 +1,4 @@
-"""The whole product in one process on loopback: embedded queue, relay, and a sample downstream to call."""
+"""`traced-relay dev`: embedded queue, relay, console and a sample downstream in one process on loopback."""
 
 from __future__ import annotations
 
@@ -6,29 +6,22 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self, TextIO
 
-from google.protobuf.json_format import ParseDict
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.utils import redirect
 
-from traced_relay.app import Application
 from traced_relay.client.client import Client
 from traced_relay.config import relay_yaml
-from traced_relay.config.queues import QUEUE_RETRIES
 from traced_relay.console.app import console_app
 from traced_relay.console.dev_data import DevData
 from traced_relay.dev import default_rules
+from traced_relay.dev.local_relay import LocalRelay
 from traced_relay.dev.sample_downstream import sample_downstream
-from traced_relay.emulator import messages as m
-from traced_relay.emulator.emulator import LocalQueue
 from traced_relay.emulator.errors import ApiError
 from traced_relay.errors import InvalidCall, InvalidSettings, PortTaken
-from traced_relay.formats.durations import format_time
-from traced_relay.logs import store, writer
-from traced_relay.runtime.clock import SystemClock
+from traced_relay.logs import writer
 from traced_relay.runtime.listener import Listener
-from traced_relay.server.embedded import Front
+from traced_relay.server.embedded import EmbeddedServer
 from traced_relay.tracing.pipeline import telemetry
-from traced_relay.tracing.span_store import SpanStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,26 +29,14 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from traced_relay.config.settings import Settings
 
-
-def add_queues(queue: LocalQueue, given: Settings) -> None:
-    retries = ParseDict(QUEUE_RETRIES, m.RetryConfig())
-    for rule in given.rules.queues:
-        rates = {
-            "max_dispatches_per_second": rule.max_dispatches_per_second,
-            "max_concurrent_dispatches": rule.max_concurrent_dispatches,
-        }
-        queue.add_queue(f"{given.queue_prefix}/{rule.name}", rate_limits=rates, retry_config=retries)
-
-
-class Dev:
+class Dev(LocalRelay):
     """
-    Everything, running until it is stopped.
+    Runs until it is stopped.
 
-    *port* is the relay's, *tasks_port* the queue's for gRPC (REST is one
-    further); 0 takes any free ones. The sample is at *sample_port* if that is
-    free, else anywhere. With *data*, a directory, tasks survive.
+    *port* is the relay's, *tasks_port* the queue's for gRPC (REST gets the next one); 0 picks free ones.
+    The sample downstream listens on *sample_port*, or on any free port if that is taken. *data* is a
+    directory in which tasks survive; without it they are in memory.
     """
 
     def __init__(
@@ -69,32 +50,23 @@ class Dev:
         stream: TextIO | None = None,
         text: bool = False,
     ) -> None:
-        rules = relay_yaml.load(config) if config else None
-        given = default_rules.for_dev(rules=rules)
+        settings = default_rules.for_dev(rules=relay_yaml.load(config) if config else None)
         if data is not None:
             _make_directory(data)
-            given = replace(given, ledger=f"sqlite:{data / 'ledger.db'}")
-        self.records = store.RecordStore(whole_since=format_time(SystemClock().now()))
-        self.spans = SpanStore()
-        self._relay = Front(threads=given.threads, port=port)
+            settings = replace(settings, ledger=f"sqlite:{data / 'ledger.db'}")
+        server = EmbeddedServer(threads=settings.threads, port=port)
         self._sample = _listener(sample_downstream(), sample_port)
-        self.port = self._relay.port
+        super().__init__(settings, server, tasks_port=tasks_port, queue_data=data / "queue.db" if data else None)
+        self.port = server.port
         self.url = f"http://localhost:{self.port}"
         self.sample_url = self._sample.url
-        self.queue = LocalQueue(
-            port=tasks_port,
-            rest_port=tasks_port and tasks_port + 1,
-            data=data / "queue.db" if data else None,
-            app_engine={"default": self._relay.url},
-        )
-        self._settings = given
         self._stream = stream
         self._text = text
 
     def greeting(self) -> str:
-        """Where everything is, and a first call to paste."""
-        settings = self._settings
-        signed = [f"callbacks  are signed with {settings.callback_secret}"] if settings.made_callback_secret else []
+        """The addresses, and a first call to paste."""
+        secret = self.settings.callback_secret
+        signed = [f"callbacks  are signed with {secret}"] if self.settings.made_callback_secret else []
         return "\n".join(
             [
                 f"relay      {self.url}  (console: {self.url}/console/)",
@@ -110,44 +82,35 @@ class Dev:
 
     def start(self) -> Self:
         self._sample.start()
-        self.queue.start()
-        add_queues(self.queue, self._settings)
-        given = replace(self._settings, emulator=self.queue.address)
-        log = writer.configure(
-            writer.Identity(given.project, given.version, given.instance),
-            stream=self._stream,
-            text=self._text,
-            store=self.records,
-        )
+        self.start_queue()
+        settings = self.settings
+        log = writer.configure(self.identity, stream=self._stream, text=self._text, store=self.records)
         self._telemetry = telemetry(
-            given.otel_file,
+            settings.otel_file,
             log,
-            project=given.project,
-            is_disabled=given.untraced,
+            project=settings.project,
+            is_disabled=settings.untraced,
             is_local=True,
             more_processors=[self.spans],
         )
-        self.assembly = Application(given, log=log, provider=self._telemetry.provider, has_console=True)
+        self.build(log, self._telemetry.provider, has_console=True)
         console = console_app(self._console_client(), self._dev_data())
         self._telemetry.start()
-        self.assembly.start()
-        self._relay.start(DispatcherMiddleware(_with_a_front_door(self.assembly.wsgi), {"/console": console}))
+        self.serve(DispatcherMiddleware(_redirecting_root(self.assembly.wsgi), {"/console": console}))
         return self
 
     def _console_client(self) -> Client:
-        """Asks as an operator: where relay.yaml lets nobody in without a token, the queue signs one."""
-        rules, token = self._settings.rules, None
-        if not self._settings.open_on_loopback and rules.callers:
-            ranked = sorted(rules.callers, key=lambda caller: caller.role != "operator")
-            token = partial(self.queue.token, ranked[0].email, rules.audience or "")
-        return Client(self._relay.url, id_token=token, timeout=8.0, tries=1)
+        """A client with an operator's rights; where relay.yaml requires a token, the queue signs one."""
+        rules, token = self.settings.rules, None
+        if not self.settings.open_on_loopback and rules.callers:
+            operators_first = sorted(rules.callers, key=lambda caller: caller.role != "operator")
+            token = partial(self.queue.token, operators_first[0].email, rules.audience or "")
+        return Client(self._server.url, id_token=token, timeout=8.0, tries=1)
 
     def _dev_data(self) -> DevData:
-        settings = self._settings
-
         def call_queue(method: str, name: str) -> None:
             try:
-                self.queue.tell(method, f"{settings.queue_prefix}/{name}")
+                self.queue.call(method, f"{self.settings.queue_prefix}/{name}")
             except ApiError as exc:
                 raise InvalidCall(exc.message, status=409) from exc
             if method == "PurgeQueue":
@@ -156,26 +119,17 @@ class Dev:
         return DevData(self.records, self.spans, call_queue, sample=self._sample_call())
 
     def _sample_call(self) -> str:
-        """A first call to paste."""
         call = f'{{"url": "{self.sample_url}/flaky?failures=2"}}'
         return f"curl -s {self.url}/v1/tasks -H 'content-type: application/json' -d '{call}'"
 
     def interrupt(self, signal: str) -> None:
-        """Cut all running calls, because of that signal."""
+        """Abort all running calls, because of that *signal*."""
         self.assembly.interrupt(signal)
 
     def stop(self) -> None:
-        self.queue.stop()
-        self._relay.stop()
+        super().stop()
         self._sample.stop()
-        self.assembly.close()
         self._telemetry.close()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def _listener(app: WSGIApplication, port: int) -> Listener:
@@ -185,18 +139,18 @@ def _listener(app: WSGIApplication, port: int) -> Listener:
         return Listener(app)
 
 
-def _with_a_front_door(relay: WSGIApplication) -> WSGIApplication:
-    """Whoever opens the relay's address in a browser means the console."""
+def _redirecting_root(relay: WSGIApplication) -> WSGIApplication:
+    """The *relay*, with `/` redirected to the console for browsers."""
 
-    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        is_at_the_door = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"] in ("", "/")
-        return (redirect("/console/") if is_at_the_door else relay)(environ, start_response)
+    def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        is_root = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"] in ("", "/")
+        return (redirect("/console/") if is_root else relay)(environ, start_response)
 
-    return answer
+    return respond
 
 
 def _make_directory(data: Path) -> None:
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
-        raise InvalidSettings(f"--data {data}: cannot be made: {exc.strerror}") from exc
+        raise InvalidSettings(f"--data {data}: cannot be created: {exc.strerror}") from exc

@@ -1,4 +1,4 @@
-"""Downstreams to try the relay on: one that answers, one that takes its time, one that is flaky, one that is broken."""
+"""A downstream for trying the relay: paths that succeed, are slow, fail at first, and always fail."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from traced_relay.runtime.clock import SystemClock
 if TYPE_CHECKING:
     from traced_relay.runtime.clock import Clock
 
-LONGEST = 3600.0
+MAX_NUMBER = 3600.0
 
 
 def sample_downstream(clock: Clock | None = None) -> Flask:
     """`/ok`, `/slow?seconds=2`, `/flaky?failures=2` (counted for each Idempotency-Key) and `/broken`."""
     app = Flask("sample")
-    waiting, lock, seen = Condition(), Lock(), Counter[str]()
+    waiting, lock, attempts = Condition(), Lock(), Counter[str]()
     clock = clock or SystemClock()
 
     @app.route("/ok", methods=["GET", "POST"])
@@ -38,11 +38,12 @@ def sample_downstream(clock: Clock | None = None) -> Flask:
     @app.route("/flaky", methods=["GET", "POST"])
     def flaky() -> Response:
         with lock:
-            seen[request.headers.get("Idempotency-Key", "")] += 1
-            tries = seen[request.headers.get("Idempotency-Key", "")]
-        if tries <= _number("failures", 2.0):
+            key = request.headers.get("Idempotency-Key", "")
+            attempts[key] += 1
+            attempt = attempts[key]
+        if attempt <= _number("failures", 2.0):
             return Response("not yet", 503, content_type="text/plain")
-        return Response(f"done at attempt {tries}", content_type="text/plain")
+        return Response(f"done at attempt {attempt}", content_type="text/plain")
 
     @app.route("/broken", methods=["GET", "POST"])
     def broken() -> Response:
@@ -53,4 +54,4 @@ def sample_downstream(clock: Clock | None = None) -> Flask:
 
 def _number(name: str, default: float) -> float:
     text = request.args.get(name, "")
-    return min(float(text), LONGEST) if re.fullmatch(r"\d{1,6}(\.\d{1,3})?", text) else default
+    return min(float(text), MAX_NUMBER) if re.fullmatch(r"\d{1,6}(\.\d{1,3})?", text) else default

@@ -1,4 +1,4 @@
-"""One attempt as values: what is to be sent, and how it ended."""
+"""One attempt as values: the dispatch to send, and its outcome."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ if TYPE_CHECKING:
 
 
 class Family(NamedTuple):
-    """What differs between HTTP and App Engine targets in the headers."""
+    """The headers that differ between HTTP and App Engine targets."""
 
     prefix: str
     user_agent: str
-    refused: str  # TaskRetryReason after an answer that was no success
-    unanswered: str  # TaskRetryReason after no answer
+    error_reason: str  # TaskRetryReason after a response that is no success
+    no_response_reason: str
 
 
 HTTP = Family("X-CloudTasks-", "Google-Cloud-Tasks", "", "")
-
-
 APP_ENGINE = Family(
     "X-AppEngine-", "AppEngine-Google; (+http://code.google.com/appengine)", "App Error", "Instance Unavailable"
 )
@@ -29,7 +27,7 @@ APP_ENGINE = Family(
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """All that sending one attempt of a task takes; the engine is not asked again until it has ended."""
+    """Everything that sending one attempt requires."""
 
     token: int
     task: Task
@@ -43,11 +41,11 @@ class Dispatch:
     retry_reason: str
     deadline: float
     routing: AppEngineRouting | None
-    run_at: float | None  # when RunTask forced it
+    run_at: float | None  # the time of the RunTask that started it
 
 
 class End(Enum):
-    ANSWERED = "answered"
+    RESPONDED = "responded"
     DEADLINE = "deadline"
     UNREACHABLE = "unreachable"
 
@@ -55,9 +53,9 @@ class End(Enum):
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """
-    How an attempt ended; *status* and *retry_after* are the worker's, if it answered.
+    How an attempt ended; *status* and *retry_after* are the response's, if there was one.
 
-    A redirect is an answer like any other that is no success: it is not followed, for either family.
+    A redirect counts as a failure and is not followed, in both families.
     """
 
     end: End
@@ -65,5 +63,5 @@ class Outcome:
     retry_after: str | None = None
 
     @property
-    def succeeded(self) -> bool:
+    def is_success(self) -> bool:
         return 200 <= self.status <= 299

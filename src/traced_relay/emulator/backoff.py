@@ -1,4 +1,4 @@
-"""When a failed task is tried again, and when never again. Nothing here reads a clock."""
+"""When a failed task is retried, and when no more. Nothing here reads a clock."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from traced_relay.emulator.messages import Duration, RetryConfig
 
 RETENTION = 31 * 86400.0
-LONGEST_RETRY_AFTER = 86400.0  # ours: production says no more than that the header is considered
+LONGEST_RETRY_AFTER = 86400.0  # our limit; production documents only that it considers the header
 
 
 class RetryPolicy(NamedTuple):
-    """RetryConfig in plain numbers, seconds for durations."""
+    """RetryConfig as numbers, durations in seconds."""
 
     max_attempts: int
     max_retry_duration: float
@@ -33,9 +33,9 @@ class RetryPolicy(NamedTuple):
 
     def is_exhausted(self, attempts: int, elapsed: float) -> bool:
         """
-        Whether a task that failed its last of *attempts*, *elapsed* after its first, ends here.
+        Whether a task is given up after *attempts* failures, *elapsed* seconds after the first attempt began.
 
-        Both limits must be met; an open one (-1 attempts, duration 0) leaves it to the other.
+        Both limits must be reached; one that is off (-1 attempts, duration 0) leaves the decision to the other.
         """
         limits_attempts, limits_time = self.max_attempts != -1, self.max_retry_duration > 0
         if not limits_attempts and not limits_time:
@@ -46,9 +46,9 @@ class RetryPolicy(NamedTuple):
 
     def delay(self, failures: int) -> float:
         """
-        Seconds to wait after this many *failures*.
+        Seconds to wait after the given number of *failures*.
 
-        The minimum, doubled `max_doublings` times, then growing by the last step, then the maximum.
+        The minimum, doubled `max_doublings` times, then growing by the last step up to the maximum.
         """
         doublings = min(failures - 1, self.max_doublings)
         # Past 64 doublings every backoff is at its maximum, and floats would overflow.
@@ -63,7 +63,7 @@ def seconds(duration: Duration) -> float:
 
 
 def retry_after(value: str | None, now: float) -> float:
-    """The seconds a Retry-After header asks for; unreadable or past: none."""
+    """The seconds that a Retry-After header requests; 0 if it is unreadable or past."""
     if value is None:
         return 0.0
     value = value.strip()

@@ -1,4 +1,4 @@
-"""What the engine has decided and a store has to keep, in the order of the deciding."""
+"""The changes that the engine hands to the store, in the order of its decisions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PutTask(NamedTuple):
     is_named: bool
 
 
-class KeepProgress(NamedTuple):
+class SaveProgress(NamedTuple):
     serial: int
     progress: tuple[Any, ...]
 
@@ -32,20 +32,20 @@ class DropTask(NamedTuple):
     serial: int
 
 
-class BuryName(NamedTuple):
+class AddTombstone(NamedTuple):
     name: str
     until: float
 
 
-class FreeNames(NamedTuple):
+class ExpireTombstones(NamedTuple):
     until: float
 
 
-Change = PutQueue | DropQueue | PutTask | KeepProgress | DropTask | BuryName | FreeNames
+Change = PutQueue | DropQueue | PutTask | SaveProgress | DropTask | AddTombstone | ExpireTombstones
 
 
-class Kept(NamedTuple):
-    """All that a store has kept, oldest first, for an engine to start from."""
+class StoredState(NamedTuple):
+    """The content of a store, oldest first, from which an engine starts."""
 
     queues: list[Queue]
     tasks: list[tuple[int, Task, bool, tuple[Any, ...] | None]]

@@ -1,4 +1,4 @@
-"""Threads that push dispatches over HTTP: one per attempt in flight, made when they are needed."""
+"""Threads that send dispatches over HTTP, one per attempt in flight, started as needed."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _STOP_SECONDS = 2.0
 
 class Dispatcher:
     """
-    Delivers what falls due in *service* until it is stopped.
+    Sends the dispatches of *service* until it is stopped.
 
-    *mint* makes the ID token for an email and an audience; *app_engine* says at which address each
-    App Engine service is, `default` standing for the rest, and may change at any time.
+    *mint* signs the ID token for an email and an audience; *app_engine* maps App Engine services to URLs
+    (`default` for the rest), and may change at any time.
     """
 
     def __init__(
@@ -52,20 +52,20 @@ class Dispatcher:
         self._lock = Lock()
         self._threads: set[Thread] = set()
         self._idle = 0
-        self._timer = Thread(target=service.keep_time, name="queue-timer", daemon=True)
+        self._timer = Thread(target=service.run_timer, name="queue-timer", daemon=True)
 
     def start(self) -> None:
         self._watch.start()
         self._add_thread()
-        self._service.start_delivering(self._accept)
+        self._service.start_delivering(self._enqueue)
         self._timer.start()
 
     def stop(self) -> None:
         """
-        Cut what is in flight and end.
+        Abort the attempts in flight and end.
 
-        Nothing is said to the service about attempts that were cut: to it they are still in flight,
-        and are sent again by whoever starts from its store.
+        The service gets no outcome of aborted attempts: they count as in flight, and the next start from
+        its store sends them again.
         """
         self._service.stop_delivering()
         self._timer.join()
@@ -76,20 +76,20 @@ class Dispatcher:
         timer = SystemClock()
         deadline = timer.monotonic() + _STOP_SECONDS
         for thread in threads:
-            # One that is still connecting cannot be cut; it ends by itself and says nothing.
+            # A connect cannot be aborted; its thread ends later, without a result.
             thread.join(max(0.0, deadline - timer.monotonic()))
         self._connections.close()
 
-    def _accept(self, dispatches: list[Dispatch]) -> None:
+    def _enqueue(self, dispatches: list[Dispatch]) -> None:
         for dispatch in dispatches:
             self._work.put(dispatch)
 
     def _add_thread(self) -> None:
-        thread = Thread(target=self._push_on, name="queue-pusher", daemon=True)
+        thread = Thread(target=self._run, name="queue-pusher", daemon=True)
         with self._lock:
             self._threads.add(thread)
             self._idle += 1
-        # A machine that has no more threads delivers with those it has.
+        # A machine without more threads sends with the existing ones.
         with suppress(RuntimeError):
             thread.start()
             return
@@ -97,26 +97,26 @@ class Dispatcher:
             self._threads.discard(thread)
             self._idle -= 1
 
-    def _push_on(self) -> None:
+    def _run(self) -> None:
         while (dispatch := self._work.get()) is not None:
-            # Somebody must always be waiting for the next dispatch, however long this one takes.
+            # One thread always waits for the next dispatch.
             if self._leave_idle():
                 self._add_thread()
-            answer = self._push(dispatch)
-            if answer is not None:
-                self._service.finish(dispatch, answer)
+            outcome = self._attempt(dispatch)
+            if outcome is not None:
+                self._service.finish(dispatch, outcome)
             if not self._return_to_idle():
                 return
         self._work.put(None)  # for the next thread
 
     def _leave_idle(self) -> bool:
-        """Whether nobody is idle any more."""
+        """Whether no thread is idle now."""
         with self._lock:
             self._idle -= 1
             return self._idle == 0
 
     def _return_to_idle(self) -> bool:
-        """Whether this thread is still needed."""
+        """Whether to keep this thread."""
         with self._lock:
             if self._idle >= self._most_idle and not self._watch.is_stopped:
                 self._threads.discard(current_thread())
@@ -124,8 +124,8 @@ class Dispatcher:
             self._idle += 1
             return True
 
-    def _push(self, dispatch: Dispatch) -> Outcome | None:
-        """How the attempt ended; None if it was cut because the dispatcher stops."""
+    def _attempt(self, dispatch: Dispatch) -> Outcome | None:
+        """The outcome of the attempt; None if it was aborted because the dispatcher stops."""
         with self._watch.deadline(dispatch.deadline) as deadline:
             try:
                 reply = self._send(dispatch, deadline)
@@ -135,10 +135,10 @@ class Dispatcher:
                 if self._watch.is_stopped:
                     return None
                 return Outcome(End.DEADLINE if deadline.is_aborted else End.UNREACHABLE)
-            except Exception:  # noqa: BLE001  (whatever went wrong, the task must not stay in flight for ever)
-                _log.exception("a dispatch of %s could not be sent", dispatch.task.name)
+            except Exception:  # noqa: BLE001  (else the task would stay in flight for ever)
+                _log.exception("cannot send the dispatch of %s", dispatch.task.name)
                 return Outcome(End.UNREACHABLE)
-        return Outcome(End.ANSWERED, reply.status, reply.retry_after)
+        return Outcome(End.RESPONDED, reply.status, reply.retry_after)
 
     def _send(self, dispatch: Dispatch, deadline: Deadline) -> Reply:
         request = request_for(dispatch, self._app_engine, self._mint)

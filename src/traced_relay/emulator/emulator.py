@@ -1,7 +1,7 @@
 """
-An embedded Cloud Tasks: the v2 API over gRPC and REST, durable if wanted, pushing over real HTTP.
+An embedded Cloud Tasks: the API over gRPC and REST, optional storage on disk, delivery over real HTTP.
 
-Time and chance come in as arguments; nothing outside this process is needed.
+Clock and random numbers are arguments.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from traced_relay.emulator.dispatcher import Dispatcher
 from traced_relay.emulator.errors import ApiError
 from traced_relay.emulator.grpc_server import GrpcServer
 from traced_relay.emulator.id_tokens import Signer
+from traced_relay.emulator.methods import METHODS
 from traced_relay.emulator.resource_names import check_queue
 from traced_relay.emulator.rest_server import RestApp
 from traced_relay.emulator.service import Service
@@ -36,10 +37,10 @@ _KEY = "signing-key"
 
 class LocalQueue:
     """
-    The whole embedded queue in one object.
+    The embedded queue.
 
-    *app_engine* says where App Engine tasks go, by service; `default` takes the rest. With *data*
-    what was acknowledged, and the key that signs ID tokens, outlive the process.
+    *app_engine* maps App Engine services to URLs; `default` serves those that are not named. With *data*
+    acknowledged tasks, and the key that signs ID tokens, survive the process.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class LocalQueue:
 
     @property
     def address(self) -> str:
-        """Where gRPC is served, as `CLOUD_TASKS_EMULATOR_HOST` wants it."""
+        """The value of `CLOUD_TASKS_EMULATOR_HOST`: host and port of gRPC."""
         return f"[{self._host}]:{self._grpc.port}" if ":" in self._host else f"{self._host}:{self._grpc.port}"
 
     @property
@@ -100,7 +101,7 @@ class LocalQueue:
         return self._rest.url
 
     def add_queue(self, name: str, **fields: Any) -> None:
-        """Make the queue with this full *name* unless it exists; *fields* are those of the Queue message."""
+        """Create the queue with this full *name* unless it exists; *fields* are those of the Queue message."""
         check_queue(name)
         location = name.rpartition("/queues/")[0]
         request = m.CreateQueueRequest(parent=location, queue=m.Queue(name=name, **fields))
@@ -110,13 +111,12 @@ class LocalQueue:
             if exc.code is not grpc.StatusCode.ALREADY_EXISTS:
                 raise
 
-    def tell(self, method: str, name: str) -> None:
-        """Call the *method* of Cloud Tasks that takes nothing but this full *name*: `PauseQueue`, `RunTask`, …"""
-        request_type, _ = self.service.methods[method]
-        self.service.call(method, request_type(name=name))
+    def call(self, method: str, name: str) -> None:
+        """Call a *method* that takes only a full *name*: `PauseQueue`, `RunTask`, …"""
+        self.service.call(method, METHODS[method].request(name=name))
 
     def route_app_engine(self, service: str, url: str) -> None:
-        """From now on App Engine tasks for *service* go to *url*."""
+        """Send App Engine tasks for *service* to *url* from now on."""
         self._app_engine[service] = url
 
     def token(self, email: str, audience: str) -> str:
@@ -124,21 +124,20 @@ class LocalQueue:
         return self._signer.mint(email, audience, issuer=self.rest_url, now=self._clock.now())
 
     def wait_until_idle(self, seconds: float) -> bool:
-        """Whether within so many *seconds* no task is in flight and none is due."""
         return self.service.wait_until_idle(seconds)
 
 
 @cache
-def _passing_signer() -> Signer:
-    """One key for all queues of this process that keep nothing; making it takes longer than the rest of a start."""
+def _shared_signer() -> Signer:
+    """One key for all queues in memory, since generating it takes longer than the rest of a start."""
     return Signer.generate()
 
 
 def _signer(store: Store | None) -> Signer:
     if store is None:
-        return _passing_signer()
+        return _shared_signer()
     if pem := store.secret(_KEY):
         return Signer.from_pem(pem)
     signer = Signer.generate()
-    store.keep_secret(_KEY, signer.pem)
+    store.save_secret(_KEY, signer.pem)
     return signer

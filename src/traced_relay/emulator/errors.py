@@ -1,8 +1,4 @@
-"""
-What a call to the embedded queue can be answered with instead of a message.
-
-Codes and texts are production's, as recorded; those of our own follow its manner.
-"""
+"""The errors of the API. Codes and texts are those recorded from production, where it has the error."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ class Link(NamedTuple):
 
 
 class ApiError(Exception):
-    """The call is refused; both surfaces turn this into their own form of status, text and details."""
+    """A refused request; gRPC and REST convert it to their own form of status, text and details."""
 
     def __init__(self, code: StatusCode, message: str, *, help_links: tuple[Link, ...] = ()) -> None:
         super().__init__(message)
@@ -61,7 +57,7 @@ def task_exists() -> ApiError:
     return ApiError(StatusCode.ALREADY_EXISTS, "Requested entity already exists")
 
 
-def no_such_task() -> ApiError:
+def not_found() -> ApiError:
     return ApiError(StatusCode.NOT_FOUND, "Requested entity was not found.")
 
 
@@ -71,10 +67,6 @@ def task_existed_recently() -> ApiError:
         "The task no longer exists, though a task with this name existed recently. "
         "The task either successfully completed or was deleted.",
     )
-
-
-def no_such_queue_to_delete() -> ApiError:
-    return ApiError(StatusCode.NOT_FOUND, "Requested entity was not found.")
 
 
 def status_of(error: ApiError) -> Status:

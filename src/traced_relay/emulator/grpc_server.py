@@ -1,4 +1,4 @@
-"""Cloud Tasks over gRPC, and beside it, for our own commands, the door to the key that signs ID tokens."""
+"""Cloud Tasks over gRPC, and a service of our own that signs ID tokens for `traced-relay queue token`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import StringValue
 
 from traced_relay.emulator.errors import ApiError, invalid, status_of, unimplemented
+from traced_relay.emulator.methods import METHODS
 from traced_relay.errors import PortTaken
 from traced_relay.runtime.listener import listen
 
@@ -27,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 IDENTITY = "traced_relay.LocalIdentity"
 GRACE = 0.2  # seconds for calls in flight
-THREADS = 16  # they wait for the disk; more would batch more changes a commit, and cost more in switching
+THREADS = 16  # they wait for the disk; more would put more changes into a commit, but switch more often
 
 
 class GrpcServer:
-    """Serves on *host* and *port* (0: any free one) until it is stopped."""
+    """Serves on *host* and *port* (0 picks a free one) until it is stopped."""
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class GrpcServer:
         return self
 
     def stop(self) -> None:
-        # Without grace even connections at rest are broken off as if by a fault, which clients log.
+        # Without a grace period idle connections are reset, which clients log as an error.
         self._server.stop(GRACE).wait()
         self._threads.shutdown(wait=False)
 
@@ -71,7 +72,7 @@ class _CloudTasks(grpc.GenericRpcHandler):  # type: ignore[misc]
     """The methods by their paths: `/google.cloud.tasks.v2.CloudTasks/GetQueue`."""
 
     def __init__(self, service: Service) -> None:
-        self._handlers = {_path(method): _served(service, method) for method in service.methods}
+        self._handlers = {_path(method): _handler(service, method) for method in METHODS}
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         return self._handlers.get(call.method)
@@ -82,8 +83,9 @@ def _path(method: str) -> str:
     return f"/google.cloud.tasks.{version or 'v2'}.CloudTasks/{name}"
 
 
-def _served(service: Service, method: str) -> grpc.RpcMethodHandler:
-    return _unary(method, *service.methods[method], lambda request: service.call(method, request))
+def _handler(service: Service, method: str) -> grpc.RpcMethodHandler:
+    types = METHODS[method]
+    return _unary(method, types.request, types.response, lambda request: service.call(method, request))
 
 
 def _identity(mint: Callable[[str, str], str], certificates: Callable[[], Mapping[str, str]]) -> grpc.GenericRpcHandler:
@@ -93,7 +95,7 @@ def _identity(mint: Callable[[str, str], str], certificates: Callable[[], Mappin
     def token(request: Struct) -> StringValue:
         email, audience = (request.fields[name].string_value for name in ("email", "audience"))
         if not (email and audience):
-            raise invalid("email and audience must be texts that are not empty.")
+            raise invalid("email and audience must be non-empty strings.")
         return StringValue(value=mint(email, audience))
 
     handlers = {
@@ -104,7 +106,7 @@ def _identity(mint: Callable[[str, str], str], certificates: Callable[[], Mappin
 
 
 class _Unimplemented(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Takes what nobody else took, so that the caller reads more than `Method not found!`."""
+    """Handles every other method, with a clearer error than `Method not found!`."""
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         refusal = unimplemented(call.method.rpartition("/")[2])
@@ -114,18 +116,18 @@ class _Unimplemented(grpc.GenericRpcHandler):  # type: ignore[misc]
 def _unary(
     name: str, request_type: type[Message], response_type: type[Message], method: Callable[[Any], Message]
 ) -> grpc.RpcMethodHandler:
-    def answer(request: Message, context: grpc.ServicerContext) -> Any:
+    def respond(request: Message, context: grpc.ServicerContext) -> Any:
         try:
             return method(request)
         except ApiError as exc:
             refusal = exc
-        except Exception:  # the caller gets an answer and the log the reason, whatever went wrong
+        except Exception:  # the caller gets an error, the log the reason
             logger.exception("%s failed", name)
             refusal = ApiError(grpc.StatusCode.INTERNAL, "Internal error encountered.")
         return _abort(context, refusal)
 
     return grpc.unary_unary_rpc_method_handler(
-        answer, request_deserializer=request_type.FromString, response_serializer=response_type.SerializeToString
+        respond, request_deserializer=request_type.FromString, response_serializer=response_type.SerializeToString
     )
 
 
@@ -136,9 +138,9 @@ def _abort(context: grpc.ServicerContext, refusal: ApiError) -> Any:
 
 
 def _bind(server: grpc.Server, host: str, port: int) -> int:
-    # Of a port that it cannot have gRPC says no reason, and logs besides; a socket of our own gets the reason.
+    # gRPC does not report why it cannot bind a port; a socket of our own does.
     listen(host, port).close()
     try:
         return int(server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
     except RuntimeError as exc:
-        raise PortTaken(f"port {port} on {host} cannot be had: {exc}") from exc
+        raise PortTaken(f"port {port} on {host} cannot be bound: {exc}") from exc

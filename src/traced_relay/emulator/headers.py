@@ -1,4 +1,4 @@
-"""The headers of a dispatch, for both families of targets, as recorded from production."""
+"""The headers of a dispatch for both families of targets, as recorded from production."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
-# Google names a part of them; the rest would break the framing of the request that carries them.
+# Google documents some of these; the others would break the framing of the request.
 _IGNORED = frozenset(
     (
         *("host", "content-length", "transfer-encoding", "te", "trailer", "expect"),
@@ -27,7 +27,7 @@ _OWN_PREFIXES = ("x-google-", "x-appengine-", "x-cloudtasks-")
 
 
 def check(headers: Mapping[str, str], field: str) -> None:
-    """Refuse what HTTP forbids: a line break in a value would let a task write its own headers."""
+    """Refuse names and values that HTTP forbids; a line break in a value would inject headers."""
     for name, value in headers.items():
         if not _NAME.fullmatch(name):
             raise invalid(f'{field} has an invalid header name: "{name}".')
@@ -36,13 +36,13 @@ def check(headers: Mapping[str, str], field: str) -> None:
 
 
 def for_http(headers: Mapping[str, str]) -> dict[str, str]:
-    """An HTTP task's headers as it is stored with them: names as they were sent."""
+    """The headers that are stored with an HTTP task; names keep their case."""
     kept = {name: value for name, value in _settable(headers) if name.lower() != "user-agent"}
     return kept | {"User-Agent": HTTP.user_agent}
 
 
 def for_app_engine(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
-    """An App Engine task's headers as it is stored with them; its own User-Agent is kept in front of ours."""
+    """The headers that are stored with an App Engine task; its own User-Agent comes before ours."""
     kept = dict(_settable(headers))
     own = [kept.pop(name) for name in tuple(kept) if name.lower() == "user-agent"]
     kept["User-Agent"] = " ".join([*own, APP_ENGINE.user_agent])
@@ -54,7 +54,7 @@ def for_app_engine(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
 
 
 def of_attempt(dispatch: Dispatch) -> dict[str, str]:
-    """What is added to the task's own headers for this one attempt."""
+    """The headers that describe this attempt."""
     prefix = dispatch.family.prefix
     added = {
         f"{prefix}QueueName": dispatch.queue_id,

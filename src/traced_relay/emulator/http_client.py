@@ -1,4 +1,4 @@
-"""Connections to workers, kept for a moment between two dispatches."""
+"""HTTP/1.1 to workers: one exchange on a connection, and a pool of idle connections."""
 
 from __future__ import annotations
 
@@ -18,21 +18,57 @@ if TYPE_CHECKING:
     from traced_relay.emulator.http_request import Origin
     from traced_relay.runtime.clock import Clock
 
+_CHUNK = 65536
 CONNECT_SECONDS = 30.0
-# Servers drop idle connections after two seconds and more; one dropped while it is being used again
-# would look like an attempt that failed, so connections are not kept for nearly that long.
-KEPT_SECONDS = 1.0
+# Servers close idle connections after two seconds or more; one closed during reuse would look like a
+# failed attempt, so the pool keeps them for less.
+IDLE_SECONDS = 1.0
+
+
+class BrokenExchange(Exception):
+    """The connection ended, or the response was not HTTP; what the worker did is unknown."""
+
+
+class Reply(NamedTuple):
+    """The parts of a response that decide a dispatch; its body is dropped."""
+
+    status: int
+    retry_after: str | None
+    is_reusable: bool
+
+
+def exchange(connection: socket.socket, request: bytes, method: str) -> Reply:
+    """Send *request* and read the complete response."""
+    connection.sendall(request)
+    http = h11.Connection(h11.CLIENT)
+    # The request is sent as bytes; h11 only needs to know which response to expect.
+    http.send(h11.Request(method=method, target="/", headers=[("Host", "worker")]))
+    http.send(h11.EndOfMessage())
+    reply = Reply(0, None, False)
+    try:
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                http.receive_data(connection.recv(_CHUNK))
+            elif isinstance(event, h11.Response):
+                value = dict(event.headers).get(b"retry-after")
+                reply = Reply(event.status_code, None if value is None else value.decode("latin-1"), False)
+            elif isinstance(event, h11.EndOfMessage):
+                is_open = http.their_state is h11.DONE and http.trailing_data == (b"", False)
+                return reply._replace(is_reusable=is_open)
+    except h11.RemoteProtocolError as exc:
+        raise BrokenExchange("not HTTP") from exc
 
 
 @cache
-def _trusting_the_system() -> ssl.SSLContext:
+def _system_trust() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
 class Connections:
-    """Idle connections by origin; the freshest is used first, the stalest dropped first."""
+    """Idle connections by origin; the most recent is used first."""
 
-    def __init__(self, clock: Clock, *, tls: Callable[[], ssl.SSLContext] = _trusting_the_system) -> None:
+    def __init__(self, clock: Clock, *, tls: Callable[[], ssl.SSLContext] = _system_trust) -> None:
         self._clock = clock
         self._tls = tls
         self._lock = Lock()
@@ -40,9 +76,9 @@ class Connections:
 
     def get(self, origin: Origin, seconds: float, hold: Callable[[socket.socket], None]) -> socket.socket:
         """
-        A connection to *origin*, made within so many *seconds* if none is idle.
+        An idle connection to *origin*, or a new one within *seconds*.
 
-        It is handed to *hold* as soon as there is something to cut, before any TLS handshake.
+        *hold* gets it before the TLS handshake, so that it can be aborted.
         """
         connection = self._take(origin)
         if connection is not None:
@@ -56,7 +92,7 @@ class Connections:
             idle = self._idle.setdefault(origin, deque())
             idle.append((now, connection))
             stale = []
-            while now - idle[0][0] >= KEPT_SECONDS:
+            while now - idle[0][0] >= IDLE_SECONDS:
                 stale.append(idle.popleft()[1])
         for connection in stale:
             connection.close()
@@ -75,7 +111,7 @@ class Connections:
                 if not idle:
                     return None
                 since, connection = idle.pop()
-            if self._clock.monotonic() - since < KEPT_SECONDS and not _has_ended(connection):
+            if self._clock.monotonic() - since < IDLE_SECONDS and not _has_ended(connection):
                 return connection
             connection.close()
 
@@ -99,45 +135,7 @@ class Connections:
 
 
 def _has_ended(connection: socket.socket) -> bool:
-    # Nothing is due on an idle connection: what can be read is its end, or no HTTP.
+    # No data is expected on an idle connection: anything readable is its end, or not HTTP.
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(0))
-
-
-_CHUNK = 65536
-
-
-class BrokenExchange(Exception):
-    """The connection ended, or what came was not HTTP; nobody can say what the worker did."""
-
-
-class Reply(NamedTuple):
-    """What a dispatch is judged by; the body was read and dropped."""
-
-    status: int
-    retry_after: str | None
-    is_reusable: bool
-
-
-def exchange(connection: socket.socket, request: bytes, method: str) -> Reply:
-    """Send *request*, read the whole answer."""
-    connection.sendall(request)
-    http = h11.Connection(h11.CLIENT)
-    # The request has its own bytes; h11 only has to know what kind of answer it gets.
-    http.send(h11.Request(method=method, target="/", headers=[("Host", "worker")]))
-    http.send(h11.EndOfMessage())
-    reply = Reply(0, None, False)
-    try:
-        while True:
-            event = http.next_event()
-            if event is h11.NEED_DATA:
-                http.receive_data(connection.recv(_CHUNK))
-            elif isinstance(event, h11.Response):
-                asked = dict(event.headers).get(b"retry-after")
-                reply = Reply(event.status_code, None if asked is None else asked.decode("latin-1"), False)
-            elif isinstance(event, h11.EndOfMessage):
-                is_open = http.their_state is h11.DONE and http.trailing_data == (b"", False)
-                return reply._replace(is_reusable=is_open)
-    except h11.RemoteProtocolError as exc:
-        raise BrokenExchange("not HTTP") from exc

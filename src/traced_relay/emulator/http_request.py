@@ -1,4 +1,4 @@
-"""The request that carries a dispatch: where it goes, and its bytes. Pure, but for the token it asks for."""
+"""The HTTP request of a dispatch: its origin and its bytes. Pure, except that *mint* signs a token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EVERY_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class NoSuchTarget(Exception):
-    """The task cannot be sent anywhere: its URL is none, or no address is known for its App Engine service."""
+    """The task has no valid URL, or its App Engine service no known address."""
 
 
 class Origin(NamedTuple):
@@ -44,7 +44,6 @@ class _Address(NamedTuple):
 
 
 def request_for(dispatch: Dispatch, app_engine: Mapping[str, str], mint: Callable[[str, str], str]) -> Request:
-    """The whole request, headers and body."""
     if dispatch.family is attempts.HTTP:
         content = dispatch.task.http_request
         address = _address(content.url)
@@ -53,7 +52,7 @@ def request_for(dispatch: Dispatch, app_engine: Mapping[str, str], mint: Callabl
         content = dispatch.task.app_engine_http_request
         address = _address(_app_engine_url(dispatch, content, app_engine))
         authorization = {}
-    method = m.METHODS[content.http_method]
+    method = m.HTTP_METHODS[content.http_method]
     sent = _own_headers(content, authorization)
     sent |= headers.of_attempt(dispatch)
     if content.body or method in ("POST", "PUT", "PATCH"):
@@ -71,9 +70,9 @@ def _own_headers(content: m.HttpRequest | m.AppEngineHttpRequest, authorization:
 
 def _authorization(content: m.HttpRequest, mint: Callable[[str, str], str]) -> dict[str, str]:
     """
-    The token the task asks for, made by the queue's own key.
+    The token that the task requests, signed by the queue's own key.
 
-    An access token is opaque to a worker, so for `oauth_token` an ID token for the scope stands in.
+    For `oauth_token` it is an ID token for the scope, since an access token is opaque to a worker.
     """
     if content.HasField("oidc_token"):
         token = content.oidc_token

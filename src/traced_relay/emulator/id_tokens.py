@@ -1,7 +1,7 @@
 """
-ID tokens as Google makes them for a service account, signed by a key of our own.
+ID tokens with the claims that Google gives a service account's, signed by the emulator's own key.
 
-Nothing here reads a clock; *now* is an argument.
+Nothing here reads a clock.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from google.auth import crypt, jwt
 
+LIFETIME = 3600
+
 
 class Signer:
-    """One RSA key: mints tokens, and publishes what is needed to check them."""
+    """One RSA key: signs tokens, and publishes its public half for their verification."""
 
     def __init__(self, key: rsa.RSAPrivateKey) -> None:
         self._public = key.public_key()
@@ -41,7 +43,7 @@ class Signer:
             raise TypeError("the key that signs ID tokens must be an RSA key")
         return cls(key)
 
-    def mint(self, email: str, audience: str, *, issuer: str, now: float, lifetime: int = 3600) -> str:
+    def mint(self, email: str, audience: str, *, issuer: str, now: float) -> str:
         subject = _unique_id(email)
         claims = {
             "iss": issuer,
@@ -51,7 +53,7 @@ class Signer:
             "email": email,
             "email_verified": True,
             "iat": int(now),
-            "exp": int(now) + lifetime,
+            "exp": int(now) + LIFETIME,
         }
         token: bytes = jwt.encode(self._signer, claims)  # type: ignore[no-untyped-call]
         return token.decode("ascii")
@@ -62,7 +64,7 @@ class Signer:
         return {"keys": [key | {"n": _base64url(numbers.n), "e": _base64url(numbers.e)}]}
 
     def certificates(self) -> dict[str, str]:
-        """What `google.auth.jwt.decode` takes as *certs*."""
+        """The *certs* argument of `google.auth.jwt.decode`."""
         return {self.key_id: self._public_pem().decode("ascii")}
 
     def _public_pem(self) -> bytes:
@@ -70,7 +72,7 @@ class Signer:
 
 
 def _unique_id(email: str) -> str:
-    """The 21 digits Google gives a service account, here derived from its *email*."""
+    """A service account's 21 digits, here derived from its *email*."""
     return f"1{int.from_bytes(hashlib.sha256(email.encode()).digest(), 'big') % 10**20:020}"
 
 

@@ -1,7 +1,7 @@
 """
-The messages of Cloud Tasks v2, and of v2beta3 what v2 lacks, as raw protobuf classes, taken from Google's library.
+Google's raw protobuf messages of Cloud Tasks v2, and those of v2beta3 that v2 lacks.
 
-Raw, because the library's own wrappers cost more than the queue's whole work on a task.
+Raw, because the wrappers of Google's library cost more than all other work of the queue on a task.
 """
 
 from __future__ import annotations
@@ -104,8 +104,7 @@ else:
     GetBetaQueueRequest = beta_types.GetQueueRequest.pb()
     QueueStats = beta_types.QueueStats.pb()
 
-# The numbers of Google's enums, so that rules can name them.
 RUNNING, PAUSED = int(types.Queue.State.RUNNING), int(types.Queue.State.PAUSED)
 BASIC, FULL = int(types.Task.View.BASIC), int(types.Task.View.FULL)
-METHODS = {int(method): name for name, method in types.HttpMethod.__members__.items()}
+HTTP_METHODS = {int(method): name for name, method in types.HttpMethod.__members__.items()}
 POST = int(types.HttpMethod.POST)

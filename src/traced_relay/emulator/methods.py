@@ -1,10 +1,10 @@
-"""The methods of Cloud Tasks, each from its request to its answer. Pure, as the engine is."""
+"""The methods of Cloud Tasks v2, and one of v2beta3: each turns a request into a response. Pure, as the engine is."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 
@@ -15,8 +15,7 @@ from traced_relay.emulator.engine import TASK_NAME_WINDOW
 from traced_relay.emulator.errors import (
     invalid,
     no_such_queue,
-    no_such_queue_to_delete,
-    no_such_task,
+    not_found,
     queue_existed_recently,
     queue_exists,
     task_existed_recently,
@@ -26,7 +25,7 @@ from traced_relay.emulator.errors import (
 from traced_relay.emulator.task_rules import set_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -36,40 +35,12 @@ if TYPE_CHECKING:
 MOST_QUEUES, MOST_TASKS = 9800, 1000
 
 
-Item = TypeVar("Item")
-
-
-def page_of(items: Iterable[tuple[str, Item]], size: int, token: str, *, most: int) -> tuple[list[Item], str]:
-    """The page of *items* (in the order of their places) that *token* asks for, and the token of the next."""
-    if size < 0:
-        raise invalid("The page size must be non-negative.")
-    size = min(size or most, most)
-    after = _place(token)
-    found: list[Item] = []
-    last = ""
-    for place, item in items:
-        if place <= after:
-            continue
-        if len(found) == size:
-            return found, base64.urlsafe_b64encode(last.encode()).decode()
-        found.append(item)
-        last = place
-    return found, ""
-
-
-def _place(token: str) -> str:
-    try:
-        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError, ValueError):
-        raise invalid("The page token is invalid.") from None
-
-
 def create_queue(engine: Engine, request: m.CreateQueueRequest, now: float) -> m.Queue:
     resource_names.check_location(request.parent)
     resource_names.check_queue_in(request.queue.name, request.parent)
     if request.queue.name in engine.queues:
         raise queue_exists()
-    return _make_queue(engine, request.queue, now)
+    return _new_queue(engine, request.queue, now)
 
 
 def get_queue(engine: Engine, request: m.GetQueueRequest, now: float) -> m.Queue:  # noqa: ARG001
@@ -77,7 +48,7 @@ def get_queue(engine: Engine, request: m.GetQueueRequest, now: float) -> m.Queue
 
 
 def get_beta_queue(engine: Engine, request: m.GetBetaQueueRequest, now: float) -> m.BetaQueue:
-    return shown(_queue(engine, request.name), request.read_mask, now)
+    return _beta_queue(_queue(engine, request.name), request.read_mask, now)
 
 
 def list_queues(engine: Engine, request: m.ListQueuesRequest, now: float) -> m.ListQueuesResponse:  # noqa: ARG001
@@ -86,16 +57,16 @@ def list_queues(engine: Engine, request: m.ListQueuesRequest, now: float) -> m.L
         raise unimplemented("ListQueuesRequest.filter")
     below = request.parent + "/queues/"
     found = sorted((name, queue.message) for name, queue in engine.queues.items() if name.startswith(below))
-    page, token = page_of(found, request.page_size, request.page_token, most=MOST_QUEUES)
+    page, token = _page_of(found, request.page_size, request.page_token, most=MOST_QUEUES)
     return m.ListQueuesResponse(queues=page, next_page_token=token)
 
 
 def update_queue(engine: Engine, request: m.UpdateQueueRequest, now: float) -> m.Queue:
-    """Change the queue, or make it where there is none."""
+    """Update the queue, or create it."""
     resource_names.check_queue(request.queue.name)
     queue = engine.queues.get(request.queue.name)
     if queue is None:
-        return _make_queue(engine, request.queue, now)
+        return _new_queue(engine, request.queue, now)
     message = queue_rules.updated_queue(queue.message, request.queue, request.update_mask.paths)
     return _configure(engine, queue, message, now)
 
@@ -104,7 +75,7 @@ def delete_queue(engine: Engine, request: m.DeleteQueueRequest, now: float) -> m
     resource_names.check_queue(request.name)
     queue = engine.queues.get(request.name)
     if queue is None:
-        raise no_such_queue_to_delete()
+        raise not_found()
     engine.delete_queue(queue, now)
     return m.Empty()
 
@@ -112,9 +83,9 @@ def delete_queue(engine: Engine, request: m.DeleteQueueRequest, now: float) -> m
 def purge_queue(engine: Engine, request: m.PurgeQueueRequest, now: float) -> m.Queue:
     queue = _queue(engine, request.name)
     for task in tuple(queue.tasks.values()):
-        engine.end(task, now)
+        engine.delete_task(task, now)
     message = queue_rules.changed(queue.message)
-    task_rules.set_time(message.purge_time, now)
+    set_time(message.purge_time, now)
     return _configure(engine, queue, message, now)
 
 
@@ -135,29 +106,29 @@ def create_task(engine: Engine, request: m.CreateTaskRequest, now: float) -> m.T
     message = task_rules.task_to_store(request.task, f"{queue.name}/tasks/{task_id}", now)
     if is_named and engine.is_taken(queue, task_id, now):
         raise task_exists()
-    return engine.add_task(queue, message, now, is_named=is_named).shown(request.response_view)
+    return engine.add_task(queue, message, now, is_named=is_named).to_message(request.response_view)
 
 
 def get_task(engine: Engine, request: m.GetTaskRequest, now: float) -> m.Task:
-    return _task(engine, request.name, now).shown(request.response_view)
+    return _task(engine, request.name, now).to_message(request.response_view)
 
 
 def list_tasks(engine: Engine, request: m.ListTasksRequest, now: float) -> m.ListTasksResponse:  # noqa: ARG001
     queue = _queue(engine, request.parent)
     found = ((f"{task.serial:019d}", task) for task in queue.tasks.values())
-    page, token = page_of(found, request.page_size, request.page_token, most=MOST_TASKS)
-    return m.ListTasksResponse(tasks=[task.shown(request.response_view) for task in page], next_page_token=token)
+    page, token = _page_of(found, request.page_size, request.page_token, most=MOST_TASKS)
+    return m.ListTasksResponse(tasks=[task.to_message(request.response_view) for task in page], next_page_token=token)
 
 
 def delete_task(engine: Engine, request: m.DeleteTaskRequest, now: float) -> m.Empty:
-    engine.end(_task(engine, request.name, now), now)
+    engine.delete_task(_task(engine, request.name, now), now)
     return m.Empty()
 
 
 def run_task(engine: Engine, request: m.RunTaskRequest, now: float) -> m.Task:
     task = _task(engine, request.name, now)
-    engine.force(task, now)
-    return task.shown(request.response_view)
+    engine.run_now(task, now)
+    return task.to_message(request.response_view)
 
 
 def _queue(engine: Engine, name: str) -> QueueState:
@@ -168,7 +139,7 @@ def _queue(engine: Engine, name: str) -> QueueState:
     return queue
 
 
-def _make_queue(engine: Engine, requested: m.Queue, now: float) -> m.Queue:
+def _new_queue(engine: Engine, requested: m.Queue, now: float) -> m.Queue:
     if engine.queue_existed_recently(requested.name, now):
         raise queue_existed_recently()
     return engine.add_queue(queue_rules.new_queue(requested)).message
@@ -184,26 +155,26 @@ def _task(engine: Engine, name: str, now: float) -> TaskState:
     queue = engine.queues.get(queue_name)
     task = queue.tasks.get(task_id) if queue else None
     if task is None:
-        raise task_existed_recently() if queue and engine.task_existed_recently(name, now) else no_such_task()
+        raise task_existed_recently() if queue and engine.task_existed_recently(name, now) else not_found()
     return task
 
 
-def shown(queue: QueueState, mask: FieldMask, now: float) -> m.BetaQueue:
-    """The fields that the *mask* names; without one all but the statistics, which must be asked for."""
+def _beta_queue(queue: QueueState, mask: FieldMask, now: float) -> m.BetaQueue:
+    """The fields that the *mask* names; without a mask all but the statistics."""
     fields: Any = m.BetaQueue.DESCRIPTOR
     if not mask.IsValidForDescriptor(fields):
         raise invalid("The read mask names a field that a queue does not have.")
-    whole = _described(queue)
+    whole = _converted(queue)
     if not mask.paths:
         return whole
-    _count(queue, whole.stats, now)
-    answer = m.BetaQueue()
-    mask.MergeMessage(whole, answer)
-    return answer
+    _fill_statistics(queue, whole.stats, now)
+    selected = m.BetaQueue()
+    mask.MergeMessage(whole, selected)
+    return selected
 
 
-def _described(queue: QueueState) -> m.BetaQueue:
-    """What v2 says, in the other message: the names are the same but for one."""
+def _converted(queue: QueueState) -> m.BetaQueue:
+    """The v2 message as one of v2beta3: one field has another name."""
     fields = MessageToDict(queue.message)
     if override := fields.pop("appEngineRoutingOverride", None):
         fields["appEngineHttpQueue"] = {"appEngineRoutingOverride": override}
@@ -211,12 +182,64 @@ def _described(queue: QueueState) -> m.BetaQueue:
     return ParseDict({**fields, **ttls, "type": "PUSH"}, m.BetaQueue())
 
 
-def _count(queue: QueueState, stats: m.QueueStats, now: float) -> None:
-    """The documented estimates, exactly; the oldest time is that of the task whose turn it is, or was to be, next."""
+def _fill_statistics(queue: QueueState, stats: m.QueueStats, now: float) -> None:
+    """Exact values of the documented estimates; the oldest time is the earliest schedule time of a waiting task."""
     stats.tasks_count = len(queue.tasks)
     stats.concurrent_dispatches_count = queue.in_flight
-    stats.executed_last_minute_count = queue.answered.count(now)
+    stats.executed_last_minute_count = queue.responses.count(now)
     stats.effective_execution_rate = queue.rate.effective(now)
     oldest = queue.waiting.next_time()
     if oldest is not None:
         set_time(stats.oldest_estimated_arrival_time, oldest)
+
+
+Item = TypeVar("Item")
+
+
+def _page_of(items: Iterable[tuple[str, Item]], size: int, token: str, *, most: int) -> tuple[list[Item], str]:
+    """The page of sorted (key, item) pairs that follows *token*, and the token of the next page."""
+    if size < 0:
+        raise invalid("The page size must be non-negative.")
+    size = min(size or most, most)
+    after = _last_key(token)
+    found: list[Item] = []
+    last = ""
+    for key, item in items:
+        if key <= after:
+            continue
+        if len(found) == size:
+            return found, base64.urlsafe_b64encode(last.encode()).decode()
+        found.append(item)
+        last = key
+    return found, ""
+
+
+def _last_key(token: str) -> str:
+    try:
+        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise invalid("The page token is invalid.") from None
+
+
+class Method(NamedTuple):
+    request: type[m.Message]
+    response: type[m.Message]
+    call: Callable[[Engine, Any, float], m.Message]
+
+
+METHODS: Mapping[str, Method] = {
+    "CreateQueue": Method(m.CreateQueueRequest, m.Queue, create_queue),
+    "GetQueue": Method(m.GetQueueRequest, m.Queue, get_queue),
+    "ListQueues": Method(m.ListQueuesRequest, m.ListQueuesResponse, list_queues),
+    "UpdateQueue": Method(m.UpdateQueueRequest, m.Queue, update_queue),
+    "DeleteQueue": Method(m.DeleteQueueRequest, m.Empty, delete_queue),
+    "PurgeQueue": Method(m.PurgeQueueRequest, m.Queue, purge_queue),
+    "PauseQueue": Method(m.PauseQueueRequest, m.Queue, pause_queue),
+    "ResumeQueue": Method(m.ResumeQueueRequest, m.Queue, resume_queue),
+    "CreateTask": Method(m.CreateTaskRequest, m.Task, create_task),
+    "GetTask": Method(m.GetTaskRequest, m.Task, get_task),
+    "ListTasks": Method(m.ListTasksRequest, m.ListTasksResponse, list_tasks),
+    "DeleteTask": Method(m.DeleteTaskRequest, m.Empty, delete_task),
+    "RunTask": Method(m.RunTaskRequest, m.Task, run_task),
+    "v2beta3.GetQueue": Method(m.GetBetaQueueRequest, m.BetaQueue, get_beta_queue),
+}

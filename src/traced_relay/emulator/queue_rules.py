@@ -1,4 +1,4 @@
-"""How a queue is configured: production's defaults, ranges and masks. Each function gives back a new message."""
+"""A queue's configuration: production's defaults, ranges and update masks. Each function returns a new message."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _OUTPUT_ONLY = frozenset(("name", "state", "purge_time", "rate_limits.max_burst_
 
 
 def new_queue(requested: m.Queue) -> m.Queue:
-    """The queue as it is created: running, with a default for all that *requested* leaves open."""
+    """A new queue: running, with defaults for the fields that *requested* omits."""
     queue = m.Queue(name=requested.name, state=m.RUNNING)
     _replace(queue, requested, sorted(_WHOLE))
     return _checked(queue, requested)
 
 
 def updated_queue(current: m.Queue, requested: m.Queue, mask: Iterable[str]) -> m.Queue:
-    """*current* with the fields of the *mask* as *requested* has them; an empty mask means all fields."""
+    """*current* with the *requested* values for the fields of the *mask*; an empty mask means all fields."""
     queue = changed(current)
     paths = sorted(set(mask) or _WHOLE)
     _replace(queue, requested, [path for path in paths if path in _WHOLE])
@@ -45,7 +45,7 @@ def updated_queue(current: m.Queue, requested: m.Queue, mask: Iterable[str]) -> 
 
 
 def changed(current: m.Queue, *, state: int | None = None) -> m.Queue:
-    """A copy of *current*, in another state if one is given."""
+    """A copy of *current*, with another *state* if one is given."""
     queue = m.Queue()
     queue.CopyFrom(current)
     queue.state = current.state if state is None else state
@@ -69,9 +69,9 @@ _DURATIONS = {"max_retry_duration": "maxRetryDuration", "min_backoff": "minBacko
 
 def completed(config: m.RetryConfig, defaults: m.RetryConfig) -> m.RetryConfig:
     """
-    *config* with *defaults* where it is open.
+    *config* with *defaults* for the fields that it omits.
 
-    A number of 0 cannot be told from one that was left out, so it means the default too.
+    0 means the default too, since protobuf does not distinguish it from an omitted number.
     """
     whole = m.RetryConfig()
     whole.CopyFrom(config)
@@ -85,7 +85,7 @@ def completed(config: m.RetryConfig, defaults: m.RetryConfig) -> m.RetryConfig:
 
 
 def burst(per_second: float) -> int:
-    """The bucket's size: 100 at 500 a second and 10 at 1, as production shows them; the line between is ours."""
+    """The bucket's size: in production 100 at 500 a second and 10 at 1; the line between is our guess."""
     return max(10, round(per_second / 5))
 
 

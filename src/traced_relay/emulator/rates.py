@@ -1,12 +1,8 @@
-"""
-How fast a queue may dispatch: a token bucket, and the slowing down that an overloaded worker brings about.
-
-And how fast it did.
-"""
+"""How fast a queue may dispatch: a token bucket, halved when a worker is overloaded; and how often it did."""
 
 from __future__ import annotations
 
-# The magnitudes are ours: of production it is only known that the queue's effective rate goes down for a while.
+# Our own numbers: production documents only that the effective rate falls for a while.
 HALVINGS_AT_MOST = 6
 SECONDS_PER_RECOVERY = 10.0
 
@@ -15,8 +11,8 @@ class Rate:
     """
     A token bucket of *burst* tokens, refilled *per_second*.
 
-    It is kept as one time, the one at which the bucket will be full again: comparing times
-    cannot lose fractions of a token to rounding, and a wake-up computed here is never too early.
+    Its state is the time at which the bucket is full again: comparing times loses no fraction of a
+    token to rounding, and a wake-up computed here is never too early.
     """
 
     def __init__(self, per_second: float, burst: int) -> None:
@@ -29,31 +25,31 @@ class Rate:
         self._per_second, self._burst = per_second, burst
 
     def ready_at(self, now: float) -> float:
-        """When the next token is, or was, there."""
-        spacing, burst = self._now_allowed(now)
-        # A system clock set back must not stop the queue for as long as it was set back.
+        """When the next token is available; may be past."""
+        spacing, burst = self._allowance(now)
+        # After the system clock is set back, the queue must not stop for as long.
         self._full_at = min(self._full_at, now + burst * spacing)
         return self._full_at - (burst - 1) * spacing
 
     def take(self, now: float) -> bool:
         if now < self.ready_at(now):
             return False
-        self._full_at = max(self._full_at, now) + self._now_allowed(now)[0]
+        self._full_at = max(self._full_at, now) + self._allowance(now)[0]
         return True
 
     def slow_down(self, now: float) -> None:
-        """Empty the bucket and halve the rate; it doubles again every ten seconds."""
+        """Empty the bucket and halve the rate, which doubles again every ten seconds."""
         self._halvings = min(self._halved(now) + 1, HALVINGS_AT_MOST)
         self._halved_at = now
-        spacing, burst = self._now_allowed(now)
+        spacing, burst = self._allowance(now)
         self._full_at = now + burst * spacing
 
     def effective(self, now: float) -> float:
-        """Dispatches per second, as far as the queue is slowed down now."""
+        """Dispatches per second that are allowed now."""
         factor: float = 0.5 ** self._halved(now)
         return self._per_second * factor
 
-    def _now_allowed(self, now: float) -> tuple[float, float]:
+    def _allowance(self, now: float) -> tuple[float, float]:
         return 1 / self.effective(now), max(1.0, self._burst * 0.5 ** self._halved(now))
 
     def _halved(self, now: float) -> float:
@@ -62,7 +58,7 @@ class Rate:
 
 
 class LastMinute:
-    """How often something happened in the last sixty seconds; kept as one count a second."""
+    """Counts events of the last sixty seconds, in one counter a second."""
 
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}

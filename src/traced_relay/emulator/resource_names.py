@@ -1,4 +1,4 @@
-"""Resource names of Cloud Tasks: what is a good one, and what is said about a bad one."""
+"""Resource names of Cloud Tasks, and production's errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def check_queue(name: str) -> None:
 
 
 def check_queue_in(name: str, location: str) -> None:
-    """Refuse the name of a queue that is not below the request's *location*."""
+    """Refuse a queue name outside the request's *location*."""
     check_queue(name)
     if name.rpartition("/queues/")[0] != location:
         raise invalid(f"{name} must begin with {location}.")
 
 
 def split_task(name: str) -> tuple[str, str]:
-    """The queue's name and the task's id; the queue itself may not exist."""
+    """The queue's name and the task's id; the queue need not exist."""
     queue, found, task_id = name.partition("/tasks/")
     if not found or not _QUEUE.fullmatch(queue):
         raise invalid(
@@ -57,7 +57,7 @@ def split_task(name: str) -> tuple[str, str]:
 
 
 def check_task_in(name: str, queue: str) -> str:
-    """The id in the *name* that a caller chose for a task of this *queue*."""
+    """The task id in *name*, which must belong to *queue*."""
     named_queue, task_id = split_task(name)
     if named_queue != queue:
         raise invalid(
@@ -68,12 +68,12 @@ def check_task_in(name: str, queue: str) -> str:
 
 
 def short(name: str) -> str:
-    """The last part of a name: the id that a dispatch carries."""
+    """The last part of a name: the id."""
     return name.rpartition("/")[2]
 
 
 def app_engine_host(routing: AppEngineRouting, name: str) -> str:
-    """Where the App Engine of the project in *name* is; shown, while delivery goes to a configured address."""
+    """The host on App Engine, for display only; delivery uses a configured address."""
     project = name.split("/", 2)[1]
     parts = (routing.instance, routing.version, routing.service, f"{project}.appspot.com")
     return ".".join(part for part in parts if part)

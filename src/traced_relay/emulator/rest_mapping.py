@@ -1,8 +1,4 @@
-"""
-Which HTTP request means which method of Cloud Tasks: Google's own mapping of v2, as a table.
-
-Of v2beta3 it is believed to have the same.
-"""
+"""Which HTTP request calls which method of Cloud Tasks: Google's mapping of v2, assumed for v2beta3 too."""
 
 from __future__ import annotations
 
@@ -32,8 +28,8 @@ class Rule:
     """
     One line of the mapping.
 
-    The braces of *path* name the field of the request that this part of the path fills; *body* is
-    the field that the JSON body fills, `*` for the whole request.
+    The braces in *path* name the request field that this part fills; *body* is the field that the JSON
+    body fills, `*` for the whole request.
     """
 
     verb: str
@@ -47,7 +43,7 @@ class Rule:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        # A colon in the last segment begins a verb such as `:run`; project ids may hold one of their own.
+        # A colon in the last segment begins a verb such as `:run`; a project id may contain one too.
         opened = re.sub(r"\{[^=]*=([^}]*)\}", r"(\1)", self.path)
         return re.compile(opened.replace("*/", "[^/]+/").replace("*", "[^/:]+"))
 
@@ -82,7 +78,7 @@ RULES = (
 
 
 def find(verb: str, path: str) -> tuple[Rule, str] | None:
-    """The rule for a request, with the resource name in its path."""
+    """The rule for a request, and the resource name in its path."""
     version, _, rest = path.removeprefix("/").partition("/")
     if version not in ("v2", "v2beta3"):
         return None
@@ -101,7 +97,7 @@ SYSTEM_PARAMETERS = frozenset(
 
 
 def request_from(request: Message, rule: Rule, name: str, body: bytes, query: Iterable[tuple[str, str]]) -> Message:
-    """Fill the empty *request* from what came over HTTP; the name in the path wins over one in the body."""
+    """Fill the empty *request* from the HTTP request; the name in the path overrides one in the body."""
     if rule.body == "*":
         _fill(request, _object(body), at="")
     elif rule.body:
@@ -147,7 +143,7 @@ def _fill(message: Message, value: dict[str, Any], *, at: str) -> None:
 
 
 def _refusal(complaint: str, at: str) -> str:
-    """What Google would say where the protobuf library makes its *complaint*."""
+    """Google's text for the protobuf library's *complaint*."""
     named = re.search(r' at "?\w+((?:\.\w+)*)"?\.*(?:\n|$)', complaint)
     path = named[1].split(".") if named else re.findall(r"Failed to parse (\w+) field: ", complaint)
     where = ".".join(_snake(name) for name in [at, *path] if name)

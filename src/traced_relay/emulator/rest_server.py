@@ -1,4 +1,4 @@
-"""Cloud Tasks v2 over HTTP and JSON as Google serves it, and the key of our ID tokens as OpenID publishes it."""
+"""Cloud Tasks over REST, and the OpenID discovery documents of the key that signs ID tokens."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from werkzeug.wrappers import Request, Response
 
 from traced_relay.emulator import rest_mapping
 from traced_relay.emulator.errors import ApiError, status_of, unimplemented
+from traced_relay.emulator.methods import METHODS
 from traced_relay.emulator.rest_mapping import request_from
 from traced_relay.runtime.loopback import is_from_web_page
 
@@ -64,29 +65,30 @@ class RestApp:
 
     def _respond(self, request: Request) -> Response:
         try:
-            return _json(200, self._answer(request))
+            return _json(200, self._document(request))
         except ApiError as exc:
             return _refusal(exc)
         except RequestEntityTooLarge:
             too_large = f"Request payload size exceeds the limit: {LARGEST_BODY} bytes."
             return _refusal(ApiError(grpc.StatusCode.INVALID_ARGUMENT, too_large))
-        except Exception:  # the caller gets an answer and the log the reason, whatever went wrong
+        except Exception:  # the caller gets an error, the log the reason
             logger.exception("%s %s failed", request.method, request.path)
             return _refusal(ApiError(grpc.StatusCode.INTERNAL, "Internal error encountered."))
 
-    def _answer(self, request: Request) -> dict[str, Any]:
+    def _document(self, request: Request) -> dict[str, Any]:
         if is_from_web_page(request):
-            raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "Pages of other sites may not use this queue.")
+            raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "Web pages of other sites may not use this queue.")
         if request.method == "GET" and (published := self._published(request.path)):
             return published
         found = rest_mapping.find(request.method, request.path)
         if found is None:
             raise ApiError(grpc.StatusCode.NOT_FOUND, "Method not found.")
         rule, name = found
-        if rule.method not in self._service.methods:
+        if rule.method not in METHODS:
             raise unimplemented(rule.method)
-        request_type, _ = self._service.methods[rule.method]
-        message = request_from(request_type(), rule, name, _content(request), request.args.items(multi=True))
+        message = request_from(
+            METHODS[rule.method].request(), rule, name, _content(request), request.args.items(multi=True)
+        )
         return MessageToDict(self._service.call(rule.method, message))
 
     def _published(self, path: str) -> dict[str, Any] | None:
@@ -100,7 +102,7 @@ class RestApp:
             }
         if path == "/jwks":
             return self._signer.jwks()
-        if path == "/certs":  # what `certs_url` of google.oauth2.id_token.verify_token takes without a JWT library
+        if path == "/certs":  # the `certs_url` of google.oauth2.id_token.verify_token
             return dict(self._signer.certificates())
         return None
 
@@ -109,7 +111,7 @@ def _content(request: Request) -> bytes:
     try:
         return request.get_data()
     except (OSError, ValueError) as exc:
-        raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "The request's body cannot be read.") from exc
+        raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "The request body cannot be read.") from exc
 
 
 def _refusal(error: ApiError) -> Response:

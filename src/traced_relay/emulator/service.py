@@ -1,69 +1,33 @@
-"""The queue as one thread-safe object: one lock, the engine under it, the store behind it."""
+"""The emulator as one thread-safe object: one lock around the engine, and the store behind it."""
 
 from __future__ import annotations
 
 import random as randomness
 import sqlite3
 from threading import Condition, Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grpc import StatusCode
 
-from traced_relay.emulator import messages as m
 from traced_relay.emulator.engine import Engine
 from traced_relay.emulator.errors import ApiError, unimplemented
-from traced_relay.emulator.methods import (
-    create_queue,
-    create_task,
-    delete_queue,
-    delete_task,
-    get_beta_queue,
-    get_queue,
-    get_task,
-    list_queues,
-    list_tasks,
-    pause_queue,
-    purge_queue,
-    resume_queue,
-    run_task,
-    update_queue,
-)
+from traced_relay.emulator.methods import METHODS
 from traced_relay.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
+    from traced_relay.emulator import messages as m
     from traced_relay.emulator.attempts import Dispatch, Outcome
     from traced_relay.emulator.store import Commit, Store
     from traced_relay.runtime.clock import Clock
 
-# A suspended machine's timers stand still while its calendar goes on, so nobody sleeps for long.
-LONGEST_NAP = 30.0
+# The timers of a suspended machine stop while its calendar goes on, so no wait is long.
+LONGEST_WAIT = 30.0
 
 
 class Service:
-    """
-    Serves the methods of Cloud Tasks v2, by name, and one of v2beta3 by its version too.
-
-    Whatever `call` answers, refusals too, speaks only of what is on disk by then, if there is a store.
-    """
-
-    methods: Mapping[str, tuple[type[m.Message], type[m.Message]]] = {
-        "CreateQueue": (m.CreateQueueRequest, m.Queue),
-        "GetQueue": (m.GetQueueRequest, m.Queue),
-        "ListQueues": (m.ListQueuesRequest, m.ListQueuesResponse),
-        "UpdateQueue": (m.UpdateQueueRequest, m.Queue),
-        "DeleteQueue": (m.DeleteQueueRequest, m.Empty),
-        "PurgeQueue": (m.PurgeQueueRequest, m.Queue),
-        "PauseQueue": (m.PauseQueueRequest, m.Queue),
-        "ResumeQueue": (m.ResumeQueueRequest, m.Queue),
-        "CreateTask": (m.CreateTaskRequest, m.Task),
-        "GetTask": (m.GetTaskRequest, m.Task),
-        "ListTasks": (m.ListTasksRequest, m.ListTasksResponse),
-        "DeleteTask": (m.DeleteTaskRequest, m.Empty),
-        "RunTask": (m.RunTaskRequest, m.Task),
-        "v2beta3.GetQueue": (m.GetBetaQueueRequest, m.BetaQueue),
-    }
+    """Serves METHODS. With a store, `call` responds (errors too) after the state it reports is on disk."""
 
     def __init__(
         self, clock: Clock, store: Store | None = None, random: Callable[[], float] = randomness.random
@@ -73,57 +37,55 @@ class Service:
         self._engine = Engine(random)
         self._lock = Lock()
         self._time_moved = Condition(self._lock)
-        self._settled = Condition(self._lock)
+        self._idle_check = Condition(self._lock)
         self._sink: Callable[[list[Dispatch]], None] | None = None
-        self._napping_until: float | None = None
+        self._timer_wakes_at: float | None = None
         if store is not None:
             self._engine.restore(store.load(), clock.now())
 
     def call(self, method: str, request: m.Message) -> m.Message:
-        """Answer *request*, or raise ApiError."""
-        answer: m.Message | ApiError
-        call = _CALLS.get(method)
-        if call is None:
+        """The response to *request*; raises ApiError."""
+        response: m.Message | ApiError
+        if method not in METHODS:
             raise unimplemented(method)
         with self._lock:
             now = self._clock.now()
             try:
-                answer = call(self._engine, request, now)
+                response = METHODS[method].call(self._engine, request, now)
             except ApiError as exc:
-                answer = exc
-            commit = self._settle(now)
+                response = exc
+            commit = self._pass_on(now)
         if commit is not None:
             _wait(commit)
-        if isinstance(answer, ApiError):
-            raise answer
-        return answer
+        if isinstance(response, ApiError):
+            raise response
+        return response
 
-    def finish(self, dispatch: Dispatch, answer: Outcome) -> None:
-        """Say how a dispatch ended."""
+    def finish(self, dispatch: Dispatch, outcome: Outcome) -> None:
         with self._lock:
             now = self._clock.now()
-            self._engine.finished(dispatch, answer, now)
-            self._settle(now)
+            self._engine.finish_attempt(dispatch, outcome, now)
+            self._pass_on(now)
 
     def start_delivering(self, sink: Callable[[list[Dispatch]], None]) -> None:
         """
-        Give *sink* every dispatch as it falls due, until `stop_delivering`.
+        Pass every due dispatch to *sink*, until `stop_delivering`.
 
-        It is called under the lock, by whichever thread made something due, so it must only pass on.
+        Any thread calls *sink*, holding the lock, so it must return at once.
         """
         with self._lock:
             self._sink = sink
-            self._settle(self._clock.now())
+            self._pass_on(self._clock.now())
 
-    def keep_time(self) -> None:
-        """Deliver what falls due by the passing of time alone; returns once delivering has stopped."""
+    def run_timer(self) -> None:
+        """Deliver the dispatches that become due as time passes; returns after `stop_delivering`."""
         with self._lock:
             while self._sink is not None:
                 now = self._clock.now()
-                self._settle(now)
-                wake = self._engine.next_wake()
-                self._napping_until = wake
-                self._clock.wait(self._time_moved, None if wake is None else min(max(wake - now, 0), LONGEST_NAP))
+                self._pass_on(now)
+                wake = self._engine.next_wake_time()
+                self._timer_wakes_at = wake
+                self._clock.wait(self._time_moved, None if wake is None else min(max(wake - now, 0), LONGEST_WAIT))
 
     def stop_delivering(self) -> None:
         with self._lock:
@@ -131,32 +93,32 @@ class Service:
             self._time_moved.notify_all()
 
     def wait_until_idle(self, seconds: float) -> bool:
-        """Whether, within so many seconds of real time, nothing was in flight and nothing due."""
+        """Whether no task is in flight or due at some moment within *seconds* of real time."""
         timer = SystemClock()
         deadline = timer.monotonic() + seconds
         with self._lock:
             while True:
                 now = self._clock.now()
-                self._settle(now)
+                self._pass_on(now)
                 if self._engine.is_idle(now):
                     return True
                 left = deadline - timer.monotonic()
                 if left <= 0:
                     return False
-                timer.wait(self._settled, left)
+                timer.wait(self._idle_check, left)
 
-    def _settle(self, now: float) -> Commit | None:
-        """Pass on what the engine decided: changes to the store, dispatches to the sink."""
+    def _pass_on(self, now: float) -> Commit | None:
+        """Pass dispatches to the sink and changes to the store."""
         if self._sink is not None:
-            due = self._engine.due(now)
+            due = self._engine.start_due(now)
             if due:
                 self._sink(due)
-            wake = self._engine.next_wake()
-            if wake is not None and (self._napping_until is None or wake < self._napping_until):
-                self._napping_until = wake
+            wake = self._engine.next_wake_time()
+            if wake is not None and (self._timer_wakes_at is None or wake < self._timer_wakes_at):
+                self._timer_wakes_at = wake
                 self._time_moved.notify()
-            self._settled.notify_all()
-        changes = self._engine.take_changes()
+            self._idle_check.notify_all()
+        changes = self._engine.pop_changes()
         return self._store.write(changes) if self._store is not None else None
 
 
@@ -165,21 +127,3 @@ def _wait(commit: Commit) -> None:
         commit.wait()
     except sqlite3.Error as exc:
         raise ApiError(StatusCode.UNAVAILABLE, f"The queue's data could not be written: {exc}.") from exc
-
-
-_CALLS: dict[str, Callable[[Engine, Any, float], m.Message]] = {
-    "CreateQueue": create_queue,
-    "GetQueue": get_queue,
-    "ListQueues": list_queues,
-    "UpdateQueue": update_queue,
-    "DeleteQueue": delete_queue,
-    "PurgeQueue": purge_queue,
-    "PauseQueue": pause_queue,
-    "ResumeQueue": resume_queue,
-    "CreateTask": create_task,
-    "GetTask": get_task,
-    "ListTasks": list_tasks,
-    "DeleteTask": delete_task,
-    "RunTask": run_task,
-    "v2beta3.GetQueue": get_beta_queue,
-}

@@ -1,4 +1,4 @@
-"""One queue as the engine knows it: its configuration, its tasks, and what may leave it now."""
+"""The state of one queue and of its tasks; only the engine changes it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from traced_relay.emulator.task_rules import set_time
 from traced_relay.runtime.timer_queue import TimerQueue
 
 _GATEWAY_TIMEOUT = 504
-
-
 # google.rpc.Code for the worker's status codes; all others are UNKNOWN.
 _CODES = {
     400: (3, "INVALID_ARGUMENT"),
@@ -35,7 +33,7 @@ _CODES = {
 
 @dataclass(slots=True)
 class Progress:
-    """What changes while a task lives; kept on disk after each failed attempt."""
+    """The part of a task that changes; stored after each failed attempt."""
 
     due_at: float
     dispatch_count: int = 0
@@ -55,7 +53,7 @@ class Progress:
 
 @dataclass(slots=True, eq=False)
 class TaskState:
-    """One task in its queue. The *message* is as it was stored and never changes."""
+    """One task in its queue. *message* never changes."""
 
     queue: QueueState
     serial: int
@@ -72,7 +70,7 @@ class TaskState:
         self.family = attempts.HTTP if self.message.HasField("http_request") else attempts.APP_ENGINE
 
     def dispatch(self, token: int, now: float, *, run_at: float | None = None) -> Dispatch:
-        """Start an attempt; *run_at* if it is RunTask that starts it."""
+        """Start an attempt; *run_at* is the time of the RunTask that starts it."""
         progress = self.progress
         eta = progress.due_at if run_at is None else min(progress.due_at, run_at)
         self.running += 1
@@ -96,23 +94,23 @@ class TaskState:
             run_at=run_at,
         )
 
-    def failed(self, answer: Outcome, now: float) -> None:
-        """Count an attempt that did not succeed, as each family counts."""
+    def count_failure(self, outcome: Outcome, now: float) -> None:
+        """Count a failed attempt by the rules of the task's family."""
         progress, is_http = self.progress, self.family is attempts.HTTP
         progress.retry_count += 1
         progress.last_ended_at = now
-        if answer.end is End.ANSWERED:
+        if outcome.end is End.RESPONDED:
             progress.response_count += 1
-            # Production leaves 5xx out of an HTTP task's count, and nothing out of an App Engine task's.
-            progress.execution_count += 1 if answer.status < 500 or not is_http else 0
-            progress.previous_response, progress.retry_reason = answer.status, self.family.refused
+            # Production does not count 5xx for an HTTP task, and counts every response for an App Engine task.
+            progress.execution_count += 1 if outcome.status < 500 or not is_http else 0
+            progress.previous_response, progress.retry_reason = outcome.status, self.family.error_reason
         else:
-            timed_out = answer.end is End.DEADLINE and is_http
+            timed_out = outcome.end is End.DEADLINE and is_http
             progress.previous_response = _GATEWAY_TIMEOUT if timed_out else 0
-            progress.retry_reason = self.family.unanswered
+            progress.retry_reason = self.family.no_response_reason
 
-    def shown(self, view: int) -> m.Task:
-        """The task as callers see it; BASIC leaves out the body and nothing else."""
+    def to_message(self, view: int) -> m.Task:
+        """The task for callers; the BASIC view omits only the body."""
         progress, task = self.progress, m.Task()
         task.CopyFrom(self.message)
         task.view = m.FULL if view == m.FULL else m.BASIC
@@ -122,10 +120,10 @@ class TaskState:
         if progress.first_dispatched_at is not None:
             task.dispatch_count, task.response_count = progress.dispatch_count, progress.response_count
             set_time(task.first_attempt.dispatch_time, progress.first_dispatched_at)
-            self._show_last_attempt(task.last_attempt)
+            self._fill_last_attempt(task.last_attempt)
         return task
 
-    def _show_last_attempt(self, attempt: m.Attempt) -> None:
+    def _fill_last_attempt(self, attempt: m.Attempt) -> None:
         progress = self.progress
         for stamp, time in (
             (attempt.schedule_time, progress.last_scheduled_at),
@@ -142,7 +140,7 @@ class TaskState:
 
 
 class QueueState:
-    """Tasks wait in the order of their schedule times; those in flight stay in *tasks*, but do not wait."""
+    """*tasks* holds all tasks, *waiting* those that are not in flight, by schedule time."""
 
     def __init__(self, message: m.Queue) -> None:
         self.name: str = message.name
@@ -150,14 +148,12 @@ class QueueState:
         self.tasks: dict[str, TaskState] = {}
         self.waiting: TimerQueue[TaskState] = TimerQueue()
         self.in_flight = 0
-        self.answered = LastMinute()
-        self.is_gone = False
+        self.responses = LastMinute()
         limits = message.rate_limits
         self.rate = Rate(limits.max_dispatches_per_second, limits.max_burst_size)
         self.configure(message)
 
     def configure(self, message: m.Queue) -> None:
-        """Take on a new configuration; the message itself is never changed."""
         self.message = message
         self.rate.change(message.rate_limits.max_dispatches_per_second, message.rate_limits.max_burst_size)
         self.is_paused = message.state != m.RUNNING
@@ -172,17 +168,17 @@ class QueueState:
             return self._policy
         return RetryPolicy.of(completed(task.message.retry_config, self.message.retry_config))
 
-    def take(self, now: float) -> TaskState | None:
-        """The next task that may leave, if any may."""
+    def pop_due(self, now: float) -> TaskState | None:
+        """The next task that may be dispatched now, or None."""
         first = self.waiting.next_time()
-        if first is None or first > now or not self._lets_go() or not self.rate.take(now):
+        if first is None or first > now or not self._may_dispatch() or not self.rate.take(now):
             return None
         return self.waiting.pop_due(now)
 
-    def wakes_at(self, now: float) -> float | None:
-        """When `take` may have something again, if nothing happens before."""
+    def next_wake_time(self, now: float) -> float | None:
+        """When to call `pop_due` again, unless something else happens before."""
         first = self.waiting.next_time()
-        if first is None or not self._lets_go():
+        if first is None or not self._may_dispatch():
             return None
         return max(first, self.rate.ready_at(now))
 
@@ -190,5 +186,5 @@ class QueueState:
         first = self.waiting.next_time()
         return not self.is_paused and first is not None and first <= now
 
-    def _lets_go(self) -> bool:
+    def _may_dispatch(self) -> bool:
         return not self.is_paused and self.in_flight < self._most_concurrent

@@ -1,7 +1,7 @@
 """
-The queue on disk: one SQLite file, one thread that writes, many changes a commit.
+The queues on disk: one SQLite file, one writing thread, many changes in a commit.
 
-Changes are written in the order in which they were decided; a commit that is done is on the disk.
+Changes are written in the order of the engine's decisions.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.changes import (
-    BuryName,
+    AddTombstone,
     Change,
     DropQueue,
     DropTask,
-    FreeNames,
-    KeepProgress,
-    Kept,
+    ExpireTombstones,
     PutQueue,
     PutTask,
+    SaveProgress,
+    StoredState,
 )
 from traced_relay.errors import InvalidSettings
 from traced_relay.runtime.private_file import UnusableFile, make_private
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-WRITE_AGAIN_AFTER = 0.5
+RETRY_AFTER = 0.5
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY, message BLOB NOT NULL) WITHOUT ROWID;
@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) 
 
 
 class Commit:
-    """The changes that reach the disk together; whoever waits for one of them waits for all."""
+    """The changes that reach the disk together."""
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
@@ -57,7 +57,7 @@ class Commit:
         self._done.set()
 
     def wait(self) -> None:
-        """Return when it is on disk; raises what kept it from getting there."""
+        """Return once the changes are on disk; raises the error that prevented it."""
         self._done.wait()
         if self._error is not None:
             raise self._error
@@ -65,10 +65,9 @@ class Commit:
 
 class Store:
     """
-    Opens *path*, or makes it; the file belongs to this process alone until `close`.
+    Opens or creates *path*, and locks it for this process until `close`.
 
-    `secret` and `keep_secret` hold a few small values besides the queue's own, such as the
-    PEM of the key that signs ID tokens: `store.secret("signing-key")`, None if never kept.
+    `secret` and `save_secret` keep other small values, such as the key that signs ID tokens.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,13 +76,13 @@ class Store:
         self._open = Commit()
         self._writing: Commit | None = None
         self._closed = False
-        self._writer = Thread(target=self._write_on, name="queue-store", daemon=True)
+        self._writer = Thread(target=self._run, name="queue-store", daemon=True)
         self._writer.start()
 
-    def load(self) -> Kept:
-        """All that was kept; to be called before the first `write`."""
+    def load(self) -> StoredState:
+        """The stored state; call it before the first `write`."""
         rows = self._connection.execute
-        return Kept(
+        return StoredState(
             queues=[m.Queue.FromString(blob) for (blob,) in rows("SELECT message FROM queues ORDER BY name")],
             tasks=[
                 (serial, m.Task.FromString(blob), bool(is_named), tuple(json.loads(progress)) if progress else None)
@@ -97,13 +96,13 @@ class Store:
 
     def write(self, changes: Sequence[Change]) -> Commit | None:
         """
-        Have *changes* written with the next commit, which is given back.
+        Add *changes* to the next commit and return it.
 
-        Without changes: the commit after which all earlier ones are on disk, or None if they are.
+        Without changes it returns the commit that puts all earlier ones on disk, or None if they are there.
         """
         with self._changed:
             if self._closed:
-                return _refused()
+                return _closed_commit()
             if changes:
                 self._open.changes.extend(changes)
                 self._changed.notify()
@@ -113,30 +112,30 @@ class Store:
         row = self._connection.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()
         return None if row is None else bytes(row[0])
 
-    def keep_secret(self, name: str, value: bytes) -> None:
-        """Keep *value*; it is on disk when this returns. To be called before the first `write`."""
+    def save_secret(self, name: str, value: bytes) -> None:
+        """Store *value*; it is on disk when this returns. Call it before the first `write`."""
         self._connection.execute("INSERT OR REPLACE INTO secrets VALUES (?, ?)", (name, value))
 
     def close(self) -> None:
-        """Write what is left, and let go of the file."""
+        """Write the remaining changes and close the file."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._writer.join()
         self._connection.close()
 
-    def _write_on(self) -> None:
-        while self._take_up():
-            assert self._writing  # noqa: S101  (as taking up left it)
+    def _run(self) -> None:
+        while self._next_commit():
+            assert self._writing  # noqa: S101  (set by _next_commit)
             try:
                 _write(self._connection, self._writing.changes)
             except sqlite3.Error as exc:
-                self._put_back(self._writing, exc)
+                self._requeue(self._writing, exc)
             else:
                 self._writing.finish()
 
-    def _take_up(self) -> bool:
-        """Whether there is something to write; waits until there is, or the store is closed."""
+    def _next_commit(self) -> bool:
+        """Wait for changes and move them to `_writing`; False once the store is closed and all is written."""
         with self._changed:
             self._writing = None
             while not self._open.changes:
@@ -146,12 +145,12 @@ class Store:
             self._writing, self._open = self._open, Commit()
             return True
 
-    def _put_back(self, failed: Commit, error: sqlite3.Error) -> None:
+    def _requeue(self, failed: Commit, error: sqlite3.Error) -> None:
         """
-        Keep what could not be written in front of what comes next.
+        Put the changes that could not be written before the next ones.
 
-        Nothing of it was acknowledged, but the queue goes on from it: nothing
-        later may be acknowledged before it is on disk.
+        They were not acknowledged, but the engine continues from them, so no later
+        change may be acknowledged before they are on disk.
         """
         with self._changed:
             self._open.changes[:0] = failed.changes
@@ -160,10 +159,10 @@ class Store:
                 self._open.finish(error)
                 self._open = Commit()
             else:
-                self._changed.wait(WRITE_AGAIN_AFTER)
+                self._changed.wait(RETRY_AFTER)
 
 
-def _refused() -> Commit:
+def _closed_commit() -> Commit:
     commit = Commit()
     commit.finish(sqlite3.ProgrammingError("the store is closed"))
     return commit
@@ -207,11 +206,11 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
             execute("INSERT INTO tasks VALUES (?, ?, ?, NULL)", (serial, is_named, message.SerializeToString()))
         case DropTask(serial):
             execute("DELETE FROM tasks WHERE serial = ?", (serial,))
-        case KeepProgress(serial, progress):
+        case SaveProgress(serial, progress):
             execute("UPDATE tasks SET progress = ? WHERE serial = ?", (json.dumps(progress), serial))
-        case BuryName(name, until):
+        case AddTombstone(name, until):
             execute("INSERT INTO used_task_names VALUES (?, ?)", (name, until))
-        case FreeNames(until):
+        case ExpireTombstones(until):
             execute("DELETE FROM used_task_names WHERE until <= ?", (until,))
             execute("DELETE FROM used_queue_names WHERE until <= ?", (until,))
         case PutQueue(message):

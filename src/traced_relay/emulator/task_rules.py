@@ -1,4 +1,4 @@
-"""What task may be created, and how it is stored: Cloud Tasks' rules, defaults and texts."""
+"""Which tasks may be created, and how they are stored: Cloud Tasks' rules, defaults and texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_SCHEDULE = 30 * 86400
 LARGEST_TASK = 1_048_569
 LONGEST_URL = 2083
 LARGEST_HTTP_HEADERS = 80 * 1024
-DEFAULT_DEADLINE = 600.0  # for App Engine as its automatic scaling has it; a longer one has to be asked for
+DEFAULT_DEADLINE = 600.0  # for App Engine too, as with automatic scaling
 _LAST_SHOWN = 253_402_214_400  # the last day of the year 9999
 SHORTEST_DEADLINE, LONGEST_HTTP_DEADLINE, LONGEST_APP_ENGINE_DEADLINE = 15, 1800, 86415
 
@@ -30,7 +30,7 @@ _OUTPUT_ONLY = ("create_time", "dispatch_count", "response_count", "first_attemp
 
 
 def task_to_store(requested: m.Task, name: str, now: float) -> m.Task:
-    """The task as it is kept and shown under *name*, all defaults filled in."""
+    """The task under *name*, with all defaults filled in."""
     task = m.Task()
     task.CopyFrom(requested)
     task.name = name
@@ -46,7 +46,7 @@ def task_to_store(requested: m.Task, name: str, now: float) -> m.Task:
     _check_deadline(task, LONGEST_HTTP_DEADLINE if kind == "http_request" else LONGEST_APP_ENGINE_DEADLINE)
     if task.HasField("retry_config"):
         check_retry_config(task.retry_config)
-    _settle_schedule(task, now)
+    _complete_schedule_time(task, now)
     task.create_time.FromSeconds(int(now))
     if task.ByteSize() > LARGEST_TASK:
         raise invalid("Task size too large")
@@ -67,7 +67,7 @@ def _complete_http(request: m.HttpRequest) -> None:
     stored = header_rules.for_http(request.headers)
     if sum(len(name) + len(value) for name, value in stored.items()) >= LARGEST_HTTP_HEADERS:
         raise invalid("HttpRequest.headers must be less than 80KB.")
-    _settle_request(request, stored, "http_request", "HttpRequest")
+    _complete_request(request, stored, "http_request", "HttpRequest")
 
 
 def _complete_app_engine(request: m.AppEngineHttpRequest, name: str) -> None:
@@ -78,15 +78,15 @@ def _complete_app_engine(request: m.AppEngineHttpRequest, name: str) -> None:
         raise invalid(f"AppEngineHttpRequest.relativeUri must be less than or equal to {LONGEST_URL} characters.")
     header_rules.check(request.headers, "AppEngineHttpRequest.headers")
     stored = header_rules.for_app_engine(request.headers, request.body)
-    _settle_request(request, stored, "app_engine_http_request", "AppEngineHttpRequest")
+    _complete_request(request, stored, "app_engine_http_request", "AppEngineHttpRequest")
     request.app_engine_routing.host = resource_names.app_engine_host(request.app_engine_routing, name)
 
 
-def _settle_request(
+def _complete_request(
     request: m.HttpRequest | m.AppEngineHttpRequest, stored: dict[str, str], kind: str, field: str
 ) -> None:
     request.http_method = request.http_method or m.POST
-    method = m.METHODS.get(request.http_method)
+    method = m.HTTP_METHODS.get(request.http_method)
     if method is None:
         raise invalid(f"{field}.httpMethod is invalid.")
     if request.body and method not in _BODY_METHODS[kind]:
@@ -104,7 +104,7 @@ def _check_deadline(task: m.Task, longest: int) -> None:
     task.dispatch_deadline.FromMilliseconds(int(given * 1000))
 
 
-def _settle_schedule(task: m.Task, now: float) -> None:
+def _complete_schedule_time(task: m.Task, now: float) -> None:
     wanted = task.schedule_time.seconds + task.schedule_time.nanos / 1e9
     if wanted > now + LONGEST_SCHEDULE:
         shown = datetime.fromtimestamp(min(int(wanted), _LAST_SHOWN), _PACIFIC)
@@ -119,10 +119,10 @@ def _settle_schedule(task: m.Task, now: float) -> None:
 
 
 def pacific(find: Callable[[str], tzinfo] = ZoneInfo) -> tzinfo:
-    """Production's own time zone, in which it writes times in its texts."""
+    """The time zone of the times in production's texts."""
     try:
         return find("America/Los_Angeles")
-    except ZoneInfoNotFoundError:  # a machine may lack the time zones' data
+    except ZoneInfoNotFoundError:  # the machine has no time zone data
         return timezone(timedelta(hours=-8))
 
 
@@ -130,6 +130,10 @@ _PACIFIC = pacific()
 
 
 def set_time(stamp: m.Timestamp, time: float) -> None:
-    """Write *time* into *stamp*, cut to the microsecond."""
+    """Write *time* into *stamp*, rounded to the microsecond."""
     stamp.seconds, micros = divmod(round(time * 1e6), 1_000_000)
     stamp.nanos = micros * 1000
+
+
+def seconds_of(stamp: m.Timestamp) -> float:
+    return stamp.seconds + stamp.nanos // 1000 / 1e6

@@ -1,13 +1,13 @@
-"""Names that were used and may not be used again for a while."""
+"""Names that are reserved for a while after use."""
 
 from __future__ import annotations
 
 
 class Tombstones:
     """
-    Names of things that ended, for *window* seconds each.
+    The names of deleted resources, for *window* seconds each.
 
-    All last equally long, so the oldest is always the first: sweeping looks at no more than it removes.
+    All last equally long, so they expire in the order of insertion.
     """
 
     def __init__(self, window: float) -> None:
@@ -17,8 +17,8 @@ class Tombstones:
     def __len__(self) -> int:
         return len(self._until)
 
-    def bury(self, name: str, now: float) -> float:
-        """Until when the *name* is taken."""
+    def add(self, name: str, now: float) -> float:
+        """Reserve the *name*; returns until when."""
         return self.restore(name, now + self.window)
 
     def restore(self, name: str, until: float) -> float:
@@ -26,16 +26,16 @@ class Tombstones:
         self._until[name] = until
         return until
 
-    def holds(self, name: str, now: float) -> bool:
+    def is_reserved(self, name: str, now: float) -> bool:
         return self._until.get(name, now) > now
 
-    def sweep(self, now: float) -> bool:
-        """Forget the names that are free again; whether there were any."""
-        free = []
+    def expire(self, now: float) -> bool:
+        """Remove expired names; returns whether there were any."""
+        expired = []
         for name, until in self._until.items():
             if until > now:
                 break
-            free.append(name)
-        for name in free:
+            expired.append(name)
+        for name in expired:
             del self._until[name]
-        return bool(free)
+        return bool(expired)

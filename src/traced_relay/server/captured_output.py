@@ -1,7 +1,7 @@
 """
-What a process prints outside of its log, as entries of the log: uncaught exceptions, warnings, lines of C libraries.
+Turns all other output of the process into log entries: uncaught exceptions, warnings, lines of C libraries.
 
-On Google Cloud each line of output is an entry of its own, and one that is not JSON has no severity.
+Cloud Logging makes each line of output an entry, and one that is not JSON has no severity.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Self, TextIO
 if TYPE_CHECKING:
     from types import TracebackType
 
-_PIECE = 64 * 1024
-_MOST = 256 * 1024  # bytes taken together
+_CHUNK = 64 * 1024
+_MAX_BYTES = 256 * 1024  # that one read may collect
 _PAUSE = 0.1  # seconds without output after which a traceback is complete
-_LAST_MOMENT = 0.5
+_JOIN_SECONDS = 0.5
 _STDOUT, _STDERR = 1, 2
 _TRACE = re.compile(r"^(?:Traceback \(most recent call |Fatal Python error: )", re.MULTILINE)
 _LEVEL = re.compile(r"([IWEF])[0-9]{4} |(info|warning|error|fatal|critical)\b", re.IGNORECASE)
@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 
 def log_uncaught() -> None:
-    """Send to the log what Python itself prints to stderr."""
+    """Log what Python itself prints to stderr."""
 
     def of_the_process(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         _logger.critical("the process ended with an uncaught exception", exc_info=(kind, error, trace))
@@ -54,11 +54,11 @@ def log_uncaught() -> None:
     logging.captureWarnings(capture=True)
 
 
-class Captured:
+class CapturedOutput:
     """
-    The output of this process and of those that it forks, read by a thread and logged; *stream* is the real stdout.
+    A thread logs the output of this process and of those that it forks; *stream* is the real stdout.
 
-    A forked process that is killed leaves what it printed; only the last words of this one are lost.
+    Output of a forked process that is killed is logged; the last output of this process can be lost.
     """
 
     def __enter__(self) -> Self:
@@ -70,7 +70,7 @@ class Captured:
         for descriptor in (_STDOUT, _STDERR):
             os.dup2(writing, descriptor)
         os.close(writing)
-        self._thread = Thread(target=self._read_on, name="captured", daemon=True)
+        self._thread = Thread(target=self._run, name="captured", daemon=True)
         self._thread.start()
         return self
 
@@ -81,26 +81,26 @@ class Captured:
         for real, descriptor in zip(self._real, (_STDOUT, _STDERR), strict=True):
             os.dup2(real, descriptor)
             os.close(real)
-        self._thread.join(_LAST_MOMENT)
+        self._thread.join(_JOIN_SECONDS)
 
     def _close_reading(self) -> None:
-        """Let a forked process meet a closed pipe, and not a full one, once this process has gone."""
+        """Close the reading end in a forked process, which then gets an error if this process ends."""
         if self._process != os.getpid() and self._reading >= 0:
             os.close(self._reading)
             self._reading = -1  # in a fork of the fork the number may be another file's
 
-    def _read_on(self) -> None:
-        while taken := os.read(self._reading, _PIECE):
-            while len(taken) < _MOST and select.select([self._reading], [], [], _PAUSE)[0]:
-                more = os.read(self._reading, _PIECE)
+    def _run(self) -> None:
+        while output := os.read(self._reading, _CHUNK):
+            while len(output) < _MAX_BYTES and select.select([self._reading], [], [], _PAUSE)[0]:
+                more = os.read(self._reading, _CHUNK)
                 if not more:
                     break
-                taken += more
-            _log_output(taken.decode(errors="replace"))
+                output += more
+            _log_output(output.decode(errors="replace"))
 
 
 def _log_output(text: str) -> None:
-    """One entry a line, but one for a traceback with all that follows it."""
+    """Log one entry a line, and one for a traceback with all that follows it."""
     found = _TRACE.search(text)
     before = text[: found.start()] if found else text
     for line in filter(str.strip, before.splitlines()):

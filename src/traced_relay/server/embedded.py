@@ -1,4 +1,4 @@
-"""The production server's worker in a thread of this process: what `serve` refuses, `dev` refuses too."""
+"""The production server's worker in a thread of this process, so that `dev` and `serve` accept the same requests."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.config import Config
 
 from traced_relay.runtime.listener import listen
-from traced_relay.server.worker import PATIENCE, BufferedWorker, options
+from traced_relay.server.worker import CLIENT_TIMEOUT, BufferedWorker, options
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 
 class _Worker(BufferedWorker):
-    """The process belongs to whoever made the worker: its signals, its parent and its end are not the worker's."""
+    """Leaves the signals, the parent and the end of the process alone."""
 
     def init_signals(self) -> None:
-        """Leave the process's handlers as they are."""
+        """Keep the process's handlers."""
 
     def is_parent_alive(self) -> bool:
         return True
 
     def _cap_keepalive(self, deadline: float) -> None:  # noqa: ARG002  (the signature is gunicorn's)
-        """Close connections without a request at once; nobody waits for the process to end."""
+        """Close idle connections at once."""
         super()._cap_keepalive(0.0)
 
     def close(self) -> None:
@@ -35,18 +35,18 @@ class _Worker(BufferedWorker):
 
 
 class _Application:
-    """What gunicorn asks its application for."""
+    """The attributes that gunicorn reads from its application."""
 
-    def __init__(self, wsgi: WSGIApplication, patience: float) -> None:
-        self.patience = patience
+    def __init__(self, wsgi: WSGIApplication, client_timeout: float) -> None:
+        self.client_timeout = client_timeout
         self.wsgi = lambda: wsgi
 
 
-class Front:
+class EmbeddedServer:
     """
-    Serves an application on *host* and *port* (0: any free one) with so many *threads*, until it is stopped.
+    Serves an application on *host* and *port* (0 picks a free one), until it is stopped.
 
-    The port is taken, and connections wait in its backlog, from the moment the front is made.
+    The constructor binds the port; connections wait in its backlog until `start`.
     """
 
     def __init__(self, *, threads: int, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -60,9 +60,9 @@ class Front:
         config: Any = Config()
         for name, value in options(self._threads).items():
             config.set(name, value)
-        application, log = _Application(wsgi, PATIENCE), config.logger_class(config)
+        application, log = _Application(wsgi, CLIENT_TIMEOUT), config.logger_class(config)
         self._worker = _Worker(1, os.getppid(), [self._socket], application, 0, config, log)
-        self._thread = Thread(target=self._worker.init_process, name="front", daemon=True)
+        self._thread = Thread(target=self._worker.init_process, name="embedded-server", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

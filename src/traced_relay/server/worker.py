@@ -1,7 +1,7 @@
 """
-Where connections come in: gunicorn's threads, each given a request that is there as a whole.
+gunicorn's threaded worker, changed to buffer each request: a thread gets only complete requests.
 
-Until then a connection costs a file and its bytes, never a thread, and is cut when its time is up.
+Until then a connection costs a file descriptor and its bytes, never a thread, and has a timeout.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-# To send a request, and to take its answer: 900 kB at 30 kB/s. Within a data centre it is a part of a second.
-PATIENCE = 30.0
-CLOSE_SECONDS = 5.0  # for the other side to read an answer it got before it had sent everything
-SPARE_CONNECTIONS = 1000  # that may wait beside one for every thread
-MOST_HELD = 64 * 1024 * 1024  # bytes of all requests that are not there as a whole
+# Seconds to send a request, and to receive its response: 900 kB at 30 kB/s.
+CLIENT_TIMEOUT = 30.0
+LINGER_SECONDS = 5.0  # for the client to read a response that was sent before it had sent everything
+SPARE_CONNECTIONS = 1000  # besides one for every thread
+MAX_BUFFERED = 64 * 1024 * 1024  # bytes of all incomplete requests
 _PAUSE = 1.0
-_PIECE = 32 * 1024
-_OUT_OF_MEANS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_CHUNK = 32 * 1024
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 def options(threads: int) -> dict[str, Any]:
-    """The settings of gunicorn that the worker needs, by name."""
+    """The settings of gunicorn that the worker requires."""
     return {
         "threads": threads,
-        "worker_connections": 2 * (threads + SPARE_CONNECTIONS),  # with those whose thread is to come
+        "worker_connections": 2 * (threads + SPARE_CONNECTIONS),  # including those that wait for a thread
         "timeout": 0,
         "graceful_timeout": 1,
-        "keepalive": 620,  # longer than Google's front ends keep theirs, so that they close first
-        "logger_class": _Lines,
-        # Whoever is on this machine is a client like any other, and says nothing about paths and schemes.
+        "keepalive": 620,  # longer than Google's front ends, so that they close first
+        "logger_class": _PropagatingLogger,
+        # A client on this machine must not set path or scheme by a header either.
         "forwarded_allow_ips": "",
         "forwarder_headers": "",
         "secure_scheme_headers": {},
     }
 
 
-class _Lines(Logger):  # type: ignore[misc]
-    """gunicorn's own lines go where all lines of libraries go; it has no access log."""
+class _PropagatingLogger(Logger):  # type: ignore[misc]
+    """Sends gunicorn's log to the root logger; has no access log."""
 
     def setup(self, cfg: Any) -> None:  # noqa: ARG002  (the signature is gunicorn's)
         self.error_log.propagate = True
@@ -68,12 +68,12 @@ class _Lines(Logger):  # type: ignore[misc]
 
 
 class _Connection(TConn):  # type: ignore[misc]
-    """gunicorn's, of which it believes that it is set up, and which is closed without waiting for the other side."""
+    """A connection that gunicorn takes for initialized, and whose close does not wait for the client."""
 
     def __init__(self, *args: Any, linger: Callable[[socket.socket], None]) -> None:
         super().__init__(*args)
         self.initialized = True
-        self.arriving = RequestBuffer()
+        self.buffer = RequestBuffer()
         self._linger = linger
 
     def close(self, graceful: bool = False) -> None:
@@ -83,14 +83,14 @@ class _Connection(TConn):  # type: ignore[misc]
             super().close()
 
     def refuse(self, status: int, detail: str) -> None:
-        """Say why, if the other side takes it at once, and close."""
+        """Send a problem document, if that does not block, and close."""
         with suppress(OSError):
             self.sock.send(_problem(status, detail))
         self.close(graceful=True)
 
 
-class _Translating:
-    """Stands for the socket where gunicorn sends a page of its own: what goes out is a problem of the same status."""
+class _ProblemSocket:
+    """Replaces gunicorn's error pages by problem documents of the same status."""
 
     def __init__(self, client: socket.socket) -> None:
         self._client = client
@@ -100,7 +100,7 @@ class _Translating:
 
     def sendall(self, page: bytes) -> None:
         status = int(page.split(b" ", 2)[1])
-        self._client.sendall(_problem(status, "the request breaks the rules of HTTP, or a limit, and was not read"))
+        self._client.sendall(_problem(status, "the request violates HTTP or exceeds a limit, and was not read"))
 
 
 def _problem(status: int, detail: str) -> bytes:
@@ -112,21 +112,21 @@ def _problem(status: int, detail: str) -> bytes:
     return head.encode() + document
 
 
-class _Wakes(PollableMethodQueue):  # type: ignore[misc]
+class _OpenQueue(PollableMethodQueue):  # type: ignore[misc]
     def close(self) -> None:
-        """Stay open: a request that ends after the worker writes here, where by then another file might be."""
+        """Stay open: a request may end after the worker, and its descriptor could by then be another file's."""
 
 
 class BufferedWorker(ThreadWorker):  # type: ignore[misc]
-    """The worker. All but `handle_request` and `handle_error` runs in its main thread."""
+    """Runs in its main thread, except `handle_request` and `handle_error`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.method_queue = _Wakes()
-        self._patience: float = self.app.patience
-        self._arriving: TimerQueue[_Connection] = TimerQueue()
-        self._closing: TimerQueue[socket.socket] = TimerQueue()
-        self._held = 0
+        self.method_queue = _OpenQueue()
+        self._client_timeout: float = self.app.client_timeout
+        self._receiving: TimerQueue[_Connection] = TimerQueue()
+        self._lingering: TimerQueue[socket.socket] = TimerQueue()
+        self._buffered = 0
         self._lacks_files = False
         self._accepts_from = 0.0
 
@@ -137,146 +137,146 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         try:
             opened, address = listener.accept()
         except OSError as exc:
-            if exc.errno in _OUT_OF_MEANS:
-                self._rest(exc)
-            return  # else the other side has gone again, or is still to come
+            if exc.errno in _OUT_OF_RESOURCES:
+                self._pause_accepting(exc)
+            return  # else the client has disconnected, or none is waiting
         self.nr_conns += 1
-        self._begin(_Connection(self.cfg, opened, address, listener.getsockname(), linger=self._linger))
+        self._receive(_Connection(self.cfg, opened, address, listener.getsockname(), linger=self._linger))
 
-    def _rest(self, exc: OSError) -> None:
-        """No more files may be opened: take no more connections for a while; trying at once would go on for ever."""
-        _logger.warning("a connection cannot be taken: %s", exc.strerror)
+    def _pause_accepting(self, exc: OSError) -> None:
+        """Stop accepting for a second, since the process has no file descriptor left."""
+        _logger.warning("cannot accept a connection: %s", exc.strerror)
         self._lacks_files = True
         self._accepts_from = time.monotonic() + _PAUSE
         self.set_accept_enabled(False)
 
     def enqueue_req(self, conn: _Connection) -> None:
-        """The next request begins: on a kept connection, or behind the one that was answered."""
-        conn.arriving = RequestBuffer()
-        if behind := conn.parser.unreader.take_buffered():
-            self._held += len(behind)
-            conn.arriving.add(behind)
-        self._begin(conn)
+        """Receive the next request on this connection; its first bytes may be buffered already."""
+        conn.buffer = RequestBuffer()
+        if pipelined := conn.parser.unreader.take_buffered():
+            self._buffered += len(pipelined)
+            conn.buffer.add(pipelined)
+        self._receive(conn)
 
-    def _begin(self, conn: _Connection) -> None:
+    def _receive(self, conn: _Connection) -> None:
         conn.sock.setblocking(False)
-        if not (self._is_settled(conn) or self._is_settled_by_reading(conn)):
-            self._arriving.put(conn, time.monotonic() + self._patience)
-            self._listen_to(conn)
+        if not (self._advance(conn) or self._read(conn)):
+            self._receiving.put(conn, time.monotonic() + self._client_timeout)
+            self._watch(conn)
 
-    def _listen_to(self, conn: _Connection) -> None:
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._go_on, conn))
+    def _watch(self, conn: _Connection) -> None:
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
 
-    def _go_on(self, conn: _Connection, _: Any) -> None:
+    def _on_readable(self, conn: _Connection, _: Any) -> None:
         self.poller.unregister(conn.sock)
-        if self._is_settled_by_reading(conn):
-            self._arriving.discard(conn)
+        if self._read(conn):
+            self._receiving.discard(conn)
         else:
-            self._listen_to(conn)
+            self._watch(conn)
 
-    def _is_settled_by_reading(self, conn: _Connection) -> bool:
+    def _read(self, conn: _Connection) -> bool:
         try:
-            got = conn.sock.recv(_PIECE)
+            received = conn.sock.recv(_CHUNK)
         except BlockingIOError:
             return False
         except OSError:
-            got = b""
-        if not got:
+            received = b""
+        if not received:
             self._drop(conn)
             return True
-        self._held += len(got)
-        conn.arriving.add(got)
-        return self._is_settled(conn)
+        self._buffered += len(received)
+        conn.buffer.add(received)
+        return self._advance(conn)
 
-    def _is_settled(self, conn: _Connection) -> bool:
-        """Whether nothing more is waited for: the request goes to a thread, or is refused."""
-        match conn.arriving.stage:
-            case "whole" | "part":
-                self._held -= len(conn.arriving)
+    def _advance(self, conn: _Connection) -> bool:
+        """Hand a complete request to a thread, or refuse it; returns False while bytes are missing."""
+        match conn.buffer.stage:
+            case "complete" | "rejectable":
+                self._buffered -= len(conn.buffer)
                 conn.parser = get_parser(self.cfg, (), conn.client)
-                conn.parser.unreader.unread(conn.arriving.taken())
+                conn.parser.unreader.unread(conn.buffer.take())
                 super().enqueue_req(conn)
                 return True
-            case "too_long_a_head":
-                self._refuse(conn, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is too long")
+            case "head_too_long":
+                self._refuse(conn, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too long")
                 return True
-            case "body" if conn.arriving.expects_continue:
-                conn.arriving.expects_continue = False
+            case "body" if conn.buffer.expects_continue:
+                conn.buffer.expects_continue = False
                 with suppress(OSError):
                     conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         return False
 
     def _drop(self, conn: _Connection) -> None:
-        self._held -= len(conn.arriving)
+        self._buffered -= len(conn.buffer)
         self.nr_conns -= 1
         conn.close()
 
     def _refuse(self, conn: _Connection, status: int, detail: str) -> None:
-        self._held -= len(conn.arriving)
+        self._buffered -= len(conn.buffer)
         self.nr_conns -= 1
         conn.refuse(status, detail)
 
     def murder_pending(self) -> None:
-        """After every round of events, of which there is one a second at least: close what must not wait any longer."""
+        """Close connections whose time is over; gunicorn calls this at least once a second."""
         now = time.monotonic()
-        while (conn := self._arriving.pop_due(now)) is not None:
+        while (conn := self._receiving.pop_due(now)) is not None:
             self.poller.unregister(conn.sock)
-            if len(conn.arriving):
-                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, "the request did not come in time")
+            if len(conn.buffer):
+                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
             else:
                 self._drop(conn)
-        while (closing := self._closing.pop_due(now)) is not None:
+        while (closing := self._lingering.pop_due(now)) is not None:
             self._close(closing)
         if self._lacks_files:
             self._free_files()
-        while self._is_full():
-            self._make_room()
+        while self._exceeds_limits():
+            self._close_one()
 
     def _free_files(self) -> None:
-        """Close half of all that only waits, so that this is not needed again at once."""
+        """Close half of the waiting connections, so that the descriptors last for a while."""
         self._lacks_files = False
-        waiting = len(self._arriving) + len(self.keepalived_conns)
-        for _ in range(len(self._closing) + (waiting + 1) // 2):
-            self._make_room()
+        waiting = len(self._receiving) + len(self.keepalived_conns)
+        for _ in range(len(self._lingering) + (waiting + 1) // 2):
+            self._close_one()
             self._accepts_from = 0.0
 
-    def _is_full(self) -> bool:
-        """Whether as many connections, or as many bytes, wait as may; those that have their thread are left alone."""
-        waiting = len(self._arriving) + len(self._closing) + len(self.keepalived_conns)
-        return waiting > self.cfg.threads + SPARE_CONNECTIONS or self._held > MOST_HELD
+    def _exceeds_limits(self) -> bool:
+        """Whether too many connections or bytes wait; requests that have a thread do not count."""
+        waiting = len(self._receiving) + len(self._lingering) + len(self.keepalived_conns)
+        return waiting > self.cfg.threads + SPARE_CONNECTIONS or self._buffered > MAX_BUFFERED
 
-    def _make_room(self) -> None:
-        """Close what has waited for longest, for a request to begin or to go on; before all, what only has to end."""
-        began = (self._arriving.next_time() or inf) - self._patience
-        if (closing := self._closing.pop_due(inf)) is not None:
+    def _close_one(self) -> None:
+        """Close a lingering connection, else the one that has waited longest for a request or its rest."""
+        began = (self._receiving.next_time() or inf) - self._client_timeout
+        if (closing := self._lingering.pop_due(inf)) is not None:
             self._close(closing)
         elif self.keepalived_conns and self.keepalived_conns[0].timeout - self.cfg.keepalive < began:
             self.keepalived_conns[0].timeout = 0.0
             self.murder_keepalived()
-        elif (conn := self._arriving.pop_due(inf)) is not None:
+        elif (conn := self._receiving.pop_due(inf)) is not None:
             self.poller.unregister(conn.sock)
             self._drop(conn)
 
     def _linger(self, closing: socket.socket) -> None:
-        """Read on for a moment: with bytes unread, closing would take back the answer too (RFC 9112, section 9.6)."""
+        """Discard input for a while: a close with unread bytes would reset the response (RFC 9112, section 9.6)."""
         try:
             closing.setblocking(False)
             closing.shutdown(socket.SHUT_WR)
         except OSError:
             closing.close()
             return
-        self._closing.put(closing, time.monotonic() + CLOSE_SECONDS)
-        self.poller.register(closing, selectors.EVENT_READ, self._read_away)
+        self._lingering.put(closing, time.monotonic() + LINGER_SECONDS)
+        self.poller.register(closing, selectors.EVENT_READ, self._discard_input)
 
-    def _read_away(self, closing: socket.socket) -> None:
+    def _discard_input(self, closing: socket.socket) -> None:
         try:
-            if closing.recv(_PIECE):
+            if closing.recv(_CHUNK):
                 return
         except BlockingIOError:
             return
         except OSError:
             pass
-        self._closing.discard(closing)
+        self._lingering.discard(closing)
         self._close(closing)
 
     def _close(self, closing: socket.socket) -> None:
@@ -284,25 +284,25 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         closing.close()
 
     def handle_request(self, req: Any, conn: _Connection) -> Any:
-        """In a thread. An answer that is not taken in time is as good as one that nobody waits for."""
-        req._expected_100_continue = False  # said already, or too late now
-        _settle_host(req, conn.sock.getsockname())
-        if conn.arriving.stage == "part":
+        """Runs in a thread. A response that the client does not read in time counts as a disconnect."""
+        req._expected_100_continue = False  # sent already, or too late
+        _set_host(req, conn.sock.getsockname())
+        if conn.buffer.stage == "rejectable":
             req.force_close()
-        conn.sock.settimeout(self._patience)
+        conn.sock.settimeout(self._client_timeout)
         try:
             return super().handle_request(req, conn)
         except TimeoutError as exc:
-            raise ConnectionResetError(errno.ECONNRESET, "the answer was not taken") from exc
+            raise ConnectionResetError(errno.ECONNRESET, "the client did not read the response") from exc
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
-        """In a thread."""
-        client.settimeout(self._patience)
-        super().handle_error(req, _Translating(client), addr, exc)
+        """Runs in a thread."""
+        client.settimeout(self._client_timeout)
+        super().handle_error(req, _ProblemSocket(client), addr, exc)
 
 
-def _settle_host(req: Any, address: tuple[Any, ...]) -> None:
-    """Let the application see one host, or refuse the request; HTTP/1.0 without Host means our own *address*."""
+def _set_host(req: Any, address: tuple[Any, ...]) -> None:
+    """Give the application exactly one host, or refuse the request; HTTP/1.0 without Host means *address*."""
     hosts = [value for name, value in req.headers if name == "HOST"]
     own = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
     try:

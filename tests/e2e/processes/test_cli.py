@@ -209,7 +209,7 @@ def test_unusable_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(RULES)
     free = ("--port=0", "--tasks-port=0")
     assert "no-such.yaml: cannot be read" in complaint(run("dev", "--config=no-such.yaml", *free))
-    assert "cannot be made" in complaint(run("dev", f"--data={tmp_path / 'file'}", *free))
+    assert "cannot be created" in complaint(run("dev", f"--data={tmp_path / 'file'}", *free))
     assert str(tmp_path / "file") in complaint(run("queue", f"--data={tmp_path / 'file'}", "--port=0", "--rest-port=0"))
     ledger = {"RELAY_LEDGER": f"sqlite:{tmp_path / 'file'}", "PORT": "0"}
     complaint(run("serve", directory=tmp_path, **(SERVING | ledger)))
@@ -272,7 +272,7 @@ def test_second_queue_on_the_same_file_is_refused(tmp_path: Path) -> None:
 def test_demo_prints_three_waterfalls_and_their_records() -> None:
     ran = run("demo")
     assert ran.returncode == 0, ran.stderr
-    assert "all three ended as they should" in ran.stderr
+    assert "all three calls ended as expected" in ran.stderr
     assert re.findall(r"^state +(\w+).*?, (\d) attempts?", ran.stdout, re.MULTILINE) == [
         ("succeeded", "1"),
         ("succeeded", "3"),

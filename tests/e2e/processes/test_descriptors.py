@@ -54,7 +54,7 @@ def test_without_descriptors_a_connection_that_rests_gives_way_and_the_worker_go
             waiting.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
             waiting.settimeout(10)
             assert waiting.recv(100).startswith(b"HTTP/1.1 200 ")
-        relay.wait_for_line("a connection cannot be taken: Too many open files")
+        relay.wait_for_line("cannot accept a connection: Too many open files")
         relay.leave_descriptors(None)
         warmed_up(place, relay, {"url": f"{downstream.url}/reports"}, who)
         assert len(relay.said("relay.started")) == 1

@@ -104,10 +104,10 @@ runpy.run_module("traced_relay", run_name="__main__")
 _BROKEN = """
 from dataclasses import replace
 from traced_relay.config.settings import from_environment
-from traced_relay.server.captured_output import Captured
+from traced_relay.server.captured_output import CapturedOutput
 from traced_relay.server.production import serve
 
-with Captured() as captured:
+with CapturedOutput() as captured:
     serve(replace(from_environment(), otel_file=5), stream=captured.stream)
 """
 
@@ -141,7 +141,7 @@ def test_an_import_that_fails_is_one_entry(tmp_path: Path) -> None:
 _ODD = """
 import faulthandler, gc, logging, os, signal, sys, threading, warnings
 from traced_relay.logs import writer
-from traced_relay.server.captured_output import Captured, log_uncaught
+from traced_relay.server.captured_output import CapturedOutput, log_uncaught
 
 seen, changed = [], threading.Condition()
 
@@ -160,7 +160,7 @@ class Odd:
         raise KeyError("unraisable")
 
 log_uncaught()
-with Captured() as captured:
+with CapturedOutput() as captured:
     writer.configure(writer.Identity("p", "v", "i"), stream=captured.stream)
     logging.getLogger().addHandler(Seen())
     child = os.fork()

@@ -11,7 +11,7 @@ import pytest
 
 from support.asking import get
 from traced_relay.dev.environment import Dev
-from traced_relay.server.embedded import Front
+from traced_relay.server.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,15 +53,15 @@ def posted(head: bytes, body: bytes = BODY, target: bytes = b"/v1/tasks", versio
     ],
     ids=["length", "chunks", "address", "absolute"],
 )
-def test_a_request_that_keeps_the_rules_is_taken(dev: Dev, request_bytes: bytes) -> None:
+def test_a_valid_request_is_accepted(dev: Dev, request_bytes: bytes) -> None:
     assert statuses(dev.port, request_bytes) == [202, 200]
 
 
-def test_http_1_0_without_a_host_is_taken(dev: Dev) -> None:
+def test_http_1_0_without_host_is_accepted(dev: Dev) -> None:
     assert statuses(dev.port, posted(LENGTH, version=b"HTTP/1.0")) == [202]
 
 
-def test_the_host_of_an_absolute_target_is_the_one_that_is_checked(dev: Dev) -> None:
+def test_the_host_of_an_absolute_target_is_checked(dev: Dev) -> None:
     assert statuses(dev.port, posted(HOST + LENGTH, target=b"http://elsewhere.example/v1/tasks")) == [403, 200]
 
 
@@ -99,27 +99,27 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_dev_refuses_what_serve_refuses_and_reads_no_further(dev: Dev, name: str) -> None:
+def test_dev_refuses_what_serve_refuses_and_stops_reading(dev: Dev, name: str) -> None:
     assert statuses(dev.port, BROKEN[name]) == [400]
 
 
-def test_a_front_stops_while_a_connection_is_idle_and_frees_its_port() -> None:
+def test_stop_closes_idle_connections_and_frees_the_port() -> None:
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", "2")])
         return [b"{}"]
 
-    front = Front(threads=2)
-    front.start(app)
-    with socket.create_connection(("127.0.0.1", front.port), timeout=10) as idle:
+    server = EmbeddedServer(threads=2)
+    server.start(app)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as idle:
         idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         heard = idle.recv(1000)
         while not heard.endswith(b"{}"):
             heard += idle.recv(1000)
         stopped = Event()
-        Thread(target=lambda: (front.stop(), stopped.set()), daemon=True).start()
+        Thread(target=lambda: (server.stop(), stopped.set()), daemon=True).start()
         assert stopped.wait(10)
         assert idle.recv(1000) == b""
-    again = Front(threads=2, port=front.port)
+    again = EmbeddedServer(threads=2, port=server.port)
     again.start(app)
     assert get(f"{again.url}/").document == {}
     again.stop()

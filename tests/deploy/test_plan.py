@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.house import ROOT
-from traced_relay.deploy.plan import wanted
+from traced_relay.deploy.plan import plan
 from traced_relay.errors import InvalidSettings
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ queues: [{name: relay}]
 """
 
 
-def test_the_facts_of_this_projects_files() -> None:
-    assert list(wanted("p", ROOT, {})) == [
+def test_the_plan_of_this_projects_files() -> None:
+    assert list(plan("p", ROOT, {}).lines()) == [
         "location us-central1",
         "service default",
         "audience https://relay.example.com",
@@ -29,21 +29,21 @@ def test_the_facts_of_this_projects_files() -> None:
     ]
 
 
-def test_a_named_version_of_a_secret_is_a_fact_of_its_own(tmp_path: Path) -> None:
+def test_a_named_secret_version_has_its_own_line(tmp_path: Path) -> None:
     receivers = "callbacks: [{url: https://a.example.com/, secret: projects/o/secrets/s/versions/7}]"
     queues = "queues: [{name: relay}, {name: told, for: callbacks}]"
     (tmp_path / "relay.yaml").write_text(CLOUD_RUN.replace("queues: [{name: relay}]", f"{queues}\n{receivers}"))
-    assert list(wanted("p", tmp_path, {"RELAY_LEDGER": "firestore:tasks"}))[-3:] == [
+    assert list(plan("p", tmp_path, {"RELAY_LEDGER": "firestore:tasks"}).lines())[-3:] == [
         "secret o s",
         "secret p traced-relay-callbacks",
         "secret_version o s 7",
     ]
 
 
-def test_the_facts_where_the_worker_is_a_url_and_the_environment_says_the_rest(tmp_path: Path) -> None:
+def test_a_worker_url_takes_variables_from_the_environment(tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(CLOUD_RUN)
     environ = {"RELAY_LEDGER": "firestore:tasks", "RELAY_LOCATION": "europe-west1"}
-    assert list(wanted("p", tmp_path, environ)) == [
+    assert list(plan("p", tmp_path, environ).lines()) == [
         "location europe-west1",
         "service default",
         "audience https://relay.example.com",
@@ -54,4 +54,4 @@ def test_the_facts_where_the_worker_is_a_url_and_the_environment_says_the_rest(t
         "secret p traced-relay-callbacks",
     ]
     with pytest.raises(InvalidSettings, match="environment: RELAY_LEDGER must be firestore:"):
-        list(wanted("p", tmp_path, environ | {"RELAY_LEDGER": "memory"}))
+        plan("p", tmp_path, environ | {"RELAY_LEDGER": "memory"})
