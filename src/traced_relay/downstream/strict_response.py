@@ -34,6 +34,8 @@ _FLAWS = (
 )
 _WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _LENGTH = re.compile(r"\s*([0-9]{1,18})\s*(,\s*\1\s*)*")
+_CHUNK_SIZE = re.compile(rb"0*([0-9a-fA-F]{1,15})[ \t]*(;.*)?\r?\n", re.DOTALL)
+_MOST_LINE = 64 * 1024  # of a chunk's size and extensions
 _IDLE_LIMIT = re.compile(
     r"(?:^|[,;\s])(?:timeout\s*=\s*\"?(?P<seconds>[0-9]+(?:\.[0-9]+)?)|max\s*=\s*\"?0+)\"?(?=\s*(?:[,;]|$))",
     re.ASCII | re.IGNORECASE,
@@ -138,6 +140,27 @@ class StrictResponse(http.client.HTTPResponse):
             raise http.client.BadStatusLine(repr(self._lines.last[:100]))
         self._is_awaited = HTTPStatus.SWITCHING_PROTOCOLS < status < HTTPStatus.OK
         return version, HTTPStatus.CONTINUE if self._is_awaited else status, reason
+
+    def _get_chunk_left(self) -> int | None:
+        """Bytes left in this chunk, None after the last; http.client reads sizes like -5 and 0_2, and any line end."""
+        if not self.chunk_left:
+            if self.chunk_left == 0 and self._line(2) not in (b"\r\n", b"\n"):
+                raise http.client.HTTPException("a chunk that is longer than its size")
+            size = _CHUNK_SIZE.fullmatch(self._line(_MOST_LINE))
+            if size is None:
+                raise http.client.HTTPException("a chunk size that is none")
+            self.chunk_left = int(size[1], 16) or None
+            if self.chunk_left is None:
+                self._read_and_discard_trailer()  # type: ignore[attr-defined]
+                self._close_conn()
+        return self.chunk_left
+
+    def _line(self, most: int) -> bytes:
+        """The next line, or its first bytes; IncompleteRead where the connection ends in it."""
+        line = self._lines.readline(most)
+        if len(line) < most and not line.endswith(b"\n"):
+            raise http.client.IncompleteRead(b"")
+        return line
 
     def _close_conn(self) -> None:
         """Check, without waiting, whether bytes follow the answer: they would be lost with its buffer."""
