@@ -276,7 +276,7 @@ def read_ledger(environ: Mapping[str, str], platform: Platform) -> str:
     kind, _, place = ledger.partition(":")
     if kind == "firestore":
         firestore_place(place)
-    elif ledger != "memory" and not (kind == "sqlite" and place):
+    elif ledger != "memory" and not (kind == "sqlite" and re.match(r"(?!:|file:).", place)):
         raise InvalidSettings(f"RELAY_LEDGER must be {_LEDGERS}, got {ledger[:80]!r}")
     elif platform in ("app_engine", "cloud_run"):
         raise InvalidSettings(

@@ -22,8 +22,9 @@ from traced_relay.deploy.gcloudignore import is_uploaded, read_at_start
 from traced_relay.deploy.plan import Finding
 from traced_relay.downstream.addresses import Reach
 from traced_relay.downstream.webhook_signature import SECRET_NAME
-from traced_relay.errors import InvalidSettings
+from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.formats.yaml_file import document_of
+from traced_relay.ledger.sqlite import check_file
 from traced_relay.tracing import otel_yaml
 from traced_relay.tracing.otel_yaml import OTLP
 
@@ -90,6 +91,7 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
     else:
         deployed = environ
         found += [f"environment: {text}" for text in settings.variable_problems(environ, rules)]
+        found += _ledger_problems(environ.get("RELAY_LEDGER", ""))
     found += [problem.removeprefix(f"{directory}/") for problem in _otel_problems(directory, deployed)]
     if rules:
         secret = deployed.get("RELAY_CALLBACK_SECRET")
@@ -98,6 +100,15 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
         wrong = (*rule_problems(rules, is_local=is_local), *_rule_problems(rules, secret), *examples)
         found += [f"{name}: {text}" for text in wrong]
     return found
+
+
+def _ledger_problems(ledger: str) -> Iterator[str]:
+    kind, _, place = ledger.partition(":")
+    if kind == "sqlite":
+        try:
+            check_file(Path(place))
+        except Unavailable as exc:
+            yield f"environment: RELAY_LEDGER: {exc}"
 
 
 def _set_variables(environ: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from traced_relay.errors import Unavailable
 from traced_relay.ledger.protocol import BEYOND_DIGITS, FILTERS, KEYS_KEPT, WORKERS_KEPT, Tally
 from traced_relay.ledger.row_codec import columns_of, row_of
-from traced_relay.runtime.private_file import make_private
+from traced_relay.runtime.private_file import check_content, make_private
 from traced_relay.tasks.state_machine import Holder
 
 if TYPE_CHECKING:
@@ -273,17 +273,21 @@ def _mapped_errors() -> Iterator[None]:
         raise Unavailable(f"the ledger cannot be used: {exc}") from exc
 
 
+def check_file(file: Path) -> None:
+    """Raise Unavailable if *file* exists and is no ledger of this version; nothing is created or changed."""
+    with _mapped_errors():
+        if file.exists():
+            check_content(file, _SCHEMA, _VERSION)
+
+
 def _open(file: Path | None) -> sqlite3.Connection:
-    """The database, made or brought up to this version; Unavailable if a later one has changed it."""
+    """The database, made if it is missing."""
     if file:
-        make_private(file)
+        make_private(file, _SCHEMA, _VERSION)
     db = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False, timeout=10)
     try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             db.execute(f"PRAGMA {pragma}")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _VERSION):
-            raise Unavailable(f"the ledger is of version {version}, this relay knows {_VERSION}")
         db.executescript(_SCHEMA)
         db.execute(f"PRAGMA user_version={_VERSION}")
     except BaseException:

@@ -101,7 +101,7 @@ def test_a_ledger_of_another_version_is_unavailable(clock: ManualClock, tmp_path
     with opened(clock, tmp_path / "ledger") as ledger:
         ledger.insert(row())
     rewrite(tmp_path / "ledger", f"PRAGMA user_version={version}")
-    with pytest.raises(Unavailable, match=f"the ledger is of version {version}, this relay knows 2"):
+    with pytest.raises(Unavailable, match=f"ledger: is of version {version}, this relay knows 2"):
         SqliteLedger(clock, tmp_path / "ledger")
     rewrite(tmp_path / "ledger", "PRAGMA user_version=2")
     with opened(clock, tmp_path / "ledger") as ledger:
