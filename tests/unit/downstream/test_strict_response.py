@@ -128,6 +128,43 @@ def test_wherever_an_answer_is_cut_off_it_is_no_success(sender: Sender, size: in
     assert ending == AttemptResult(None, "malformed_response" if is_in_status else "incomplete_response")
 
 
+@pytest.mark.parametrize("count", [100, 101, 5_000])
+def test_any_number_of_headers_is_read_up_to_64_kib(sender: Sender, count: int) -> None:
+    exchange = sent_to(sender, says_and_stays(OK, b"X: y\r\n" * count, b"X-Last: z\r\nContent-Length: 2\r\n\r\nok"))
+    assert answered(exchange) == (200, b"ok")
+    no_content = sent_to(sender, says_and_stays(b"HTTP/1.1 204 No Content\r\n", b"X: y\r\n" * count, b"\r\n"))
+    assert answered(no_content) == (204, b"")
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_headers_take_64_kib_at_most(sender: Sender, over: int) -> None:
+    line = b"X: " + b"x" * (65_536 - len(b"X: \r\nContent-Length: 2\r\n") + over) + b"\r\n"
+    exchange = sent_to(sender, says_and_stays(OK, line, b"Content-Length: 2\r\n\r\nok"))
+    assert exchange.ending.reason == (None if not over else "malformed_response")
+
+
+@pytest.mark.parametrize("length", ["0" * 18 + "02", "0" * 5_000 + "2", "02, 2", "2,002"])
+def test_leading_zeros_of_a_length_are_read(sender: Sender, length: str) -> None:
+    exchange = sent_to(sender, says_and_stays(OK, b"Content-Length: %s\r\n\r\nok" % length.encode()))
+    assert answered(exchange) == (200, b"ok")
+
+
+@pytest.mark.parametrize("length", ["9" * 19, "1" * 5_000, "02, 3", "2 2", "0x2", "\xb2"])
+def test_an_absurd_length_is_malformed(sender: Sender, length: str) -> None:
+    exchange = sent_to(sender, says_and_stays(OK, b"Content-Length: %s\r\n\r\nok" % length.encode("latin-1")))
+    assert exchange.ending == AttemptResult(None, "malformed_response")
+
+
+def test_a_coding_with_spaces_behind_it_is_read(sender: Sender) -> None:
+    exchange = sent_to(sender, says_and_stays(OK, b"Transfer-Encoding: Chunked \r\n\r\n2\r\nok\r\n0\r\n\r\n"))
+    assert answered(exchange) == (200, b"ok")
+
+
+def test_trailers_take_64_kib_at_most(sender: Sender) -> None:
+    exchange = sent_to(sender, says_and_stays(CHUNKED, b"0\r\n", b"X: y\r\n" * 11_000))
+    assert exchange.ending == AttemptResult(None, "malformed_response")
+
+
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"
 
