@@ -178,7 +178,8 @@ class Api:
             _refuse_codings()
         if (request.content_length or 0) >= MAX_REQUEST:
             raise _too_large()
-        row = self._ledger.get(self._whole_id(task_id)) if re.fullmatch(r"[0-9a-f]{1,32}", task_id) else None
+        is_id = re.fullmatch(r"[0-9a-fA-F]{1,32}", task_id)
+        row = self._ledger.get(self._whole_id(task_id.lower())) if is_id else None
         if row is None or not _may_see(row):
             raise NotFound(f"there is no task {task_id[:40]!a} that you may see")
         return row

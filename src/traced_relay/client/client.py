@@ -6,9 +6,10 @@ Only what is safe to ask again is: looking, and enqueueing, which carries an Ide
 
 from __future__ import annotations
 
+import re
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Unpack
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -16,6 +17,7 @@ from requests.auth import AuthBase
 
 from traced_relay.client import problems, response_shapes
 from traced_relay.errors import (
+    FieldError,
     InvalidCall,
     InvalidSettings,
     NotEnded,
@@ -296,7 +298,10 @@ def _quoted_if_needed(key: str) -> str:
 
 
 def _path(task_id: str, verb: str = "") -> str:
-    return f"/v1/tasks/{quote(task_id, safe='', errors='replace')}{verb}"
+    if not re.fullmatch(r"[0-9a-fA-F]{1,32}", task_id):
+        message = f"must be 4 to 32 hex digits, got {task_id[:40]!a}"
+        raise InvalidCall(f"task_id {message}", errors=(FieldError("task_id", message),))
+    return f"/v1/tasks/{task_id.lower()}{verb}"
 
 
 def _content(answer: FetchedResponse, shape: Any) -> Any:
