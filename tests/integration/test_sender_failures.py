@@ -105,6 +105,16 @@ def test_what_is_no_whole_answer_is_a_reason(sender: Sender, behaviour: Behaviou
     assert (exchange.ending, exchange.response, exchange.response_size) == (failed(reason), None, None)
 
 
+def test_without_a_byte_of_an_answer_there_is_no_time_of_one(sender: Sender) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert sent(sender, f"http://127.0.0.1:{port}/").timing.first_byte_ms is None
+    for silent in (says(), says_and_resets(), says_and_stays()):
+        assert sent_to(sender, silent, timeout=0.2).timing.first_byte_ms is None
+    for heard in (says(b"HTTP/1.1 2"), says(b"SSH-2.0-x\r\n"), says(OK, b"\r\n")):
+        assert sent_to(sender, heard).timing.first_byte_ms is not None
+
+
 @pytest.mark.parametrize(
     "behaviour",
     [

@@ -175,11 +175,12 @@ class Sender:
             retry_after = parse_retry_after(answer.headers.get("Retry-After"), self._clock.now())
             ending = AttemptResult(answer.status_code, reasons.of_status(answer.status_code), retry_after)
         ended = self._clock.monotonic()
+        waited = (answered or ended) - sent - (opening.connect or 0) - (opening.tls or 0)
         timing = Timing(
             token_ms=token_ms,
             connect_ms=_ms(opening.connect),
             tls_ms=_ms(opening.tls),
-            first_byte_ms=_ms(max(0.0, (answered or ended) - sent - (opening.connect or 0) - (opening.tls or 0))),
+            first_byte_ms=_ms(max(0.0, waited)) if opening.answer and opening.answer.has_begun else None,
             body_ms=None if answered is None else _ms(ended - answered),
         )
         return Exchange(ending, timing, response, size if response else None, detail)
