@@ -339,6 +339,17 @@ def test_without_an_app_yaml_the_own_environment_is_what_counts(tmp_path: Path) 
     assert found(tmp_path, app=None, GOOGLE_CLOUD_PROJECT="p", RELAY_LEDGER="memory", **here) == []
 
 
+def test_variables_of_opentelemetry_are_checked(tmp_path: Path) -> None:
+    here = {"CLOUD_TASKS_EMULATOR_HOST": "127.0.0.1:8123", "GOOGLE_CLOUD_PROJECT": "p", "RELAY_LEDGER": "memory"}
+    missing, switch = "/nonexistent/otel.yaml", "environment: OTEL_SDK_DISABLED must be true or false, got 'maybe'"
+    unread = f"{missing}: cannot be read: No such file or directory"
+    assert found(tmp_path, app=None, OTEL_SDK_DISABLED="maybe", **here) == [switch]
+    assert found(tmp_path, app=None, OTEL_SDK_DISABLED="maybe", OTEL_CONFIG_FILE=missing, **here) == [switch, unread]
+    assert found(tmp_path, app=None, OTEL_SDK_DISABLED="true", OTEL_CONFIG_FILE=missing, **here) == [
+        f"environment: OTEL_CONFIG_FILE: {missing} is missing"
+    ]
+
+
 def test_a_file_that_is_no_ledger_is_a_problem(tmp_path: Path) -> None:
     here = {"CLOUD_TASKS_EMULATOR_HOST": "127.0.0.1:8123", "GOOGLE_CLOUD_PROJECT": "p"}
     file = tmp_path / "other.db"

@@ -29,7 +29,7 @@ from traced_relay.tracing import otel_yaml
 from traced_relay.tracing.otel_yaml import OTLP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from traced_relay.config.relay_yaml import RelayFile
     from traced_relay.downstream.rules import UrlPattern
@@ -131,23 +131,28 @@ def _beside_app_yaml(
             yield f"cron.yaml: {problem}"
 
 
-def _otel_problems(directory: Path, deployed: Mapping[str, str]) -> Sequence[str]:
+def _otel_problems(directory: Path, deployed: Mapping[str, str]) -> Iterator[str]:
     """Why there would be no spans; a relay without the file that it has by default has meant it."""
-    if settings.is_untraced(deployed):
-        return ()
     file = settings.otel_file(deployed, directory)
+    switch = deployed.get("OTEL_SDK_DISABLED", "")
+    if switch.strip().lower() not in ("", "true", "false"):
+        yield f"environment: OTEL_SDK_DISABLED must be true or false, got {switch[:80]!r}"
+    if settings.is_untraced(deployed):
+        if file is not None and not file.exists():
+            yield f"environment: OTEL_CONFIG_FILE: {file} is missing"
+        return
     try:
         with _surrounded_by(deployed):
             if file is None:
-                return ()
+                return
             read = otel_yaml.read(file)
     except InvalidSettings as exc:
-        return exc.problems
+        yield from exc.problems
+        return
     locked = directory / "requirements.txt"
     needs_otlp = "GAE_ENV" in deployed and any(batch.exporter == OTLP for batch in read.batches)
     if needs_otlp and locked.exists() and not _OTLP_LOCKED.search(locked.read_text()):
-        return (f"{file}: {OTLP} needs the extra `otlp`, which requirements.txt lacks",)
-    return ()
+        yield f"{file}: {OTLP} needs the extra `otlp`, which requirements.txt lacks"
 
 
 _OTLP_LOCKED = re.compile(r"^opentelemetry-exporter-otlp-proto-http\b", re.MULTILINE)

@@ -144,7 +144,10 @@ def test_what_is_left_out_has_the_contracts_default() -> None:
             {"downstreams": [{"name": "a", "url": "http://a/", "auth": "id_token"}]},
             ["downstreams.0.auth must be none for http://: an ID token never goes out in the clear"],
         ),
-        ({"downstreams": [{"name": "a", "url": "https://a/"}]}, ["downstreams.0.auth is required"]),
+        (
+            {"downstreams": [{"name": "a", "url": "https://a/"}]},
+            ["downstreams.0.auth must be one of 'id_token' or 'none'"],
+        ),
         ({"callbacks": [{"url": "example.com"}]}, ["callbacks.0.url must start with http:// or https://"]),
         (
             {"callbacks": [{"url": "https://a/"}]},
