@@ -16,12 +16,13 @@ DEV_PORT, SAMPLE_PORT = 8080, 8090  # the sample's is another one where that is 
 
 
 @click.command()
-def demo() -> None:
-    """Relay three calls; print their waterfalls and records."""
+@click.option("--records", is_flag=True, help="Print the JSON records of the calls, too.")
+def demo(records: bool) -> None:
+    """Relay three calls; print their waterfalls."""
     otel_environment.refuse_other_instrumentation()
     from traced_relay.dev.demo import run
 
-    if not run(colour=sys.stdout.isatty()):
+    if not run(colour=sys.stdout.isatty(), records=records):
         sys.exit(1)
 
 

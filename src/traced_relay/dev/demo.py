@@ -51,13 +51,13 @@ _PLAYS = (
 )
 
 
-def run(*, colour: bool) -> bool:
-    """Play all three and print each one's waterfall and records; whether all ended as they should."""
+def run(*, colour: bool, records: bool = False) -> bool:
+    """Play all three and print each one's waterfall, with *records* those too; whether all ended as they should."""
     with Path(os.devnull).open("w") as nowhere, Dev(stream=nowhere) as dev:
         _say(f"relay on {dev.url}, embedded queue on {dev.queue.address}, sample downstream on {dev.sample_url}")
         receipts = [_enqueue(dev, play) for play in _PLAYS]
         ends = [_see(dev, play, receipt) for play, receipt in zip(_PLAYS, receipts, strict=True)]
-        for end in ends:
+        for end in ends if records else ():
             sys.stdout.writelines(json.dumps(record) + "\n" for record in end.records)
         width = min(max(shutil.get_terminal_size((100, 24)).columns, 80), 120)
         for end in ends:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -253,8 +254,9 @@ def test_a_second_queue_on_the_same_file_is_refused(tmp_path: Path) -> None:
         assert str(file) in complaint(run("queue", f"--data={file}", "--port=0", "--rest-port=0"))
 
 
-def test_the_demo_ends_well_and_shows_three_waterfalls_and_their_records() -> None:
-    ran = run("demo")
+@pytest.mark.parametrize("options", [(), ("--records",)], ids=["waterfalls", "records"])
+def test_the_demo_ends_well_and_shows_three_waterfalls(options: tuple[str, ...]) -> None:
+    ran = run("demo", *options)
     assert ran.returncode == 0, ran.stderr
     assert "all three ended as they should" in ran.stderr
     assert re.findall(r"^state +(\w+).*?, (\d) attempts?", ran.stdout, re.MULTILINE) == [
@@ -264,4 +266,26 @@ def test_the_demo_ends_well_and_shows_three_waterfalls_and_their_records() -> No
     ]
     records = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
     finished = [record["state"] for record in records if record["event"] == "task.finished"]
-    assert finished == ["succeeded", "succeeded", "failed"]
+    assert finished == (["succeeded", "succeeded", "failed"] if options else [])
+
+
+CLOSED = [
+    ("serve", "<&-"),
+    ("serve", ">&-"),
+    ("serve", ">&- <&-"),
+    ("serve", "2>&-"),
+    ("queue", ">&-"),
+    ("check", ">&-"),
+]
+
+
+@pytest.mark.parametrize(("command", "closed"), CLOSED)
+def test_a_closed_stream_is_no_error(command: str, closed: str, taken: int, tmp_path: Path) -> None:
+    (tmp_path / "relay.yaml").write_text(RULES)
+    environ = os.environ | SERVING | {"PORT": str(taken)}
+    words = [sys.executable, "-m", "traced_relay", command, *([f"--port={taken}"] if command == "queue" else [])]
+    shell = ["sh", "-c", f'exec "$0" "$@" {closed}', *words]
+    ran = subprocess.run(shell, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=50, check=False)
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    assert (str(taken) in ran.stderr) == (command != "check" and "2" not in closed)
