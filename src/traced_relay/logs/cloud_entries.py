@@ -49,7 +49,10 @@ def as_record(entry: Mapping[str, Any]) -> dict[str, Any]:
     """The record that an *entry*, as the API and `gcloud logging read --format json` have it, was made of."""
     said = entry.get("jsonPayload") or {"message": entry.get("textPayload", "")}
     payload = said if isinstance(said, dict) else {"message": json.dumps(said)}
-    record = {"message": "", **payload, "severity": entry.get("severity", "DEFAULT"), "time": time_of(entry)}
+    severity = entry.get("severity", "DEFAULT")
+    if isinstance(severity, int):
+        severity = SEVERITIES.get(severity, "DEFAULT")
+    record = {"message": "", **payload, "severity": severity, "time": time_of(entry)}
     if queue_log.is_from(payload):
         record |= {"logger": queue_log.LOGGER, "message": queue_log.summary(payload)}
     if "httpRequest" in entry:
@@ -121,9 +124,6 @@ def _as_the_api_has_it(entry: Mapping[str, Any]) -> dict[str, Any]:
     There every name has underscores, a severity is a number, and a number of the payload has a fraction.
     """
     named = {_camel(name): value for name, value in entry.items() if value not in ("", None, [])}
-    severity = named.get("severity")
-    if isinstance(severity, int):
-        named["severity"] = SEVERITIES.get(severity, "DEFAULT")
     if "trace" not in named:
         named.pop("traceSampled", None)
     for name in ("httpRequest", "operation"):

@@ -20,6 +20,7 @@ _BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # PowerS
 _IN_OBJECT = re.compile(r'["{}\n]')
 _IN_STRING = re.compile(r'["\\\n]')
 _BETWEEN = re.compile(r"[\[\],]{0,2}")  # what of an array is on a line of its own
+_PRINTED_OVER_LINES = re.compile(r'\{[ \t\r]*\n\s*"')
 _GOES_ON = ' \t\r\n"}]'  # what a line inside an object that is printed over several begins with
 
 
@@ -64,6 +65,9 @@ class LogInput:
             while at < len(text):
                 step = self._inside if self._depth else self._outside
                 at = yield from step(text, at)
+        if self._depth and _PRINTED_OVER_LINES.match(self._object.text):  # else it is text with a brace in it
+            self._passed_over("the last entry is cut off and is passed over")
+            return
         yield from self._give_up()
         yield from self._end_line()
 
