@@ -10,6 +10,7 @@ from select import select
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from traced_relay.cli import options
 from traced_relay.errors import InvalidSettings, NoRecords
@@ -42,7 +43,13 @@ class _Records(click.File):
 
 @click.command()
 @click.argument("records", type=_Records("rb"), required=False)
-@click.option("--relay", metavar="URL", help=f"Follow the `dev` that runs there; default: {options.LOCAL_RELAY}.")
+@click.option(
+    "--relay",
+    metavar="URL",
+    envvar="RELAY_URL",
+    show_envvar=True,
+    help=f"Follow the `dev` that runs there; default: {options.LOCAL_RELAY}.",
+)
 @click.option(
     "--project",
     metavar="PROJECT",
@@ -84,9 +91,12 @@ def tail(
       traced-relay tail --severity WARNING records.jsonl
       gcloud beta logging tail --format=json | traced-relay tail -
 
-    Ends with 0 when a file ends, with 1 if it held something but no record, with 130 at Ctrl-C, with 2 if an option
+    Ends with 0 when a file ends, with 1 if it held no record, with 130 at Ctrl-C, with 2 if an option
     cannot be understood.
     """
+    preset = options.LOCAL_RELAY
+    if relay is not None and click.get_current_context().get_parameter_source("relay") is ParameterSource.ENVIRONMENT:
+        preset, relay = relay, None
     if [records, relay, project].count(None) < 2:
         raise click.UsageError("one of RECORDS, --relay and --project is enough")
     earliest = None if since is None else SystemClock().now() - since
@@ -98,9 +108,9 @@ def tail(
     if project is not None:
         found = _of_project(project, earliest, channel, **wanted)
     else:
-        found = _of_dev(relay or options.LOCAL_RELAY)
+        found = _of_dev(relay or preset)
         if relay is None and not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
-            _complain(f"following the records of {options.LOCAL_RELAY}; --relay, --project and RECORDS name others")
+            _complain(f"following the records of {preset}; --relay, --project and RECORDS name others")
     for record in found:
         if _passes(record, earliest, **wanted):
             _show(json_of(record) if as_json else record)
@@ -163,8 +173,8 @@ def _show_input(source: IO[bytes], earliest: float | None, *, as_json: bool, **w
             has_told = True
         if sees_all or _passes(piece, earliest, **wanted):
             _show(json_of(piece) if as_json else piece)
-    if others and not records:
-        raise NoRecords(f"{name} holds no record; {cloud_entries.HOW_TO_READ}")
+    if not records:
+        raise NoRecords(f"{name} holds no record{f'; {cloud_entries.HOW_TO_READ}' if others else ''}")
 
 
 def _show(shown: dict[str, Any] | str) -> None:

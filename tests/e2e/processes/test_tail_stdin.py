@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ pytestmark = pytest.mark.whole
 # The port that `dev` usually has may be taken on this machine.
 _RUN = """
 import sys
-from traced_relay import flags
-flags.LOCAL_RELAY = sys.argv.pop(1)
+from traced_relay.cli import options
+options.LOCAL_RELAY = sys.argv.pop(1)
 from traced_relay.cli.main import main
 main(sys.argv[1:])
 """
@@ -91,10 +92,20 @@ def test_tail_reads_what_is_piped_to_it(dev: Dev, options: tuple[str, ...]) -> N
     assert (process.returncode, stdout.split()[-1], stderr) == (0, "given", "")
 
 
+def test_tail_follows_the_relay_that_the_environment_names() -> None:
+    command = [sys.executable, "-m", "traced_relay", "tail"]
+    environ = os.environ | {"RELAY_URL": "http://localhost:9"}
+    ran = subprocess.run(
+        command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=50, check=False
+    )
+    told = "traced-relay: no `traced-relay dev` answers at http://localhost:9\n"
+    assert (ran.returncode, ran.stderr) == (1, told)
+
+
 def test_a_dash_is_stdin_even_if_it_is_empty(dev: Dev) -> None:
     with tail(dev.url, subprocess.DEVNULL, "-") as process:
-        assert process.communicate(timeout=20) == ("", "")
-        assert process.returncode == 0
+        assert process.communicate(timeout=20) == ("", "traced-relay: stdin holds no record\n")
+        assert process.returncode == 1
 
 
 def test_tail_says_what_it_waits_for_where_nothing_comes(dev: Dev) -> None:

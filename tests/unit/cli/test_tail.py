@@ -114,8 +114,24 @@ def test_yaml_is_refused_with_what_to_add() -> None:
 
 
 @pytest.mark.parametrize("given", ["", "\n", "[]\n", "[\n]\n"])
-def test_no_entries_are_no_error(given: str) -> None:
-    assert shown("-", given=given) == []
+def test_input_without_entries_is_said(given: str) -> None:
+    ended = ran("-", given=given)
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (1, "", "traced-relay: stdin holds no record\n")
+
+
+def test_an_array_that_is_cut_off_in_an_entry_is_said_once() -> None:
+    given = json.dumps(RECORDS, indent=2)
+    for end in range(given.index("four"), given.index("four") + 40, 7):
+        ended = ran("-", given=given[:end])
+        assert [line.split()[-1] for line in ended.stdout.splitlines()] == ["one", "two", "three"]
+        assert ended.stderr == "traced-relay: the last entry is cut off and is passed over\n"
+
+
+def test_relay_url_is_a_default_that_a_place_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_URL", "https://relay.example.com")
+    assert len(shown("-")) == 4
+    assert len(shown()) == 4
+    assert "https://other.example.com is not on this machine" in ran("--relay", "https://other.example.com").stderr
 
 
 def test_entries_are_printed_as_the_records_that_they_were_made_of() -> None:
