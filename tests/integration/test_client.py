@@ -186,7 +186,7 @@ def test_what_cannot_be_sent_is_the_callers_mistake(client: Client) -> None:
     ):
         with pytest.raises(InvalidCall, match="valid Unicode"):
             ask_so()
-    with pytest.raises(NotFound):
+    with pytest.raises(InvalidCall, match="task_id must be"):
         client.status("\ud800")
 
 
@@ -225,7 +225,7 @@ def test_a_relay_on_this_machine_is_asked_without_a_proxy() -> None:
     assert (ran.stdout, proxy.arrived) == ("queued\n", [])
 
 
-@pytest.mark.parametrize("task_id", ["0" * 32, "../../health", "a b", "x?y=1"])
+@pytest.mark.parametrize("task_id", ["0" * 32, "abcd"])
 def test_a_task_that_is_not_there_is_named(client: Client, task_id: str) -> None:
     with pytest.raises(NotFound):
         client.status(task_id)
@@ -234,8 +234,8 @@ def test_a_task_that_is_not_there_is_named(client: Client, task_id: str) -> None
 def test_waiting_grows_slower_and_ends() -> None:
     clock = Unhurried()
     pending = answer(document(task_id="x", state="queued"))
-    with Downstream(*[pending] * 50) as relay, pytest.raises(NotEnded, match="task x is queued after 60 s"):
-        Client(relay.url, clock=clock).wait("x", patience=60)
+    with Downstream(*[pending] * 50) as relay, pytest.raises(NotEnded, match="task a is queued after 60 s"):
+        Client(relay.url, clock=clock).wait("a", patience=60)
     *waits, last = clock.waits
     assert waits == sorted(waits)
     assert (waits[0], waits[-1], last <= LAST_LOOK) == (0.2, LAST_LOOK, True)
@@ -256,7 +256,7 @@ def test_waiting_grows_slower_and_ends() -> None:
 )
 def test_what_does_not_answer_as_a_relay_is_said_so(strange: Response) -> None:
     with Downstream(strange) as stranger, pytest.raises(UnexpectedAnswer, match=r"answered \d+, not as a relay does"):
-        Client(stranger.url).status("x")
+        Client(stranger.url).status("a")
     assert len(stranger.arrived) == 1
 
 
@@ -274,7 +274,7 @@ def test_a_token_is_sent_where_one_is_given_and_else_nothing_is() -> None:
     with Downstream(denied, denied) as relay:
         for token in (None, lambda: "a.b.c"):
             with pytest.raises(NotAuthorized, match="you are not a caller") as refused:
-                Client(relay.url, id_token=token).status("x")
+                Client(relay.url, id_token=token).status("a")
             assert refused.value.status == 403
     assert [arrived.headers.get("authorization") for arrived in relay.arrived] == [None, "Bearer a.b.c"]
 
@@ -284,5 +284,5 @@ def test_without_credentials_there_is_no_token_and_nothing_is_sent() -> None:
         raise IdentityFailed("no ID token for x")
 
     with Downstream() as relay, pytest.raises(IdentityFailed):
-        Client(relay.url, id_token=none).status("x")
+        Client(relay.url, id_token=none).status("a")
     assert relay.arrived == []

@@ -102,11 +102,11 @@ from traced_relay.tasks.call import Call, RetryPolicy
 from traced_relay.runtime.clock import SystemClock
 from traced_relay.downstream.rules import Downstream
 from traced_relay.downstream.sender import Sender
-from traced_relay.runtime.watchdog import Watch
+from traced_relay.runtime.watchdog import Watchdog
 
 sender = Sender(SystemClock(), str)
 rule = Downstream(name="any", url="http://*:*/", auth="none", allow_private=True)
-with Watch(SystemClock()).over(5.0) as guard:
+with Watchdog(SystemClock()).over(5.0) as guard:
     call = Call(url=sys.argv[1], timeout=5.0, retry=RetryPolicy())
     print(sender.send(call, rule, {}, guard).ending.status_code)
 """

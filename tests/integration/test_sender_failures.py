@@ -272,7 +272,7 @@ from traced_relay.tasks.call import Call, RetryPolicy
 from traced_relay.runtime.clock import SystemClock
 from traced_relay.downstream.rules import Downstream
 from traced_relay.downstream.sender import Sender
-from traced_relay.runtime.watchdog import Watch
+from traced_relay.runtime.watchdog import Watchdog
 
 def leave(count):
     held = []
@@ -295,7 +295,7 @@ rule = Downstream(name="any", url="http://*:*/", auth="none", allow_private=True
 hosts = ("name.example", "lookup.example")
 
 def send(host):
-    with Watch(SystemClock()).over(5.0) as guard:
+    with Watchdog(SystemClock()).over(5.0) as guard:
         call = Call(url=f"http://{host}:{sys.argv[1]}/", timeout=5.0, retry=RetryPolicy())
         ending = sender.send(call, rule, {}, guard).ending
         return ending.status_code or f"{ending.reason}:{ending.was_sent}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from support.surroundings import surroundings
 from traced_relay.cli.main import main
 from traced_relay.formats.durations import format_time
 from traced_relay.runtime.clock import SystemClock
@@ -127,11 +128,11 @@ def test_an_array_that_is_cut_off_in_an_entry_is_said_once() -> None:
         assert ended.stderr == "traced-relay: the last entry is cut off and is passed over\n"
 
 
-def test_relay_url_is_a_default_that_a_place_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RELAY_URL", "https://relay.example.com")
-    assert len(shown("-")) == 4
-    assert len(shown()) == 4
-    assert "https://other.example.com is not on this machine" in ran("--relay", "https://other.example.com").stderr
+def test_relay_url_is_a_default_that_a_place_replaces() -> None:
+    with surroundings(RELAY_URL="https://relay.example.com"):
+        assert len(shown("-")) == 4
+        assert len(shown()) == 4
+        assert "https://other.example.com is not on this machine" in ran("--relay", "https://other.example.com").stderr
 
 
 def test_entries_are_printed_as_the_records_that_they_were_made_of() -> None:
