@@ -212,7 +212,7 @@ def test_a_direct_call_has_a_receipt_without_status(client: Client) -> None:
 
 def test_a_relay_on_this_machine_is_asked_without_a_proxy() -> None:
     answer = json.dumps(document(task_id="x", state="queued"))
-    asks = "from traced_relay import Client; import sys; print(Client(sys.argv[1]).status('x')['state'])"
+    asks = "from traced_relay import Client; import sys; print(Client(sys.argv[1]).status('a')['state'])"
     with Downstream(Response(answer, content_type="application/json")) as relay, Downstream() as proxy:
         ran = subprocess.run(
             [sys.executable, "-c", asks, relay.url],
