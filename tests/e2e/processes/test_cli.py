@@ -87,10 +87,10 @@ def test_it_says_its_version() -> None:
 
 
 def test_a_relay_that_cannot_be_asked_is_one_line() -> None:
-    assert complaint(run("cancel", "x", "--relay=relay.example.com"), 2).startswith("the relay's URL must be")
+    assert complaint(run("cancel", "a", "--relay=relay.example.com"), 2).startswith("the relay's URL must be")
     nowhere = {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere"}
     for account in ((), ("--impersonate-service-account=a@p.iam.gserviceaccount.com",)):
-        said = complaint(run("status", "x", "--relay=https://relay.example.com", *account, **nowhere))
+        said = complaint(run("status", "a", "--relay=https://relay.example.com", *account, **nowhere))
         why = "the file that GOOGLE_APPLICATION_CREDENTIALS names is not there"
         assert said == f"no ID token for https://relay.example.com: {why}"
 
