@@ -35,7 +35,7 @@ $(DEV_READY): $(READY) requirements-dev.txt
 	@$(CHECK)
 	@touch $@
 
-demo: $(READY)  ## three calls through the embedded queue, with their waterfalls and records
+demo: $(READY)  ## three calls through the embedded queue, with their waterfalls
 	@$(BIN)/traced-relay demo
 
 dev: $(READY)  ## relay and queue on this machine, kept running

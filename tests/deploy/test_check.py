@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -361,6 +363,30 @@ def test_without_app_yaml_the_process_environment_counts(tmp_path: Path) -> None
     ]
     here = {"CLOUD_TASKS_EMULATOR_HOST": "127.0.0.1:8123"}
     assert found(tmp_path, app=None, GOOGLE_CLOUD_PROJECT="p", RELAY_LEDGER="memory", **here) == []
+
+
+def test_variables_of_opentelemetry_are_checked(tmp_path: Path) -> None:
+    here = {"CLOUD_TASKS_EMULATOR_HOST": "127.0.0.1:8123", "GOOGLE_CLOUD_PROJECT": "p", "RELAY_LEDGER": "memory"}
+    missing, switch = "/nonexistent/otel.yaml", "environment: OTEL_SDK_DISABLED must be true or false, got 'maybe'"
+    unread = f"{missing}: cannot be read: No such file or directory"
+    assert found(tmp_path, app=None, OTEL_SDK_DISABLED="maybe", **here) == [switch]
+    assert found(tmp_path, app=None, OTEL_SDK_DISABLED="maybe", OTEL_CONFIG_FILE=missing, **here) == [switch, unread]
+    assert found(tmp_path, app=None, OTEL_SDK_DISABLED="true", OTEL_CONFIG_FILE=missing, **here) == [
+        f"environment: OTEL_CONFIG_FILE: {missing} is missing"
+    ]
+
+
+def test_a_file_that_is_no_ledger_is_a_problem(tmp_path: Path) -> None:
+    here = {"CLOUD_TASKS_EMULATOR_HOST": "127.0.0.1:8123", "GOOGLE_CLOUD_PROJECT": "p"}
+    file = tmp_path / "other.db"
+    assert found(tmp_path, app=None, RELAY_LEDGER=f"sqlite:{file}", **here) == []
+    assert not file.exists()
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE people (name TEXT)")
+    why = "other.db: is a database of another program, with the table people; name another file"
+    assert found(tmp_path, app=None, RELAY_LEDGER=f"sqlite:{file}", **here) == [
+        f"environment: RELAY_LEDGER: the ledger cannot be used: {why}"
+    ]
 
 
 def test_a_private_address_needs_allow_private(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_text_that_is_not_unicode_is_an_invalid_call(client: Client) -> None:
     ):
         with pytest.raises(InvalidCall, match="valid Unicode"):
             ask_so()
-    with pytest.raises(NotFound):
+    with pytest.raises(InvalidCall, match="task_id must be"):
         client.status("\ud800")
 
 
@@ -212,7 +212,7 @@ def test_a_direct_call_has_a_receipt_without_status(client: Client) -> None:
 
 def test_a_loopback_relay_is_reached_without_a_proxy() -> None:
     answer = json.dumps(document(task_id="x", state="queued"))
-    asks = "from traced_relay import Client; import sys; print(Client(sys.argv[1]).status('x')['state'])"
+    asks = "from traced_relay import Client; import sys; print(Client(sys.argv[1]).status('a')['state'])"
     with Downstream(Response(answer, content_type="application/json")) as relay, Downstream() as proxy:
         ran = subprocess.run(
             [sys.executable, "-c", asks, relay.url],
@@ -225,8 +225,8 @@ def test_a_loopback_relay_is_reached_without_a_proxy() -> None:
     assert (ran.stdout, proxy.arrived) == ("queued\n", [])
 
 
-@pytest.mark.parametrize("task_id", ["0" * 32, "../../health", "a b", "x?y=1"])
-def test_a_missing_task_is_not_found(client: Client, task_id: str) -> None:
+@pytest.mark.parametrize("task_id", ["0" * 32, "abcd"])
+def test_a_task_that_is_not_there_is_named(client: Client, task_id: str) -> None:
     with pytest.raises(NotFound):
         client.status(task_id)
 
@@ -234,8 +234,8 @@ def test_a_missing_task_is_not_found(client: Client, task_id: str) -> None:
 def test_polling_slows_down_and_ends_after_patience() -> None:
     clock = Unhurried()
     pending = answer(document(task_id="x", state="queued"))
-    with Downstream(*[pending] * 50) as relay, pytest.raises(NotEnded, match="task x is queued after 60 s"):
-        Client(relay.url, clock=clock).wait("x", patience=60)
+    with Downstream(*[pending] * 50) as relay, pytest.raises(NotEnded, match="task a is queued after 60 s"):
+        Client(relay.url, clock=clock).wait("a", patience=60)
     *waits, last = clock.waits
     assert waits == sorted(waits)
     assert (waits[0], waits[-1], last <= MAX_POLL) == (0.2, MAX_POLL, True)
@@ -256,7 +256,7 @@ def test_polling_slows_down_and_ends_after_patience() -> None:
 )
 def test_a_foreign_response_is_an_unexpected_answer(strange: Response) -> None:
     with Downstream(strange) as stranger, pytest.raises(UnexpectedAnswer, match=r"answered \d+, not as a relay does"):
-        Client(stranger.url).status("x")
+        Client(stranger.url).status("a")
     assert len(stranger.arrived) == 1
 
 
@@ -274,7 +274,7 @@ def test_a_token_is_sent_only_if_one_is_given() -> None:
     with Downstream(denied, denied) as relay:
         for token in (None, lambda: "a.b.c"):
             with pytest.raises(NotAuthorized, match="you are not a caller") as refused:
-                Client(relay.url, id_token=token).status("x")
+                Client(relay.url, id_token=token).status("a")
             assert refused.value.status == 403
     assert [arrived.headers.get("authorization") for arrived in relay.arrived] == [None, "Bearer a.b.c"]
 
@@ -284,5 +284,5 @@ def test_a_failed_token_sends_no_request() -> None:
         raise IdentityFailed("no ID token for x")
 
     with Downstream() as relay, pytest.raises(IdentityFailed):
-        Client(relay.url, id_token=none).status("x")
+        Client(relay.url, id_token=none).status("a")
     assert relay.arrived == []

@@ -156,7 +156,7 @@ def test_many_are_redriven_from_a_list_and_what_is_refused_does_not_stop_the_res
         assert [line.split()[1] for line in listed.splitlines()] == ["failed", "failed"]
         ran = shell.run("redrive", "-", "--rate", "100", given=f"nonsense\n\n{listed}")
         assert (ran.exit_code, len(ran.stdout.splitlines())) == (1, 2)
-        assert ran.stderr == "traced-relay: nonsense: there is no task 'nonsense' that you may see\n"
+        assert ran.stderr == "traced-relay: nonsense: task_id must be 4 to 32 hex digits, got 'nonsense'\n"
         failing.wait_for(4)
         assert len(shell.run("list", "--limit", "1").stdout.splitlines()) == 1
         assert len(shell.run("list", "--limit", "0", "--json").stdout.splitlines()) == 2

@@ -77,7 +77,7 @@ def failed_unsent(reason: str) -> AttemptResult:
         (says(OK, b"Content-Length: 100\r\n\r\n", b"abc"), "incomplete_response"),
         (says(OK, b"Transfer-Encoding: chunked\r\n\r\n", b"3\r\nabc\r\n"), "incomplete_response"),
         (says(OK, b"Transfer-Encoding: chunked\r\n\r\n", b"9\r\nabc"), "incomplete_response"),
-        (says(OK, b"Transfer-Encoding: chunked\r\n\r\n", b"xyz\r\nabc\r\n0\r\n\r\n"), "incomplete_response"),
+        (says(OK, b"Transfer-Encoding: chunked\r\n\r\n", b"xyz\r\nabc\r\n0\r\n\r\n"), "malformed_response"),
         (says(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 9\r\n\r\n", b"abc"), "incomplete_response"),
         (says(b"SSH-2.0-OpenSSH_9.6\r\n"), "malformed_response"),
         (says(b"\x15\x03\x01\x00\x02\x02\x16"), "malformed_response"),
@@ -87,7 +87,7 @@ def failed_unsent(reason: str) -> AttemptResult:
         (says(b"HTTP/1.1 1000 High\r\n\r\n"), "malformed_response"),
         (says(b"HTTP/1.1 200 ", b"x" * 70_000, b"\r\n\r\n"), "malformed_response"),
         (says(OK, b"X: ", b"x" * 70_000, b"\r\n\r\n"), "malformed_response"),
-        (says(OK, b"X: y\r\n" * 101, b"\r\n"), "malformed_response"),
+        (says(OK, b"X: y\r\n" * 11_000, b"\r\n"), "malformed_response"),
         (says(OK, b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"), "malformed_response"),
         (says(OK, b"Content-Length: 3, 4\r\n\r\nabcd"), "malformed_response"),
         (says(OK, b"Content-Length: -3\r\n\r\nabc"), "malformed_response"),
@@ -95,7 +95,7 @@ def failed_unsent(reason: str) -> AttemptResult:
         (says(OK, b"Content-Length: three\r\n\r\nabc"), "malformed_response"),
         (says(OK, b"Content-Length:\r\n\r\nabc"), "malformed_response"),
         (says(OK, b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), "malformed_response"),
-        (says(OK, b"Transfer-Encoding: chunked\r\n\r\n", b"-5\r\nabcde\r\n0\r\n\r\n"), "incomplete_response"),
+        (says(OK, b"Transfer-Encoding: chunked\r\n\r\n", b"-5\r\nabcde\r\n0\r\n\r\n"), "malformed_response"),
         (says(OK, b"Transfer-Encoding: chunked\r\n\r\n", b"1" * 70_000), "malformed_response"),
     ],
     ids=range(26),
@@ -103,6 +103,16 @@ def failed_unsent(reason: str) -> AttemptResult:
 def test_an_incomplete_response_is_a_reason(sender: Sender, behaviour: Behaviour, reason: str) -> None:
     exchange = sent_to(sender, behaviour)
     assert (exchange.ending, exchange.response, exchange.response_size) == (failed(reason), None, None)
+
+
+def test_without_a_byte_of_an_answer_there_is_no_time_of_one(sender: Sender) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert sent(sender, f"http://127.0.0.1:{port}/").timing.first_byte_ms is None
+    for silent in (says(), says_and_resets(), says_and_stays()):
+        assert sent_to(sender, silent, timeout=0.2).timing.first_byte_ms is None
+    for heard in (says(b"HTTP/1.1 2"), says(b"SSH-2.0-x\r\n"), says(OK, b"\r\n")):
+        assert sent_to(sender, heard).timing.first_byte_ms is not None
 
 
 @pytest.mark.parametrize(

@@ -91,12 +91,29 @@ def test_matches_that_are_hidden_from_the_caller_show_nothing(relay: RunningRela
         client(relay, "a").status("cccc")
 
 
+def test_an_id_in_capitals_is_the_same_id(relay: RunningRelay) -> None:
+    assert client(relay, "a").status(MINE[:8].upper())["task_id"] == MINE
+    headers = {"authorization": f"Bearer {relay.queue.token('a@example.com', AUDIENCE)}"}
+    answer = ask("GET", f"{relay.url}/v1/tasks/{MINE.upper()}", headers=headers)
+    assert (answer.status, answer.document["task_id"]) == (200, MINE)
+
+
+@pytest.mark.parametrize("task_id", ["abcd1%", "abc_", "abcd*", "abcdg"])
+def test_what_is_nearly_an_id_is_refused_too(relay: RunningRelay, task_id: str) -> None:
+    assert refusal(relay, "a", task_id) == f"task_id must be 4 to 32 hex digits, got '{task_id}'"
+
+
+@pytest.mark.parametrize("task_id", ["", "../x", "a/b", "abcd?x=1", "abcd:cancel", "x" * 99, "\n", "\ud800", "a" * 33])
+def test_what_is_no_id_is_refused_by_its_rule(relay: RunningRelay, task_id: str) -> None:
+    assert refusal(relay, "a", task_id) == f"task_id must be 4 to 32 hex digits, got {task_id[:40]!a}"
+
+
 @pytest.mark.parametrize("task_id", ["a", "abc"])
 def test_an_id_of_less_than_four_digits_is_refused(relay: RunningRelay, task_id: str) -> None:
     assert refusal(relay, "a", task_id) == f"task_id must have at least 4 digits, got '{task_id}'"
 
 
-@pytest.mark.parametrize("task_id", ["abce", "ABCD", "abcd1%", "abc_", "abcd*", "0" * 33, MINE[:31] + "1", "abcdg"])
+@pytest.mark.parametrize("task_id", ["abce", "ABCE", MINE[:31] + "1"])
 def test_what_no_id_begins_like_is_not_found(relay: RunningRelay, task_id: str) -> None:
     with pytest.raises(NotFound):
         client(relay, "op").status(task_id)

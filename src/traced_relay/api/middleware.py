@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from werkzeug.wrappers import Request
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PRINCIPAL = "traced_relay.principal"
 DISPATCH = "traced_relay.dispatch"
 _API = "/v1/"
+_PATH = re.compile(r"[a-zA-Z0-9/:._-]{0,200}")
 _OPEN = ("/health", "/ready", "/openapi.json", "/_ah/start", "/_ah/stop", "/_ah/warmup")
 
 
@@ -69,7 +71,8 @@ class AuthMiddleware:
                 _unverified_dispatch(request), reason=refusal.reason, detail=str(refusal), principal=refusal.email
             )
             return
-        detail = f"{request.method} {request.path[:200]}: {refusal}"
+        path = _PATH.match(request.path)  # decoded, so that %3F would start a query here
+        detail = f"{request.method} {path[0] if path else ''}: {refusal}"
         self._task_log.enqueue_rejected(reason=refusal.reason, detail=detail, principal=refusal.email)
 
 

@@ -37,8 +37,8 @@ class TaskReader:
     def find(self, task_id: str, principal: Principal) -> Row:
         """The row with this id, which may be short; NotFound also for a task that the *principal* may not see."""
         row = None
-        if re.fullmatch(r"[0-9a-f]{1,32}", task_id):
-            row = self._ledger.get(self._full_id(task_id, principal))
+        if re.fullmatch(r"[0-9a-fA-F]{1,32}", task_id):
+            row = self._ledger.get(self._full_id(task_id.lower(), principal))
         if row is None or not _may_see(principal, row):
             raise NotFound(f"there is no task {task_id[:40]!a} that you may see")
         return row

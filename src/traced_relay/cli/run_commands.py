@@ -15,12 +15,13 @@ DEV_PORT, SAMPLE_PORT = 8080, 8090  # with another --port the sample downstream 
 
 
 @click.command(epilog="Exit status: 0 if all three calls end as expected, 1 if not.")
-def demo() -> None:
-    """Relay three calls and print their waterfalls and records."""
+@click.option("--records", is_flag=True, help="Print the JSON records of the calls, too.")
+def demo(records: bool) -> None:
+    """Relay three calls and print their waterfalls."""
     otel_environment.refuse_other_instrumentation()
     from traced_relay.dev.demo import run
 
-    if not run(colour=sys.stdout.isatty()):
+    if not run(colour=sys.stdout.isatty(), records=records):
         sys.exit(1)
 
 

@@ -10,6 +10,7 @@ from select import select
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from traced_relay.cli import options
 from traced_relay.errors import InvalidSettings, NoRecords
@@ -44,7 +45,13 @@ class _Records(click.File):
     epilog="Exit status: 0 at the end of the input, 1 if nothing can be read, 2 for invalid options, 130 on Ctrl-C."
 )
 @click.argument("records", type=_Records("rb"), required=False)
-@click.option("--relay", metavar="URL", help=f"URL of a `traced-relay dev` to follow. Default: {options.LOCAL_RELAY}.")
+@click.option(
+    "--relay",
+    metavar="URL",
+    envvar="RELAY_URL",
+    show_envvar=True,
+    help=f"URL of a `traced-relay dev` to follow. Default: {options.LOCAL_RELAY}.",
+)
 @click.option("--project", metavar="P", callback=options.project, help="Project whose Cloud Logging to follow.")
 @click.option("--since", metavar="DURATION", callback=options.optional_seconds, help="Start so long ago, such as 10m.")
 @click.option(
@@ -83,6 +90,9 @@ def tail(
       traced-relay tail --severity WARNING records.jsonl
       gcloud beta logging tail --format=json | traced-relay tail -
     """
+    preset = options.LOCAL_RELAY
+    if relay is not None and click.get_current_context().get_parameter_source("relay") is ParameterSource.ENVIRONMENT:
+        preset, relay = relay, None
     if [records, relay, project].count(None) < 2:
         raise click.UsageError("RECORDS, --relay and --project are mutually exclusive")
     earliest = None if since is None else SystemClock().now() - since
@@ -94,9 +104,9 @@ def tail(
     if project is not None:
         found = _records_of_project(project, earliest, channel, **filters)
     else:
-        found = _records_of_dev(relay or options.LOCAL_RELAY)
+        found = _records_of_dev(relay or preset)
         if relay is None and not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
-            _warn(f"following {options.LOCAL_RELAY}; use --relay, --project or RECORDS for other records")
+            _warn(f"following {preset}; use --relay, --project or RECORDS for other records")
     for record in found:
         if _passes(record, earliest, **filters):
             _print(json_of(record) if as_json else record)
@@ -161,8 +171,8 @@ def _print_input(source: IO[bytes], earliest: float | None, *, as_json: bool, **
             has_warned = True
         if is_unfiltered or _passes(piece, earliest, **filters):
             _print(json_of(piece) if as_json else piece)
-    if others and not records:
-        raise NoRecords(f"{name} holds no record; {cloud_entries.HOW_TO_READ}")
+    if not records:
+        raise NoRecords(f"{name} holds no record{f'; {cloud_entries.HOW_TO_READ}' if others else ''}")
 
 
 def _print(record: dict[str, Any] | str) -> None:

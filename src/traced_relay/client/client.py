@@ -6,11 +6,12 @@ Retries only what is safe to retry: reads, and enqueueing, which sends an Idempo
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -18,6 +19,7 @@ from requests.auth import AuthBase
 
 from traced_relay.client import problems, response_shapes
 from traced_relay.errors import (
+    FieldError,
     InvalidCall,
     InvalidSettings,
     NotEnded,
@@ -302,7 +304,10 @@ def _quoted_if_needed(key: str) -> str:
 
 
 def _path(task_id: str, action: str = "") -> str:
-    return f"/v1/tasks/{quote(task_id, safe='', errors='replace')}{action}"
+    if not re.fullmatch(r"[0-9a-fA-F]{1,32}", task_id):
+        message = f"must be 4 to 32 hex digits, got {task_id[:40]!a}"
+        raise InvalidCall(f"task_id {message}", errors=(FieldError("task_id", message),))
+    return f"/v1/tasks/{task_id.lower()}{action}"
 
 
 def _document_of(response: FetchedResponse, shape: type) -> Any:

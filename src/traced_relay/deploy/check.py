@@ -17,12 +17,13 @@ from traced_relay.deploy import app_yaml, cron_yaml
 from traced_relay.deploy.gcloudignore import is_uploaded
 from traced_relay.downstream.addresses import Reach
 from traced_relay.downstream.webhook_signature import SECRET_NAME
-from traced_relay.errors import InvalidSettings
+from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.formats.yaml_file import document_of
+from traced_relay.ledger.sqlite import check_file
 from traced_relay.tracing import otel_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from traced_relay.config.relay_yaml import RelayFile
     from traced_relay.downstream.rules import UrlPattern
@@ -56,6 +57,7 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
     else:
         deployed = environ
         found += [f"environment: {text}" for text in settings.variable_problems(environ, rules)]
+        found += _ledger_problems(environ.get("RELAY_LEDGER", ""))
     found += [problem.removeprefix(f"{directory}/") for problem in _otel_problems(directory, deployed)]
     if rules:
         secret = deployed.get("RELAY_CALLBACK_SECRET")
@@ -64,6 +66,15 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
         wrong = (*rule_problems(rules, is_local=is_local), *_rule_problems(rules, secret), *examples)
         found += [f"{name}: {text}" for text in wrong]
     return found
+
+
+def _ledger_problems(ledger: str) -> Iterator[str]:
+    kind, _, place = ledger.partition(":")
+    if kind == "sqlite":
+        try:
+            check_file(Path(place))
+        except Unavailable as exc:
+            yield f"environment: RELAY_LEDGER: {exc}"
 
 
 def _set_variables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -92,22 +103,27 @@ def _files_read_at_start(deployed: Mapping[str, str], directory: Path) -> Iterat
         yield Path(deployed.get("OTEL_CONFIG_FILE") or otel.relative_to(directory))
 
 
-def _otel_problems(directory: Path, deployed: Mapping[str, str]) -> Sequence[str]:
+def _otel_problems(directory: Path, deployed: Mapping[str, str]) -> Iterator[str]:
     """Problems of the tracing configuration; a missing default otel.yaml is none, since it turns tracing off."""
-    if settings.is_untraced(deployed):
-        return ()
     file = settings.otel_file(deployed, directory)
+    switch = deployed.get("OTEL_SDK_DISABLED", "")
+    if switch.strip().lower() not in ("", "true", "false"):
+        yield f"environment: OTEL_SDK_DISABLED must be true or false, got {switch[:80]!r}"
+    if settings.is_untraced(deployed):
+        if file is not None and not file.exists():
+            yield f"environment: OTEL_CONFIG_FILE: {file} is missing"
+        return
     if file is None:
-        return ()
+        return
     try:
         read = otel_yaml.read(file, deployed)
     except InvalidSettings as exc:
-        return exc.problems
+        yield from exc.problems
+        return
     locked = directory / "requirements.txt"
     needs_otlp = "GAE_ENV" in deployed and any(batch.exporter.otlp_http for batch in read.batches)
     if needs_otlp and locked.exists() and not _OTLP_LOCKED.search(locked.read_text()):
-        return (f"{file}: exporter otlp_http needs the extra `otlp`, which requirements.txt lacks",)
-    return ()
+        yield f"{file}: exporter otlp_http needs the extra `otlp`, which requirements.txt lacks"
 
 
 _OTLP_LOCKED = re.compile(r"^opentelemetry-exporter-otlp-proto-http\b", re.MULTILINE)

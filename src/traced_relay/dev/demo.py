@@ -51,13 +51,13 @@ _SCENARIOS = (
 )
 
 
-def run(*, colour: bool) -> bool:
-    """Run the scenarios and print their waterfalls and records; returns whether all ended as expected."""
+def run(*, colour: bool, records: bool = False) -> bool:
+    """Run the scenarios and print their waterfalls, and their *records*; returns whether all ended as expected."""
     with Path(os.devnull).open("w") as nowhere, Dev(stream=nowhere) as dev:
         _print(f"relay on {dev.url}, embedded queue on {dev.queue.address}, sample downstream on {dev.sample_url}")
         receipts = [_enqueue(dev, scenario) for scenario in _SCENARIOS]
         results = [_result(dev, scenario, receipt) for scenario, receipt in zip(_SCENARIOS, receipts, strict=True)]
-        for result in results:
+        for result in results if records else ():
             sys.stdout.writelines(json.dumps(record) + "\n" for record in result.records)
         width = min(max(shutil.get_terminal_size((100, 24)).columns, 80), 120)
         for result in results:

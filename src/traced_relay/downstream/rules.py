@@ -99,7 +99,7 @@ class Downstream(UrlPattern):
     """The rule for calls to one downstream."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")]
-    auth: Literal["id_token", "none"]
+    auth: Literal["id_token", "none"] = Field(default=None, validate_default=True)  # missing: its choices are named
     audience: str | None = None
     trace: Literal["w3c", "none"] = "w3c"
 

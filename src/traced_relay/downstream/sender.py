@@ -174,11 +174,12 @@ class Sender:
             retry_after = parse_retry_after(received.headers.get("Retry-After"), self._clock.now())
             ending = AttemptResult(received.status_code, reasons.of_status(received.status_code), retry_after)
         ended = self._clock.monotonic()
+        waited = (responded_at or ended) - sent - (setup.connect or 0) - (setup.tls or 0)
         timing = Timing(
             token_ms=token_ms,
             connect_ms=_ms(setup.connect),
             tls_ms=_ms(setup.tls),
-            first_byte_ms=_ms(max(0.0, (responded_at or ended) - sent - (setup.connect or 0) - (setup.tls or 0))),
+            first_byte_ms=_ms(max(0.0, waited)) if setup.response and setup.response.has_started else None,
             body_ms=None if responded_at is None else _ms(ended - responded_at),
         )
         return Exchange(ending, timing, response, size if response else None, detail)

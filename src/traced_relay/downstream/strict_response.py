@@ -12,27 +12,19 @@ import math
 import re
 import time
 from contextlib import suppress
-from email.errors import (
-    FirstHeaderLineIsContinuationDefect,
-    InvalidHeaderDefect,
-    MisplacedEnvelopeHeaderDefect,
-    MissingHeaderBodySeparatorDefect,
-)
+from email.parser import HeaderParser
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import socket
 
-# A line without a colon, or a name with a space: the parser ends the headers there and only reports this defect.
-_FLAWS = (
-    FirstHeaderLineIsContinuationDefect,
-    InvalidHeaderDefect,
-    MisplacedEnvelopeHeaderDefect,
-    MissingHeaderBodySeparatorDefect,
-)
+_MOST_HEAD = 64 * 1024  # bytes of all header lines
+_FIELD = re.compile(rb"[!-9;-~]+:")
 _WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
-_LENGTH = re.compile(r"\s*([0-9]{1,18})\s*(,\s*\1\s*)*")
+_LENGTH = re.compile(r"\s*0*([0-9]{1,18})\s*(,\s*0*\1\s*)*")
+_CHUNK_SIZE = re.compile(rb"0*([0-9a-fA-F]{1,15})[ \t]*(;.*)?\r?\n", re.DOTALL)
+_MOST_LINE = 64 * 1024  # of a chunk's size and extensions
 _IDLE_LIMIT = re.compile(
     r"(?:^|[,;\s])(?:timeout\s*=\s*\"?(?P<seconds>[0-9]+(?:\.[0-9]+)?)|max\s*=\s*\"?0+)\"?(?=\s*(?:[,;]|$))",
     re.ASCII | re.IGNORECASE,
@@ -98,12 +90,57 @@ class StrictResponse(http.client.HTTPResponse):
         self.has_trailing_bytes = False  # which belong to no response
 
     def begin(self) -> None:
-        super().begin()
-        if not self._lines.last.endswith(b"\n"):
-            raise http.client.IncompleteRead(b"")  # http.client accepts the connection's end as that of the headers
-        if any(isinstance(defect, _FLAWS) for defect in self.msg.defects):
-            raise http.client.HTTPException("a header line without a name and a colon")
+        """Read the head as http.client does, but for its limit of 100 lines: _MOST_HEAD counts the bytes of all."""
+        if self.headers is not None:
+            return
+        status = HTTPStatus.CONTINUE
+        while status == HTTPStatus.CONTINUE:
+            version, status, reason = self._read_status()
+            lines, is_whole = self._read_head()
+        self.code = self.status = status
+        self.reason = reason.strip()
+        self.version = 10 if version == "HTTP/1.0" else 11
+        head = b"".join(lines).decode("latin-1")
+        self.headers = self.msg = HeaderParser(_class=http.client.HTTPMessage).parsestr(head)
+        self.chunked, self.chunk_left = self.msg.get("Transfer-Encoding", "").strip().lower() == "chunked", None
+        length = None if self.chunked else _LENGTH.fullmatch(self.msg.get("Content-Length", ""))
+        self.length = int(length[1]) if length else None
+        is_closed_by_end = not (self.chunked or length or self._ends_with_head())
+        self.will_close = is_closed_by_end or self._check_close()
         self._find_end()
+        if not is_whole:  # what was left out could have said where the body ends
+            self.chunked, self.length, self.will_close = False, 0, True
+            del self.msg["Content-Length"], self.msg["Transfer-Encoding"]
+
+    def _read_head(self) -> tuple[list[bytes], bool]:
+        """
+        The header lines up to the empty one, and whether they are all.
+
+        HTTPException where one is no header line, or all take more than _MOST_HEAD. Where the head decides, such lines
+        are left out: what they say decides nothing.
+        """
+        lines: list[bytes] = []
+        size, is_whole, begins, may_fold = 0, True, True, False
+        while True:
+            is_sound = True
+            try:
+                line = self._lines.readline(_MOST_HEAD)
+            except http.client.HTTPException:
+                line, is_sound = self._lines.last, False
+            if begins and line in (b"\r\n", b"\n"):
+                return lines, is_whole
+            if len(line) < _MOST_HEAD and not line.endswith(b"\n"):
+                raise http.client.IncompleteRead(b"")
+            size += len(line)
+            is_field = _FIELD.match(line) or (may_fold and line.startswith((b" ", b"\t")))
+            may_fold = bool(is_sound and begins and is_field and size <= _MOST_HEAD)
+            if may_fold:
+                lines.append(line)
+            elif self.head_decides:
+                is_whole = False
+            else:
+                raise http.client.HTTPException("a header line that is none, or too long a head")
+            begins = line.endswith(b"\n")
 
     def stop_after(self, seconds: float) -> None:
         """Let every read from here on raise TimeoutError after so many *seconds*."""
@@ -141,6 +178,28 @@ class StrictResponse(http.client.HTTPResponse):
             raise http.client.BadStatusLine(repr(self._lines.last[:100]))
         self._is_interim = HTTPStatus.SWITCHING_PROTOCOLS < status < HTTPStatus.OK
         return version, HTTPStatus.CONTINUE if self._is_interim else status, reason
+
+    def _get_chunk_left(self) -> int | None:
+        """Bytes left in this chunk, None after the last; http.client reads sizes like -5 and 0_2, and any line end."""
+        if not self.chunk_left:
+            if self.chunk_left == 0 and self._line(2) not in (b"\r\n", b"\n"):
+                raise http.client.HTTPException("a chunk that is longer than its size")
+            size = _CHUNK_SIZE.fullmatch(self._line(_MOST_LINE))
+            if size is None:
+                raise http.client.HTTPException("a chunk size that is none")
+            self.chunk_left = int(size[1], 16) or None
+            if self.chunk_left is None:
+                with suppress(http.client.IncompleteRead):  # the body is whole all the same
+                    self._read_head()
+                self._close_conn()
+        return self.chunk_left
+
+    def _line(self, most: int) -> bytes:
+        """The next line, or its first bytes; IncompleteRead where the connection ends in it."""
+        line = self._lines.readline(most)
+        if len(line) < most and not line.endswith(b"\n"):
+            raise http.client.IncompleteRead(b"")
+        return line
 
     def _close_conn(self) -> None:
         """Check, without waiting, whether bytes follow the response: they would be lost with its buffer."""

@@ -170,7 +170,7 @@ def _closed_commit() -> Commit:
 
 def _open(path: Path) -> sqlite3.Connection:
     try:
-        make_private(path)
+        make_private(path, _SCHEMA)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
     except UnusableFile as exc:
         raise InvalidSettings(f"queue data {exc}") from exc

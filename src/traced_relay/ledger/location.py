@@ -13,7 +13,7 @@ LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
 def sqlite_file(ledger: str) -> Path | None:
     """The file of `sqlite:FILE`, None for `memory`; InvalidSettings for any other value."""
     kind, _, file = ledger.partition(":")
-    if ledger != "memory" and not (kind == "sqlite" and file):
+    if ledger != "memory" and not (kind == "sqlite" and re.match(r"(?!:|file:).", file)):  # names of SQLite's own
         raise InvalidSettings(f"RELAY_LEDGER must be {LEDGERS}, got {ledger[:80]!r}")
     return Path(file) if file else None
 

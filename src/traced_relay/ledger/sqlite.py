@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from traced_relay.errors import Unavailable, map_exceptions
 from traced_relay.ledger.protocol import BEYOND_DIGITS, FILTERS, WORKERS_KEPT, Tally
 from traced_relay.ledger.row_codec import columns_of, row_of
-from traced_relay.runtime.private_file import make_private
+from traced_relay.runtime.private_file import check_content, make_private
 from traced_relay.tasks.state_machine import Holder
 
 if TYPE_CHECKING:
@@ -266,17 +266,21 @@ _mapped_errors = partial(
 )
 
 
+def check_file(file: Path) -> None:
+    """Raise Unavailable if *file* exists and is no ledger of this version; nothing is created or changed."""
+    with _mapped_errors():
+        if file.exists():
+            check_content(file, _SCHEMA, _VERSION)
+
+
 def _open(file: Path | None) -> sqlite3.Connection:
     """The database, created if it is new; Unavailable if another version created it."""
     if file:
-        make_private(file)
+        make_private(file, _SCHEMA, _VERSION)
     db = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False, timeout=10)
     try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             db.execute(f"PRAGMA {pragma}")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _VERSION):
-            raise Unavailable(f"the ledger has schema version {version}; this relay supports {_VERSION}")
         db.executescript(_SCHEMA)
         db.execute(f"PRAGMA user_version={_VERSION}")
     except BaseException:

@@ -49,7 +49,10 @@ def as_record(entry: Mapping[str, Any]) -> dict[str, Any]:
     """The record of an *entry* in the API's JSON, which `gcloud logging read --format=json` prints as well."""
     content = entry.get("jsonPayload") or {"message": entry.get("textPayload", "")}
     payload = content if isinstance(content, dict) else {"message": json.dumps(content)}
-    record = {"message": "", **payload, "severity": entry.get("severity", "DEFAULT"), "time": time_of(entry)}
+    severity = entry.get("severity", "DEFAULT")
+    if isinstance(severity, int):
+        severity = SEVERITIES.get(severity, "DEFAULT")
+    record = {"message": "", **payload, "severity": severity, "time": time_of(entry)}
     if queue_log.is_queue_record(payload):
         record |= {"logger": queue_log.LOGGER, "message": queue_log.summary(payload)}
     if "httpRequest" in entry:
@@ -121,9 +124,6 @@ def _in_api_form(entry: Mapping[str, Any]) -> dict[str, Any]:
     gcloud prints names with underscores, severities as numbers, integers as floats, and unset fields as well.
     """
     named = {_camel(name): value for name, value in entry.items() if value not in ("", None, [])}
-    severity = named.get("severity")
-    if isinstance(severity, int):
-        named["severity"] = SEVERITIES.get(severity, "DEFAULT")
     if "trace" not in named:
         named.pop("traceSampled", None)
     for name in ("httpRequest", "operation"):

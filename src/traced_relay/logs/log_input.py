@@ -21,6 +21,7 @@ _IN_OBJECT = re.compile(r'["{}\n]')
 _IN_STRING = re.compile(r'["\\\n]')
 _PUNCTUATION = re.compile(r"[\[\],]{0,2}")  # of an array, on a line of its own
 _CONTINUATION = ' \t\r\n"}]'  # first characters of a further line of an object
+_INDENTED = re.compile(r'\{[ \t\r]*\n\s*"')
 
 
 def decoded(chunks: Iterable[bytes]) -> Iterator[str]:
@@ -64,6 +65,9 @@ class LogInput:
             while at < len(text):
                 step = self._inside if self._depth else self._outside
                 at = yield from step(text, at)
+        if self._depth and _INDENTED.match(self._object.text):  # else it is text with a brace in it
+            self._on_skip("the last entry is cut off and is skipped")
+            return
         yield from self._as_text()
         yield from self._end_line()
 

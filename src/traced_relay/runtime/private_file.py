@@ -18,21 +18,29 @@ _OWN = 0o600
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _BESIDE = ("-wal", "-shm", "-journal")  # SQLite gives these the mode of the database
 
+_COLUMNS = (
+    "SELECT entry.name, part.name FROM sqlite_master AS entry, pragma_table_info(entry.name) AS part"
+    " WHERE entry.type IN ('table', 'view') AND entry.name NOT GLOB 'sqlite_*'"
+)
+
 
 class UnusableFile(OSError):
     """The file must not or cannot be used; the message names it and the reason."""
 
 
-def make_private(path: Path) -> None:
+def make_private(path: Path, schema: str, version: int = 0) -> None:
     """
     Create *path* with mode 0600 unless it exists, and remove all other permissions from it and SQLite's own files.
 
-    A file that is private already is not opened: closing it would release the locks that this process holds on it.
+    Nothing that exists is opened here: closing it would release the locks that this process holds on the database.
+    SQLite itself may open it, since it keeps these locks.
     """
+    if path.name.startswith(":") or str(path).startswith("file:"):
+        raise UnusableFile(f"{path}: must be the path of a file, and not a name that only SQLite understands")
     try:
         _create(path)
     except FileExistsError:
-        _check_content(path)
+        check_content(path, schema, version)
         for file in (path, *(path.with_name(path.name + suffix) for suffix in _BESIDE)):
             _restrict(file)
         _check_access(path)
@@ -48,12 +56,34 @@ def _create(path: Path) -> None:
         os.close(created)
 
 
-def _check_content(path: Path) -> None:
-    """Raise sqlite3.DatabaseError if *path* is another kind of file, named by mistake: its mode must not change."""
+def check_content(path: Path, schema: str, version: int = 0) -> None:
+    """Raise UnusableFile if the database was not made with *schema* and *version*; nothing is changed."""
     found = path.lstat()
-    if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) & _OTHERS and found.st_size:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
-            database.execute("PRAGMA schema_version")
+    if not (stat.S_ISREG(found.st_mode) and found.st_size and _may(path, os.R_OK)):
+        return
+    log = path.with_name(f"{path.name}-wal")
+    is_complete = not (log.exists() and log.stat().st_size)  # else SQLite must read the log, and may have to wait
+    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_complete else ''}"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=1)) as database:
+            columns = set(database.execute(_COLUMNS))
+            (named,) = database.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError as exc:
+        raise UnusableFile(f"{path}: {exc}; is another process using it?") from exc
+    except sqlite3.Error as exc:
+        raise UnusableFile(f"{path}: {exc}") from exc
+    with closing(sqlite3.connect(":memory:")) as model:
+        model.executescript(schema)
+        known = set(model.execute(_COLUMNS))
+    tables = {table for table, _ in columns}
+    if foreign := sorted((tables - {table for table, _ in known}) | {one for one, _ in known - columns} & tables):
+        raise UnusableFile(f"{path}: is a database of another program, with the table {foreign[0]}; name another file")
+    if named not in (0, version):
+        raise UnusableFile(f"{path}: has schema version {named}; this relay supports {version}")
+
+
+def _may(path: Path, access: int) -> bool:
+    return os.access(path, access, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _restrict(file: Path) -> None:
@@ -83,10 +113,9 @@ def _restrict(file: Path) -> None:
 
 def _check_access(path: Path) -> None:
     """Check that SQLite can write the file and create others beside it."""
-    by_effective_id = os.access in os.supports_effective_ids
-    if not os.access(path, os.R_OK | os.W_OK, effective_ids=by_effective_id):
+    if not _may(path, os.R_OK | os.W_OK):
         raise UnusableFile(f"{path}: is not readable and writable for this process")
-    if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=by_effective_id):
+    if not _may(path.parent, os.W_OK | os.X_OK):
         raise UnusableFile(
             f"{path.parent}: is not writable for this process, and SQLite keeps files beside {path.name}"
         )

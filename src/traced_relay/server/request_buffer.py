@@ -11,7 +11,7 @@ MAX_HEAD = 128 * 1024  # a task's own headers take up to 80 kB
 _MAX_LINE = 8 * 1024
 _BLANK = b"\r\n\r\n"
 _DISPATCH = re.compile(rb"POST (?:[Hh][Tt][Tt][Pp][Ss]?://[^/?# ]+)?/dispatch ")
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n")  # in a lower-case head
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*0*([0-9]{1,18})[ \t]*\r\n")  # in a lower-case head
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n")
 _EXPECTING = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n")
 _SIZE = re.compile(rb"[0-9a-fA-F]{1,8}(?=[;\r \t])")

@@ -12,6 +12,7 @@ import logging
 import selectors
 import socket
 import time
+import traceback
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -20,7 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.glogging import Logger
 from gunicorn.http import get_parser
-from gunicorn.http.errors import InvalidHeader
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    InvalidHeader,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 
 from traced_relay.api import problems
@@ -41,6 +51,17 @@ MAX_BUFFERED = 64 * 1024 * 1024  # bytes of all incomplete requests
 _PAUSE = 1.0
 _CHUNK = 32 * 1024
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+# The statuses of gunicorn, most special class first.
+_STATUSES = (
+    (InvalidResponseHeader, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (InvalidResponseHeaderName, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (UnsupportedTransferCoding, HTTPStatus.NOT_IMPLEMENTED),
+    (LimitRequestLine, HTTPStatus.REQUEST_URI_TOO_LONG),
+    (LimitRequestHeaders, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
+    (ExpectationFailed, HTTPStatus.EXPECTATION_FAILED),
+    (ParseException, HTTPStatus.BAD_REQUEST),
+)
 
 
 def options(threads: int) -> dict[str, Any]:
@@ -87,20 +108,6 @@ class _Connection(TConn):  # type: ignore[misc]
         with suppress(OSError):
             self.sock.send(_problem(status, detail))
         self.close(graceful=True)
-
-
-class _ProblemSocket:
-    """Replaces gunicorn's error pages by problem documents of the same status."""
-
-    def __init__(self, client: socket.socket) -> None:
-        self._client = client
-
-    def gettimeout(self) -> float:
-        return 0.0
-
-    def sendall(self, page: bytes) -> None:
-        status = int(page.split(b" ", 2)[1])
-        self._client.sendall(_problem(status, "the request violates HTTP or exceeds a limit, and was not read"))
 
 
 def _problem(status: int, detail: str) -> bytes:
@@ -295,10 +302,18 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         except TimeoutError as exc:
             raise ConnectionResetError(errno.ECONNRESET, "the client did not read the response") from exc
 
-    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
-        """Runs in a thread."""
+    def handle_error(self, _: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """Runs in a thread. Logs the error's class and the address only: its text would quote the request."""
+        status = next((status for kind, status in _STATUSES if isinstance(exc, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            detail, frames = "the server failed", "".join(traceback.format_tb(exc.__traceback__))
+            _logger.error("a request from %s failed: %s\n%s", addr[0], type(exc).__name__, frames)
+        else:
+            detail = "the request violates HTTP or exceeds a limit, and was not read"
+            _logger.warning("a request from %s was refused with %d: %s", addr[0], status, type(exc).__name__)
         client.settimeout(self._client_timeout)
-        super().handle_error(req, _ProblemSocket(client), addr, exc)
+        with suppress(OSError):
+            client.sendall(_problem(status, detail))
 
 
 def _set_host(req: Any, address: tuple[Any, ...]) -> None:

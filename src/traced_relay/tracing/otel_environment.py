@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 _IGNORED = (
+    "OTEL_EXPERIMENTAL_",
     "OTEL_EXPORTER_GCP_TRACE_",
     "OTEL_INSTRUMENTATION_",
     "OTEL_PROPAGATORS",
     "OTEL_PYTHON_",
     "OTEL_SEMCONV_STABILITY_OPT_IN",
+    "OTEL_SPAN_",
 )
 _KEPT = "OTEL_PYTHON_EXPORTER_"  # credentials for the OTLP exporter
 

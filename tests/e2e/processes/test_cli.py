@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -100,10 +101,10 @@ def test_version_option_prints_the_version() -> None:
 
 
 def test_missing_credentials_for_a_relay_are_one_line() -> None:
-    assert complaint(run("cancel", "x", "--relay=relay.example.com"), 2).startswith("the relay's URL must be")
+    assert complaint(run("cancel", "a", "--relay=relay.example.com"), 2).startswith("the relay's URL must be")
     nowhere = {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere"}
     for account in ((), ("--impersonate-service-account=a@p.iam.gserviceaccount.com",)):
-        output = complaint(run("status", "x", "--relay=https://relay.example.com", *account, **nowhere))
+        output = complaint(run("status", "a", "--relay=https://relay.example.com", *account, **nowhere))
         why = "the file in GOOGLE_APPLICATION_CREDENTIALS does not exist"
         assert output == f"no ID token for https://relay.example.com: {why}"
 
@@ -269,8 +270,9 @@ def test_second_queue_on_the_same_file_is_refused(tmp_path: Path) -> None:
         assert str(file) in complaint(run("queue", f"--data={file}", "--port=0", "--rest-port=0"))
 
 
-def test_demo_prints_three_waterfalls_and_their_records() -> None:
-    ran = run("demo")
+@pytest.mark.parametrize("options", [(), ("--records",)], ids=["waterfalls", "records"])
+def test_the_demo_ends_well_and_shows_three_waterfalls(options: tuple[str, ...]) -> None:
+    ran = run("demo", *options)
     assert ran.returncode == 0, ran.stderr
     assert "all three calls ended as expected" in ran.stderr
     assert re.findall(r"^state +(\w+).*?, (\d) attempts?", ran.stdout, re.MULTILINE) == [
@@ -280,4 +282,26 @@ def test_demo_prints_three_waterfalls_and_their_records() -> None:
     ]
     records = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
     finished = [record["state"] for record in records if record["event"] == "task.finished"]
-    assert finished == ["succeeded", "succeeded", "failed"]
+    assert finished == (["succeeded", "succeeded", "failed"] if options else [])
+
+
+CLOSED = [
+    ("serve", "<&-"),
+    ("serve", ">&-"),
+    ("serve", ">&- <&-"),
+    ("serve", "2>&-"),
+    ("queue", ">&-"),
+    ("check", ">&-"),
+]
+
+
+@pytest.mark.parametrize(("command", "closed"), CLOSED)
+def test_a_closed_stream_is_no_error(command: str, closed: str, taken: int, tmp_path: Path) -> None:
+    (tmp_path / "relay.yaml").write_text(RULES)
+    environ = os.environ | SERVING | {"PORT": str(taken)}
+    words = [sys.executable, "-m", "traced_relay", command, *([f"--port={taken}"] if command == "queue" else [])]
+    shell = ["sh", "-c", f'exec "$0" "$@" {closed}', *words]
+    ran = subprocess.run(shell, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=50, check=False)
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    assert (str(taken) in ran.stderr) == (command != "check" and "2" not in closed)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
-from support.place import Place
+from support.place import Place, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from support.relay_process import RelayProcess
 
 pytestmark = pytest.mark.whole
 
@@ -34,7 +36,7 @@ def token(place: Place) -> bytes:
     return place.bearer("other@p.iam.gserviceaccount.com")["Authorization"].encode()
 
 
-def said(place: Place, sent: bytes) -> list[tuple[int, bytes, bytes]]:
+def said(place: Place | RelayProcess, sent: bytes) -> list[tuple[int, bytes, bytes]]:
     """Status, head and body of every answer until the relay closes, or says nothing more."""
     answers = []
     with socket.create_connection(("127.0.0.1", place.port), timeout=5) as connection:
@@ -133,3 +135,37 @@ def test_nobody_says_under_which_path_or_scheme_the_relay_is_reached(place: Plac
     assert status(b"SCRIPT-NAME: /v1\r\n") == plain
     assert status(b"Script_Name: /zz\r\n", b"/zz/v1/tasks") == 404
     assert status(b"X-Forwarded-Proto: http\r\nX-Forwarded-Ssl: on\r\n") == plain
+
+
+REFUSED = [
+    (b"GET /v1/tasks?label.k=SECRET\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    (b"GET /v1/tasks?label.k=SECRET\r\nHost: localhost\r\n\r\n", 400),
+    (b"GET /v1/tasks?label.k=SECRET x HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    (b"GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\nAuthorization : Bearer SECRET\r\n\r\n", 400),
+    (b"GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer\r\n SECRET\r\n\r\n", 400),
+    (b"GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\nBearer SECRET\r\n\r\n", 400),
+    (b"GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\nCookie SECRET: x\r\n\r\n", 400),
+    (b"GET /v1/tasks HTTP/1.1\r\nHost: SECRET/x\r\n\r\n", 400),
+    (b"GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: SECRET\r\n\r\n", 400),
+    (b"GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: SECRET\r\n\r\n", 501),
+    (b"GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\nExpect: SECRET\r\n\r\n", 417),
+    (b"POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\n" + CHUNKED + b"\r\nSECRET\r\n\r\n", 401),
+    (b'{"url":"http://x/?SECRET"}\r\n\r\n', 400),
+    (b"SECRETS / HTTP/1.1\r\nHost: localhost\r\nX y: z\r\n\r\n", 400),
+    (b"GET / HTTP/SECRET\r\nHost: localhost\r\n\r\n", 400),
+    (b"GET /" + b"SECRET" * 2000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+    (b"GET /v1/tasks%3Fk=SECRET HTTP/1.1\r\nHost: localhost\r\n\r\n", 401),
+    (b"GET /v1/tasks;k=SECRET HTTP/1.1\r\nHost: localhost\r\n\r\n", 401),
+    (b"GET /v1/tasks?k=SECRET HTTP/1.1\r\nHost: localhost\r\n\r\n", 401),
+]
+
+
+def test_the_log_quotes_nothing_of_a_refused_request(place: Place) -> None:
+    with place.relay(free_port()) as relay:
+        statuses = [said(relay, sent)[0][0] for sent, _ in REFUSED]
+        relay.end(signal.SIGTERM)
+    logged = json.dumps([relay.records, relay.torn])
+    assert statuses == [status for _, status in REFUSED]
+    assert "SECRET" not in logged
+    assert "a request from 127.0.0.1 was refused with 400: InvalidRequestLine" in logged
+    assert "GET /v1/tasks: an ID token is required" in logged

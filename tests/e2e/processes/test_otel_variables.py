@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk import environment_variables
 
 from support.asking import post
 from support.house import ROOT
@@ -202,6 +203,19 @@ def test_no_command_fails_for_a_variable(tmp_path: Path, status: int, words: lis
     environ = environment(**ENVIRONMENTS["the rest"], OTEL_PYTHON_EXCLUDED_URLS="*[")
     ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=90, check=False)
     assert ran.returncode == status, ran.stderr
+    assert "Traceback" not in ran.stdout + ran.stderr
+    assert "OTEL" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("value", ["abc", "-5"])
+@pytest.mark.parametrize("words", [["check"], ["demo"]])
+def test_no_command_fails_for_an_invalid_sdk_variable(tmp_path: Path, words: list[str], value: str) -> None:
+    known = {name for name in vars(environment_variables) if name.startswith("OTEL_")}
+    unused = known - {"OTEL_CONFIG_FILE", "OTEL_SDK_DISABLED", "OTEL_RESOURCE_ATTRIBUTES"}
+    command = [sys.executable, "-m", "traced_relay", *words]
+    environ = environment(**dict.fromkeys(unused, value))
+    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=90, check=False)
+    assert ran.returncode == (0 if words == ["demo"] else 1)
     assert "Traceback" not in ran.stdout + ran.stderr
     assert "OTEL" not in ran.stdout + ran.stderr
 

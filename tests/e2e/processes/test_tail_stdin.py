@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -92,10 +93,20 @@ def test_tail_reads_piped_records(dev: Dev, options: tuple[str, ...]) -> None:
     assert (process.returncode, stdout.split()[-1], stderr) == (0, "given", "")
 
 
+def test_tail_follows_the_relay_that_the_environment_names() -> None:
+    command = [sys.executable, "-m", "traced_relay", "tail"]
+    environ = os.environ | {"RELAY_URL": "http://localhost:9"}
+    ran = subprocess.run(
+        command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=50, check=False
+    )
+    told = "traced-relay: no `traced-relay dev` answers at http://localhost:9\n"
+    assert (ran.returncode, ran.stderr) == (1, told)
+
+
 def test_dash_reads_stdin_even_if_empty(dev: Dev) -> None:
     with tail(dev.url, subprocess.DEVNULL, "-") as process:
-        assert process.communicate(timeout=20) == ("", "")
-        assert process.returncode == 0
+        assert process.communicate(timeout=20) == ("", "traced-relay: stdin holds no record\n")
+        assert process.returncode == 1
 
 
 def test_tail_behind_a_silent_pipe_follows_dev_and_says_so(dev: Dev) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from support.surroundings import surroundings
 from traced_relay.cli.main import main
 from traced_relay.formats.durations import format_time
 from traced_relay.runtime.clock import SystemClock
@@ -114,8 +115,24 @@ def test_yaml_is_refused_with_the_missing_option() -> None:
 
 
 @pytest.mark.parametrize("given", ["", "\n", "[]\n", "[\n]\n"])
-def test_empty_input_is_no_error(given: str) -> None:
-    assert output("-", given=given) == []
+def test_input_without_entries_is_said(given: str) -> None:
+    ended = run_tail("-", given=given)
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (1, "", "traced-relay: stdin holds no record\n")
+
+
+def test_an_array_that_is_cut_off_in_an_entry_is_said_once() -> None:
+    given = json.dumps(RECORDS, indent=2)
+    for end in range(given.index("four"), given.index("four") + 40, 7):
+        ended = run_tail("-", given=given[:end])
+        assert [line.split()[-1] for line in ended.stdout.splitlines()] == ["one", "two", "three"]
+        assert ended.stderr == "traced-relay: the last entry is cut off and is skipped\n"
+
+
+def test_relay_url_is_a_default_that_a_place_replaces() -> None:
+    with surroundings(RELAY_URL="https://relay.example.com"):
+        assert len(output("-")) == 4
+        assert len(output()) == 4
+        assert "https://other.example.com is not on loopback" in run_tail("--relay", "https://other.example.com").stderr
 
 
 def test_entries_are_printed_as_their_original_records() -> None:

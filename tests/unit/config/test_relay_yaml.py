@@ -150,7 +150,10 @@ def test_absent_fields_have_the_contracts_defaults() -> None:
             {"downstreams": [{"name": "a", "url": "http://a/", "auth": "id_token"}]},
             ["downstreams.0.auth must be none for http://: ID tokens are never sent unencrypted"],
         ),
-        ({"downstreams": [{"name": "a", "url": "https://a/"}]}, ["downstreams.0.auth is required"]),
+        (
+            {"downstreams": [{"name": "a", "url": "https://a/"}]},
+            ["downstreams.0.auth must be one of 'id_token' or 'none', got null"],
+        ),
         ({"callbacks": [{"url": "example.com"}]}, ["callbacks.0.url must start with http:// or https://"]),
         (
             {"callbacks": [{"url": "https://a/"}]},

@@ -107,7 +107,7 @@ LEDGERS = "memory, sqlite:FILE or firestore:[DATABASE/]COLLECTION"
         ({"RELAY_LEDGER": ""}, f"RELAY_LEDGER must be set: where tasks are kept: {LEDGERS}"),
         *(
             ({"RELAY_LEDGER": name}, f"RELAY_LEDGER must be {LEDGERS}, got {name!r}")
-            for name in ("redis:x", "sqlite:", "x")
+            for name in ("redis:x", "sqlite:", "x", "sqlite::memory:", "sqlite:file:x?mode=memory")
         ),
         *(
             (

@@ -126,3 +126,92 @@ def test_a_truncated_response_never_succeeds(sender: Sender, size: int) -> None:
     ending = sent_to(sender, says(WHOLE[:size])).ending
     is_in_status = size < len(b"HTTP/1.1 200")
     assert ending == AttemptResult(None, "malformed_response" if is_in_status else "incomplete_response")
+
+
+@pytest.mark.parametrize("count", [100, 101, 5_000])
+def test_any_number_of_headers_is_read_up_to_64_kib(sender: Sender, count: int) -> None:
+    exchange = sent_to(sender, says_and_stays(OK, b"X: y\r\n" * count, b"X-Last: z\r\nContent-Length: 2\r\n\r\nok"))
+    assert answered(exchange) == (200, b"ok")
+    no_content = sent_to(sender, says_and_stays(b"HTTP/1.1 204 No Content\r\n", b"X: y\r\n" * count, b"\r\n"))
+    assert answered(no_content) == (204, b"")
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_headers_take_64_kib_at_most(sender: Sender, over: int) -> None:
+    line = b"X: " + b"x" * (65_536 - len(b"X: \r\nContent-Length: 2\r\n") + over) + b"\r\n"
+    exchange = sent_to(sender, says_and_stays(OK, line, b"Content-Length: 2\r\n\r\nok"))
+    assert exchange.ending.reason == (None if not over else "malformed_response")
+
+
+@pytest.mark.parametrize("length", ["0" * 18 + "02", "0" * 5_000 + "2", "02, 2", "2,002"])
+def test_leading_zeros_of_a_length_are_read(sender: Sender, length: str) -> None:
+    exchange = sent_to(sender, says_and_stays(OK, b"Content-Length: %s\r\n\r\nok" % length.encode()))
+    assert answered(exchange) == (200, b"ok")
+
+
+@pytest.mark.parametrize("length", ["9" * 19, "1" * 5_000, "02, 3", "2 2", "0x2", "\xb2"])
+def test_an_absurd_length_is_malformed(sender: Sender, length: str) -> None:
+    exchange = sent_to(sender, says_and_stays(OK, b"Content-Length: %s\r\n\r\nok" % length.encode("latin-1")))
+    assert exchange.ending == AttemptResult(None, "malformed_response")
+
+
+def test_a_coding_with_spaces_behind_it_is_read(sender: Sender) -> None:
+    exchange = sent_to(sender, says_and_stays(OK, b"Transfer-Encoding: Chunked \r\n\r\n2\r\nok\r\n0\r\n\r\n"))
+    assert answered(exchange) == (200, b"ok")
+
+
+def test_trailers_take_64_kib_at_most(sender: Sender) -> None:
+    exchange = sent_to(sender, says_and_stays(CHUNKED, b"0\r\n", b"X: y\r\n" * 11_000))
+    assert exchange.ending == AttemptResult(None, "malformed_response")
+
+
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+LAST = b"0\r\n\r\n"
+
+
+SIZES = [b"-5", b"+5", b" 5", b" 5 ", b"\t5", b"0x5", b"0_5", b"5_0", b"", b";a", b"5 a", b"5,5", b"\xb2", b"5\0"]
+TOO_LONG = [b"F" * 16, b"1" * 65_536, b"5;a" + b"a" * 65_536]
+
+
+@pytest.mark.parametrize("size", [*SIZES, *TOO_LONG], ids=range(17))
+def test_a_chunk_size_that_is_none_is_malformed_at_once(sender: Sender, size: bytes) -> None:
+    exchange = sent_to(sender, says_and_stays(CHUNKED, size, b"\r\nhello\r\n", LAST))
+    assert exchange.ending == AttemptResult(None, "malformed_response")
+
+
+@pytest.mark.parametrize("size", [b"-0", b"+0", b" 0", b"0x0", b"0_0"])
+def test_a_last_chunk_size_that_is_none_is_malformed(sender: Sender, size: bytes) -> None:
+    exchange = sent_to(sender, says_and_stays(CHUNKED, b"2\r\nok\r\n", size, b"\r\n\r\n"))
+    assert exchange.ending == AttemptResult(None, "malformed_response")
+
+
+@pytest.mark.parametrize("end", [b"XX", b"X\r\n", b"\r", b"\rX"])
+def test_a_chunk_longer_than_its_size_is_malformed(sender: Sender, end: bytes) -> None:
+    exchange = sent_to(sender, says_and_stays(CHUNKED, b"2\r\nok", end, LAST))
+    assert exchange.ending == AttemptResult(None, "malformed_response")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"2\r\nok\r\n0\r\n\r\n",
+        b"2\nok\n0\n\n",
+        b"00000000000000000002\r\nok\r\n0000\r\n\r\n",
+        b"2;a=b;c\r\nok\r\n0;last\r\n\r\n",
+        b'2 ; a="b;c"\r\nok\r\n0\r\n\r\n',
+        b"2  \r\nok\r\n0\r\n\r\n",
+        b"2;" + b"x" * 60_000 + b"\r\nok\r\n0\r\n\r\n",
+        b"1\r\no\r\n1\r\nk\r\n0\r\nX-A: b\r\nX-C: d\r\n\r\n",
+    ],
+    ids=range(8),
+)
+def test_chunks_with_extensions_and_trailers_are_read(sender: Sender, body: bytes) -> None:
+    assert answered(sent_to(sender, says_and_stays(CHUNKED, body))) == (200, b"ok")
+
+
+CHUNKS = CHUNKED + b"2;a=b\r\nok\r\n0\r\n"
+
+
+@pytest.mark.parametrize("size", range(len(CHUNKED), len(CHUNKS)))
+def test_wherever_chunks_are_cut_off_it_is_incomplete(sender: Sender, size: int) -> None:
+    assert sent_to(sender, says(CHUNKS[:size])).ending == AttemptResult(None, "incomplete_response")

@@ -101,7 +101,7 @@ def test_a_ledger_of_another_version_raises_unavailable(clock: ManualClock, tmp_
     with opened(clock, tmp_path / "ledger") as ledger:
         ledger.insert(row())
     rewrite(tmp_path / "ledger", f"PRAGMA user_version={version}")
-    with pytest.raises(Unavailable, match=f"the ledger has schema version {version}; this relay supports 2"):
+    with pytest.raises(Unavailable, match=f"ledger: has schema version {version}; this relay supports 2"):
         SqliteLedger(clock, tmp_path / "ledger")
     rewrite(tmp_path / "ledger", "PRAGMA user_version=2")
     with opened(clock, tmp_path / "ledger") as ledger:

@@ -105,6 +105,8 @@ def test_a_projection_of_entries_is_read() -> None:
 
 @pytest.mark.parametrize(("number", "name"), [(0, "DEFAULT"), (300, "NOTICE"), (800, "EMERGENCY"), (123, "DEFAULT")])
 def test_a_severity_that_is_a_number_is_its_name(number: int, name: str) -> None:
+    (camel,) = records_of(json.dumps({"jsonPayload": PAYLOAD, "severity": number}))
+    assert camel["severity"] == name
     (found,) = records_of(
         json.dumps({"json_payload": PAYLOAD, "severity": number, "trace": "", "trace_sampled": False})
     )

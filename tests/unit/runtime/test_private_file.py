@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import sqlite3
 import stat
-from contextlib import closing, contextmanager
+from contextlib import chdir, closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from support.example_rows import row
+from support.example_rows import TASK_ID, row
 from traced_relay.emulator.emulator import LocalQueue
 from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
@@ -18,7 +21,6 @@ from traced_relay.runtime.clock import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 QUEUE = "projects/p/locations/us-central1/queues/q"
 
@@ -114,8 +116,65 @@ def test_a_file_of_another_kind_keeps_its_mode(use: Callable[[Path], None], tmp_
     file = tmp_path / "what? 100%.txt"
     file.write_text("notes of somebody, and long enough to be looked at " * 20)
     file.chmod(0o644)
-    assert refusal(use, file).endswith("file is not a database")
+    assert refusal(use, file) == f"{file}: file is not a database"
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
+
+
+FOREIGN = {
+    "another table": ("CREATE TABLE people (name TEXT)", "with the table people; name another file"),
+    "a table of the same name": ("CREATE TABLE tasks (title TEXT)", "with the table tasks; name another file"),
+    "a view": ("CREATE VIEW all_of_it AS SELECT 1 AS one", "with the table all_of_it; name another file"),
+    "another version": ("PRAGMA user_version=77", "has schema version 77; this relay supports"),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_database_of_another_program_is_not_changed(
+    use: Callable[[Path], None], name: str, journal: str, mode: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "other.db"
+    statement, expected = FOREIGN[name]
+    with closing(sqlite3.connect(file)) as database:
+        database.execute(f"PRAGMA journal_mode={journal}")
+        database.execute(statement)
+        file.chmod(mode)
+        before = file.read_bytes()
+        assert expected in refusal(use, file)
+    text = refusal(use, file)
+    assert text.startswith(f"{file}: ")
+    assert expected in text
+    assert stat.S_IMODE(file.stat().st_mode) == mode
+    assert before == file.read_bytes() or journal == "WAL"
+    assert [one.name for one in tmp_path.iterdir()] == ["other.db"]
+
+
+@BOTH
+@pytest.mark.parametrize("name", [":memory:", "file:x?mode=memory"])
+def test_a_name_that_only_sqlite_understands_is_refused(use: Callable[[Path], None], name: str, tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        text = refusal(use, Path(name))
+    assert text == f"{name}: must be the path of a file, and not a name that only SQLite understands"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ledger_and_queue_do_not_share_a_file(tmp_path: Path) -> None:
+    use_ledger(tmp_path / "data")
+    assert "is a database of another program" in refusal(use_queue, tmp_path / "data")
+    use_ledger(tmp_path / "data")
+
+
+def test_a_ledger_whose_log_was_not_written_back_is_used(tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    with closing(SqliteLedger(ManualClock(), tmp_path / "data")) as ledger:
+        ledger.insert(row())
+        for file in ("data", "data-wal"):
+            shutil.copy(tmp_path / file, tmp_path / "copy")
+    assert (tmp_path / "copy" / "data-wal").stat().st_size
+    with closing(SqliteLedger(ManualClock(), tmp_path / "copy" / "data")) as ledger:
+        assert ledger.get(TASK_ID) == row()
 
 
 @contextmanager
