@@ -98,7 +98,7 @@ def _list(browser: Browser, count: int) -> tuple[Cell, ...]:
     with Path(os.devnull).open("w") as nowhere, Dev(stream=nowhere) as dev:
         now = time.time()
         for number in range(count):
-            dev.assembly.ledger.insert(_row(number, now))
+            dev.application.ledger.insert(_row(number, now))
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(f"{dev.url}/console/")
         page.get_by_text("live").wait_for()

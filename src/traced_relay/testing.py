@@ -135,7 +135,7 @@ class RunningRelay(LocalRelay):
 
     def start(self) -> Self:
         _stores.add(self.spans)
-        self.serve(self.assembly.wsgi)
+        self.serve(self.application.wsgi)
         return self
 
     def stop(self) -> None:

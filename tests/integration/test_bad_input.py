@@ -186,7 +186,7 @@ def test_an_unknown_path_is_a_404_without_a_record() -> None:
 def test_every_path_is_open_or_requires_authentication() -> None:
     with RunningRelay(rules=WITH_CALLERS) as relay:
         closed = set()
-        for rule in relay.assembly.app.url_map.iter_rules():
+        for rule in relay.application.app.url_map.iter_rules():
             (method, *_) = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
             status = ask(method, relay.url + rule.rule.replace("<task_id>", "0" * 32)).status
             assert rule.endpoint == "static" or status in (200, 401, 403), rule

@@ -54,7 +54,7 @@ def test_while_nothing_can_be_written_callers_get_503_and_the_queue_500_and_late
 ) -> None:
     file = tmp_path / "ledger.db"
     with RunningRelay(ledger=file, clock=ImpatientClock()) as relay:
-        relay.assembly.ledger._db.execute(f"PRAGMA busy_timeout={SOON}")
+        relay.application.ledger._db.execute(f"PRAGMA busy_timeout={SOON}")
         waiting = post(f"{relay.url}/v1/tasks", {"url": downstream.url, "delay": "1h"}).document["task_id"]
         dispatch = f'{{"task_id":"{waiting}","attempt":1}}'.encode()
         with away(file):

@@ -106,7 +106,7 @@ def test_of_a_huge_answer_to_a_callback_little_is_kept(relay: RunningRelay, down
     with Downstream(Response(b"x" * 65_536 for _ in range(320))) as receiver:
         task_id = enqueued(relay, downstream, receiver.url)
         relay.wait_for("task.finished", callback_id(task_id, 1))
-    stored = relay.assembly.ledger.get(callback_id(task_id, 1))
+    stored = relay.application.ledger.get(callback_id(task_id, 1))
     assert stored is not None
     assert stored.response is not None
     assert (stored.state, len(stored.response.body), stored.response.truncated) == ("succeeded", BODY_KEPT, True)

@@ -49,12 +49,12 @@ def enqueuer(relay: RunningRelay, ledger: LosesAnswers) -> Enqueuer:
     rules = relay.settings.rules
     return Enqueuer(
         ledger=ledger,
-        cloud_tasks=relay.assembly._cloud_tasks,
-        task_log=relay.assembly._task_log,
+        cloud_tasks=relay.application._cloud_tasks,
+        task_log=relay.application._task_log,
         tracer=NoOpTracer(),
         clock=SystemClock(),
         policy=Policy(["relay"], rules.downstreams, rules.retry, 3600.0),
-        step_applier=step_applier(relay, ledger, relay.assembly._cloud_tasks, SystemClock()),
+        step_applier=step_applier(relay, ledger, relay.application._cloud_tasks, SystemClock()),
         direct_account="a@example.com",
         origin=lambda: "http://localhost",
     )

@@ -81,7 +81,7 @@ def behind() -> Iterator[Callable[[Callable[[Headers], Headers]], RunningRelay]]
 
     def one(rewrite: Callable[[Headers], Headers]) -> RunningRelay:
         relay = RunningRelay()
-        relay.assembly.wsgi = FrontEnd(relay.assembly.wsgi, rewrite)
+        relay.application.wsgi = FrontEnd(relay.application.wsgi, rewrite)
         running.append(relay)
         return relay.__enter__()
 

@@ -78,7 +78,7 @@ def test_the_document_follows_openapi_3_1(described: dict[str, Any]) -> None:
 def test_described_paths_are_the_served_paths(relay: RunningRelay) -> None:
     served = {
         (str(rule.rule).replace("<", "{").replace(">", "}"), method.lower())
-        for rule in relay.assembly.app.url_map.iter_rules()
+        for rule in relay.application.app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if not str(rule.rule).startswith(("/_ah/", "/dispatch", "/sweep", "/static/"))
     }

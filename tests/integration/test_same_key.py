@@ -87,7 +87,7 @@ class Two:
 
     def __init__(self, relay: RunningRelay, ledger: Ledger, clock: ManualClock) -> None:
         self.relay, self.ledger, self._clock = relay, ledger, clock
-        self._cloud_tasks = relay.assembly._cloud_tasks
+        self._cloud_tasks = relay.application._cloud_tasks
         channel = insecure_channel(relay.queue.address)
         self._queue = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
 
@@ -103,8 +103,8 @@ class Two:
         return Enqueuer(
             ledger=ledger,
             cloud_tasks=cloud_tasks,
-            task_log=self.relay.assembly._task_log,
-            tracer=self.relay.assembly._tracer,
+            task_log=self.relay.application._task_log,
+            tracer=self.relay.application._tracer,
             clock=self._clock,
             policy=Policy(["relay"], rules.downstreams, rules.retry, 3600.0),
             step_applier=step_applier(self.relay, ledger, cloud_tasks, self._clock),
@@ -191,14 +191,14 @@ def test_a_task_worked_off_in_between_is_in_the_receipt(
     relay: RunningRelay, clock: ManualClock, downstream: Downstream, moment: tuple[str, str]
 ) -> None:
     key = f"worked off {' '.join(moment)}"
-    two, wish = Two(relay, relay.assembly.ledger, clock), {"url": downstream.url}
+    two, wish = Two(relay, relay.application.ledger, clock), {"url": downstream.url}
     task_id = derived_id(ANONYMOUS.name, key)
 
     def other() -> None:
         assert post(f"{relay.url}/v1/tasks", wish, Idempotency_Key=key).status == 202
         relay.wait_for("task.finished", task_id)
 
-    ledger, cloud_tasks = (Interrupted(part, moment, other) for part in (two.ledger, relay.assembly._cloud_tasks))
+    ledger, cloud_tasks = (Interrupted(part, moment, other) for part in (two.ledger, relay.application._cloud_tasks))
     receipt = two._enqueuer(ledger, cloud_tasks).enqueue(wish, ANONYMOUS, key)
     seen_before = ("after", "note"), ("before", "note"), ("after", "create")
     assert (receipt.task_id, receipt.state) == (task_id, "queued" if moment in seen_before else "succeeded")
@@ -251,11 +251,11 @@ def test_a_winner_that_fails_leaves_the_call_to_the_other(two: Two, error: type[
 
 
 def test_a_sweep_in_between_makes_no_second_task(timeless: RunningRelay, clock: ManualClock) -> None:
-    two = Two(timeless, timeless.assembly.ledger, clock)
+    two = Two(timeless, timeless.application.ledger, clock)
 
     def sweep() -> None:
         clock.advance(3700)
-        timeless.assembly._sweeper.sweep()
+        timeless.application._sweeper.sweep()
 
     receipt = two.interrupted(("before", "create"), sweep)
     assert receipt.task_id == TASK_ID
@@ -308,8 +308,8 @@ def test_a_task_that_runs_before_its_creation_is_answered_is_recorded(
             relay.wait_for("task.finished", row.task_id)
             return False
 
-    two, wish = Two(relay, relay.assembly.ledger, clock), {"url": downstream.url, "body": str(key)}
-    enqueuer = two._enqueuer(two.ledger, Late(relay.assembly._cloud_tasks))
+    two, wish = Two(relay, relay.application.ledger, clock), {"url": downstream.url, "body": str(key)}
+    enqueuer = two._enqueuer(two.ledger, Late(relay.application._cloud_tasks))
     receipt = enqueuer.enqueue(wish, ANONYMOUS, key and f"late {key}")
     events = [record["event"] for record in relay.records.records(receipt.task_id)]
     assert events.count("task.enqueued") == 1
@@ -330,8 +330,8 @@ def test_a_task_that_runs_though_its_creation_failed_is_recorded(
             relay.wait_for("task.finished", row.task_id)
             raise Unavailable("the response was lost")
 
-    two = Two(relay, relay.assembly.ledger, clock)
-    enqueuer = two._enqueuer(two.ledger, Lost(relay.assembly._cloud_tasks))
+    two = Two(relay, relay.application.ledger, clock)
+    enqueuer = two._enqueuer(two.ledger, Lost(relay.application._cloud_tasks))
     receipt = enqueuer.enqueue({"url": downstream.url}, ANONYMOUS)
     events = [record["event"] for record in relay.records.records(receipt.task_id)]
     assert events.count("task.enqueued") == 1

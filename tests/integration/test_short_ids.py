@@ -140,7 +140,7 @@ def test_commands_take_short_ids(relay: RunningRelay, tmp_path: Path) -> None:
 
 def test_a_followed_task_stays_the_one_its_short_id_fitted(relay: RunningRelay) -> None:
     first, later = (row(task_id=f"dddd{n}{0:027d}", caller="a@example.com", state="running") for n in (1, 2))
-    ledger = relay.assembly.ledger
+    ledger = relay.application.ledger
     ledger.insert(first)
     followed = client(relay, "a").follow("dddd", patience=20)
     assert next(followed)["state"] == "running"

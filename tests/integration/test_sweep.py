@@ -34,7 +34,7 @@ def stored(relay: RunningRelay, clock: ManualClock, url: str, **changes: Any) ->
     now = clock.now()
     wanted = call(url=url, **changes.pop("call", {}))
     made = row(call=wanted, created_at=now, schedule_time=now, next_attempt_at=now, **changes)
-    assert relay.assembly.ledger.insert(made)
+    assert relay.application.ledger.insert(made)
     return made
 
 
@@ -154,8 +154,8 @@ def test_a_callback_whose_task_was_never_made_gets_one(
         ended = lost.model_copy(
             update={"state": "succeeded", "worker": None, "finished_at": clock.now(), "revision": 2}
         )
-        callback_builder = relay.assembly._step_applier._callback_builder
-        assert relay.assembly.ledger.replace(ended, callback=callback_builder.build(ended, now=clock.now()))
+        callback_builder = relay.application._step_applier._callback_builder
+        assert relay.application.ledger.replace(ended, callback=callback_builder.build(ended, now=clock.now()))
         record = swept(relay)
         assert (record["callbacks_pending"], record["oldest_callback_ms"]) == (1, 0)
         assert document(relay, lost.task_id)["callback"]["state"] == "pending"
@@ -225,7 +225,7 @@ def test_a_key_that_outlived_its_row_gets_a_task_of_another_name(
 ) -> None:
     first = post(f"{relay.url}/v1/tasks", {"url": downstream.url}, Idempotency_Key="nightly").document
     relay.wait_for("task.finished", first["task_id"])
-    assert relay.assembly.ledger.get(first["task_id"])
+    assert relay.application.ledger.get(first["task_id"])
     forget(relay, first["task_id"])
     again = post(f"{relay.url}/v1/tasks", {"url": downstream.url}, Idempotency_Key="nightly").document
     assert again["task_id"] == first["task_id"]
@@ -237,7 +237,7 @@ def test_a_key_that_outlived_its_row_gets_a_task_of_another_name(
 
 
 def forget(relay: RunningRelay, task_id: str) -> None:
-    ledger = relay.assembly.ledger
+    ledger = relay.application.ledger
     assert isinstance(ledger, SqliteLedger)
     with ledger._transaction() as db:
         db.execute("DELETE FROM tasks WHERE task_id = ?", (task_id,))

@@ -52,7 +52,7 @@ def test_a_success_outlives_a_ledger_that_is_away_when_it_comes(tmp_path: Path) 
             return Response("the answer")
 
         with RunningRelay(clock=clock, ledger=file) as relay, Downstream(take_the_ledger_away) as downstream:
-            relay.assembly.ledger._db.execute("PRAGMA busy_timeout=20")  # it would wait for seconds
+            relay.application.ledger._db.execute("PRAGMA busy_timeout=20")  # it would wait for seconds
             receipt = post(f"{relay.url}/v1/tasks", {"url": downstream.url}).document
             assert clock.has_failed.wait(10)
             assert get(receipt["links"]["status"]).document["state"] == "running"

@@ -123,7 +123,7 @@ def _lose_a_worker(stage: Stage, url: str, *, idempotent: bool) -> str:
     wanted = call(url=url, idempotent=idempotent)
     times = {"created_at": now, "schedule_time": now, "next_attempt_at": now}
     lost = row(call=wanted, rule="loopback", attempts=(begun,), **running, **times)
-    assert stage.relay.assembly.ledger.insert(lost)
+    assert stage.relay.application.ledger.insert(lost)
     stage.minutes(2)
     stage.relay.wait_for("task.finished", lost.task_id)
     return lost.task_id
@@ -244,7 +244,7 @@ def _callback_at_the_end_of_its_schedule(stage: Stage) -> None:
     state = {"state": "waiting", "attempt": 9, "started": 9, "awaited": 10, "noted_attempt": 9}
     times = {"created_at": now, "schedule_time": now, "next_attempt_at": now}
     last = row(kind="callback", call=wanted, **names, **state, **times)
-    assert stage.relay.assembly.ledger.insert(last)
+    assert stage.relay.application.ledger.insert(last)
     stage.minutes(2)
     stage.relay.wait_for("task.finished", last.task_id)
 
@@ -284,7 +284,7 @@ def _interrupted(stage: Stage) -> None:
     downstream = stage.downstream(hanging)
     stage.enqueue(downstream.url)
     downstream.wait_for(1)
-    stage.relay.assembly.interrupt("SIGTERM")
+    stage.relay.application.interrupt("SIGTERM")
     hanging.release.set()
 
 

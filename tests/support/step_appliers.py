@@ -15,7 +15,7 @@ def step_applier(relay: RunningRelay, ledger: Any, cloud_tasks: Any, clock: Cloc
     return StepApplier(
         ledger=ledger,
         cloud_tasks=cloud_tasks,
-        task_log=relay.assembly._task_log,
+        task_log=relay.application._task_log,
         clock=clock,
-        callback_builder=relay.assembly._step_applier._callback_builder,
+        callback_builder=relay.application._step_applier._callback_builder,
     )

@@ -96,7 +96,7 @@ class Dev(LocalRelay):
         self.build(log, self._telemetry.provider, has_console=True)
         console = console_app(self._console_client(), self._dev_data())
         self._telemetry.start()
-        self.serve(DispatcherMiddleware(_redirecting_root(self.assembly.wsgi), {"/console": console}))
+        self.serve(DispatcherMiddleware(_redirecting_root(self.application.wsgi), {"/console": console}))
         return self
 
     def _console_client(self) -> Client:
@@ -114,7 +114,7 @@ class Dev(LocalRelay):
             except ApiError as exc:
                 raise InvalidCall(exc.message, status=409) from exc
             if method == "PurgeQueue":
-                self.assembly.check_tasks()
+                self.application.check_tasks()
 
         return DevData(self.records, self.spans, call_queue, sample=self._sample_call())
 
@@ -124,7 +124,7 @@ class Dev(LocalRelay):
 
     def interrupt(self, signal: str) -> None:
         """Abort all running calls, because of that *signal*."""
-        self.assembly.interrupt(signal)
+        self.application.interrupt(signal)
 
     def stop(self) -> None:
         super().stop()

@@ -72,18 +72,18 @@ class LocalRelay:
         self, log: Log, provider: TracerProvider, *, sender: Sender | None = None, has_console: bool = False
     ) -> None:
         self.log = log
-        self.assembly = Application(
+        self.application = Application(
             self.settings, log=log, provider=provider, clock=self._clock, sender=sender, has_console=has_console
         )
 
     def serve(self, wsgi: WSGIApplication) -> None:
-        self.assembly.start()
+        self.application.start()
         self._server.start(wsgi)
 
     def stop(self) -> None:
         self.queue.stop()
         self._server.stop()
-        self.assembly.close()
+        self.application.close()
 
     def start(self) -> Self:
         raise NotImplementedError

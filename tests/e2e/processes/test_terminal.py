@@ -118,7 +118,7 @@ def test_ctrl_c_ends_the_wait_but_not_the_call() -> None:
             terminal.press_ctrl_c()
             status, written = terminal.end()
         task_id = written.split()[1]
-        assert relay.assembly.ledger.get(task_id).state == "queued"  # type: ignore[union-attr]
+        assert relay.application.ledger.get(task_id).state == "queued"  # type: ignore[union-attr]
     assert status == 130
     assert "Traceback" not in written
 
