@@ -42,7 +42,7 @@ dev: $(READY)  ## relay and queue on this machine, kept running
 	@$(BIN)/traced-relay dev
 
 unit: $(DEV_READY)  ## the fast tests, for the inner loop
-	@$(BIN)/pytest -q $(BY_FILE) --hypothesis-profile=quick -m "not whole and not soak"
+	@$(BIN)/pytest -q $(BY_FILE) --hypothesis-profile=quick -m "not whole and not soak" tests/unit tests/architecture
 
 test: $(DEV_READY)  ## all tests but the soak
 	@$(BIN)/pytest $(BY_FILE) -m "not soak"

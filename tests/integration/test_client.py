@@ -233,7 +233,7 @@ def test_a_task_that_is_not_there_is_named(client: Client, task_id: str) -> None
 
 def test_polling_slows_down_and_ends_after_patience() -> None:
     clock = Unhurried()
-    pending = answer(document(task_id="x", state="queued"))
+    pending = answer(document(task_id="a", state="queued"))
     with Downstream(*[pending] * 50) as relay, pytest.raises(NotEnded, match="task a is queued after 60 s"):
         Client(relay.url, clock=clock).wait("a", patience=60)
     *waits, last = clock.waits

@@ -108,7 +108,10 @@ def test_waiting_for_what_fails_ends_with_1(shell: Shell) -> None:
 def test_what_the_relay_refuses_is_one_line(shell: Shell) -> None:
     ran = shell.run("enqueue", "http://127.0.0.1:9", "--delay", "soon")
     assert (ran.exit_code, ran.stdout) == (1, "")
-    assert ran.stderr == 'traced-relay: delay must be a duration such as "30s", "1.5s", "5m", "24h" or "7d"\n'
+    assert (
+        ran.stderr
+        == 'traced-relay: delay must be a duration such as "30s", "1.5s", "5m", "24h" or "7d", got \'soon\'\n'
+    )
 
 
 @pytest.mark.parametrize("options", ["--label x", "--header x", "--token-file nowhere", "--max-attempts many"])

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.whole, pytest.mark.timeout(180)]
 ACCOUNT, AUDIENCE = "oncall@my-project.iam.gserviceaccount.com", "https://relay.example.com"
 SIGNER = Signer.generate()
 PAGES = (*ROOT.glob("*.md"), *ROOT.glob("*.sh"), *ROOT.glob("docs/*.md"), *ROOT.glob("src/**/*.py"))
-STANDS_FOR = {"ACCOUNT": ACCOUNT, "EMAIL": ACCOUNT, "$(wanted audience)": AUDIENCE, "AUDIENCE": AUDIENCE}
+STANDS_FOR = {"ACCOUNT": ACCOUNT, "EMAIL": ACCOUNT, "$(planned audience)": AUDIENCE, "AUDIENCE": AUDIENCE}
 
 
 def printed() -> Iterator[tuple[str, list[str]]]:

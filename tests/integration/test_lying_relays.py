@@ -31,6 +31,7 @@ pytestmark = pytest.mark.whole
 
 TASK = f"{0:032x}"
 RECEIPT = dict.fromkeys(("task_id", "task_name", "queue", "state", "trace_id"), "x") | {
+    "task_id": "0" * 32,
     "schedule_time": "2026-11-21T18:00:00Z",
     "links": {"status": "http://x", "trace": "http://x", "logs": "http://x"},
 }

@@ -64,7 +64,8 @@ def read(model: type[M], document: Any, prefix: str = "") -> M:
     try:
         return model.model_validate(document)
     except ValidationError as exc:
-        found = (error for error in exc.errors(include_url=False) if not _follows_from_others(error))
+        found = [error for error in exc.errors(include_url=False) if not _follows_from_others(error)]
+        found.sort(key=lambda error: error["type"] != "extra_forbidden")  # a misspelt name explains one that is missing
         raise invalid_call([_translated(error, prefix) for error in found]) from None
 
 
