@@ -51,6 +51,12 @@ class InvalidCall(RelayError):
         self.errors = errors
 
 
+def without_values(error: RelayError) -> str:
+    """Text of the *error* for the log: fields and rules, but no value of the request, which may be secret."""
+    broken = [f"{one.field} {one.message}" for one in getattr(error, "errors", ())]
+    return "; ".join(text.partition(", got ")[0] for text in broken or [str(error)])
+
+
 class UnsupportedCoding(InvalidCall):
     """The content is compressed. The caller sends it without a content coding."""
 

@@ -249,3 +249,29 @@ def test_invalid_requests_create_nothing(relay: RunningRelay) -> None:
     assert get(f"{relay.url}/v1/tasks").document["tasks"] == []
     assert json.dumps(relay.records.records()).count("secret") == 0
     assert relay.spans.spans() == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "wish"),
+    [
+        ({"Idempotency-Key": '"bad"SECRET'}, {}),
+        ({}, {"method": "SECRET"}),
+        ({}, {"timeout": "SECRET; SECRET"}),
+        ({}, {"labels": {"a": "SECRET\n"}}),
+        ({}, {"queue": "SECRET"}),
+        ({}, {"url": "http://SECRET/?SECRET#SECRET"}),
+        ({"Content-Type": "text/SECRET"}, {}),
+        ({"Content-Encoding": "SECRET"}, {}),
+        ({"Host": "SECRET"}, {}),
+    ],
+)
+def test_no_value_of_a_refused_request_is_logged(
+    relay: RunningRelay, headers: dict[str, str], wish: dict[str, Any]
+) -> None:
+    before = len(relay.records.records())
+    named = {"Content-Type": "application/json"} | headers
+    body = json.dumps({"url": "http://127.0.0.1:9/"} | wish).encode()
+    answer = ask("POST", f"{relay.url}/v1/tasks", body=body, headers=named)
+    assert answer.status in (400, 403, 415, 422)
+    (record,) = relay.records.records()[before:]
+    assert (record["event"], "SECRET" in json.dumps(record)) == ("enqueue.rejected", False)

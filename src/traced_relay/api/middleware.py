@@ -9,7 +9,7 @@ from werkzeug.wrappers import Request
 
 from traced_relay.api import problems
 from traced_relay.cloud_tasks.delivery import APP_ENGINE, HTTP_TARGET, Dispatch
-from traced_relay.errors import NotAuthorized, Unavailable
+from traced_relay.errors import NotAuthorized, Unavailable, without_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,11 +68,14 @@ class AuthMiddleware:
     def _log_refusal(self, request: Request, refusal: NotAuthorized, *, is_dispatch: bool) -> None:
         if is_dispatch:
             self._task_log.dispatch_rejected(
-                _unverified_dispatch(request), reason=refusal.reason, detail=str(refusal), principal=refusal.email
+                _unverified_dispatch(request),
+                reason=refusal.reason,
+                detail=without_values(refusal),
+                principal=refusal.email,
             )
             return
         path = _PATH.match(request.path)  # decoded, so that %3F would start a query here
-        detail = f"{request.method} {path[0] if path else ''}: {refusal}"
+        detail = f"{request.method} {path[0] if path else ''}: {without_values(refusal)}"
         self._task_log.enqueue_rejected(reason=refusal.reason, detail=detail, principal=refusal.email)
 
 

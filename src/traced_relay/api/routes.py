@@ -24,6 +24,7 @@ from traced_relay.errors import (
     RelayError,
     Unavailable,
     UnsupportedCoding,
+    without_values,
 )
 from traced_relay.formats import strict_json, validation
 from traced_relay.relay.enqueue import receipt
@@ -194,7 +195,7 @@ class Api:
         if request.path in ("/v1/tasks", "/v1/tasks:batch") and request.method == "POST":
             self._log_rejected(error)
             if status < 500:
-                instrumentation.discard_request_span()
+                instrumentation.discard_current_span()
         response = problems.problem(status, problems.detail_of(error), problems.fields_of(error))
         if isinstance(error, UnsupportedCoding):
             response.headers["Accept-Encoding"] = "identity"
@@ -202,7 +203,7 @@ class Api:
 
     def _log_rejected(self, error: RelayError) -> None:
         reason = "invalid" if isinstance(error, InvalidCall) else "unavailable"
-        self._task_log.enqueue_rejected(reason=reason, detail=str(error)[:1000], principal=_principal().name)
+        self._task_log.enqueue_rejected(reason=reason, detail=without_values(error)[:1000], principal=_principal().name)
 
 
 def _openapi() -> Response:

@@ -281,7 +281,7 @@ def _open(file: Path | None) -> sqlite3.Connection:
     try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             db.execute(f"PRAGMA {pragma}")
-        db.executescript(_SCHEMA)
+        db.executescript(f"{_SCHEMA} DROP TABLE IF EXISTS direct_keys; DROP TABLE IF EXISTS key_uses;")  # now rows
         db.execute(f"PRAGMA user_version={_VERSION}")
     except BaseException:
         db.close()

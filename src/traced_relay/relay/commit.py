@@ -87,17 +87,23 @@ class StepApplier:
 
     def note_task(self, row: Row, number: int | None = None) -> None:
         """
-        Note that the task of attempt *number*, or the awaited one, exists; whoever notes the first one logs it.
+        Note that the task of attempt *number*, or the awaited one, exists. The first note logs task.enqueued.
 
-        Without an answer from the ledger the first one is logged too: twice is better than never.
+        If the ledger does not respond, it is logged as well: a duplicate has the same insertId.
         """
         try:
             is_first = self._ledger.note(row.task_id, row.awaited if number is None else number)
+            is_first = is_first and row.noted_attempt == 0  # a row of an earlier version has no count of notes
         except Unavailable as exc:
             _logger.warning("the sweep will note that the task of %s exists: %s", row.task_id, exc)
             is_first = row.noted_attempt == 0
         if is_first:
             self._task_log.enqueued(row, self.task_name(row, row.first_number))
+
+    def note_first_task(self, row: Row) -> None:
+        """Note and log the first task if that has not happened: whoever created it was cut off."""
+        if row.noted_attempt == 0:
+            self.note_task(row, row.first_number)
 
     def task_name(self, row: Row, number: int | None = None) -> str:
         """Full name of the task of attempt *number*, or of the one that *row* awaits."""

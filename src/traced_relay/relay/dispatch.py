@@ -10,7 +10,7 @@ from opentelemetry.trace import get_current_span
 from traced_relay.cloud_tasks.delivery import BareTask, Delivery, read_task
 from traced_relay.downstream import webhook_signature
 from traced_relay.downstream.sender import Exchange, Timing
-from traced_relay.errors import IdentityFailed, InvalidCall
+from traced_relay.errors import IdentityFailed, InvalidCall, without_values
 from traced_relay.relay.lease import LEASE
 from traced_relay.tasks import state_machine
 from traced_relay.tasks.ids import adopted_task_id
@@ -122,16 +122,17 @@ class Dispatcher:
             self._step_applier.follow(step, after)
             return DispatchResult(step.queue_status, after)
         if is_old:
-            instrumentation.discard_request_span()  # the dispatch's own span, which is in the old trace
+            instrumentation.discard_current_span()  # the dispatch's own span, which is in the old trace
         with self._process_span(step.row, delivery, arrival) as span:
             claimed = step.row.with_last_attempt(span_id=spans.trace_ref(span).span_id)
             with self._running_calls.hold(claimed, delivery) as deadline:
                 if deadline is None:
-                    instrumentation.discard_request_span()  # the delivery in progress has a span of its own
+                    instrumentation.discard_current_span()  # the delivery in progress has a span of its own
                     return self._defer(delivery.dispatch, self._running_calls.refusal() or HELD, IN_PROGRESS, row)
                 if self._step_applier.commit(replace(step, row=claimed), row, delivery=delivery) is None:
-                    instrumentation.discard_request_span()
+                    instrumentation.discard_current_span()
                     return None
+                self._step_applier.note_first_task(claimed)  # this delivery proves that it exists
                 spans.started(self._tracer, row.queue, arrival.send, at=self._clock.now())
                 exchange = self._send(claimed, delivery, deadline)
                 result, after = exchange.ending, None
@@ -178,7 +179,7 @@ class Dispatcher:
             if isinstance(task, BareTask):
                 return delivery, self._adopt(task, delivery)
         except InvalidCall as exc:
-            self._task_log.dispatch_rejected(dispatch, reason="unreadable", detail=exc.detail)
+            self._task_log.dispatch_rejected(dispatch, reason="unreadable", detail=without_values(exc))
             return delivery, None
         row = self._ledger.get(task.task_id)
         if row is None:

@@ -93,7 +93,7 @@ class Enqueuer:
                 return self._create_direct(row, admitted, is_stored=False)
             first = self._insert(row, is_repeatable=key is not None)
             if first is not row:
-                instrumentation.discard_request_span()
+                instrumentation.discard_current_span()
                 return self._repeated(first, admitted)
             if admitted.is_direct:
                 return self._create_direct(row, admitted)
@@ -150,7 +150,8 @@ class Enqueuer:
                     return row
                 current = self._ledger.get(row.task_id)
                 if current is None or not current.lacks_task:
-                    return self._noted(current or row)  # the task was created, and it may have ended already
+                    row = current or row  # another request created the task, and it may have ended already
+                    break
                 if self._cloud_tasks.exists(self._step_applier.task_name(current)):
                     self._step_applier.note_task(current)
                     return current
@@ -158,12 +159,8 @@ class Enqueuer:
         except (Unavailable, EnqueueFailed):
             if is_repeatable or self._ledger.remove(row):
                 raise
-            self._noted(row)  # the task was created all the same, and its attempt has started
-        return row
-
-    def _noted(self, row: Row) -> Row:
-        if row.noted_attempt == 0:
-            self._step_applier.note_task(row, row.first_number)
+            # The task was created all the same, and its attempt has started.
+        self._step_applier.note_first_task(row)
         return row
 
     def _renamed(self, row: Row) -> Row:
@@ -188,7 +185,10 @@ class Enqueuer:
         return Enqueued(row.task_id, task_name, row.queue, row.state, row.trace_id, row.schedule_time)
 
     def _create_direct(self, row: Row, admitted: Admitted, *, is_stored: bool = True) -> Enqueued:
-        """Create the task with which Cloud Tasks makes the call itself; its name makes a repetition harmless."""
+        """Create the task with which Cloud Tasks makes the call itself, unless the row says that it was created."""
+        receipt = replace(self._receipt(row), state="queued", has_status=False)
+        if row.noted_attempt > 0:  # the task's name alone is reserved for hours only
+            return receipt
         call, rule = admitted.call, admitted.rule
         self._cloud_tasks.create_direct(
             queue=row.queue,
@@ -208,7 +208,6 @@ class Enqueuer:
                 audience=rule.audience_of(call.url) if rule.auth == "id_token" else None,
             ),
         )
-        receipt = replace(self._receipt(row), state="queued", has_status=False)
         if is_stored:
             self._step_applier.note_task(row)
         else:

@@ -40,7 +40,7 @@ class TaskLog:
         )
 
     def enqueue_rejected(self, *, reason: str, detail: str, principal: str | None = None) -> None:
-        """A caller's request was refused; a valid token names *principal*."""
+        """A caller's request was refused; a valid token names *principal*. *detail* has no value of it."""
         fields = {"reason": reason, "detail": detail} | ({"principal": principal} if principal else {})
         self._log.write("enqueue.rejected", message=f"enqueue rejected, {reason}: {detail}", fields=fields)
 

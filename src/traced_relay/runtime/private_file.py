@@ -36,7 +36,7 @@ def make_private(path: Path, schema: str, version: int = 0) -> None:
     SQLite itself may open it, since it keeps these locks.
     """
     if path.name.startswith(":") or str(path).startswith("file:"):
-        raise UnusableFile(f"{path}: must be the path of a file, and not a name that only SQLite understands")
+        raise UnusableFile(f"{path}: must be a file path, not a special name of SQLite")
     try:
         _create(path)
     except FileExistsError:
@@ -75,8 +75,11 @@ def check_content(path: Path, schema: str, version: int = 0) -> None:
     with closing(sqlite3.connect(":memory:")) as model:
         model.executescript(schema)
         known = set(model.execute(_COLUMNS))
-    tables = {table for table, _ in columns}
-    if foreign := sorted((tables - {table for table, _ in known}) | {one for one, _ in known - columns} & tables):
+    tables, ours = {table for table, _ in columns}, {table for table, _ in known}
+    if named not in (0, version) and tables >= ours:
+        raise UnusableFile(f"{path}: has schema version {named}; this relay supports {version}")
+    others = tables - ours if not tables >= ours else set()  # a ledger may keep tables of an earlier version
+    if foreign := sorted(others | {table for table, _ in known - columns} & tables):
         raise UnusableFile(f"{path}: is a database of another program, with the table {foreign[0]}; name another file")
     if named not in (0, version):
         raise UnusableFile(f"{path}: has schema version {named}; this relay supports {version}")

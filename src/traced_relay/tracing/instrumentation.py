@@ -68,8 +68,8 @@ def instrument(app: Flask, provider: TracerProvider) -> None:
     )
 
 
-def discard_request_span() -> None:
-    """The current request gets no span, for example because it is refused."""
+def discard_current_span() -> None:
+    """Export nothing of the current span, for example because its request is refused."""
     span = trace.get_current_span()
     if isinstance(span, RedactingSpan):
         span.discard()

@@ -106,3 +106,18 @@ def test_a_ledger_of_another_version_raises_unavailable(clock: ManualClock, tmp_
     rewrite(tmp_path / "ledger", "PRAGMA user_version=2")
     with opened(clock, tmp_path / "ledger") as ledger:
         assert ledger.get(TASK_ID) == row()
+
+
+@pytest.mark.parametrize("table", ["direct_keys", "key_uses"])
+def test_a_table_of_an_earlier_version_is_dropped(tmp_path: Path, table: str) -> None:
+    file = tmp_path / "ledger"
+    opened = SqliteLedger(ManualClock(NOW), file)
+    opened.insert(row())
+    opened.close()
+    with closing(sqlite3.connect(file)) as database:
+        database.execute(f"CREATE TABLE {table} (task_id TEXT)")
+    opened = SqliteLedger(ManualClock(NOW), file)
+    assert opened.get(TASK_ID) == row()
+    opened.close()
+    with closing(sqlite3.connect(file)) as database:
+        assert table not in {name for (name,) in database.execute("SELECT name FROM sqlite_master")}

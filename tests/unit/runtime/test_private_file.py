@@ -156,7 +156,7 @@ def test_a_database_of_another_program_is_not_changed(
 def test_a_name_that_only_sqlite_understands_is_refused(use: Callable[[Path], None], name: str, tmp_path: Path) -> None:
     with chdir(tmp_path):
         text = refusal(use, Path(name))
-    assert text == f"{name}: must be the path of a file, and not a name that only SQLite understands"
+    assert text == f"{name}: must be a file path, not a special name of SQLite"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -155,7 +155,7 @@ class FirestoreLedger:
         }
 
     def note(self, task_id: str, attempt: int) -> bool:
-        """A counter of notes tells the first one: Firestore returns its new value with the commit."""
+        """The counter `notes` is 1 after the first note; new values are returned in the order of the fields' names."""
         with self._database.requests() as requests:
             batch = self._batch()
             batch.update(document(self._tasks, task_id), {"noted_attempt": Maximum(attempt), "notes": Increment(1)})
