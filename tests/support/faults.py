@@ -78,7 +78,7 @@ def _busy(retry_after: bytes) -> Behaviour:
 
 
 FAULTS = [
-    Fault("nobody listens", "connect_failed", "always"),
+    Fault("no server listens", "connect_failed", "always"),
     Fault("the name is unknown", "dns_failed", "always", host="nowhere.example"),
     Fault("the name has no address", "connect_failed", "always", host="empty.example"),
     Fault("the name server is silent", "dns_failed", "always", host="slow.example", timeout="0.3s"),
