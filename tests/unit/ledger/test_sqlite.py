@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.example_rows import FULL, TASK_ID, call, row
+from support.example_rows import FULL, NOW, TASK_ID, call, row
 from support.full_disk import full_disk
 from support.ledgers import changed, write
 from traced_relay.errors import Unavailable
 from traced_relay.ledger.protocol import Selection
 from traced_relay.ledger.sqlite import SqliteLedger
+from traced_relay.runtime.clock import ManualClock
 from traced_relay.tasks.row import Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from traced_relay.runtime.clock import ManualClock
 
 
 @contextmanager
