@@ -1,4 +1,4 @@
-"""Hand slow HTTP calls to Cloud Tasks and keep sight of them. `traced_relay.Client` asks a relay to."""
+"""Hand slow HTTP calls to Cloud Tasks and keep sight of them. `traced_relay.Client` is the Python client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Client", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """The client, imported when somebody wants it: everything imports this package, and it must stay light."""
+    """Import the client on first use, since every module imports this package."""
     if name == "Client":
         return import_module("traced_relay.client.client").Client
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """
-The errors of this package, as a tree. Each says who meets it and what to do.
+The errors of this package, as a tree. Each line: who gets the error, and what to do.
 
     RelayError
     |- InvalidCall           the caller: an invalid request; 400, 409, 413, 415, 422 or 501; never retried

@@ -113,7 +113,7 @@ def test_a_sweep_that_reaches_another_service_is_a_problem(tmp_path: Path, targe
         (
             "{app_engine: default}",
             "{app_engine: other}",
-            "app.yaml: service: must be other, as worker.app_engine of the rules, got default",
+            "app.yaml: service: must be other, to match worker.app_engine in relay.yaml, got default",
         ),
         ("us-central1", "us", "relay.yaml: location must be one region such as us-central1"),
         ("us-central1", "global", "relay.yaml: location must be one region such as us-central1"),

@@ -135,7 +135,7 @@ def test_a_deleted_queue_is_listed_without_numbers() -> None:
 def test_queues_are_listed_while_cloud_tasks_is_unavailable(timeless: RunningRelay, clock: ManualClock) -> None:
     timeless.queue.stop()
     queue = seen(timeless, clock)
-    assert queue.pop("detail").startswith("Cloud Tasks gave no clear answer: ")
+    assert queue.pop("detail").startswith("Cloud Tasks did not confirm the request: ")
     assert queue == {"queue": "relay", "for": "calls"} | UNKNOWN
 
 
@@ -203,8 +203,8 @@ def test_a_hanging_queue_leaves_the_others_no_time() -> None:
 
     def hang(_: str, seconds: float) -> QueueStats:
         clock.advance(seconds)
-        raise Unavailable("Cloud Tasks gave no clear answer: DeadlineExceeded")
+        raise Unavailable("Cloud Tasks did not confirm the request: DeadlineExceeded")
 
     first, second = QueueStatuses([("a", "calls"), ("b", "calls")], hang, clock).get()
-    assert first["detail"] == "Cloud Tasks gave no clear answer: DeadlineExceeded"
-    assert second == {"queue": "b", "for": "calls"} | UNKNOWN | {"detail": "no time was left to fetch it"}
+    assert first["detail"] == "Cloud Tasks did not confirm the request: DeadlineExceeded"
+    assert second == {"queue": "b", "for": "calls"} | UNKNOWN | {"detail": "it was not fetched in time"}

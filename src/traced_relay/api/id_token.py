@@ -46,7 +46,7 @@ def verify(
     key = keys(key_id).get(key_id)
     if key is None:
         _check_issuer(claims, issuers)  # unverified, but the likeliest cause: each issuer has its own keys
-        also = ", and its exp says that it has expired" if _says_expired(claims.get("exp"), now) else ""
+        also = ", and the token has expired (exp)" if _says_expired(claims.get("exp"), now) else ""
         _refuse(f"the token's key id (kid) is not among the issuer's current keys{also}", reason="unknown_key")
     if not _is_signed(signed, signature, key):
         _refuse("the token's signature does not match its content", reason="bad_signature")

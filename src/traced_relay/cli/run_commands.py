@@ -64,7 +64,7 @@ def console(port: int, relay: options.Relay) -> None:
 
     client = relay.client(timeout=8.0, tries=1)
     with stop_signal() as wait_for_signal, Listener(console_app(client), port=port) as listener:
-        click.echo(f"console  http://localhost:{listener.port}/  of {client.url}\n\nCtrl-C ends it.", err=True)
+        click.echo(f"console  http://localhost:{listener.port}/  of {client.url}\n\nPress Ctrl-C to stop.", err=True)
         wait_for_signal()
 
 

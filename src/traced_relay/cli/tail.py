@@ -53,7 +53,9 @@ class _Records(click.File):
     help=f"URL of a `traced-relay dev` to follow. Default: {options.LOCAL_RELAY}.",
 )
 @click.option("--project", metavar="P", callback=options.project, help="Project whose Cloud Logging to follow.")
-@click.option("--since", metavar="DURATION", callback=options.optional_seconds, help="Start so long ago, such as 10m.")
+@click.option(
+    "--since", metavar="DURATION", callback=options.optional_seconds, help="Age of the first record, such as 10m."
+)
 @click.option(
     "--event", "events", metavar="NAME", multiple=True, help="Event or pattern, such as `task.*`; repeatable."
 )
@@ -167,12 +169,12 @@ def _print_input(source: IO[bytes], earliest: float | None, *, as_json: bool, **
             continue
         records += 1
         if piece.get("time") == "" and not has_warned and (earliest is not None or filters["severity"]):
-            _warn(f"{name} holds payloads without time and severity; --format=json prints whole entries")
+            _warn(f"{name} contains payloads without time and severity; use --format=json")
             has_warned = True
         if is_unfiltered or _passes(piece, earliest, **filters):
             _print(json_of(piece) if as_json else piece)
     if not records:
-        raise NoRecords(f"{name} holds no record{f'; {cloud_entries.HOW_TO_READ}' if others else ''}")
+        raise NoRecords(f"{name} contains no record{f'; {cloud_entries.HOW_TO_READ}' if others else ''}")
 
 
 def _print(record: dict[str, Any] | str) -> None:

@@ -51,7 +51,7 @@ _mapped_errors = partial(
     (_FINAL, lambda exc: EnqueueFailed(f"Cloud Tasks refused: {exc.message}")),
     (
         (RetryError, GoogleAPICallError, GoogleAuthError),
-        lambda exc: Unavailable(f"Cloud Tasks gave no clear answer: {type(exc).__name__}"),
+        lambda exc: Unavailable(f"Cloud Tasks did not confirm the request: {type(exc).__name__}"),
     ),
 )
 

@@ -45,7 +45,7 @@ class QueueStatuses:
     def _fetch(self, name: str, ends_at: float) -> dict[str, Any]:
         left = ends_at - self._clock.monotonic()
         if left <= 0:
-            return asdict(_UNKNOWN) | {"detail": "no time was left to fetch it"}
+            return asdict(_UNKNOWN) | {"detail": "it was not fetched in time"}
         try:
             stats = self._get_stats(name, left)
         except (Unavailable, EnqueueFailed) as exc:

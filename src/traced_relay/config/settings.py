@@ -258,7 +258,7 @@ def _emulator(environ: Mapping[str, str], platform: Platform) -> str | None:
         return None
     if platform != "local":
         raise InvalidSettings(
-            "CLOUD_TASKS_EMULATOR_HOST must not be set on Google Cloud: it opens the relay to its host"
+            "CLOUD_TASKS_EMULATOR_HOST must not be set on Google Cloud: it would let every process on the host enqueue"
         )
     host, _, port = address.rpartition(":")
     if host.strip("[]") not in LOOPBACK or not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65_536):

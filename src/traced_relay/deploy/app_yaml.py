@@ -51,7 +51,7 @@ def problems(app: dict[str, Any], rules: RelayFile | None) -> Iterator[str]:
         return
     service = app.get("service", "default")
     if service != rules.worker.app_engine:
-        yield f"service: must be {rules.worker.app_engine}, as worker.app_engine of the rules, got {service}"
+        yield f"service: must be {rules.worker.app_engine}, to match worker.app_engine in relay.yaml, got {service}"
     yield from _scaling_problems(app, rules)
 
 

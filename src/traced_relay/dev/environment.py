@@ -76,7 +76,7 @@ class Dev(LocalRelay):
                 "",
                 f"  {self._sample_call()}",
                 "",
-                "Ctrl-C ends it.",
+                "Press Ctrl-C to stop.",
             ]
         )
 

@@ -139,7 +139,7 @@ class StrictResponse(http.client.HTTPResponse):
             elif self.head_decides:
                 is_whole = False
             else:
-                raise http.client.HTTPException("a header line that is none, or too long a head")
+                raise http.client.HTTPException("an invalid header line, or a head over 64 KiB")
             begins = line.endswith(b"\n")
 
     def stop_after(self, seconds: float) -> None:
@@ -186,7 +186,7 @@ class StrictResponse(http.client.HTTPResponse):
                 raise http.client.HTTPException("a chunk that is longer than its size")
             size = _CHUNK_SIZE.fullmatch(self._line(_MOST_LINE))
             if size is None:
-                raise http.client.HTTPException("a chunk size that is none")
+                raise http.client.HTTPException("an invalid chunk size")
             self.chunk_left = int(size[1], 16) or None
             if self.chunk_left is None:
                 with suppress(http.client.IncompleteRead):  # the body is whole all the same

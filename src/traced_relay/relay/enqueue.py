@@ -175,7 +175,7 @@ class Enqueuer:
 
     def _repeated(self, row: Row, admitted: Admitted) -> Enqueued:
         if row.fingerprint != admitted.fingerprint:
-            raise validation.invalid_call([FieldError("Idempotency-Key", "was used before with another body")])
+            raise validation.invalid_call([FieldError("Idempotency-Key", "was already used with a different request")])
         if admitted.is_direct:
             return self._create_direct(row, admitted)
         return self._receipt(self._ensure_task(row, is_repeatable=True))

@@ -69,7 +69,7 @@ def from_file(chunks: Iterable[bytes], name: str, ids: frozenset[str]) -> Source
     if without_time and not records:
         raise NoRecords(f"{name} holds payloads without their times; --format=json prints whole entries")
     if others and not records:
-        raise NoRecords(f"{name} holds no record; {cloud_entries.HOW_TO_READ}")
+        raise NoRecords(f"{name} contains no record; {cloud_entries.HOW_TO_READ}")
     own = sum(not ids.isdisjoint((str(one.get("task_id")), str(one.get("callback_of")))) for one in records)
     ignored = f", and {without_time} without their times" if without_time else ""
     return Sources(records, None, (f"records: {own} of this task among {len(records)} in {name}{ignored}",))

@@ -254,7 +254,7 @@ class Running:
 def test_signal_ends_each_server_cleanly(name: str, number: int, tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(RULES)
     arguments, sign = {
-        "dev": (["dev", "--port=0", "--tasks-port=0", f"--data={tmp_path}"], "Ctrl-C ends it"),
+        "dev": (["dev", "--port=0", "--tasks-port=0", f"--data={tmp_path}"], "Press Ctrl-C to stop"),
         "queue": (["queue", "--port=0", "--rest-port=0", f"--data={tmp_path / 'queue.db'}"], "gRPC on "),
         "serve": (["serve"], "relay.started"),
     }[name]

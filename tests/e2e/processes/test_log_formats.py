@@ -91,7 +91,7 @@ def test_other_formats_of_gcloud_are_never_silent(read: Callable[..., bytes], fo
     printed = read(f"--format={form}")
     ran = tail(printed, "--severity", "DEBUG")
     assert (ran.returncode, ran.stdout) == (1, b"")
-    assert (b"--format=json" if printed.strip() else b"stdin holds no record") in ran.stderr
+    assert (b"--format=json" if printed.strip() else b"stdin contains no record") in ran.stderr
 
 
 @pytest.mark.parametrize("form", ["json(jsonPayload)", "json(jsonPayload,timestamp,severity)"])

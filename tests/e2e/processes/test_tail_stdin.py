@@ -105,7 +105,7 @@ def test_tail_follows_the_relay_that_the_environment_names() -> None:
 
 def test_dash_reads_stdin_even_if_empty(dev: Dev) -> None:
     with tail(dev.url, subprocess.DEVNULL, "-") as process:
-        assert process.communicate(timeout=20) == ("", "traced-relay: stdin holds no record\n")
+        assert process.communicate(timeout=20) == ("", "traced-relay: stdin contains no record\n")
         assert process.returncode == 1
 
 

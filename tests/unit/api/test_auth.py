@@ -276,7 +276,7 @@ def test_a_token_of_an_old_key_is_told_that_it_expired_too(exp: object, is_said:
     token = forged({"kid": "of last year"}, iat=1_700_000_000, exp=exp)
     assert refusal(authenticator().authenticate_caller, bearing(token)) == (401, "unknown_key")
     assert detail_of(token) == "the token's key id (kid) is not among the issuer's current keys" + (
-        ", and its exp says that it has expired" if is_said else ""
+        ", and the token has expired (exp)" if is_said else ""
     )
 
 

@@ -92,9 +92,8 @@ def test_other_lines_are_shown_only_without_filters() -> None:
 @pytest.mark.parametrize("options", [(), ("--severity", "DEBUG"), ("--json",)])
 def test_input_without_a_record_is_an_error(options: tuple[str, ...]) -> None:
     result = run_tail("-", *options, given="Starting\nThe end\n")
-    message = (
-        "stdin holds no record; records are JSON, as the relay prints them or as gcloud logging does with --format=json"
-    )
+    wanted = "records are JSON, as the relay prints them or as gcloud logging does with --format=json"
+    message = f"stdin contains no record; {wanted}"
     assert (result.exit_code, result.stderr) == (1, f"traced-relay: {message}\n")
     assert len(result.stdout.splitlines()) == (0 if "--severity" in options else 2)
 
@@ -103,7 +102,7 @@ def test_stream_without_a_record_warns_before_its_end() -> None:
     result = run_tail("-", "--severity", "DEBUG", given="odd\n" * 25)
     first, last = result.stderr.splitlines()
     assert first.startswith("traced-relay: no record in the first 20 lines of stdin; records are JSON")
-    assert last.startswith("traced-relay: stdin holds no record")
+    assert last.startswith("traced-relay: stdin contains no record")
 
 
 def test_yaml_is_refused_with_the_missing_option() -> None:
@@ -117,7 +116,7 @@ def test_yaml_is_refused_with_the_missing_option() -> None:
 @pytest.mark.parametrize("given", ["", "\n", "[]\n", "[\n]\n"])
 def test_input_without_entries_is_said(given: str) -> None:
     ended = run_tail("-", given=given)
-    assert (ended.exit_code, ended.stdout, ended.stderr) == (1, "", "traced-relay: stdin holds no record\n")
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (1, "", "traced-relay: stdin contains no record\n")
 
 
 def test_an_array_that_is_cut_off_in_an_entry_is_said_once() -> None:
@@ -148,7 +147,7 @@ def test_entries_are_printed_as_their_original_records() -> None:
 def test_filter_that_payloads_cannot_pass_warns() -> None:
     given = json.dumps([{"jsonPayload": {"event": "task.finished", "message": "m"}}] * 2, indent=2)
     result = run_tail("-", "--severity", "INFO", given=given)
-    message = "stdin holds payloads without time and severity; --format=json prints whole entries"
+    message = "stdin contains payloads without time and severity; use --format=json"
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"traced-relay: {message}\n")
     assert len(output("-", "--event", "task.*", given=given)) == 2
 

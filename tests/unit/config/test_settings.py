@@ -227,7 +227,7 @@ def test_google_refuses_the_emulator_and_a_ledger_in_memory(
 def test_the_flexible_environment_refuses_an_emulator(environ: dict[str, str]) -> None:
     flexible = environ | {"GAE_ENV": "flex"}
     assert refusal(flexible) == (
-        "CLOUD_TASKS_EMULATOR_HOST must not be set on Google Cloud: it opens the relay to its host"
+        "CLOUD_TASKS_EMULATOR_HOST must not be set on Google Cloud: it would let every process on the host enqueue"
     )
     del flexible["CLOUD_TASKS_EMULATOR_HOST"]
     assert settings.from_environment(flexible).platform == "other"
