@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MOST_HEAD = 64 * 1024  # bytes of all header lines
 _FIELD = re.compile(rb"[!-9;-~]+:")
 _WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
-_LENGTH = re.compile(r"\s*0*([0-9]{1,18})\s*(,\s*0*\1\s*)*")
+_LENGTH = re.compile(r"[ \t]*0*([0-9]{1,18})[ \t]*(,[ \t]*0*\1[ \t]*)*")  # RFC 9110 knows no other blanks
 _CHUNK_SIZE = re.compile(rb"0*([0-9a-fA-F]{1,15})[ \t]*(;.*)?\r?\n", re.DOTALL)
 _MOST_LINE = 64 * 1024  # of a chunk's size and extensions
 _IDLE_LIMIT = re.compile(
@@ -102,7 +102,7 @@ class StrictResponse(http.client.HTTPResponse):
         self.version = 10 if version == "HTTP/1.0" else 11
         head = b"".join(lines).decode("latin-1")
         self.headers = self.msg = HeaderParser(_class=http.client.HTTPMessage).parsestr(head)
-        self.chunked, self.chunk_left = self.msg.get("Transfer-Encoding", "").strip().lower() == "chunked", None
+        self.chunked, self.chunk_left = self.msg.get("Transfer-Encoding", "").strip(" \t").lower() == "chunked", None
         length = None if self.chunked else _LENGTH.fullmatch(self.msg.get("Content-Length", ""))
         self.length = int(length[1]) if length else None
         is_closed_by_end = not (self.chunked or length or self._ends_with_head())
@@ -212,7 +212,7 @@ class StrictResponse(http.client.HTTPResponse):
 
 def _flaw(length: str | None, coding: str | None) -> str | None:
     """Why this `Content-Length` and `Transfer-Encoding` do not define where the body ends; None if they do."""
-    if coding is not None and coding.strip().lower() != "chunked":
+    if coding is not None and coding.strip(" \t").lower() != "chunked":
         return "a transfer coding that was not requested"
     if coding is not None and length is not None:
         return "a content length beside a transfer coding"

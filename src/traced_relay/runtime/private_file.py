@@ -68,6 +68,7 @@ def check_content(path: Path, schema: str, version: int = 0) -> None:
         with closing(sqlite3.connect(uri, uri=True, timeout=1)) as database:
             columns = set(database.execute(_COLUMNS))
             (named,) = database.execute("PRAGMA user_version").fetchone()
+            (application,) = database.execute("PRAGMA application_id").fetchone()
     except sqlite3.OperationalError as exc:
         raise UnusableFile(f"{path}: {exc}; is another process using it?") from exc
     except sqlite3.Error as exc:
@@ -75,6 +76,10 @@ def check_content(path: Path, schema: str, version: int = 0) -> None:
     with closing(sqlite3.connect(":memory:")) as model:
         model.executescript(schema)
         known = set(model.execute(_COLUMNS))
+    if application:
+        raise UnusableFile(
+            f"{path}: is a database of another program (application_id {application}); name another file"
+        )
     tables, ours = {table for table, _ in columns}, {table for table, _ in known}
     if named not in (0, version) and tables >= ours:
         raise UnusableFile(f"{path}: has schema version {named}; this relay supports {version}")

@@ -149,7 +149,7 @@ def test_leading_zeros_of_a_length_are_read(sender: Sender, length: str) -> None
     assert answered(exchange) == (200, b"ok")
 
 
-@pytest.mark.parametrize("length", ["9" * 19, "1" * 5_000, "02, 3", "2 2", "0x2", "\xb2"])
+@pytest.mark.parametrize("length", ["9" * 19, "1" * 5_000, "02, 3", "2 2", "0x2", "\xb2", "\xa02", "2\x0b"])
 def test_an_absurd_length_is_malformed(sender: Sender, length: str) -> None:
     exchange = sent_to(sender, says_and_stays(OK, b"Content-Length: %s\r\n\r\nok" % length.encode("latin-1")))
     assert exchange.ending == AttemptResult(None, "malformed_response")

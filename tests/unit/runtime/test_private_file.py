@@ -124,6 +124,7 @@ FOREIGN = {
     "another table": ("CREATE TABLE people (name TEXT)", "with the table people; name another file"),
     "a table of the same name": ("CREATE TABLE tasks (title TEXT)", "with the table tasks; name another file"),
     "a view": ("CREATE VIEW all_of_it AS SELECT 1 AS one", "with the table all_of_it; name another file"),
+    "another application": ("PRAGMA application_id=7", "is a database of another program (application_id 7)"),
     "another version": ("PRAGMA user_version=77", "has schema version 77; this relay supports"),
 }
 
