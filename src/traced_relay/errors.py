@@ -107,11 +107,11 @@ class PortTaken(RelayError):
     """Another process uses the port. The operator chooses another one."""
 
 
-class UnexpectedAnswer(RelayError):
+class UnexpectedResponse(RelayError):
     """The response is not one of the API. The client's user checks the URL, then the relay's log."""
 
 
-class NotLookedAt(RelayError):
+class AccessDenied(RelayError):
     """Google does not show the resource to this account. The operator uses one that may see it."""
 
 

@@ -29,7 +29,7 @@ from traced_relay.errors import (
     NotFound,
     RelayError,
     Unavailable,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 from traced_relay.runtime.clock import ManualClock
 from traced_relay.testing import Downstream, RunningRelay
@@ -255,7 +255,7 @@ def test_polling_slows_down_and_ends_after_patience() -> None:
     ids=["html", "list", "other", "redirect", "fault", "unknown"],
 )
 def test_a_foreign_response_is_an_unexpected_answer(strange: Response) -> None:
-    with Downstream(strange) as stranger, pytest.raises(UnexpectedAnswer, match=r"answered \d+, not as a relay does"):
+    with Downstream(strange) as stranger, pytest.raises(UnexpectedResponse, match=r"answered \d+, not as a relay does"):
         Client(stranger.url).status("a")
     assert len(stranger.arrived) == 1
 

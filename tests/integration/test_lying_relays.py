@@ -16,7 +16,7 @@ from support.relay_stand_in import RelayStandIn, answer, document
 from traced_relay.cli.main import main
 from traced_relay.client import response_shapes
 from traced_relay.client.client import Client
-from traced_relay.errors import NotAuthorized, NotEnded, NotFound, Unavailable, UnexpectedAnswer
+from traced_relay.errors import NotAuthorized, NotEnded, NotFound, Unavailable, UnexpectedResponse
 from traced_relay.runtime.bounded_fetch import LARGEST
 from traced_relay.runtime.clock import SystemClock
 from traced_relay.tasks.api_types import Receipt, Status
@@ -64,7 +64,7 @@ def run(relay: RelayStandIn, *arguments: str) -> Result:
 @pytest.mark.parametrize("lie", LIES, ids=range(len(LIES)))
 def test_a_lie_is_an_unexpected_answer(lying: RelayStandIn, verb: str, lie: str) -> None:
     lying.instead = lambda: Response(lie, content_type="application/json")
-    with pytest.raises(UnexpectedAnswer, match="answered 200, not as a relay does"):
+    with pytest.raises(UnexpectedResponse, match="answered 200, not as a relay does"):
         VERBS[verb](Client(lying.url))
 
 
@@ -115,7 +115,7 @@ def test_an_answer_without_end_is_cut_off(lying: RelayStandIn) -> None:
         return Response(parts(), content_type="application/json")
 
     lying.instead = without_end
-    with pytest.raises(UnexpectedAnswer, match=f"over {LARGEST} bytes"):
+    with pytest.raises(UnexpectedResponse, match=f"over {LARGEST} bytes"):
         Client(lying.url).status(TASK)
     assert sum(sent) < 4 * LARGEST
 
@@ -130,7 +130,7 @@ def test_the_largest_page_that_a_relay_gives_is_taken(lying: RelayStandIn) -> No
 def test_a_small_answer_is_not_unpacked_into_a_large_one(lying: RelayStandIn) -> None:
     bomb = gzip.compress(b" " * 20_000_000)
     lying.instead = lambda: Response(bomb, headers={"Content-Encoding": "gzip"}, content_type="application/json")
-    with pytest.raises(UnexpectedAnswer, match="with an unrequested content encoding"):
+    with pytest.raises(UnexpectedResponse, match="with an unrequested content encoding"):
         Client(lying.url).status(TASK)
 
 
@@ -162,7 +162,7 @@ def test_an_answer_that_trickles_is_not_waited_for(beginning: bytes) -> None:
 @pytest.mark.parametrize("token", [{"a": 1}, "", 5, [], "again"])
 def test_a_list_whose_next_page_is_no_other_ends(lying: RelayStandIn, token: Any) -> None:
     lying.instead = lambda: answer({"tasks": [], "next_page_token": token})
-    with pytest.raises(UnexpectedAnswer, match="next_page_token must be null or a new token"):
+    with pytest.raises(UnexpectedResponse, match="next_page_token must be null or a new token"):
         list(Client(lying.url).list())
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from traced_relay.ledger.protocol import Ledger
     from traced_relay.runtime.clock import Clock
 
-YES_LASTS, NO_LASTS = 10.0, 1.0  # seconds
+READY_FOR, NOT_READY_FOR = 10.0, 1.0  # seconds
 
 
 class Readiness:
@@ -24,13 +24,17 @@ class Readiness:
     """
 
     def __init__(
-        self, clock: Clock, ledger: Ledger, see_queue: Callable[[], None], refusal: Callable[[], str | None]
+        self, clock: Clock, ledger: Ledger, check_queue: Callable[[], None], refusal: Callable[[], str | None]
     ) -> None:
         self._ledger = ledger
-        self._see_queue = see_queue
+        self._see_queue = check_queue
         self._refusal = refusal
         self._result = Refreshing(
-            self._check, clock, fresh_for=lambda ready: YES_LASTS if ready else NO_LASTS, value=False, retry_after=0.0
+            self._check,
+            clock,
+            fresh_for=lambda ready: READY_FOR if ready else NOT_READY_FOR,
+            value=False,
+            retry_after=0.0,
         )
 
     def is_ready(self) -> bool:

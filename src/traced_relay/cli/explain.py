@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from traced_relay.cli import options
-from traced_relay.errors import UnexpectedAnswer
+from traced_relay.errors import UnexpectedResponse
 from traced_relay.formats.terminal import printable
 from traced_relay.runtime.clock import SystemClock
 
@@ -66,7 +66,7 @@ def explain(
             whole_since=found.whole_since,
         )
     except _MALFORMED as exc:
-        raise UnexpectedAnswer(f"{found.notes[0]}, not in a relay's format; use --records FILE instead") from exc
+        raise UnexpectedResponse(f"{found.notes[0]}, not in a relay's format; use --records FILE instead") from exc
     if as_json:
         click.echo(json.dumps(build.to_json(built) | {"links": document["links"], "told": found.notes}))
         return

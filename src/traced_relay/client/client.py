@@ -26,7 +26,7 @@ from traced_relay.errors import (
     NotFound,
     RelayError,
     Unavailable,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 from traced_relay.formats import strict_json
 from traced_relay.runtime.bounded_fetch import IDENTITY, fetch
@@ -136,7 +136,7 @@ class Client:
         page = self._request("GET", "/v1/tasks", _Page, params=query, tries=self._tries)
         token = page.get("next_page_token")
         if token is not None and not (isinstance(token, str) and token not in ("", page_token)):
-            raise UnexpectedAnswer(
+            raise UnexpectedResponse(
                 f"{self.url}/v1/tasks: next_page_token must be null or a new token, got {token!a:.40}"
             )
         return page["tasks"], token
@@ -319,8 +319,8 @@ def _document_of(response: FetchedResponse, shape: type) -> Any:
     if response.status in (requests.codes.ok, requests.codes.accepted):
         if response_shapes.fits(document, shape):
             return document
-        raise UnexpectedAnswer(unexpected)
+        raise UnexpectedResponse(unexpected)
     error = problems.error_of(document)
     if response.status in _GATEWAY_ERRORS and not isinstance(error, Unavailable):
         raise Unavailable(unexpected)  # from a front end, while the relay restarts
-    raise UnexpectedAnswer(unexpected) if isinstance(error, UnexpectedAnswer) else error
+    raise UnexpectedResponse(unexpected) if isinstance(error, UnexpectedResponse) else error

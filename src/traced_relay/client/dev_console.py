@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from traced_relay.errors import InvalidSettings, NotFound, Unavailable, UnexpectedAnswer
+from traced_relay.errors import InvalidSettings, NotFound, Unavailable, UnexpectedResponse
 from traced_relay.runtime.bounded_fetch import IDENTITY, fetch
 from traced_relay.runtime.loopback import is_local_host
 from traced_relay.tracing.span_tree import FinishedSpan
@@ -63,8 +63,8 @@ class DevConsole:
             f"{self.relay}/console{path}", timeout=TIMEOUT, allow_redirects=False, stream=True, headers=IDENTITY
         )
 
-    def _unexpected(self) -> UnexpectedAnswer:
-        return UnexpectedAnswer(f"the server at {self.relay} is not `traced-relay dev`")
+    def _unexpected(self) -> UnexpectedResponse:
+        return UnexpectedResponse(f"the server at {self.relay} is not `traced-relay dev`")
 
 
 def _is_local(url: str) -> bool:

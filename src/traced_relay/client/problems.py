@@ -9,7 +9,7 @@ from traced_relay.errors import (
     NotFound,
     RelayError,
     Unavailable,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 
 
@@ -25,8 +25,8 @@ def error_of(document: object) -> RelayError:
         case {"status": 503, "detail": str(detail)}:
             return Unavailable(detail)
         case {"status": int(status), "detail": str(detail)}:
-            return UnexpectedAnswer(f"the relay answered {status}: {detail[:200]}")
-    return UnexpectedAnswer("the response is not from a relay")
+            return UnexpectedResponse(f"the relay answered {status}: {detail[:200]}")
+    return UnexpectedResponse("the response is not from a relay")
 
 
 def _fields(errors: object) -> tuple[FieldError, ...]:

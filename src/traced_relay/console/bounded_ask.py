@@ -8,7 +8,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from threading import BoundedSemaphore, Thread
 from typing import TYPE_CHECKING, TypeVar
 
-from traced_relay.errors import NotAuthorized, NotFound, RelayError, Unavailable, UnexpectedAnswer
+from traced_relay.errors import NotAuthorized, NotFound, RelayError, Unavailable, UnexpectedResponse
 from traced_relay.tracing import instrumentation
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class BoundedClient:
             self._free.release()
 
 
-def unexpected_response(exc: Exception) -> UnexpectedAnswer:
+def unexpected_response(exc: Exception) -> UnexpectedResponse:
     _logger.warning("a response of the relay cannot be read", exc_info=exc)
-    return UnexpectedAnswer("the relay's response does not match the API; is it another version?")
+    return UnexpectedResponse("the relay's response does not match the API; is it another version?")
 
 
 def status_of(error: RelayError) -> int:

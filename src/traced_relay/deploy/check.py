@@ -19,6 +19,7 @@ from traced_relay.downstream.addresses import Reach
 from traced_relay.downstream.webhook_signature import SECRET_NAME
 from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.formats.yaml_file import document_of
+from traced_relay.ledger.location import sqlite_file
 from traced_relay.ledger.sqlite import check_file
 from traced_relay.tracing import otel_yaml
 
@@ -69,10 +70,12 @@ def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None)
 
 
 def _ledger_problems(ledger: str) -> Iterator[str]:
-    kind, _, place = ledger.partition(":")
-    if kind == "sqlite":
+    if ledger.startswith("sqlite:"):
         try:
-            check_file(Path(place))
+            if file := sqlite_file(ledger):
+                check_file(file)
+        except InvalidSettings:
+            return  # which is a problem of the variables already
         except Unavailable as exc:
             yield f"environment: RELAY_LEDGER: {exc}"
 
@@ -98,7 +101,7 @@ def _beside_app_yaml(
 
 
 def _files_read_at_start(deployed: Mapping[str, str], directory: Path) -> Iterator[Path]:
-    yield Path(deployed.get("RELAY_CONFIG") or "relay.yaml")
+    yield Path(settings.rules_file(deployed))
     if (otel := settings.otel_file(deployed, directory)) and not settings.is_untraced(deployed):
         yield Path(deployed.get("OTEL_CONFIG_FILE") or otel.relative_to(directory))
 

@@ -23,7 +23,7 @@ from traced_relay.deploy.plan import (
     SECRET_ROLE,
     Plan,
 )
-from traced_relay.errors import IdentityFailed, NotLookedAt
+from traced_relay.errors import AccessDenied, IdentityFailed
 from traced_relay.formats.yaml_file import document_of
 from traced_relay.runtime.credentials import google_session
 
@@ -269,7 +269,7 @@ def findings(google: GoogleApis, project: str, directory: Path, environ: Mapping
     for name, check in _checks(plan):
         try:
             yield from check(google, plan)
-        except NotLookedAt as exc:
+        except AccessDenied as exc:
             yield Finding(name, "read access", f"none ({exc})", "use credentials that may read it")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 from google.auth.exceptions import GoogleAuthError
 
-from traced_relay.errors import IdentityFailed, NotLookedAt, Unavailable
+from traced_relay.errors import AccessDenied, IdentityFailed, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ class GoogleApis:
         error = document.get("error", {}) if isinstance(document, dict) else {}
         if response.status_code == requests.codes.not_found or (_is_disabled(error) and api not in _REQUIRED):
             return None
-        raise NotLookedAt(f"{response.status_code} {_line(error.get('message', ''))}".strip())
+        raise AccessDenied(f"{response.status_code} {_line(error.get('message', ''))}".strip())
 
 
 def _is_disabled(error: Mapping[str, Any]) -> bool:

@@ -131,7 +131,7 @@ class LineWriter:
         self._waiting.append(added)
         added.share.taken += added.size
         if self._thread is None:
-            self._thread = Thread(target=self._write_on, name="outlet", daemon=True)
+            self._thread = Thread(target=self._write_on, name="log-writer", daemon=True)
             self._thread.start()
         self._changed.notify_all()
 

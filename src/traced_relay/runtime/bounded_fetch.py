@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import requests
 from urllib3.exceptions import HTTPError
 
-from traced_relay.errors import UnexpectedAnswer
+from traced_relay.errors import UnexpectedResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,14 +57,16 @@ def _fetch(send: Callable[[], requests.Response], until: float, largest: int, fe
 
 def _content(response: requests.Response, url: str, until: float, largest: int) -> bytes:
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise UnexpectedAnswer(
+        raise UnexpectedResponse(
             f"{url} answered {response.status_code}, not as a relay does: with an unrequested content encoding"
         )
     content = bytearray()
     while chunk := response.raw.read1(_CHUNK, decode_content=False):
         content += chunk
         if len(content) > largest:
-            raise UnexpectedAnswer(f"{url} answered {response.status_code}, not as a relay does: over {largest} bytes")
+            raise UnexpectedResponse(
+                f"{url} answered {response.status_code}, not as a relay does: over {largest} bytes"
+            )
         if monotonic() > until:
             raise requests.Timeout
     return bytes(content)

@@ -83,7 +83,7 @@ class Watchdog:
         self._halted: list[Deadline] = []
         self._is_stopped = False
         self._wakes_at: float | None = None
-        self._thread = Thread(target=self._run, name="watch", daemon=True)
+        self._thread = Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

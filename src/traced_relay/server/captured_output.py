@@ -70,7 +70,7 @@ class CapturedOutput:
         for descriptor in (_STDOUT, _STDERR):
             os.dup2(writing, descriptor)
         os.close(writing)
-        self._thread = Thread(target=self._run, name="captured", daemon=True)
+        self._thread = Thread(target=self._run, name="captured-output", daemon=True)
         self._thread.start()
         return self
 

@@ -40,7 +40,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         self._settings = settings
         self._stream = stream
         self._options = options
-        self._assembly: Application | None = None
+        self._application: Application | None = None
         self._telemetry: Telemetry | None = None
         self._interrupting: Thread | None = None
         super().__init__()
@@ -63,10 +63,10 @@ class _Server(BaseApplication):  # type: ignore[misc]
             is_local=settings.is_local,
             on_google=settings.has_cron,
         )
-        self._assembly = Application(settings, log=log, provider=self._telemetry.provider)
+        self._application = Application(settings, log=log, provider=self._telemetry.provider)
         self._telemetry.start()
-        self._assembly.start()
-        return self._assembly.wsgi
+        self._application.start()
+        return self._application.wsgi
 
     def _handle_signals(self) -> None:
         """Interrupt running calls before gunicorn's handlers run, which only stop accepting requests."""
@@ -82,16 +82,16 @@ class _Server(BaseApplication):  # type: ignore[misc]
             signal.signal(number, handle)
 
     def _interrupt(self, name: str) -> None:
-        if self._assembly is not None:
-            self._assembly.interrupt(name)
+        if self._application is not None:
+            self._application.interrupt(name)
         if self._telemetry is not None:
             self._telemetry.close(_SPAN_SECONDS)
 
     def close(self) -> None:
         if self._interrupting is not None:
             self._interrupting.join(1)
-        if self._assembly is not None:
-            self._assembly.close()
+        if self._application is not None:
+            self._application.close()
         if self._telemetry is not None:
             self._telemetry.close()
 

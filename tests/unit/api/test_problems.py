@@ -101,7 +101,7 @@ def test_an_error_survives_the_way_through_its_problem(error: RelayError) -> Non
 
 @pytest.mark.parametrize("document", [None, [], {}, {"status": "404", "detail": "x"}, {"status": 500, "detail": "x"}])
 def test_another_document_is_an_unexpected_answer(document: object) -> None:
-    assert type(error_of(document)) is errors.UnexpectedAnswer
+    assert type(error_of(document)) is errors.UnexpectedResponse
 
 
 @pytest.mark.parametrize("given", [None, "x", [1], [{"field": "x"}], {"field": "x"}])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from traced_relay.api.readiness import NO_LASTS, YES_LASTS, Readiness
+from traced_relay.api.readiness import NOT_READY_FOR, READY_FOR, Readiness
 from traced_relay.errors import EnqueueFailed, RelayError, Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.runtime.clock import ManualClock
@@ -44,7 +44,7 @@ def test_a_positive_result_is_cached_for_10_s(clock: ManualClock, ledger: Sqlite
     readiness = Readiness(clock, ledger, queue.check_queue, lambda: None)
     assert [readiness.is_ready() for _ in range(5)] == [True] * 5
     queue.failure = Unavailable("away")
-    clock.advance(YES_LASTS - 0.1)
+    clock.advance(READY_FOR - 0.1)
     assert readiness.is_ready()
     assert queue.looks == 1
     clock.advance(0.1)
@@ -59,7 +59,7 @@ def test_a_negative_result_is_cached_for_1_s(clock: ManualClock, ledger: SqliteL
     assert [readiness.is_ready() for _ in range(5)] == [False] * 5
     assert queue.looks == 1
     queue.failure = None
-    clock.advance(NO_LASTS)
+    clock.advance(NOT_READY_FOR)
     assert readiness.is_ready()
 
 
@@ -76,7 +76,7 @@ def test_a_hanging_check_blocks_one_thread_only(clock: ManualClock, ledger: Sqli
     if was_ready:
         assert readiness.is_ready()
     hangs.set()
-    clock.advance(YES_LASTS)
+    clock.advance(READY_FOR)
     one = Thread(target=readiness.is_ready)
     one.start()
     assert looking.wait(10)
