@@ -61,7 +61,7 @@ def test_a_second_setup_changes_nothing(google: GoogleStandIn, gcloud: str, tmp_
         "POST secretmanager/v1/projects/demo-proj/secrets/*:setIamPolicy": 1,
         "POST firestore/v1/projects/demo-proj/databases": 1,
         "POST firestore/v1/projects/demo-proj/databases/*/collectionGroups/*/indexes": 8,
-        "PATCH firestore/v1/projects/demo-proj/databases/*/collectionGroups/*/fields/*": 25,
+        "PATCH firestore/v1/projects/demo-proj/databases/*/collectionGroups/*/fields/*": 26,
         "POST cloudresourcemanager/v1/projects/demo-proj:setIamPolicy": 3,
         "POST monitoring/v3/projects/demo-proj/notificationChannels": 1,
         "POST monitoring/v3/projects/demo-proj/alertPolicies": 13,
@@ -249,7 +249,7 @@ def test_a_dry_run_shows_every_change_and_makes_none(google: GoogleStandIn, gclo
     assert google.changes == []
     shown = Counter(re.findall(r"would run: gcloud (\S+ \S+ \S+)", ran.stdout))
     assert (shown["logging metrics create"], shown["firestore indexes composite"]) == (17, 8)
-    assert "dry run: nothing was changed; 79 changes would be made" in ran.stdout
+    assert "dry run: nothing was changed; 80 changes would be made" in ran.stdout
 
 
 @pytest.mark.soak

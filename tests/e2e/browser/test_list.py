@@ -64,10 +64,10 @@ def test_back_button_restores_the_list(open_page: Open, console: str) -> None:
     for count in (400, 600):
         page.keyboard.press("End")
         expect_count(page, f"{count} loaded, more below")
-    page.evaluate("() => scrollBy(0, -3000)")
-    link = page.locator("#tasks tbody a").nth(15)
-    path = str(link.get_attribute("href"))
-    link.click()
+    drawn = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    page.evaluate(f"() => {{ scrollBy(0, -3000); return {drawn}; }}")  # the rows in view are others then
+    path = str(page.locator("#tasks tbody a").nth(15).get_attribute("href"))
+    page.locator(f"#tasks [href='{path}']").click()
     expect(page.locator(".summary")).to_be_visible()
     page.evaluate("() => { history.back(); }")
     expect_count(page, "600 loaded, more below")
