@@ -98,7 +98,7 @@ def holds_what_the_project_needs(google: GoogleStandIn) -> None:
         "stackdriverLoggingConfig": {"samplingRatio": 1.0},
     }
     of = Counter(path.split("/")[-2] for path in there)
-    assert (of["indexes"], of["fields"], of["secrets"], of["versions"], of["apps"]) == (8, 23, 1, 1, 1)
+    assert (of["indexes"], of["fields"], of["secrets"], of["versions"], of["apps"]) == (8, 24, 1, 1, 1)
     ttls = [path for path, found in there.items() if "ttlConfig" in found]
     assert [re.sub(".*collectionGroups/", "", path) for path in ttls] == [
         "calls/fields/expires_at",
