@@ -13,8 +13,8 @@ The errors of this package, as a tree. Each line: who gets the error, and what t
     |- NotVerified           the receiver of a callback: its signature is wrong
     |- DownstreamDenied      the caller: an address or host that may not be called; never retried
     |- PortTaken             the operator, at start: another process uses the port
-    |- UnexpectedAnswer      the client: the URL is not a relay's, or the relay is broken
-    |- NotLookedAt           `check --cloud`: Google does not show a resource to this account
+    |- UnexpectedResponse    the client: the URL is not a relay's, or the relay is broken
+    |- AccessDenied          `check --cloud`: Google does not show a resource to this account
     |- NoRecords             `explain`: the input contains no readable record
     `- NotEnded              the client: the task takes longer than the client waited
 """

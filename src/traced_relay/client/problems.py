@@ -14,7 +14,7 @@ from traced_relay.errors import (
 
 
 def error_of(document: object) -> RelayError:
-    """The error that the problem *document* was made from; UnexpectedAnswer for any other document."""
+    """The error that the problem *document* was made from; UnexpectedResponse for any other document."""
     match document:
         case {"status": 400 | 409 | 413 | 415 | 422 as status, "detail": str(detail), **rest}:
             return InvalidCall(detail, status=status, errors=_fields(rest.get("errors")))

@@ -1,7 +1,7 @@
 """
 Read-only access to Google's REST APIs: one resource, a list, the bindings of a policy.
 
-A missing resource is None or empty; one that the caller may not read raises NotLookedAt.
+A missing resource is None or empty; one that the caller may not read raises AccessDenied.
 """
 
 from __future__ import annotations
