@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from werkzeug.wrappers import Response
 
 from support.asking import ask, get, post
-from traced_relay.testing import Arrived, Downstream, ManualClock, RunningRelay
+from support.hanging import Hanging
+from traced_relay.testing import Downstream, ManualClock, RunningRelay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,19 +48,14 @@ def test_a_flaky_downstream_delays_no_other(timeless: RunningRelay, clock: Manua
 
 
 def test_a_hanging_downstream_delays_no_other(timeless: RunningRelay, downstream: Downstream) -> None:
-    over = Event()
-
-    def hang(_: Arrived) -> Response:
-        over.wait(20)
-        return Response("late")
-
+    hang = Hanging()
     with Downstream(*[hang] * MANY) as hanging:
         stuck = enqueued(timeless, hanging.url, MANY)
         hanging.wait_for(MANY)
         good = enqueued(timeless, downstream.url, MANY)
         assert finished(timeless, good) == [("succeeded", 1)] * MANY
         assert {document["state"] for document in documents(timeless, stuck)} == {"running"}
-        over.set()
+        hang.release()
         assert finished(timeless, stuck) == [("succeeded", 1)] * MANY
 
 

@@ -10,6 +10,7 @@ import pytest
 from werkzeug.wrappers import Response
 
 from support.asking import ask, get, post
+from support.hanging import Hanging
 from support.raw_downstream import OK, RawDownstream, says, says_and_resets, says_and_stays, says_by_turns, trickles
 from support.sending import no_token
 from traced_relay.downstream.sender import BODY_KEPT, Sender
@@ -17,7 +18,7 @@ from traced_relay.formats.durations import parse_time
 from traced_relay.runtime.clock import SystemClock
 from traced_relay.tasks.call import DAY
 from traced_relay.tasks.ids import callback_id
-from traced_relay.testing import Arrived, Downstream, ManualClock, RunningRelay
+from traced_relay.testing import Downstream, ManualClock, RunningRelay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,12 +81,7 @@ def test_a_receiver_that_is_away_for_three_days_is_tried_by_its_schedule_and_tol
 def test_a_receiver_that_hangs_is_cut_after_half_a_minute_and_told_again(
     relay: RunningRelay, clock: ManualClock, downstream: Downstream
 ) -> None:
-    over = Event()
-
-    def hang(_: Arrived) -> Response:
-        over.wait(20)
-        return Response("late")
-
+    hang = Hanging()
     with Downstream(hang) as receiver:
         task_id = enqueued(relay, downstream, receiver.url)
         receiver.wait_for(1)
@@ -96,7 +92,7 @@ def test_a_receiver_that_hangs_is_cut_after_half_a_minute_and_told_again(
         clock.advance(2)
         receiver.wait_for(2)
         relay.wait_for("task.finished", callback_id(task_id, 1))
-        over.set()
+        hang.release()
     (cut,) = [r for r in relay.records.records() if r.get("reason") == "timeout" and r["event"] == "attempt.finished"]
     assert (cut["kind"], cut["latency_ms"], cut["blame"]) == ("callback", 30_000, "downstream")
     assert callback_of(relay, task_id)["state"] == "delivered"

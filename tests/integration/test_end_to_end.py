@@ -5,13 +5,13 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import islice
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from werkzeug.wrappers import Response
 
 from support.asking import ask, get, post
+from support.hanging import Hanging
 from support.schema import validate
 from traced_relay.tasks.call import DAY
 from traced_relay.tasks.ids import adopted_task_id
@@ -345,18 +345,13 @@ def test_a_key_makes_a_direct_call_repeatable_too(relay: RunningRelay, downstrea
 
 
 def test_two_deliveries_at_once_make_one_call(relay: RunningRelay) -> None:
-    release = Event()
-
-    def hang(_: Arrived) -> Response:
-        release.wait(20)
-        return Response("ok")
-
+    hang = Hanging(body="ok")
     headers = {"X-AppEngine-QueueName": "relay", "X-AppEngine-TaskName": "at-once"}
     with Downstream(hang) as downstream, ThreadPoolExecutor(6) as pool:
         body = json.dumps({"url": downstream.url}).encode()
         answers = [pool.submit(ask, "POST", f"{relay.url}/dispatch", body=body, headers=headers) for _ in range(6)]
         held = [answer.result() for answer in islice(as_completed(answers, 20), 5)]
-        release.set()
+        hang.release()
     assert {answer.status for answer in held} == {500}
     assert sorted(answer.result().status for answer in answers) == [200, *[500] * 5]
     assert len(downstream.arrived) == 1

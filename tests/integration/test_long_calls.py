@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from werkzeug.wrappers import Response
 
 from support.asking import get, post
+from support.hanging import Hanging
 from support.schema import validate
 from traced_relay.tasks.call import DAY
 from traced_relay.testing import Downstream
 
 if TYPE_CHECKING:
-    from traced_relay.testing import Arrived, ManualClock, RunningRelay
+    from traced_relay.testing import ManualClock, RunningRelay
 
 pytestmark = pytest.mark.whole
 
@@ -24,12 +23,7 @@ def beats(relay: RunningRelay, task_id: str) -> list[dict[str, Any]]:
 
 
 def test_a_call_of_24_hours_is_seen_every_minute_and_cut_at_its_end(timeless: RunningRelay, clock: ManualClock) -> None:
-    release = Event()
-
-    def hang(_: Arrived) -> Response:
-        release.wait(50)
-        return Response("late")
-
+    hang = Hanging(50)
     with Downstream(hang) as downstream:
         receipt = post(f"{timeless.url}/v1/tasks", {"url": downstream.url, "timeout": "24h"}).document
         task_id = receipt["task_id"]
@@ -41,7 +35,7 @@ def test_a_call_of_24_hours_is_seen_every_minute_and_cut_at_its_end(timeless: Ru
         assert (document["state"], document["attempt"]) == ("running", 1)
         clock.advance(60)
         timeless.wait_for("task.finished", task_id)
-        release.set()
+        hang.release()
     document = get(receipt["links"]["status"]).document
     (finished,) = (r for r in timeless.records.records(task_id) if r["event"] == "attempt.finished")
     (attempt,) = document["attempts"]

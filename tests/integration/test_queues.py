@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from support.asking import Answer, ask, get, post
-from support.stage import Hanging
+from support.hanging import Hanging
 from traced_relay.api import openapi
 from traced_relay.client.client import Client
 from traced_relay.cloud_tasks.client import QueueStats
@@ -85,7 +85,7 @@ def test_queue_statistics_are_those_of_the_queue(timeless: RunningRelay, clock: 
             "executed_last_minute_count": 1,
             "concurrent_dispatches_count": 1,
         }
-        hanging.release.set()
+        hanging.release()
 
 
 def test_a_paused_queue_is_shown_as_paused_and_fills(timeless: RunningRelay, clock: ManualClock) -> None:

@@ -292,26 +292,31 @@ def test_a_direct_calls_key_is_kept_as_long_as_its_task(two: Two, clock: ManualC
     assert two.tasks() == []
 
 
+class Overtaken:
+    """Cloud Tasks whose task has run before its creation is answered, with False or with *failure*."""
+
+    def __init__(self, relay: RunningRelay, failure: Exception | None = None) -> None:
+        self._relay = relay
+        self._part: Any = relay.application._cloud_tasks
+        self._failure = failure
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._part, name)
+
+    def create(self, row: Any, **named: Any) -> bool:
+        assert self._part.create(row, **named)
+        self._relay.wait_for("task.finished", row.task_id)
+        if self._failure is not None:
+            raise self._failure
+        return False  # the client's own retry of a creation that succeeded meets a name that is taken
+
+
 @pytest.mark.parametrize("key", [KEY, None])
 def test_a_task_that_runs_before_its_creation_is_answered_is_recorded(
     relay: RunningRelay, clock: ManualClock, downstream: Downstream, key: str | None
 ) -> None:
-    class Late:
-        """The client's own retry of a creation that succeeded meets a name that is taken."""
-
-        def __init__(self, part: Any) -> None:
-            self._part = part
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._part, name)
-
-        def create(self, row: Any, **named: Any) -> bool:
-            assert self._part.create(row, **named)
-            relay.wait_for("task.finished", row.task_id)
-            return False
-
     two, wish = Two(relay, relay.application.ledger, clock), {"url": downstream.url, "body": str(key)}
-    enqueuer = two._enqueuer(two.ledger, Late(relay.application._cloud_tasks))
+    enqueuer = two._enqueuer(two.ledger, Overtaken(relay))
     receipt = enqueuer.enqueue(wish, ANONYMOUS, key and f"late {key}")
     events = [record["event"] for record in relay.records.records(receipt.task_id)]
     assert events.count("task.enqueued") == 1
@@ -320,20 +325,8 @@ def test_a_task_that_runs_before_its_creation_is_answered_is_recorded(
 def test_a_task_that_runs_though_its_creation_failed_is_recorded(
     relay: RunningRelay, clock: ManualClock, downstream: Downstream
 ) -> None:
-    class Lost:
-        def __init__(self, part: Any) -> None:
-            self._part = part
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._part, name)
-
-        def create(self, row: Any, **named: Any) -> bool:
-            assert self._part.create(row, **named)
-            relay.wait_for("task.finished", row.task_id)
-            raise Unavailable("the response was lost")
-
     two = Two(relay, relay.application.ledger, clock)
-    enqueuer = two._enqueuer(two.ledger, Lost(relay.application._cloud_tasks))
+    enqueuer = two._enqueuer(two.ledger, Overtaken(relay, Unavailable("the response was lost")))
     receipt = enqueuer.enqueue({"url": downstream.url}, ANONYMOUS)
     events = [record["event"] for record in relay.records.records(receipt.task_id)]
     assert events.count("task.enqueued") == 1

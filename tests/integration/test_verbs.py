@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from werkzeug.wrappers import Response
 
 from support.asking import ask, get, post
+from support.hanging import Hanging
 from support.storied import story
 from traced_relay.client import task_text
 from traced_relay.console.task_rows import row as console_row
@@ -33,17 +33,6 @@ def enqueued(relay: RunningRelay, url: str, **changes: Any) -> str:
 
 def verb(relay: RunningRelay, task_id: str, name: str) -> Answer:
     return ask("POST", f"{relay.url}/v1/tasks/{task_id}:{name}")
-
-
-class Hanging:
-    """A downstream's answer that waits until a test is through with it."""
-
-    def __init__(self) -> None:
-        self.release = Event()
-
-    def __call__(self, _: Arrived) -> Response:
-        self.release.wait(20)
-        return Response("late")
 
 
 def test_what_waits_is_cancelled_and_taken_out_of_the_queue(relay: RunningRelay, downstream: Downstream) -> None:
@@ -75,7 +64,7 @@ def test_what_runs_is_cut_at_once_and_its_late_answer_counts_no_more(relay: Runn
         (attempt,) = answer.document["attempts"]
         assert (attempt["verdict"], attempt["reason"], attempt["blame"]) == ("cancelled", "cancelled", "caller")
         wait_until_gone(relay, task_id)
-        hanging.release.set()
+        hanging.release()
     assert said(relay, task_id) == [
         "task.enqueued",
         "attempt.started",
@@ -226,8 +215,8 @@ def test_a_cut_that_comes_late_does_not_meet_the_next_round(relay: RunningRelay)
         verb(relay, task_id, "redrive")
         downstream.wait_for(2)
         relay.application._running_calls.abort(f"{task_id}-1")
-        second.release.set()
+        second.release()
         assert relay.records.wait_for("task.finished", task_id, 10, nth=2)
-        first.release.set()
+        first.release()
     document = get(f"{relay.url}/v1/tasks/{task_id}").document
     assert (document["state"], document["attempts"][-1]["attempt"]) == ("succeeded", 2)

@@ -14,8 +14,9 @@ from werkzeug.wrappers import Response
 
 from support.asking import ask, get, post
 from support.example_rows import call, row
+from support.hanging import Hanging
 from support.house import ROOT
-from support.stage import AT_ONCE, FROM_CRON, QUEUES, Hanging, Run, Stage
+from support.stage import AT_ONCE, FROM_CRON, QUEUES, Run, Stage
 from support.surroundings import surroundings
 from support.trace_service import TraceService
 from traced_relay.config.settings import SPARE_THREADS
@@ -147,7 +148,7 @@ def _cancelled(stage: Stage) -> None:
     downstream.wait_for(1)
     for task_id in (running, waiting):
         assert ask("POST", f"{stage.relay.url}/v1/tasks/{task_id}:cancel").status == 202
-    hanging.release.set()
+    hanging.release()
 
 
 @_run()
@@ -274,7 +275,7 @@ def _no_capacity(stage: Stage) -> None:
     downstream.wait_for(1)
     body = json.dumps({"url": downstream.url}).encode()
     assert [stage.dispatch(body, **FROM_QUEUE) for _ in range(3)] == [500] * 3
-    hanging.release.set()
+    hanging.release()
     stage.relay.wait_for("task.finished", task_id)
 
 
@@ -285,7 +286,7 @@ def _interrupted(stage: Stage) -> None:
     stage.enqueue(downstream.url)
     downstream.wait_for(1)
     stage.relay.application.interrupt("SIGTERM")
-    hanging.release.set()
+    hanging.release()
 
 
 @_run()

@@ -12,10 +12,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any, Self
-
-from werkzeug.wrappers import Response
 
 from support.asking import ask, get, post
 from traced_relay.runtime.clock import SystemClock
@@ -24,6 +21,8 @@ from traced_relay.testing import Downstream, ManualClock, RunningRelay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from werkzeug.wrappers import Response
 
     from traced_relay.testing import Arrived
 
@@ -110,14 +109,3 @@ class Stage:
     def run(self, name: str) -> Run:
         stream: Any = self.relay.log.handler.stream
         return Run(name, tuple(stream.getvalue().splitlines()), self.began, self.clock.now())
-
-
-class Hanging:
-    """An answer that comes when it is let go."""
-
-    def __init__(self) -> None:
-        self.release = Event()
-
-    def __call__(self, _: Arrived) -> Response:
-        self.release.wait(20)
-        return Response("late")

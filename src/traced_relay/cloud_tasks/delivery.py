@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 
 from traced_relay.errors import InvalidCall
 from traced_relay.formats import strict_json
-from traced_relay.formats.durations import parse_duration
+from traced_relay.formats.durations import ms_between, parse_duration
 from traced_relay.formats.validation import Model, read
 from traced_relay.tasks import header_policy
 from traced_relay.tasks.api_types import Method
@@ -57,7 +57,7 @@ class Dispatch:
 
     def queue_delay_ms(self, now: float) -> int | None:
         """Milliseconds that the task waited in the queue after it was due."""
-        return None if self.task_eta is None else max(0, round((now - self.task_eta) * 1000))
+        return None if self.task_eta is None else ms_between(self.task_eta, now)
 
 
 @dataclass(frozen=True)

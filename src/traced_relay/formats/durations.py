@@ -41,6 +41,11 @@ def format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def ms_between(start: float, end: float) -> int:
+    """Whole milliseconds from *start* to *end*, both in seconds; 0 if *end* is earlier: clocks differ."""
+    return max(0, round((end - start) * 1000))
+
+
 _LARGER = ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
 _STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
 

@@ -69,6 +69,13 @@ class StepApplier:
             self._task_log.log_event(event, row, delivery, exchange)
         return row
 
+    def apply(self, step: Step, before: Row, *, delivery: Delivery | None = None) -> Row | None:
+        """Commit *step* and follow it; None, and nothing follows, if another change came first."""
+        after = self.commit(step, before, delivery=delivery)
+        if after is not None:
+            self.follow(step, after)
+        return after
+
     def follow(self, step: Step, row: Row) -> None:
         """Create or delete the tasks that the committed *row* needs; repeat it after Unavailable or EnqueueFailed."""
         if step.create_task and not self.create_task(row, at=row.next_attempt_at):

@@ -116,11 +116,8 @@ class Dispatcher:
             delivery = replace(delivery, trace_rewritten=True)
         step = self._arrive(row, delivery)
         if not step.start_attempt or step.row is None:
-            after = self._step_applier.commit(step, row, delivery=delivery)
-            if after is None:
-                return None
-            self._step_applier.follow(step, after)
-            return DispatchResult(step.queue_status, after)
+            after = self._step_applier.apply(step, row, delivery=delivery)
+            return None if after is None else DispatchResult(step.queue_status, after)
         if is_old:
             instrumentation.discard_current_span()  # the dispatch's own span, which is in the old trace
         with self._process_span(step.row, delivery, arrival) as span:

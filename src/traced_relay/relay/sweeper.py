@@ -8,6 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from traced_relay.errors import EnqueueFailed
+from traced_relay.formats.durations import ms_between
 from traced_relay.tasks import state_machine
 from traced_relay.tasks.state_machine import Holder
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
     from traced_relay.tasks.row import Row
-    from traced_relay.tasks.state_machine import Step
 
 BATCH = 200
 MAX_SECONDS = 40.0  # the next sweep continues where this one stops
@@ -102,7 +102,7 @@ class Sweeper:
             return False
         step = state_machine.lose(row, holder, now=self._clock.now(), random=self._random)
         try:
-            is_judged = self._apply(step, row)
+            is_judged = self._step_applier.apply(step, row) is not None
         except EnqueueFailed as exc:  # the row is committed; a later sweep creates its next task
             _logger.warning("the next task of %s could not be created: %s", row.task_id, exc)
             is_judged = True
@@ -132,16 +132,8 @@ class Sweeper:
             self._cloud_tasks.check_queue(row.queue)  # raises if the queue is gone, which removes no task
             whole = self._ledger.get(row.task_id)
             if whole is not None and whole.revision == row.revision:
-                self._apply(state_machine.remove(whole, now=self._clock.now()), whole)
+                self._step_applier.apply(state_machine.remove(whole, now=self._clock.now()), whole)
         return False
-
-    def _apply(self, step: Step, row: Row) -> bool:
-        """Whether the step was committed; after another change it no longer applies."""
-        after = self._step_applier.commit(step, row)
-        if after is None:
-            return False
-        self._step_applier.follow(step, after)
-        return True
 
     def _log_summary(self, counts: _Counts) -> None:
         now = self._clock.now()
@@ -160,4 +152,4 @@ class Sweeper:
 
 
 def _age_ms(since: float | None, now: float) -> int:
-    return 0 if since is None else max(0, round((now - since) * 1000))
+    return 0 if since is None else ms_between(since, now)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from traced_relay.formats.durations import ms_between
 from traced_relay.formats.trace_context import TraceContext
 from traced_relay.tasks.call import Call
 from traced_relay.tasks.ids import attempt_name
@@ -124,7 +125,7 @@ class Row(Stored):
     @property
     def total_ms(self) -> int | None:
         """Time from when this round was due to its end; None before."""
-        return None if self.finished_at is None else max(0, round((self.finished_at - self.due_at) * 1000))
+        return None if self.finished_at is None else ms_between(self.due_at, self.finished_at)
 
     def trace_age(self, now: float) -> float:
         """Seconds since the start of the `send` span under which all spans of this task are."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from traced_relay.formats.durations import ms_between
 from traced_relay.tasks import reasons, retry
 from traced_relay.tasks.row import ATTEMPTS_KEPT, Attempt, Response, Row
 
@@ -209,7 +210,7 @@ def _with_verdict(row: Row, result: retry.AttemptResult, verdict: retry.Verdict,
     delay = verdict.retry_delay
     return row.with_last_attempt(
         ended_at=now,
-        latency_ms=max(0, round((now - row.attempts[-1].started_at) * 1000)),
+        latency_ms=ms_between(row.attempts[-1].started_at, now),
         status_code=result.status_code,
         verdict=verdict.verdict,
         reason=verdict.reason,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from traced_relay.formats.durations import format_time
+from traced_relay.formats.durations import format_time, ms_between
 from traced_relay.tasks.retry import retryable_status_codes
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _callback(row: Row, callback: Row | None) -> api_types.CallbackState:
 
 
 def _overdue_ms(row: Row, now: float) -> int:
-    return 0 if row.next_attempt_at is None else max(0, round((now - row.next_attempt_at) * 1000))
+    return 0 if row.next_attempt_at is None else ms_between(row.next_attempt_at, now)
 
 
 def _attempt(attempt: Attempt) -> api_types.Attempt:

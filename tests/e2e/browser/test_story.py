@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
-from werkzeug.wrappers import Response
 
 from support.asking import get, post
+from support.hanging import Hanging
 from traced_relay.dev.environment import Dev
 from traced_relay.testing import Downstream
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from support.watched_page import Watched
-    from traced_relay.testing import Arrived
 
     Open = Callable[[str], Watched]
 
@@ -50,12 +48,7 @@ def test_empty_list_offers_a_command_that_fills_it(open_page: Open, tmp_path: Pa
 
 
 def test_task_page_follows_a_copied_curl_to_its_end(open_page: Open, dev: Dev, tmp_path: Path) -> None:
-    release = Event()
-
-    def hang(_: Arrived) -> Response:
-        release.wait(20)
-        return Response("done")
-
+    hang = Hanging(body="done")
     with Downstream(200, 503, hang) as downstream:
         call = {"url": f"{downstream.url}/it's?a=$(x)", "retry": QUICKLY, "labels": {"who": "it's `me`"}}
         first = post(f"{dev.url}/v1/tasks", call).document
@@ -70,7 +63,7 @@ def test_task_page_follows_a_copied_curl_to_its_end(open_page: Open, dev: Dev, t
         expect(page.get_by_role("button", name="attempt 1").first).to_contain_text("503 retry")
         expect(page.get_by_role("button", name="attempt 2")).to_contain_text("running")
         page.evaluate("() => { window.isTheSame = true; }")
-        release.set()
+        hang.release()
         expect(page.locator(".summary")).to_contain_text("succeeded 2 attempts")
         expect(page.get_by_role("button", name="attempt 2")).to_contain_text("200 succeeded")
         expect(page.locator("#connection")).to_have_text("ended")

@@ -7,19 +7,18 @@ import re
 import signal
 import sqlite3
 from contextlib import closing
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from werkzeug.wrappers import Response
 
 from support.fleet import LOCATION, Fleet
+from support.hanging import Hanging
 from support.log_service import PROJECT, LogService, queue_entry
 from traced_relay.cli.main import main
 from traced_relay.formats.durations import parse_time
 from traced_relay.tasks.ids import callback_id
-from traced_relay.testing import Arrived, Downstream
+from traced_relay.testing import Downstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,15 +32,10 @@ HURRIED = {"min_backoff": "0.3s", "jitter": "none"}
 @pytest.fixture
 def hanging() -> Iterator[Downstream]:
     """Responds with 503, then not at all, then with 200."""
-    release = Event()
-
-    def hang(_: Arrived) -> Response:
-        release.wait(60)
-        return Response("late")
-
+    hang = Hanging(60)
     with Downstream(503, hang) as running:
         yield running
-        release.set()
+        hang.release()
 
 
 class Scene:

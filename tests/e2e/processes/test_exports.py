@@ -5,17 +5,16 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from werkzeug.wrappers import Response
 
+from support.hanging import Hanging
 from support.schema import validate
 from support.trace_service import TraceService, attributes_of, finished
 from support.traced_place import REPORTS, Traced
-from traced_relay.testing import Arrived, Downstream
+from traced_relay.testing import Downstream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,31 +108,21 @@ def test_a_long_tracestate_does_not_block_its_task(tmp_path: Path) -> None:
 
 
 def test_a_call_aborted_by_a_signal_exports_its_span(tmp_path: Path) -> None:
-    release = Event()
-
-    def hang(_: Arrived) -> Response:
-        release.wait(60)
-        return Response("late")
-
+    hang = Hanging(60)
     with TraceService() as service, Downstream(hang) as downstream:
         place = Traced(tmp_path, downstream.url, service.endpoint)
         with place.queue, place.relay() as relay:
             place.enqueue(place.bearer(REPORTS), url=f"{downstream.url}/reports")
             downstream.wait_for(1)
             assert relay.end(signal.SIGTERM) == 0
-        release.set()
+        hang.release()
         service.wait_for("process relay", "POST /dispatch")
         [process] = [span for span in service.spans if span.display_name.value == "process relay"]
     assert attributes_of(process)["error.type"] == "interrupted"
 
 
 def test_a_running_call_is_in_its_trace(tmp_path: Path) -> None:
-    release = Event()
-
-    def hang(_: Arrived) -> Response:
-        release.wait(60)
-        return Response("late")
-
+    hang = Hanging(60)
     with TraceService() as service, Downstream(hang) as downstream:
         place = Traced(tmp_path, downstream.url, service.endpoint)
         with place.queue, place.relay() as relay:
@@ -141,7 +130,7 @@ def test_a_running_call_is_in_its_trace(tmp_path: Path) -> None:
             downstream.wait_for(1)
             service.wait_for("process relay started")
             assert "process relay" not in service.names()
-            release.set()
+            hang.release()
             relay.wait_for("task.finished", task_id=receipt["task_id"])
             service.wait_for("process relay")
         [process] = [span for span in service.spans if span.display_name.value == "process relay"]

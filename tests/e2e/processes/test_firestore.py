@@ -6,19 +6,18 @@ import signal
 import socket
 import subprocess
 import sys
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from werkzeug.wrappers import Response
 
 from support.asking import get, post
 from support.firestore_emulator import emulator_at
+from support.hanging import Hanging
 from support.place import Place
 from support.schema import validate
 from traced_relay.app import Application
 from traced_relay.config import settings
-from traced_relay.testing import Arrived, Downstream
+from traced_relay.testing import Downstream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,12 +58,7 @@ def test_a_call_is_relayed_retried_listed_and_outlives_its_process(
 def test_a_call_that_a_signal_cuts_is_made_again_by_the_next_process(
     tmp_path: Path, firestore: FirestoreEmulator
 ) -> None:
-    release = Event()
-
-    def hang(_: Arrived) -> Response:
-        release.wait(60)
-        return Response("late")
-
+    hang = Hanging(60)
     with Downstream(hang, 200) as downstream:
         place = Place(tmp_path, downstream.url, firestore=firestore)
         with place.queue:
@@ -73,7 +67,7 @@ def test_a_call_that_a_signal_cuts_is_made_again_by_the_next_process(
                 task_id = post(f"{place.url}/v1/tasks", call, **who).document["task_id"]
                 downstream.wait_for(1)
                 assert relay.end(signal.SIGTERM) == 0
-            release.set()
+            hang.release()
             with place.relay() as relay:
                 finished = relay.wait_for("task.finished", 40, task_id=task_id)
                 assert (finished["state"], finished["attempt_count"]) == ("succeeded", 2)
@@ -85,12 +79,7 @@ def test_a_call_that_a_signal_cuts_is_made_again_by_the_next_process(
 def test_a_call_whose_process_was_killed_is_made_again_once_nobody_can_be_alive(
     tmp_path: Path, firestore: FirestoreEmulator
 ) -> None:
-    release = Event()
-
-    def hang(_: Arrived) -> Response:
-        release.wait(150)
-        return Response("late")
-
+    hang = Hanging(150)
     with Downstream(hang, 200) as downstream:
         place = Place(tmp_path, downstream.url, firestore=firestore)
         with place.queue:
@@ -103,7 +92,7 @@ def test_a_call_whose_process_was_killed_is_made_again_once_nobody_can_be_alive(
                 finished = relay.wait_for("task.finished", 120, task_id=task_id)
                 assert (finished["state"], finished["attempt_count"]) == ("succeeded", 2)
                 assert relay.said("attempt.finished", attempt=1)[0]["reason"] == "worker_lost"
-            release.set()
+            hang.release()
 
 
 SERVING = {

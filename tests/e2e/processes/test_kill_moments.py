@@ -15,6 +15,7 @@ from standardwebhooks import Webhook
 from werkzeug.wrappers import Response
 
 from support.fleet import SECRET, Fleet
+from support.hanging import Hanging
 from support.raw_downstream import RawDownstream, says_and_stays
 from traced_relay.tasks.ids import callback_id
 from traced_relay.testing import Arrived, Downstream
@@ -140,12 +141,7 @@ def test_killed_after_a_callback_was_heard_it_is_told_again_with_the_same_id_and
 
 
 def test_a_frozen_relay_is_taken_over_and_writes_nothing_when_it_thaws(tmp_path: Path, file: Path) -> None:
-    release = Event()
-
-    def hang(_: Arrived) -> Response:
-        release.wait(40)
-        return Response("late")
-
+    hang = Hanging(40)
     with Fleet(tmp_path, 2, f"sqlite:{file}") as fleet, Downstream(hang, Response("in time")) as downstream:
         task_id = fleet.enqueue(downstream.url, idempotent=True, retry=AT_ONCE)
         downstream.wait_for(1)
@@ -156,7 +152,7 @@ def test_a_frozen_relay_is_taken_over_and_writes_nothing_when_it_thaws(tmp_path:
         end_leases(file)
         other.wait_for("task.finished", 40, task_id=task_id)
         before = fleet.document(task_id)
-        release.set()
+        hang.release()
         os.kill(worker, signal.SIGCONT)
         swept = len(frozen.said("relay.swept"))
         frozen.wait_for_all(swept + 2, "relay.swept", 40)

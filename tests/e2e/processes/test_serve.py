@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import signal
-from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
-from werkzeug.wrappers import Response
 
 from support.asking import ask, get, post
+from support.hanging import Hanging
 from support.place import Place
 from support.schema import validate
-from traced_relay.testing import Arrived, Downstream
+from traced_relay.testing import Downstream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,12 +74,7 @@ def test_strangers_get_nowhere(place: Place, downstream: Downstream) -> None:
 
 
 def test_an_attempt_whose_worker_was_killed_is_finished_by_the_next_dispatch(tmp_path: Path) -> None:
-    release = Event()
-
-    def hang(_: Arrived) -> Response:
-        release.wait(60)
-        return Response("late")
-
+    hang = Hanging(60)
     with Downstream(hang, hang) as downstream:
         place = Place(tmp_path, downstream.url)
         with place.queue:
@@ -103,7 +97,7 @@ def test_an_attempt_whose_worker_was_killed_is_finished_by_the_next_dispatch(tmp
                 }
                 lost = relay.said("attempt.finished", reason="worker_lost")
                 documents = {key: get(r["links"]["status"], **who).document for key, r in receipts.items()}
-        release.set()
+        hang.release()
     assert {record["task_id"] for record in lost} == {receipt["task_id"] for receipt in receipts.values()}
     assert (finished[True]["state"], finished[True]["attempt_count"]) == ("succeeded", 2)
     assert (finished[False]["state"], finished[False]["reason"]) == ("failed", "worker_lost")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
-from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
-from werkzeug.wrappers import Response
 
 from support.asking import get, post
+from support.hanging import Hanging
 from support.place import Place
 from support.schema import validate
-from traced_relay.testing import Arrived, Downstream
+from traced_relay.testing import Downstream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,12 +28,7 @@ REPORTS = "reports@p.iam.gserviceaccount.com"
 def test_a_signal_cuts_the_call_says_so_and_leaves_it_to_the_next_delivery(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    release = Event()
-
-    def hang(_: Arrived) -> Response:
-        release.wait(60)
-        return Response("late")
-
+    hang = Hanging(60)
     with Downstream(hang, hang) as downstream:
         place = Place(tmp_path, downstream.url)
         with place.queue:
@@ -63,7 +57,7 @@ def test_a_signal_cuts_the_call_says_so_and_leaves_it_to_the_next_delivery(
                     for idempotent, receipt in receipts.items()
                 }
                 documents = {key: get(r["links"]["status"], **who).document for key, r in receipts.items()}
-        release.set()
+        hang.release()
     assert (finished[True]["state"], finished[True]["attempt_count"]) == ("succeeded", 2)
     assert (finished[False]["state"], finished[False]["reason"]) == ("failed", "interrupted")
     assert [attempt["reason"] for attempt in documents[True]["attempts"]] == ["interrupted", None]
