@@ -62,7 +62,7 @@ def check_content(path: Path, schema: str, version: int = 0) -> None:
     if not (stat.S_ISREG(found.st_mode) and found.st_size and _may(path, os.R_OK)):
         return
     log = path.with_name(f"{path.name}-wal")
-    is_complete = not (log.exists() and log.stat().st_size)  # else SQLite must read the log, and may have to wait
+    is_complete = not _size(log)  # else SQLite must read the log, and may have to wait
     uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_complete else ''}"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=1)) as database:
@@ -90,6 +90,14 @@ def check_content(path: Path, schema: str, version: int = 0) -> None:
         raise UnusableFile(f"{path}: has schema version {named}; this relay supports {version}")
 
 
+def _size(file: Path) -> int:
+    """In bytes; 0 if there is none: SQLite removes its log when the last process closes the database."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def _may(path: Path, access: int) -> bool:
     return os.access(path, access, effective_ids=os.access in os.supports_effective_ids)
 
@@ -109,6 +117,8 @@ def _restrict(file: Path) -> None:
     if mode & _OTHERS:
         try:
             file.chmod(_OWN)
+        except FileNotFoundError:
+            return
         except OSError as exc:
             raise UnusableFile(f"{file}: mode {mode:04o} cannot be changed to 0600: {exc.strerror}") from exc
         _logger.warning(

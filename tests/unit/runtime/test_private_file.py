@@ -7,20 +7,22 @@ import os
 import shutil
 import sqlite3
 import stat
+import sys
 from contextlib import chdir, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support.example_rows import TASK_ID, row
 from traced_relay.emulator.emulator import LocalQueue
 from traced_relay.errors import InvalidSettings, Unavailable
-from traced_relay.ledger.sqlite import SqliteLedger
+from traced_relay.ledger.sqlite import SqliteLedger, check_file
 from traced_relay.runtime.clock import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 QUEUE = "projects/p/locations/us-central1/queues/q"
 
@@ -176,6 +178,25 @@ def test_a_ledger_whose_log_was_not_written_back_is_used(tmp_path: Path) -> None
     assert (tmp_path / "copy" / "data-wal").stat().st_size
     with closing(SqliteLedger(ManualClock(), tmp_path / "copy" / "data")) as ledger:
         assert ledger.get(TASK_ID) == row()
+
+
+def test_a_log_that_vanishes_during_the_check_is_no_failure(tmp_path: Path) -> None:
+    file, log = tmp_path / "data", tmp_path / "data-wal"
+    SqliteLedger(ManualClock(), file).close()
+    log.write_bytes(b"x")
+    removed = []
+
+    def remove_once_seen(frame: FrameType, event: str, called: Any) -> None:
+        if event == "c_return" and called is os.stat and log in frame.f_locals.values():
+            log.unlink(missing_ok=True)
+            removed.append(log)
+
+    sys.setprofile(remove_once_seen)
+    try:
+        check_file(file)
+    finally:
+        sys.setprofile(None)
+    assert removed
 
 
 @contextmanager
