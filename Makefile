@@ -10,7 +10,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 # A lock is complete, so nothing is resolved: a release of tomorrow cannot change what is installed today.
 LOCKED := $(INSTALL) --require-hashes --only-binary=:all:
 CHECK := out=$$($(BIN)/pip check --disable-pip-version-check) || { echo "$$out" >&2; exit 1; }
-BY_FILE := --numprocesses=auto --maxprocesses=4 --dist=loadfile
+BY_FILE := --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-emit-index-url
 
 .PHONY: help setup demo dev unit test check soak bench lock clean

@@ -28,6 +28,15 @@ hypothesis.settings.register_profile("suite", deadline=None)  # how long an exam
 hypothesis.settings.load_profile("suite")
 
 
+# Workers take the files in this order: the longest ones first, so that none is left over at the end.
+LONGEST_FIRST = ("e2e", "deploy", "emulator", "docs", "integration")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"tests/{folder}": number for number, folder in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get("/".join(item.nodeid.split("/")[:2]), len(order)))
+
+
 def pytest_collection_finish() -> None:
     """Take what was imported and collected out of the garbage collector's sight: it lives to the end anyway."""
     gc.collect()

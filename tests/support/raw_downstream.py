@@ -120,10 +120,11 @@ class RawDownstream:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._listening.shutdown(socket.SHUT_RDWR)
-        for connection in self._open:
+        self._accepting.join()  # accepts no more, so that the connections below are all there are
+        for connection in tuple(self._open):
             with suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)  # it may wait for a request
-        for thread in (self._accepting, *self._threads):
+        for thread in self._threads:
             thread.join(5)
         self._listening.close()
 

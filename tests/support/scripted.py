@@ -59,6 +59,7 @@ class ScriptedWorker:
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
+        self._threads[0].join()  # accepts no more, so that the connections below are all there are
         with self._changed:
             opened = tuple(self._open)
         for connection in opened:

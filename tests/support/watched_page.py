@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 
-PATIENCE = 15_000  # milliseconds
+PATIENCE = 30_000  # milliseconds
 
 
 @dataclass
@@ -38,6 +38,10 @@ class Watched:
     def _see(self, request: Any) -> None:
         self.asked.append(request.url)
         self.hosts.add(urlsplit(request.url).hostname)
+
+    def requests(self, path: str) -> int:
+        """Number of requests so far whose URL contains *path*."""
+        return len([url for url in self.asked if path in url])
 
     def axe(self) -> list[str]:
         """What axe-core finds that is serious or worse."""

@@ -56,7 +56,7 @@ def chromium(playwright: Playwright) -> Iterator[BrowserContext]:
         context.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dev() -> Iterator[Dev]:
     with Path(os.devnull).open("w") as nowhere, Dev(stream=nowhere) as running:
         yield running

@@ -320,13 +320,27 @@ def test_hidden_page_does_not_poll(open_page: Open, console: str) -> None:
 
 
 def requests_in(page: Page, watched: Watched, milliseconds: int, path: str = "/rows") -> int:
-    """Number of requests of the page during so many milliseconds of its clock."""
+    """Number of requests of the page during so many milliseconds of its clock.
+
+    The clock goes on only when the poll that it started has ended, since a response takes real time.
+    """
     page.clock.install()
+    page.evaluate(COUNT_ENDED_POLLS)
     page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
-    before: Any = len(watched.asked)
+    before = watched.requests(path)
     for _ in range(milliseconds // 500):
+        seen, ended = watched.requests(path), page.evaluate(ENDED_POLLS)
         page.clock.run_for(500)
-        page.evaluate(
-            "async () => { await fetch('/static/icon.svg'); }"
-        )  # lets responses arrive, which takes real time
-    return len([url for url in watched.asked[before:] if path in url])
+        page.evaluate(FETCH)
+        while watched.requests(path) > seen and page.evaluate(ENDED_POLLS) == ended:
+            page.evaluate(FETCH)
+    return watched.requests(path) - before
+
+
+FETCH = "async () => { await fetch('/static/icon.svg'); }"
+ENDED_POLLS = "() => window.endedPolls"
+COUNT_ENDED_POLLS = """() => {
+    window.endedPolls = 0;
+    const watch = new MutationObserver(() => { window.endedPolls += 1; });
+    watch.observe(document.getElementById("connection"), { attributes: true });
+}"""
