@@ -92,7 +92,7 @@ def test_what_a_permission_is_for_is_asked_where_the_table_says() -> None:
         assert all(word in source for word in words), (permission, words)
 
 
-def test_every_method_of_cloud_tasks_that_is_called_has_its_permission() -> None:
+def test_each_called_cloud_tasks_method_has_its_permission() -> None:
     source = (ROOT / "src" / "traced_relay" / "cloud_tasks" / "client.py").read_text()
     called = set(re.findall(r"self\._\w+\.((?:create|delete|get|list|run|update|purge|pause|resume)_\w+)\(", source))
     told = {word for _, asked_by, _ in table() for word in re.findall(r"`(\w+)`", asked_by)}

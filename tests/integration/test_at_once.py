@@ -57,7 +57,7 @@ def enqueue_again(relay: RunningRelay, downstream: Downstream) -> tuple[int, str
     return answer.status, answer.document["task_id"], answer.document["state"]
 
 
-def test_what_there_is_no_room_for_is_left_to_the_queue_and_the_rest_is_served() -> None:
+def test_dispatches_beyond_the_limit_stay_in_the_queue() -> None:
     release, is_out = Event(), Event()
 
     def hang(_: Arrived) -> Response:

@@ -49,7 +49,7 @@ def full(_: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("away", [full, locked])
-def test_while_nothing_can_be_written_callers_get_503_and_the_queue_500_and_later_all_is_well(
+def test_an_unwritable_ledger_answers_503_and_500_until_it_recovers(
     tmp_path: Path, downstream: Downstream, away: Any
 ) -> None:
     file = tmp_path / "ledger.db"

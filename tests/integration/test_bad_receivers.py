@@ -53,7 +53,7 @@ def after_attempt(relay: RunningRelay, task_id: str, number: int) -> dict[str, A
     return callback_of(relay, task_id)
 
 
-def test_a_receiver_that_is_away_for_three_days_is_tried_by_its_schedule_and_told_on_request(
+def test_an_unreachable_receiver_is_retried_for_days_and_on_request(
     relay: RunningRelay, clock: ManualClock, downstream: Downstream
 ) -> None:
     began = clock.now()
@@ -78,7 +78,7 @@ def test_a_receiver_that_is_away_for_three_days_is_tried_by_its_schedule_and_tol
     assert len(downstream.arrived) == 1
 
 
-def test_a_receiver_that_hangs_is_cut_after_half_a_minute_and_told_again(
+def test_a_hung_receiver_is_aborted_after_30_s_and_retried(
     relay: RunningRelay, clock: ManualClock, downstream: Downstream
 ) -> None:
     hang = Hanging()
@@ -209,7 +209,7 @@ def test_connections_to_a_receiver_are_kept(relay: RunningRelay, downstream: Dow
         assert receiver.connections == 1
 
 
-def test_a_receiver_whose_name_leads_to_a_private_address_is_denied_and_not_tried_again(
+def test_a_receiver_at_a_private_address_is_denied_without_retry(
     downstream: Downstream,
 ) -> None:
     def resolve(_: str, port: int, **__: Any) -> list[Any]:

@@ -46,9 +46,7 @@ def status(relay: RunningRelay, task_id: str) -> dict[str, Any]:
     return document
 
 
-def test_one_task_through_three_attempts_and_a_callback_that_needs_two(
-    relay: RunningRelay, receiver: Downstream
-) -> None:
+def test_a_task_of_three_attempts_has_a_callback_of_two(relay: RunningRelay, receiver: Downstream) -> None:
     later = Response(status=503, headers={"Retry-After": "1"})
     with Downstream(503, later, Response("done", 200)) as downstream:
         task_id = enqueued(relay, downstream.url, receiver)["task_id"]

@@ -150,7 +150,7 @@ def test_a_status_is_lines_for_people_and_json_for_programs(shell: Shell, downst
     }
 
 
-def test_many_are_redriven_from_a_list_and_what_is_refused_does_not_stop_the_rest() -> None:
+def test_redrive_takes_a_list_and_continues_after_a_refusal() -> None:
     with RunningRelay() as relay, Downstream(404, 404) as failing:
         shell = Shell(relay)
         for _ in range(2):
@@ -172,9 +172,7 @@ def test_no_more_a_second_are_asked_for_than_was_said(shell: Shell) -> None:
     assert SystemClock().monotonic() - before >= 0.15
 
 
-def test_what_waits_is_cancelled_and_only_once_a_callback_was_sent_it_is_sent_again(
-    shell: Shell, downstream: Downstream
-) -> None:
+def test_cancel_ends_a_waiting_task_and_resend_needs_a_callback(shell: Shell, downstream: Downstream) -> None:
     task_id = shell.enqueued(downstream.url, "--delay", "1h")
     cancelled = shell.run("cancel", task_id)
     assert (cancelled.exit_code, cancelled.stdout.split()[:2]) == (0, [task_id, "cancelled"])
@@ -182,7 +180,7 @@ def test_what_waits_is_cancelled_and_only_once_a_callback_was_sent_it_is_sent_ag
     assert (refused.exit_code, refused.stdout, len(refused.stderr.splitlines())) == (1, "", 1)
 
 
-def test_a_life_is_drawn_with_its_callback_and_without_records_nothing_is_missing(relay: RunningRelay) -> None:
+def test_explain_draws_the_callback_and_needs_no_records(relay: RunningRelay) -> None:
     shell = Shell(relay)
     with Downstream(Response(status=503, headers={"Retry-After": "0"})) as flaky, Downstream() as receiver:
         task_id = shell.enqueued(flaky.url, *HURRIED, "--callback", receiver.url)

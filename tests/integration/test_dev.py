@@ -57,7 +57,7 @@ def test_dev_relays_to_its_sample_and_tells_the_story() -> None:
         assert {span.trace_id for span in dev.spans.spans()} == {receipt["trace_id"]}  # who looks on leaves no span
 
 
-def test_its_sample_is_where_it_was_said_unless_somebody_else_is_there() -> None:
+def test_the_sample_downstream_keeps_its_port_unless_it_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = int(other.getsockname()[1])
         with Dev(sample_port=port, stream=io.StringIO()) as dev:
@@ -104,7 +104,7 @@ def test_dev_with_data_goes_on_where_it_was_ended(tmp_path: Path) -> None:
             assert downstream.arrived[0].body == b"kept"
 
 
-def test_devs_console_looks_on_as_an_operator_where_a_file_lists_who_may(tmp_path: Path) -> None:
+def test_the_dev_console_is_an_operator_where_a_file_lists_callers(tmp_path: Path) -> None:
     with Downstream() as downstream:
         file = tmp_path / "relay.yaml"
         file.write_text(RULES.replace("URL", downstream.url))
@@ -127,7 +127,7 @@ def test_a_task_of_an_earlier_process_lacks_nothing(tmp_path: Path) -> None:
         assert ("attempt 1" in page, "missing" in page) == (True, False)
 
 
-def test_of_a_task_that_began_in_an_earlier_process_the_beginning_is_no_longer_kept(tmp_path: Path) -> None:
+def test_records_of_an_earlier_process_are_no_longer_kept(tmp_path: Path) -> None:
     with Downstream() as downstream:
         with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
             dev.queue.call("PauseQueue", QUEUE)

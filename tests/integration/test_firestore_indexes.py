@@ -94,7 +94,7 @@ def test_no_index_of_a_single_field_can_be_left_out(sent: list[Asked]) -> None:
         assert refused(sent, INDEXES | {"fieldOverrides": [*others, said | {"indexes": []}]})
 
 
-def test_what_is_ordered_the_other_way_or_by_another_field_has_no_index() -> None:
+def test_another_order_or_field_has_no_index() -> None:
     kind = frozenset({("kind", "EQUAL")})
     assert is_served(Asked(COLLECTION, kind, (("created_at", "DESCENDING"),)), INDEXES)
     assert not is_served(Asked(COLLECTION, kind, (("created_at", "ASCENDING"),)), INDEXES)

@@ -181,7 +181,7 @@ def test_a_store_that_is_away_is_unavailable(firestore: FirestoreEmulator, colle
     ledger.close()
 
 
-def test_a_store_that_does_not_answer_is_unavailable_after_five_seconds(collection: str) -> None:
+def test_a_silent_store_is_unavailable_after_five_seconds(collection: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         ledger = ledger_at(f"127.0.0.1:{silent.getsockname()[1]}", collection)
         began = time.monotonic()
@@ -191,7 +191,7 @@ def test_a_store_that_does_not_answer_is_unavailable_after_five_seconds(collecti
         ledger.close()
 
 
-def test_googles_own_firestore_is_called_with_the_credentials_there_are(tmp_path: Path) -> None:
+def test_googles_firestore_is_called_with_default_credentials(tmp_path: Path) -> None:
     file = tmp_path / "credentials.json"
     file.write_text(
         json.dumps({"type": "authorized_user", "client_id": "a", "client_secret": "b", "refresh_token": "c"})

@@ -15,7 +15,7 @@ def herds() -> dict[str, Herd]:
     return found
 
 
-def test_the_more_jitter_the_smaller_the_crowd_when_a_downstream_is_back(
+def test_more_jitter_spreads_retries_after_an_outage(
     herds: dict[str, Herd], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with capsys.disabled():

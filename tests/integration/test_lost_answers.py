@@ -60,7 +60,7 @@ def enqueuer(relay: RunningRelay, ledger: LosesAnswers) -> Enqueuer:
     )
 
 
-def test_what_has_its_row_and_its_task_is_accepted_though_nobody_could_note_it(
+def test_a_call_with_row_and_task_is_accepted_without_its_note(
     relay: RunningRelay, ledger: LosesAnswers, enqueuer: Enqueuer, downstream: Downstream
 ) -> None:
     ledger.to_note = True
@@ -69,9 +69,7 @@ def test_what_has_its_row_and_its_task_is_accepted_though_nobody_could_note_it(
     assert (ledger.get(receipt.task_id) or receipt).state == "queued"
 
 
-def test_what_was_refused_is_taken_back_though_the_row_had_been_written(
-    ledger: LosesAnswers, enqueuer: Enqueuer, downstream: Downstream
-) -> None:
+def test_a_refused_call_leaves_no_row(ledger: LosesAnswers, enqueuer: Enqueuer, downstream: Downstream) -> None:
     ledger.to_insert = True
     with pytest.raises(Unavailable):
         enqueuer.enqueue({"url": downstream.url}, ANONYMOUS)

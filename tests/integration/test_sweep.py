@@ -64,7 +64,7 @@ def test_a_row_whose_task_was_never_made_gets_one(
     assert sum(r["recovered"] for r in relay.records.records() if r["event"] == "relay.swept") == 1
 
 
-def test_a_task_that_an_operator_purged_ends_as_removed_and_its_caller_learns_of_it(
+def test_a_purged_task_ends_as_removed_with_a_callback(
     relay: RunningRelay, clock: ManualClock, downstream: Downstream
 ) -> None:
     with Downstream() as receiver:
@@ -79,7 +79,7 @@ def test_a_task_that_an_operator_purged_ends_as_removed_and_its_caller_learns_of
     assert downstream.arrived == []
 
 
-def test_a_purge_sticks_where_nobody_knows_that_the_task_had_been_made(
+def test_a_purge_holds_for_a_task_whose_creation_is_not_noted(
     relay: RunningRelay, clock: ManualClock, downstream: Downstream
 ) -> None:
     made = stored(relay, clock, downstream.url)  # its process died between making the task and noting it
@@ -92,7 +92,7 @@ def test_a_purge_sticks_where_nobody_knows_that_the_task_had_been_made(
     assert document(relay, made.task_id)["reason"] == "removed"
 
 
-def test_a_task_that_waits_in_a_paused_queue_is_left_alone_and_counted(
+def test_a_task_in_a_paused_queue_is_counted_and_not_ended(
     relay: RunningRelay, clock: ManualClock, downstream: Downstream
 ) -> None:
     ask("POST", f"{relay.queue.rest_url}/v2/{QUEUE}:pause")
@@ -108,7 +108,7 @@ def test_a_task_that_waits_in_a_paused_queue_is_left_alone_and_counted(
 
 
 @pytest.mark.parametrize(("idempotent", "state"), [(True, "succeeded"), (False, "failed")])
-def test_the_attempt_of_a_dead_worker_is_judged_without_its_redelivery(
+def test_the_sweep_ends_a_dead_workers_attempt(
     relay: RunningRelay, clock: ManualClock, downstream: Downstream, idempotent: bool, state: str
 ) -> None:
     now = clock.now()
@@ -180,7 +180,7 @@ def test_rows_are_forgotten_a_while_after_their_end_and_never_before(
     assert get(f"{relay.url}/v1/tasks/{waiting}").status == 200
 
 
-def test_one_queue_that_is_gone_does_not_keep_the_others_from_being_swept(
+def test_a_missing_queue_does_not_stop_the_sweep_of_others(
     relay: RunningRelay, clock: ManualClock, downstream: Downstream
 ) -> None:
     stored(relay, clock, downstream.url, queue="gone", task_id="0" * 32)

@@ -76,7 +76,7 @@ class ShiftedClock(SystemClock):
         return super().now() - self.behind
 
 
-def test_a_calendar_that_is_set_back_during_a_call_makes_no_time_negative() -> None:
+def test_a_clock_set_back_during_a_call_gives_no_negative_time() -> None:
     clock = ShiftedClock()
 
     def set_back(_: Arrived) -> Response:
@@ -96,7 +96,7 @@ def test_a_calendar_that_is_set_back_during_a_call_makes_no_time_negative() -> N
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0], ids=["ahead", "back"])
-def test_a_calendar_that_jumps_by_an_hour_loses_nothing_that_runs_or_waits(jump: float) -> None:
+def test_a_clock_jump_of_an_hour_loses_no_task(jump: float) -> None:
     clock, swept = ShiftedClock(), []
 
     def jump_and_sweep(_: Arrived) -> Response:
@@ -139,7 +139,7 @@ def broken() -> Iterator[tuple[BrokenQueue, str]]:
     server.stop(0).wait()
 
 
-def test_once_the_queue_gives_no_answer_the_rest_of_a_batch_fails_without_asking_it(
+def test_a_silent_queue_fails_the_rest_of_a_batch_at_once(
     broken: tuple[BrokenQueue, str],
 ) -> None:
     queue, address = broken
@@ -155,7 +155,7 @@ def test_once_the_queue_gives_no_answer_the_rest_of_a_batch_fails_without_asking
     assert "hush" not in str(answer.document)
 
 
-def test_what_a_policy_leaves_out_comes_from_the_operator_before_its_parts_are_compared() -> None:
+def test_defaults_fill_a_policy_before_it_is_validated() -> None:
     rules = {
         "queues": [{"name": "relay"}],
         "worker": {"app_engine": "default"},
@@ -181,7 +181,7 @@ def test_what_a_policy_leaves_out_comes_from_the_operator_before_its_parts_are_c
             assert enqueue(**backwards)["errors"] == [{"field": "retry.max_backoff", "message": message}]
 
 
-def test_an_attempt_that_found_no_descriptor_left_is_nobodys_fault_and_does_not_count() -> None:
+def test_an_attempt_without_descriptors_does_not_count() -> None:
     answers: list[OSError | None] = [OSError(errno.EMFILE, "Too many open files"), None]
 
     def resolve(_: str, port: int, **__: Any) -> list[Any]:

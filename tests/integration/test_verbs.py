@@ -96,7 +96,7 @@ def test_what_has_ended_otherwise_cannot_be_cancelled(relay: RunningRelay, statu
     assert get(f"{relay.url}/v1/tasks/{task_id}").document == before
 
 
-def test_a_failed_task_is_redriven_in_the_same_trace_with_attempts_numbered_on(relay: RunningRelay) -> None:
+def test_a_redriven_task_keeps_its_trace_and_attempt_numbers(relay: RunningRelay) -> None:
     with Downstream(404, 200) as downstream:
         task_id = enqueued(relay, downstream.url)
         failed = relay.wait_for("task.finished", task_id)
@@ -180,7 +180,7 @@ def test_no_verb_has_a_task_that_is_not_there(relay: RunningRelay, name: str, ta
     assert verb(relay, task_id, name).status == 404
 
 
-def test_others_tasks_are_not_there_for_a_caller_and_all_are_for_an_operator(downstream: Downstream) -> None:
+def test_callers_see_their_own_tasks_and_operators_all(downstream: Downstream) -> None:
     rules = {
         "queues": [{"name": "relay"}],
         "worker": {"app_engine": "default"},

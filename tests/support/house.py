@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src"
@@ -30,8 +30,16 @@ class Module:
     @cached_property
     def imports(self) -> set[str]:
         """What it imports when it runs: modules of the package by *name*, foreign ones by their whole name."""
+        return self._imports(_running(self.tree))
+
+    @cached_property
+    def imports_for_types(self) -> set[str]:
+        """What only a type checker imports, named in the same way."""
+        return self._imports(ast.walk(self.tree)) - self.imports
+
+    def _imports(self, nodes: Iterable[ast.AST]) -> set[str]:
         found: set[str] = set()
-        for node in _running(self.tree):
+        for node in nodes:
             if isinstance(node, ast.Import):
                 found |= {_short(alias.name) for alias in node.names}
             elif isinstance(node, ast.ImportFrom):

@@ -54,7 +54,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SharedStor
     ],
     indirect=["store"],
 )
-def test_whatever_is_killed_each_task_ends_once_and_its_callback_comes(
+def test_tasks_end_once_and_callbacks_arrive_despite_kills(
     store: SharedStore,
     relays: int,
     tasks: int,

@@ -43,9 +43,7 @@ def test_without_descriptors_no_call_begins_and_nobody_is_blamed(place: Place, d
     assert len(downstream.arrived) == 2
 
 
-def test_without_descriptors_a_connection_that_rests_gives_way_and_the_worker_goes_on(
-    place: Place, downstream: Downstream
-) -> None:
+def test_an_idle_connection_is_closed_when_descriptors_run_out(place: Place, downstream: Downstream) -> None:
     who = place.bearer(REPORTS)
     with place.relay() as relay:
         warmed_up(place, relay, {"url": f"{downstream.url}/reports"}, who)

@@ -76,9 +76,7 @@ def test_a_call_that_a_signal_cuts_is_made_again_by_the_next_process(
 
 @pytest.mark.soak
 @pytest.mark.timeout(180)
-def test_a_call_whose_process_was_killed_is_made_again_once_nobody_can_be_alive(
-    tmp_path: Path, firestore: FirestoreEmulator
-) -> None:
+def test_a_killed_processs_call_is_repeated_after_its_lease(tmp_path: Path, firestore: FirestoreEmulator) -> None:
     hang = Hanging(150)
     with Downstream(hang, 200) as downstream:
         place = Place(tmp_path, downstream.url, firestore=firestore)

@@ -61,7 +61,7 @@ class Locking:
         return Response("answered")
 
 
-def test_killed_between_claim_and_call_the_task_is_worked_by_the_next_relay(tmp_path: Path, file: Path) -> None:
+def test_a_kill_between_claim_and_call_leaves_the_task_to_the_next(tmp_path: Path, file: Path) -> None:
     with Fleet(tmp_path, 1, f"sqlite:{file}") as fleet, RawDownstream(says_and_stays(), reads=False) as silent:
         tls = f"https://127.0.0.1:{silent.port}/"  # the handshake never ends, and so nothing is sent
         task_id = fleet.enqueue(tls, idempotent=True, retry=AT_ONCE | {"max_attempts": 2}, timeout="2s")
@@ -76,7 +76,7 @@ def test_killed_between_claim_and_call_the_task_is_worked_by_the_next_relay(tmp_
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
-def test_killed_before_its_answer_is_committed_the_call_is_made_again_or_given_up(
+def test_a_kill_before_the_result_is_committed_repeats_or_fails_it(
     tmp_path: Path, file: Path, idempotent: bool
 ) -> None:
     with Fleet(tmp_path, 1, f"sqlite:{file}") as fleet, opened(file) as database:
@@ -97,7 +97,7 @@ def test_killed_before_its_answer_is_committed_the_call_is_made_again_or_given_u
     assert [record["reason"] for record in records] == ["worker_lost", None][: len(keys)]
 
 
-def test_killed_before_it_answers_the_queue_the_redelivery_calls_nobody(tmp_path: Path, file: Path) -> None:
+def test_a_redelivery_of_a_committed_attempt_sends_no_request(tmp_path: Path, file: Path) -> None:
     is_accepted = Event()
     with Fleet(tmp_path, 1, f"sqlite:{file}") as fleet, Downstream() as receiver:
 
@@ -119,9 +119,7 @@ def test_killed_before_it_answers_the_queue_the_redelivery_calls_nobody(tmp_path
         assert fleet.document(task_id)["callback"]["state"] == "delivered"
 
 
-def test_killed_after_a_callback_was_heard_it_is_told_again_with_the_same_id_and_body(
-    tmp_path: Path, file: Path
-) -> None:
+def test_a_callback_is_repeated_after_a_kill_with_its_id_and_body(tmp_path: Path, file: Path) -> None:
     with Fleet(tmp_path, 1, f"sqlite:{file}") as fleet, opened(file) as database, Downstream() as downstream:
         locking = Locking(database)
         with Downstream(locking) as receiver:
@@ -140,7 +138,7 @@ def test_killed_after_a_callback_was_heard_it_is_told_again_with_the_same_id_and
     assert int(first.headers["webhook-timestamp"]) <= int(second.headers["webhook-timestamp"])
 
 
-def test_a_frozen_relay_is_taken_over_and_writes_nothing_when_it_thaws(tmp_path: Path, file: Path) -> None:
+def test_a_frozen_relay_loses_its_task_and_writes_nothing_later(tmp_path: Path, file: Path) -> None:
     hang = Hanging(40)
     with Fleet(tmp_path, 2, f"sqlite:{file}") as fleet, Downstream(hang, Response("in time")) as downstream:
         task_id = fleet.enqueue(downstream.url, idempotent=True, retry=AT_ONCE)

@@ -77,7 +77,7 @@ CHUNKS = [
 
 @pytest.mark.parametrize("path", [b"/v1/tasks", b"/v1/tasks:batch"])
 @pytest.mark.parametrize("chunks", CHUNKS, ids=range(len(CHUNKS)))
-def test_chunks_that_are_none_are_a_problem_and_nothing_behind_them_is_read(
+def test_invalid_chunks_are_a_problem_and_end_the_connection(
     place: Place, token: bytes, chunks: bytes, path: bytes
 ) -> None:
     answers = said(place, posted(token, CHUNKED, chunks % BODY, path) + BEHIND)
@@ -96,9 +96,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_head_that_breaks_http_is_a_problem_and_nothing_behind_it_is_read(
-    place: Place, token: bytes, name: str
-) -> None:
+def test_an_invalid_head_is_a_problem_and_ends_the_connection(place: Place, token: bytes, name: str) -> None:
     headers, expected = HEADS[name]
     answers = said(place, posted(token, headers, BODY) + BEHIND)
     assert [status for status, _, _ in answers] == [expected]

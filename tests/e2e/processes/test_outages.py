@@ -25,9 +25,7 @@ pytestmark = pytest.mark.whole
 REPORTS = "reports@p.iam.gserviceaccount.com"
 
 
-def test_while_the_queue_is_away_nothing_is_taken_on_but_a_key_can_be_used_again(
-    place: Place, downstream: Downstream
-) -> None:
+def test_an_unreachable_queue_refuses_calls_and_frees_their_keys(place: Place, downstream: Downstream) -> None:
     who, call = place.bearer(REPORTS), {"url": f"{downstream.url}/reports"}
     with place.relay() as relay, ThreadPoolExecutor(2) as pool:
         assert get(f"{place.url}/v1/tasks", **who).status == 200

@@ -73,7 +73,7 @@ def test_strangers_get_nowhere(place: Place, downstream: Downstream) -> None:
     assert downstream.arrived == []
 
 
-def test_an_attempt_whose_worker_was_killed_is_finished_by_the_next_dispatch(tmp_path: Path) -> None:
+def test_a_killed_workers_attempt_is_finished_by_the_next_dispatch(tmp_path: Path) -> None:
     hang = Hanging(60)
     with Downstream(hang, hang) as downstream:
         place = Place(tmp_path, downstream.url)

@@ -25,9 +25,7 @@ REPORTS = "reports@p.iam.gserviceaccount.com"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_cuts_the_call_says_so_and_leaves_it_to_the_next_delivery(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_aborts_the_call_and_the_next_delivery_repeats_it(tmp_path: Path, number: signal.Signals) -> None:
     hang = Hanging(60)
     with Downstream(hang, hang) as downstream:
         place = Place(tmp_path, downstream.url)

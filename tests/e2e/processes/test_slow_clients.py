@@ -166,9 +166,7 @@ def test_a_head_that_does_not_end_is_refused(place: Place) -> None:
     assert (status, kind) == (431, PROBLEM)
 
 
-def test_chunks_pipelines_and_bodies_that_wait_to_be_wanted_are_understood(
-    place: Place, downstream: Downstream
-) -> None:
+def test_chunks_pipelines_and_expect_100_continue_are_understood(place: Place, downstream: Downstream) -> None:
     call = json.dumps({"url": f"{downstream.url}/reports"}).encode()
     authorization = f"Authorization: {place.bearer(REPORTS)['Authorization']}"
     chunked = posting("/v1/tasks", "Transfer-Encoding: chunked", authorization)
@@ -182,7 +180,7 @@ def test_chunks_pipelines_and_bodies_that_wait_to_be_wanted_are_understood(
         assert [status for status, _, _ in answers_of(client, 2)] == [202, 200]
 
 
-def test_when_no_more_files_may_be_opened_the_server_waits_and_goes_on(place: Place) -> None:
+def test_the_server_waits_while_no_file_can_be_opened(place: Place) -> None:
     with place.relay(threads=THREADS, patience=PATIENCE, files=60) as relay:
         with connections(place, 150, HEAD):
             relay.wait_for_line("cannot accept a connection: Too many open files")

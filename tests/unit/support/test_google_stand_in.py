@@ -106,7 +106,7 @@ def test_a_thing_that_is_there_is_not_made_again(google: GoogleStandIn) -> None:
     assert ask(google, "POST", QUEUE.rpartition("/")[0], made)[0] == 409
 
 
-def test_what_it_does_not_know_is_400_and_what_google_does_not_know_is_written_down(unchecked: GoogleStandIn) -> None:
+def test_unknown_requests_are_400_and_problems_are_recorded(unchecked: GoogleStandIn) -> None:
     enabled(unchecked, "cloudtasks")
     assert ask(unchecked, "POST", f"{QUEUE}:pauze", {})[0] == 400
     assert ask(unchecked, "DELETE", QUEUE)[0] == 400
