@@ -27,7 +27,7 @@ from traced_relay.ledger.location import firestore_collection, sqlite_file
 from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.relay.actions import TaskActions
 from traced_relay.relay.commit import StepApplier
-from traced_relay.relay.dispatch import Dispatcher, WorkerIdentity
+from traced_relay.relay.dispatch import DispatchHandler, WorkerIdentity
 from traced_relay.relay.enqueue import Enqueuer
 from traced_relay.relay.lease import LeaseKeeper
 from traced_relay.relay.policy import Policy, Receiver
@@ -145,7 +145,7 @@ class Application:
         )
         return Api(
             enqueuer=self._make_enqueuer(policy),
-            dispatcher=self._make_dispatcher(policy),
+            dispatch_handler=self._make_dispatch_handler(policy),
             tasks=TaskReader(
                 self.ledger,
                 self._clock,
@@ -196,8 +196,8 @@ class Application:
             origin=self._origin,
         )
 
-    def _make_dispatcher(self, policy: Policy) -> Dispatcher:
-        return Dispatcher(
+    def _make_dispatch_handler(self, policy: Policy) -> DispatchHandler:
+        return DispatchHandler(
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
             sender=self._sender,

@@ -111,7 +111,7 @@ def test_what_the_queue_did_is_drawn_beside_it(log: LogService) -> None:
         ("dispatch 3", "no response in the queue's log"),
     ]
     assert built["missing"] == ["dispatch 3: in the queue's log, not in the records"]
-    assert built["told"][1] == "queue: 7 entries in its own log"
+    assert built["notes"][1] == "queue: 7 entries in its own log"
 
 
 def test_a_refused_delivery_a_dropped_span_and_lost_records_are_told(log: LogService) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from traced_relay.cloud_tasks.delivery import Dispatch
     from traced_relay.cloud_tasks.queue_status import QueueStatuses
     from traced_relay.relay.actions import TaskActions
-    from traced_relay.relay.dispatch import Dispatcher
+    from traced_relay.relay.dispatch import DispatchHandler
     from traced_relay.relay.enqueue import Enqueuer
     from traced_relay.relay.policy import Principal
     from traced_relay.relay.sweeper import Sweeper
@@ -56,7 +56,7 @@ class Api:
         self,
         *,
         enqueuer: Enqueuer,
-        dispatcher: Dispatcher,
+        dispatch_handler: DispatchHandler,
         tasks: TaskReader,
         actions: TaskActions,
         sweeper: Sweeper,
@@ -65,7 +65,7 @@ class Api:
         is_ready: Callable[[], bool],
     ) -> None:
         self._enqueuer = enqueuer
-        self._dispatcher = dispatcher
+        self._dispatch_handler = dispatch_handler
         self._tasks = tasks
         self._actions = actions
         self._sweeper = sweeper
@@ -178,7 +178,7 @@ class Api:
         request.max_content_length = MAX_DISPATCH
         dispatch: Dispatch = request.environ[DISPATCH]
         try:
-            result = self._dispatcher.dispatch(dispatch, _content())
+            result = self._dispatch_handler.dispatch(dispatch, _content())
         except (Unavailable, EnqueueFailed) as exc:
             self._task_log.deferred(dispatch, reason="unavailable", detail=str(exc))
             return _json({"state": None, "reason": "deferred"}, 500)

@@ -68,7 +68,7 @@ def explain(
     except _MALFORMED as exc:
         raise UnexpectedResponse(f"{found.notes[0]}, not in a relay's format; use --records FILE instead") from exc
     if as_json:
-        click.echo(json.dumps(build.to_json(built) | {"links": document["links"], "told": found.notes}))
+        click.echo(json.dumps(build.to_json(built) | {"links": document["links"], "notes": found.notes}))
         return
     width = min(max(shutil.get_terminal_size((100, 24)).columns, _MIN_WIDTH), _MAX_WIDTH)
     click.echo(waterfall.render(built, width=width, colour=sys.stdout.isatty()))

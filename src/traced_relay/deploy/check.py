@@ -159,9 +159,9 @@ def _rule_problems(rules: RelayFile, secret: str | None) -> Iterator[str]:
     """Rules with which the service starts, but which cannot be intended."""
     yield from _never_reached("downstreams", [(rule.name, rule) for rule in rules.downstreams])
     yield from _never_reached("callbacks", [(receiver.url, receiver) for receiver in rules.callbacks])
-    for key, place, found in patterns_by_address(rules):
-        if found.reach is Reach.PRIVATE and not place.allow_private:
-            yield f"{key}: needs `allow_private: true`, because {place.url} is in {found}"
+    for key, pattern, found in patterns_by_address(rules):
+        if found.reach is Reach.PRIVATE and not pattern.allow_private:
+            yield f"{key}: needs `allow_private: true`, because {pattern.url} is in {found}"
     if not secret:
         for receiver in rules.callbacks:
             if not receiver.secret:

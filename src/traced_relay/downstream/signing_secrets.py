@@ -75,18 +75,18 @@ class SigningSecrets:
     def _read(self, name: str) -> Keys:
         version = name if "/versions/" in name else f"{name}/versions/latest"
         try:
-            answer = self._connected().get(f"{self._url}/v1/{version}:access", timeout=TIMEOUT, allow_redirects=False)
+            response = self._connected().get(f"{self._url}/v1/{version}:access", timeout=TIMEOUT, allow_redirects=False)
         except requests.Timeout as exc:
             raise IdentityFailed(f"no signing secret: {name} was not read within {TIMEOUT:g} s") from exc
         except requests.RequestException as exc:
             raise IdentityFailed(f"no signing secret: {name} cannot be read: Secret Manager does not respond") from exc
         except FAILURES as exc:
             raise IdentityFailed(f"no signing secret: {name} needs Google credentials, {why_none(exc)}") from exc
-        if answer.status_code != requests.codes.ok:
-            kind = _Revoked if answer.status_code in _REVOKED else IdentityFailed
-            why = _REFUSALS.get(answer.status_code, "cannot be read")
-            raise kind(f"no signing secret: {version} {why} (Secret Manager responded {answer.status_code})")
-        return _keys_in(answer, name)
+        if response.status_code != requests.codes.ok:
+            kind = _Revoked if response.status_code in _REVOKED else IdentityFailed
+            why = _REFUSALS.get(response.status_code, "cannot be read")
+            raise kind(f"no signing secret: {version} {why} (Secret Manager responded {response.status_code})")
+        return _keys_in(response, name)
 
     def _connected(self) -> requests.Session:
         with self._connecting:
@@ -95,10 +95,10 @@ class SigningSecrets:
             return self._session
 
 
-def _keys_in(answer: requests.Response, name: str) -> Keys:
+def _keys_in(response: requests.Response, name: str) -> Keys:
     # Not `from` the causes, which may contain the payload.
     try:
-        content = base64.b64decode(answer.json()["payload"]["data"], validate=True)
+        content = base64.b64decode(response.json()["payload"]["data"], validate=True)
     except (ValueError, KeyError, TypeError):
         raise IdentityFailed(f"no signing secret: Secret Manager's response for {name} cannot be parsed") from None
     try:

@@ -148,8 +148,8 @@ def _refusal(complaint: str, at: str) -> str:
     path = named[1].split(".") if named else re.findall(r"Failed to parse (\w+) field: ", complaint)
     where = ".".join(_snake(name) for name in [at, *path] if name)
     if unknown := re.search(r'no field named "(.*?)" at "', complaint):
-        place = f" at '{where}'" if where else ""
-        return f'Invalid JSON payload received. Unknown name "{unknown[1]}"{place}: Cannot find field.'
+        location = f" at '{where}'" if where else ""
+        return f'Invalid JSON payload received. Unknown name "{unknown[1]}"{location}: Cannot find field.'
     reason = re.sub(r"Failed to parse \w+ field: ", "", complaint[: named.start()] if named else complaint).rstrip(".")
     return f"Invalid value at '{where}': {reason}" if where else f"Invalid JSON payload received. {reason}"
 

@@ -20,10 +20,10 @@ def sqlite_file(ledger: str) -> Path | None:
 
 def firestore_collection(ledger: str) -> tuple[str, str] | None:
     """Database and collection of `firestore:…`, None for another ledger; InvalidSettings for names that cannot be."""
-    kind, _, place = ledger.partition(":")
+    kind, _, location = ledger.partition(":")
     if kind != "firestore":
         return None
-    before, _, collection = place.rpartition("/")
+    before, _, collection = location.rpartition("/")
     database = before or "(default)"
     if database != "(default)" and not re.fullmatch(r"[a-z][a-z0-9-]{2,61}[a-z0-9]", database):
         raise InvalidSettings(

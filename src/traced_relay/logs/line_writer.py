@@ -164,7 +164,7 @@ class LineWriter:
     def _put(self, encoded: bytes) -> None:
         """Write past the stream's own buffer: a blocked thread that held its lock at exit would end the process."""
         assert self._descriptor is not None  # noqa: S101  (nothing is queued without it)
-        with suppress(OSError, ValueError), _alone(self._descriptor):  # the reader has gone, and nobody can be told
+        with suppress(OSError, ValueError), _alone(self._descriptor):  # the reader has gone, and no one can be notified
             while encoded:
                 try:
                     encoded = encoded[os.write(self._descriptor, encoded) :]

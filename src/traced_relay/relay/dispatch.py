@@ -61,7 +61,7 @@ class DispatchResult:
     reason: str | None = None
 
 
-class Dispatcher:
+class DispatchHandler:
     def __init__(
         self,
         *,

@@ -63,9 +63,9 @@ class IdTokens:
         return f"{why}; user credentials cannot request an audience: impersonate a service account"
 
     def _request(self, *arguments: Any, **options: Any) -> Any:
-        answer = self._transport(*arguments, **{"timeout": TIMEOUT} | options)
-        self._last_status = answer.status
-        return answer
+        response = self._transport(*arguments, **{"timeout": TIMEOUT} | options)
+        self._last_status = response.status
+        return response
 
     def _token(self, audience: str) -> str:
         credentials = self._credentials.get(audience)

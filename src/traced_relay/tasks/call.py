@@ -33,11 +33,11 @@ def _check_url(url: str) -> str:
     if authority and not authority[1].isascii():
         raise ValueError(f"must have a host in ASCII; write an international name in its xn-- form, got {host}")
     if odd := re.search("[^!-~]", url):
-        place = f"{quoted(odd[0])} at character {odd.start() + 1}"
-        raise ValueError(f"must be printable ASCII; percent-encode everything else (RFC 3986), got {place}")
+        found = f"{quoted(odd[0])} at character {odd.start() + 1}"
+        raise ValueError(f"must be printable ASCII; percent-encode everything else (RFC 3986), got {found}")
     if odd := re.search(r"%(?![0-9A-Fa-f]{2})", url):
-        place = f"another % at character {odd.start() + 1}"
-        raise ValueError(f"must have two hex digits after every % (RFC 3986), got {place}")
+        found = f"another % at character {odd.start() + 1}"
+        raise ValueError(f"must have two hex digits after every % (RFC 3986), got {found}")
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -49,12 +49,12 @@ def idempotency_key(field: str | None) -> str | None:
     lines = [found[0] for found in _STRING.finditer(field)] if _STRINGS.fullmatch(field) else field.split(",")
     keys = {_key(line.strip(" \t")) for line in lines}
     if len(keys) > 1:
-        told = "must be one key; a key with a comma must be in double quotes"
-        raise InvalidCall(f"Idempotency-Key: {told}, got {len(keys)} keys", status=400)
+        rule = "must be one key; a key with a comma must be in double quotes"
+        raise InvalidCall(f"Idempotency-Key: {rule}, got {len(keys)} keys", status=400)
     (key,) = keys
     if not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
-        told = "must be 1 to 255 printable ASCII characters, quoted or bare"
-        raise invalid_call([FieldError("Idempotency-Key", f"{told}, got {quoted(field)}")])
+        rule = "must be 1 to 255 printable ASCII characters, quoted or bare"
+        raise invalid_call([FieldError("Idempotency-Key", f"{rule}, got {quoted(field)}")])
     return key
 
 
