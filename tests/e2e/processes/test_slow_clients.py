@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pytest
 
 from support.asking import get, post
+from support.place import Place
 from traced_relay.config.settings import LEAST_THREADS
+from traced_relay.testing import Downstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from support.place import Place
-    from traced_relay.testing import Downstream
 
 pytestmark = pytest.mark.whole
 
@@ -35,6 +34,15 @@ def posting(path: str, *lines: str) -> bytes:
     return "\r\n".join(
         [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *lines, "", ""]
     ).encode()
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A place whose relay runs."""
+    with Downstream() as downstream:
+        place = Place(tmp_path_factory.mktemp("serving"), downstream.url)
+        with place.queue, place.relay(threads=THREADS):
+            yield place
 
 
 @contextmanager
@@ -132,11 +140,11 @@ def test_answers_that_nobody_takes_give_their_threads_back(place: Place) -> None
         assert is_alive(place, 3 * PATIENCE)
 
 
-def test_clients_that_do_not_close_stop_nobody(place: Place) -> None:
-    with place.relay(threads=THREADS), connections(place, 2 * THREADS, HEAD + b"Connection: close\r\n\r\n") as clients:
+def test_clients_that_do_not_close_stop_nobody(serving: Place) -> None:
+    with connections(serving, 2 * THREADS, HEAD + b"Connection: close\r\n\r\n") as clients:
         asked = time.monotonic()
         assert {answers_of(client)[0][0] for client in clients} == {200}
-        assert get(f"{place.url}/health").status == 200
+        assert get(f"{serving.url}/health").status == 200
         assert time.monotonic() - asked < 8  # under two; how long it is, the benches tell
 
 
@@ -151,17 +159,17 @@ def test_clients_that_do_not_close_stop_nobody(place: Place) -> None:
     ],
     ids=["announced", "sent at once", "in pieces", "in chunks", "in one chunk"],
 )
-def test_a_request_over_900_kb_is_a_413(place: Place, head: str, piece: bytes, pieces: int) -> None:
-    authorization = f"Authorization: {place.bearer(REPORTS)['Authorization']}"
-    with place.relay(threads=THREADS), connections(place, 1, posting("/v1/tasks", head, authorization)) as (client,):
+def test_a_request_over_900_kb_is_a_413(serving: Place, head: str, piece: bytes, pieces: int) -> None:
+    authorization = f"Authorization: {serving.bearer(REPORTS)['Authorization']}"
+    with connections(serving, 1, posting("/v1/tasks", head, authorization)) as (client,):
         for _ in range(pieces):
             client.sendall(piece)
         ((status, kind, document),) = answers_of(client)
     assert (status, kind, document["status"]) == (413, PROBLEM, 413)
 
 
-def test_a_head_that_does_not_end_is_refused(place: Place) -> None:
-    with place.relay(threads=THREADS), connections(place, 1, HEAD + b"X: " + b"x" * 140_000) as (client,):
+def test_a_head_that_does_not_end_is_refused(serving: Place) -> None:
+    with connections(serving, 1, HEAD + b"X: " + b"x" * 140_000) as (client,):
         ((status, kind, _),) = answers_of(client)
     assert (status, kind) == (431, PROBLEM)
 
