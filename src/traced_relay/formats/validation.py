@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
@@ -41,15 +42,15 @@ _TIMES = {"schedule_time"}
 _KINDS = {
     "string_type": "a string",
     "int_type": "an integer",
-    "int_from_float": "an integer",
     "bool_type": "true or false",
     "float_type": "a number",
     "dict_type": "an object",
     "model_type": "an object",
-    "model_attributes_type": "an object",
     "tuple_type": "a list",
     "list_type": "a list",
 }
+_NAMES = {NoneType: "null", int: "a number", float: "a number", str: "a string", dict: "an object", list: "a list"}
+_LIMITS = {"greater_than_equal": "at least", "less_than_equal": "at most", "greater_than": "more than"}
 
 
 def quoted(value: object) -> str:
@@ -93,6 +94,9 @@ def _message(error: ErrorDetails, field: str) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind in _KINDS:
         return f"must be {_KINDS[kind]}, got {_kind_of(error['input'])}"
+    if kind in _LIMITS:
+        (limit,) = context.values()
+        return f"must be {_LIMITS[kind]} {_shown(field, limit)}, got {_shown(field, error['input'])}"
     match kind:
         case "missing":
             return "is required"
@@ -106,9 +110,6 @@ def _message(error: ErrorDetails, field: str) -> str:
             message = str(context["error"])
             is_shown = field in _DURATIONS | _TIMES and ", got " not in message
             return f"{message}, got {quoted(error['input'])}" if is_shown else message
-        case "greater_than_equal" | "less_than_equal" | "greater_than":
-            word, limit = _limit(kind, context)
-            return f"must be {word} {_shown(field, limit)}, got {_shown(field, error['input'])}"
         case "string_too_long" | "too_long":
             return f"must be at most {context['max_length']} long, got {len(error['input'])}"
         case "string_too_short" | "too_short":
@@ -117,25 +118,9 @@ def _message(error: ErrorDetails, field: str) -> str:
 
 
 def _kind_of(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case dict():
-            return "an object"
-        case list() | tuple():
-            return "a list"
-    return f"a {type(value).__name__}"  # YAML has dates, too
-
-
-def _limit(kind: str, context: dict[str, Any]) -> tuple[str, float]:
-    word = {"greater_than_equal": "at least", "less_than_equal": "at most", "greater_than": "more than"}[kind]
-    return word, next(iter(context.values()))
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _NAMES.get(type(value), f"a {type(value).__name__}")  # YAML has dates, too
 
 
 def _shown(field: str, value: Any) -> str:
