@@ -53,34 +53,21 @@ def _fits_plain(value: Any, hint: Any) -> bool:
 
 def _keeps(value: Any, keywords: dict[str, Any]) -> bool:
     """Whether *value*, of the right type, keeps the JSON Schema *keywords* that readers rely on."""
-    match keywords:
-        case {"format": "date-time"}:
-            return _is_time(value)
-        case {"format": "uri"}:
-            return _is_link(value)
-        case {"minimum": minimum}:
-            return bool(value >= minimum)
-        case {"anyOf": options}:
-            return any(value.keys() >= set(option["required"]) for option in options)
+    try:
+        match keywords:
+            case {"format": "date-time"}:
+                parse_time(value)
+            case {"format": "uri"}:
+                urlsplit(value).port  # noqa: B018  (raises for what readers of the URL cannot split)
+            case {"minimum": minimum}:
+                return bool(value >= minimum)
+            case {"anyOf": options}:
+                return any(value.keys() >= set(option["required"]) for option in options)
+    except ValueError:
+        return False
     return True
 
 
 def _is_text(value: Any) -> bool:
     """Without lone surrogates, which neither terminals nor URLs accept."""
     return isinstance(value, str) and (value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value))
-
-
-def _is_time(text: str) -> bool:
-    try:
-        parse_time(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_link(text: str) -> bool:
-    try:
-        urlsplit(text).port  # noqa: B018  (raises for what readers of the URL cannot split)
-    except ValueError:
-        return False
-    return True
