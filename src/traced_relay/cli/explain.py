@@ -17,7 +17,7 @@ from traced_relay.runtime.clock import SystemClock
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from traced_relay.client.client import Document
+    from traced_relay.client.client import Client, Document
     from traced_relay.timeline.sources import LogProject, Sources
 
 CHUNK = 65_536  # bytes
@@ -37,10 +37,10 @@ _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueErro
 @click.option(
     "--project", metavar="P", callback=options.project, help="Project whose log to read. Default: from the document."
 )
-@options.relay_options
+@options.request_options
 @click.pass_obj
 def explain(
-    channel: Any, /, task_id: str, records: IO[bytes] | None, project: str | None, relay: options.Relay, as_json: bool
+    channel: Any, /, task_id: str, records: IO[bytes] | None, project: str | None, client: Client, as_json: bool
 ) -> None:
     """
     Draw the timeline of one task.
@@ -51,11 +51,11 @@ def explain(
     """
     from traced_relay.timeline import build, sources, waterfall
 
-    client, now = relay.client(), SystemClock().now()
+    now = SystemClock().now()
     document = client.status(task_id)
     callbacks = list(client.callbacks(document))
-    log_project = sources.LogProject(project, "--project") if project else sources.log_project_of(document, relay.url)
-    found = _sources((document, *callbacks), records, log_project, relay.url, channel, now)
+    log_project = sources.LogProject(project, "--project") if project else sources.log_project_of(document, client.url)
+    found = _sources((document, *callbacks), records, log_project, client.url, channel, now)
     try:
         built = build.build(
             document,

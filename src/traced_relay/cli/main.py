@@ -46,9 +46,8 @@ class _Commands(click.Group):
         otel_environment.ignore_instrumentation_settings()
         _open_closed_streams()
         if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(
-                errors="backslashreplace"
-            )  # as stderr does: some terminals cannot encode every character
+            # As stderr does: some terminals cannot encode every character.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             status = super().main(*args, **{**extra, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as exc:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -16,8 +15,6 @@ from traced_relay.formats.durations import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from traced_relay.client.client import Client
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -32,12 +29,8 @@ def name_of(file: IO[bytes]) -> str:
     return name if isinstance(name, str) and name not in ("-", "<stdin>") else "stdin"
 
 
-def seconds(_: click.Context, option: click.Parameter, duration: str) -> float:
-    return parsed(option, parse_duration, duration)
-
-
-def optional_seconds(ctx: click.Context, option: click.Parameter, duration: str | None) -> float | None:
-    return None if duration is None else seconds(ctx, option, duration)
+def seconds(_: click.Context, option: click.Parameter, duration: str | None) -> float | None:
+    return None if duration is None else parsed(option, parse_duration, duration)
 
 
 def _headers(_: click.Context, option: click.Parameter, lines: tuple[str, ...]) -> dict[str, str]:
@@ -75,9 +68,8 @@ class _TokenFile:
         self._read()
 
     def __call__(self) -> str:
-        with suppress(
-            OSError, ValueError
-        ):  # the file is being written: the previous token is used until it is complete
+        # While the file is being written, the previous token is used.
+        with suppress(OSError, ValueError):
             if self._file.stat().st_mtime_ns != self._changed_at:
                 self._read()
         return self._token
@@ -96,22 +88,6 @@ def _token(_: click.Context, option: click.Parameter, file: Path | None) -> _Tok
 header_option = click.option(
     "--header", "headers", metavar="'NAME: VALUE'", multiple=True, callback=_headers, help="Header; repeatable."
 )
-
-
-@dataclass(frozen=True)
-class Relay:
-    """The relay that a command sends requests to, and the credentials for it."""
-
-    url: str
-    credentials: dict[str, Any]
-
-    def client(self, **more: Any) -> Client:
-        from traced_relay.client.client import Client
-
-        try:
-            return Client(self.url, **self.credentials, **more)
-        except InvalidSettings as exc:
-            raise click.UsageError(str(exc)) from exc
 
 
 _CREDENTIAL_OPTIONS = (
@@ -138,24 +114,30 @@ _CREDENTIAL_OPTIONS = (
 )
 
 
-def credential_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --relay and the options for its credentials; the command gets them as one argument *relay*."""
+def client_options(command: Callable[..., Any], **limits: Any) -> Callable[..., Any]:
+    """Add --relay and the options for its credentials; the command gets a *client* with them and the *limits*."""
 
     @wraps(command)
-    def with_relay(*arguments: Any, relay: str, **values: Any) -> Any:
-        credentials = {name: values.pop(name) for name in ("audience", "impersonate_service_account", "id_token")}
-        return command(*arguments, relay=Relay(relay, credentials), **values)
+    def with_client(*arguments: Any, relay: str, **values: Any) -> Any:
+        from traced_relay.client.client import Client
 
-    decorated: Callable[..., Any] = with_relay
+        credentials = {name: values.pop(name) for name in ("audience", "impersonate_service_account", "id_token")}
+        try:
+            client = Client(relay, **credentials, **limits)
+        except InvalidSettings as exc:
+            raise click.UsageError(str(exc)) from exc
+        return command(*arguments, client=client, **values)
+
+    decorated: Callable[..., Any] = with_client
     for option in reversed(_CREDENTIAL_OPTIONS):
         decorated = option(decorated)
     return decorated
 
 
-def relay_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the credential options and --json."""
+def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the client's options and --json."""
     as_json = click.option("--json", "as_json", is_flag=True, help="Print responses as JSON, one per line.")
-    return credential_options(as_json(command))
+    return client_options(as_json(command))
 
 
 def port(name: str, default: int, text: str, highest: int = 65535) -> Callable[[Any], Any]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from traced_relay.cli import options
 from traced_relay.runtime.stop_signal import stop_signal
 from traced_relay.tracing import otel_environment
+
+if TYPE_CHECKING:
+    from traced_relay.client.client import Client
 
 DEV_PORT, SAMPLE_PORT = 8080, 8090  # with another --port the sample downstream picks a free one
 
@@ -52,8 +57,8 @@ def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_
 
 @click.command(epilog=options.SERVER_STATUS)
 @options.port("--port", 8081, "Port of the console")
-@options.credential_options
-def console(port: int, relay: options.Relay) -> None:
+@partial(options.client_options, timeout=8.0, tries=1)
+def console(port: int, client: Client) -> None:
     """
     Serve a web console for a relay, on this machine only.
 
@@ -62,7 +67,6 @@ def console(port: int, relay: options.Relay) -> None:
     from traced_relay.console.app import console_app
     from traced_relay.runtime.listener import Listener
 
-    client = relay.client(timeout=8.0, tries=1)
     with stop_signal() as wait_for_signal, Listener(console_app(client), port=port) as listener:
         click.echo(f"console  http://localhost:{listener.port}/  of {client.url}\n\nPress Ctrl-C to stop.", err=True)
         wait_for_signal()

@@ -53,9 +53,7 @@ class _Records(click.File):
     help=f"URL of a `traced-relay dev` to follow. Default: {options.LOCAL_RELAY}.",
 )
 @click.option("--project", metavar="P", callback=options.project, help="Project whose Cloud Logging to follow.")
-@click.option(
-    "--since", metavar="DURATION", callback=options.optional_seconds, help="Age of the first record, such as 10m."
-)
+@click.option("--since", metavar="DURATION", callback=options.seconds, help="Age of the first record, such as 10m.")
 @click.option(
     "--event", "events", metavar="NAME", multiple=True, help="Event or pattern, such as `task.*`; repeatable."
 )
@@ -152,9 +150,8 @@ def _records_of_project(project: str, earliest: float | None, channel: Any, **fi
 
 
 def _print_input(source: IO[bytes], earliest: float | None, *, as_json: bool, **filters: Any) -> None:
-    read: Callable[[int], bytes] = getattr(
-        source, "read1", source.read
-    )  # returns available data without waiting for more
+    # `read1` returns available data without waiting for more.
+    read: Callable[[int], bytes] = getattr(source, "read1", source.read)
     is_unfiltered = earliest is None and not any(filters.values())
     records, others, has_warned, name = 0, 0, False, options.name_of(source)
     for piece in LogInput(cloud_entries.records_of, MAX_LENGTH, _warn).pieces(decoded(iter(lambda: read(CHUNK), b""))):

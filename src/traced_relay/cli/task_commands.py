@@ -57,14 +57,11 @@ def _print(document: Any, text: Iterable[str], *, as_json: bool) -> None:
 @click.option("--callback", metavar="URL", help="URL to notify when the task ends.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key returns the same task. Default: a new key.")
 @click.option("--wait", is_flag=True, help="Wait until the task ends.")
-@options.relay_options
-def enqueue(
-    url: str, as_json: bool, wait: bool, idempotency_key: str | None, relay: options.Relay, **given: Any
-) -> None:
+@options.request_options
+def enqueue(url: str, as_json: bool, wait: bool, idempotency_key: str | None, client: Client, **given: Any) -> None:
     """Enqueue a call to URL and print its task_id and trace_id."""
     if wait and given["route"] == "direct":
         raise click.UsageError("--wait requires a status, which a call with --route direct does not have")
-    client = relay.client()
     receipt = client.enqueue(url, idempotency_key=idempotency_key, **_call_fields(**given))
     ids = (f"task_id   {receipt['task_id']}", f"trace_id  {receipt['trace_id']}")
     _print(receipt, ids, as_json=as_json)
@@ -132,10 +129,10 @@ def _columns() -> int:
 
 @click.command(epilog=options.REQUEST_STATUS)
 @click.argument("task_id", metavar="ID")
-@options.relay_options
-def status(task_id: str, as_json: bool, relay: options.Relay) -> None:
+@options.request_options
+def status(task_id: str, as_json: bool, client: Client) -> None:
     """Print the state of a task; --json prints its whole document."""
-    document = relay.client().status(task_id)
+    document = client.status(task_id)
     _print(document, task_text.lines(document), as_json=as_json)
 
 
@@ -165,8 +162,8 @@ def _check_time(text: str) -> None:
     "--since", metavar="TIME", callback=_time, help="Earliest creation: RFC 3339 time, or duration such as 2h."
 )
 @click.option("--limit", metavar="N", default=50, type=click.IntRange(0), help="Maximum number of tasks; 0 lists all.")
-@options.relay_options
-def list_(as_json: bool, limit: int, relay: options.Relay, **given: Any) -> None:
+@options.request_options
+def list_(as_json: bool, limit: int, client: Client, **given: Any) -> None:
     """
     List tasks, newest first, one per line, each line starting with the id.
 
@@ -174,7 +171,7 @@ def list_(as_json: bool, limit: int, relay: options.Relay, **given: Any) -> None
       traced-relay list --state failed --since 2h | traced-relay redrive - --rate 5
     """
     filters = {name: value for name, value in given.items() if value is not None}
-    found = relay.client().list(page_size=min(limit or 200, 200), **filters)
+    found = client.list(page_size=min(limit or 200, 200), **filters)
     for document in islice(found, limit or None):
         _print(document, [task_text.one_line(document)], as_json=as_json)
 
@@ -194,9 +191,9 @@ def _action(name: str, summary: str, act: Callable[[Client, str], Document]) -> 
     @click.option(
         "--rate", metavar="N", type=rates, default=10.0, callback=_finite, help="Maximum requests per second."
     )
-    @options.relay_options
-    def action(ids: tuple[str, ...], rate: float, as_json: bool, relay: options.Relay) -> None:
-        client, refused = relay.client(), False
+    @options.request_options
+    def action(ids: tuple[str, ...], rate: float, as_json: bool, client: Client) -> None:
+        refused = False
         for task_id in _paced(_task_ids(ids), rate):
             try:
                 document = act(client, task_id)

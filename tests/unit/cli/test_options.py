@@ -12,6 +12,8 @@ from traced_relay.cli import options
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from traced_relay.client.client import Client
+
 
 def test_token_file_is_read_again_after_a_change(tmp_path: Path) -> None:
     file = tmp_path / "token"
@@ -20,9 +22,8 @@ def test_token_file_is_read_again_after_a_change(tmp_path: Path) -> None:
     with RelayStandIn([document()]) as stand_in:
 
         @click.command()
-        @options.credential_options
-        def ask(relay: options.Relay) -> None:
-            client = relay.client()
+        @options.client_options
+        def ask(client: Client) -> None:
             for number, written in enumerate((None, "second.token.b", "", "third.token.c", "gone")):
                 if written == "gone":
                     file.unlink()
@@ -43,9 +44,9 @@ def test_options_override_relay_and_token_of_environment(tmp_path: Path) -> None
     other.write_text("second.token.b")
 
     @click.command()
-    @options.credential_options
-    def ask(relay: options.Relay) -> None:
-        relay.client().status("0" * 32)
+    @options.client_options
+    def ask(client: Client) -> None:
+        client.status("0" * 32)
 
     with RelayStandIn([document()]) as stand_in:
         for arguments, url in (
