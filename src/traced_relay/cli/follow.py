@@ -7,6 +7,7 @@ arrive while it is interrupted. Polling the last minute has none of these limits
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from traced_relay.errors import Unavailable
@@ -15,7 +16,7 @@ from traced_relay.logs import cloud_entries
 from traced_relay.runtime.clock import pause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from traced_relay.client.dev_console import DevConsole
     from traced_relay.logs.cloud_logging import CloudLogging
@@ -31,24 +32,16 @@ MAX_WINDOW = 600.0  # seconds that one poll covers at most
 
 def follow_dev(console: DevConsole, clock: Clock, report: Callable[[str], None]) -> Iterator[Record]:
     """All records that `dev` keeps, then new ones, across restarts of `dev`; raises if the first poll fails."""
-    return _from_dev(console, clock, report, *console.records(0))
+    first, count = console.records(0)
+    last = first[-1:]
 
+    def poll() -> list[Record]:
+        nonlocal count, last
+        records, count = _records_after(console, count, last)
+        last = records[-1:] or last
+        return records
 
-def _from_dev(
-    console: DevConsole, clock: Clock, report: Callable[[str], None], records: list[Record], count: int
-) -> Iterator[Record]:
-    last, is_unavailable = records[-1:], False
-    while True:
-        yield from records
-        pause(clock, clock.monotonic() + DEV_INTERVAL)
-        try:
-            records, count = _records_after(console, count, last)
-            last, is_unavailable = records[-1:] or last, False
-        except Unavailable as exc:
-            records = []
-            if not is_unavailable:
-                report(f"{exc}; retrying")
-            is_unavailable = True
+    return chain(first, _repeated(poll, DEV_INTERVAL, clock, report))
 
 
 def _records_after(console: DevConsole, count: int, last: list[Record]) -> tuple[list[Record], int]:
@@ -63,25 +56,34 @@ def follow_cloud(
     """Entries that match the filter, from *since* on; raises if the first poll fails or access is denied."""
     yielded: dict[tuple[str, str], float] = {}
     start = newest = since
-    is_first, is_unavailable = True, False
+
+    def poll() -> Iterator[Record]:
+        nonlocal yielded, start, newest
+        for entry in log.entries(filter_since(start)):
+            time = cloud_entries.time_of(entry)
+            name, at = (str(entry.get("insertId")), time), parse_time(time) if time else newest
+            newest = max(newest, at)
+            if name not in yielded:
+                yielded[name] = at
+                yield cloud_entries.as_record(entry)
+        now = clock.now()
+        start = max(start, min(newest, now) - LATE, now - MAX_WINDOW)  # an entry's time may be in the future
+        yielded = {name: at for name, at in yielded.items() if at >= start}
+
+    return chain(poll(), _repeated(poll, CLOUD_INTERVAL, clock, report))
+
+
+def _repeated(
+    poll: Callable[[], Iterable[Record]], interval: float, clock: Clock, report: Callable[[str], None]
+) -> Iterator[Record]:
+    """The records of each poll, one *interval* apart; each outage is reported once."""
+    is_unavailable = False
     while True:
+        pause(clock, clock.monotonic() + interval)
         try:
-            for entry in log.entries(filter_since(start)):
-                time = cloud_entries.time_of(entry)
-                name, at = (str(entry.get("insertId")), time), parse_time(time) if time else newest
-                newest = max(newest, at)
-                if name not in yielded:
-                    yielded[name] = at
-                    yield cloud_entries.as_record(entry)
-            is_first = is_unavailable = False
+            yield from poll()
+            is_unavailable = False
         except Unavailable as exc:
-            if is_first:
-                raise
             if not is_unavailable:
                 report(f"{exc}; retrying")
             is_unavailable = True
-        else:
-            now = clock.now()
-            start = max(start, min(newest, now) - LATE, now - MAX_WINDOW)  # an entry's time may be in the future
-            yielded = {name: at for name, at in yielded.items() if at >= start}
-        pause(clock, clock.monotonic() + CLOUD_INTERVAL)
