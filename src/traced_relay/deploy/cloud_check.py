@@ -68,7 +68,7 @@ def accounts(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
         elif found.get("disabled"):
             yield Finding(where, "enabled", "disabled", "run: gcloud iam service-accounts enable")
         elif email == plan.invoker:
-            yield from _missing_roles(google, plan, where, ("iam", path), INVOKER_ROLE)
+            yield from _missing_roles(google.bindings("iam", path), plan, where, INVOKER_ROLE)
 
 
 def queue(google: GoogleApis, plan: Plan, wanted: QueueRule) -> Iterator[Finding]:
@@ -89,7 +89,7 @@ def queue(google: GoogleApis, plan: Plan, wanted: QueueRule) -> Iterator[Finding
         there = at(found, path_there)
         if amount(there) != amount(value):
             yield Finding(f"{where}.{name}", value, "not set" if there is None else str(there))
-    yield from _missing_roles(google, plan, where, ("cloudtasks", path), *QUEUE_ROLES)
+    yield from _missing_roles(google.bindings("cloudtasks", path), plan, where, *QUEUE_ROLES)
 
 
 def secret(google: GoogleApis, plan: Plan, owner: str, name: str) -> Iterator[Finding]:
@@ -104,7 +104,7 @@ def secret(google: GoogleApis, plan: Plan, owner: str, name: str) -> Iterator[Fi
     else:
         numbers = {str(version.get("name")).rpartition("/")[2]: str(version.get("state")) for version in listed}
         yield from _used_versions(plan, owner, name, {no: state for no, state in numbers.items() if no.isdigit()})
-    yield from _missing_roles(google, plan, where, ("secretmanager", path), SECRET_ROLE, fix=fix)
+    yield from _missing_roles(google.bindings("secretmanager", path), plan, where, SECRET_ROLE, fix=fix)
 
 
 def _used_versions(plan: Plan, owner: str, name: str, states: dict[str, str]) -> Iterator[Finding]:
@@ -153,10 +153,7 @@ def _unready(file: str, collection: str, deployed: list[dict[str, Any]]) -> Iter
 def project_roles(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
     bindings = google.bindings("cloudresourcemanager", f"v1/projects/{plan.project}")
     where = f"project {plan.project}: roles of {plan.relay}"
-    held = {role for role, condition in _roles_of(bindings, plan.relay) if not condition}
-    for role in PROJECT_ROLES:
-        if role not in held:
-            yield Finding(where, role, "not granted")
+    yield from _missing_roles(bindings, plan, f"project {plan.project}", *PROJECT_ROLES)
     conditions = [condition for role, condition in _roles_of(bindings, plan.relay) if role == LEDGER_ROLE]
     if not {"", plan.ledger_condition} & set(conditions):
         remove = f"remove that binding, then {SETUP}"
@@ -174,9 +171,9 @@ def project_roles(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
 
 
 def _missing_roles(
-    google: GoogleApis, plan: Plan, where: str, resource: tuple[str, str], *roles: str, fix: str = SETUP
+    bindings: list[dict[str, Any]], plan: Plan, where: str, *roles: str, fix: str = SETUP
 ) -> Iterator[Finding]:
-    held = {role for role, condition in _roles_of(google.bindings(*resource), plan.relay) if not condition}
+    held = {role for role, condition in _roles_of(bindings, plan.relay) if not condition}
     for role in roles:
         if role not in held:
             yield Finding(f"{where}: roles of {plan.relay}", role, "not granted", fix)
