@@ -43,7 +43,7 @@ def check(cloud: bool, project: str | None, as_json: bool) -> None:
     if cloud and not re.fullmatch(r"[a-z][a-z0-9.:-]{3,98}", project or ""):
         raise click.UsageError("--cloud requires a project id: set --project or GOOGLE_CLOUD_PROJECT")
     environ = {**own_environment(), **({"GOOGLE_CLOUD_PROJECT": project} if project else {})}
-    found: Iterable[str | Finding] = problems(environ=environ)
+    found: Iterable[str | Finding] = problems(Path(), environ)
     checked_project = ""
     if cloud and project and not found:
         from traced_relay.deploy.cloud_check import connected, findings

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from traced_relay.config import relay_yaml, settings
@@ -24,31 +24,31 @@ from traced_relay.ledger.sqlite import check_file
 from traced_relay.tracing import otel_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from traced_relay.config.relay_yaml import RelayFile
     from traced_relay.downstream.rules import UrlPattern
 
-# App Engine sets these itself; the project only stands for the one that no variable names.
-ON_APP_ENGINE = {"GAE_ENV": "standard"}
-UNNAMED_PROJECT = {"GOOGLE_CLOUD_PROJECT": "unnamed-project"}
+T = TypeVar("T")
+ON_APP_ENGINE = {"GAE_ENV": "standard"}  # set by App Engine itself
 
 
-def problems(directory: Path = Path(), environ: Mapping[str, str] | None = None) -> list[str]:
+def problems(directory: Path, environ: Mapping[str, str]) -> list[str]:
     """
     Every problem of the deployment in *directory*, with its file and key.
 
     The shipped examples are problems only if *environ* names a project, for which the files would then be meant.
     """
-    environ = settings.own_environment() if environ is None else environ
     found: list[str] = []
-    app = _document(directory / "app.yaml", found)
+    app = _loaded(_mapping_in, directory / "app.yaml", found)
     given = app_yaml.environment(app)
     name = settings.rules_file(given, environ)
-    rules = _rules(directory / name, found)
+    rules = _loaded(relay_yaml.load, directory / name, found)
     if app is not None and (rules is None or rules.worker.app_engine):
         found += [f"app.yaml: {problem}" for problem in app_yaml.problems(app, rules)]
-        deployed: Mapping[str, str] = UNNAMED_PROJECT | _set_variables(environ) | given | ON_APP_ENGINE
+        # App Engine sets the project itself; if this process has none, another name stands for it.
+        project = environ.get("GOOGLE_CLOUD_PROJECT") or "unnamed-project"
+        deployed: Mapping[str, str] = {"GOOGLE_CLOUD_PROJECT": project} | given | ON_APP_ENGINE
         found += [f"app.yaml: env_variables: {text}" for text in settings.variable_problems(deployed, rules)]
         if SECRET_NAME.fullmatch(given.get("RELAY_CALLBACK_SECRET") or "projects/p/secrets/s") is None:
             found.append(
@@ -80,10 +80,6 @@ def _ledger_problems(ledger: str) -> Iterator[str]:
             yield f"environment: RELAY_LEDGER: {exc}"
 
 
-def _set_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    return {name: environ[name] for name in UNNAMED_PROJECT if environ.get(name)}
-
-
 def _beside_app_yaml(
     directory: Path, deployed: Mapping[str, str], app: dict[str, Any], rules: RelayFile | None
 ) -> Iterator[str]:
@@ -92,7 +88,7 @@ def _beside_app_yaml(
         if not is_uploaded(directory, file):
             yield f".gcloudignore: must not exclude {file}, which the service reads at start"
     cron: list[str] = []
-    document = _document(directory / "cron.yaml", cron)
+    document = _loaded(_mapping_in, directory / "cron.yaml", cron)
     yield from (problem.removeprefix(f"{directory}/") for problem in cron)
     if not cron:
         every = rules.sweep_every if rules else 60.0
@@ -132,24 +128,19 @@ def _otel_problems(directory: Path, deployed: Mapping[str, str]) -> Iterator[str
 _OTLP_LOCKED = re.compile(r"^opentelemetry-exporter-otlp-proto-http\b", re.MULTILINE)
 
 
-def _document(path: Path, found: list[str]) -> dict[str, Any] | None:
-    """The mapping in *path*; None if the file is missing, or if it has no mapping, which is added to *found*."""
+def _mapping_in(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    try:
-        document = document_of(path)
-    except InvalidSettings as exc:
-        found += exc.problems
-        return None
+    document = document_of(path)
     if not isinstance(document, dict):
-        found.append(f"{path}: must be a mapping of keys to values")
-        return None
+        raise InvalidSettings(f"{path}: must be a mapping of keys to values")
     return document
 
 
-def _rules(path: Path, found: list[str]) -> RelayFile | None:
+def _loaded(load: Callable[[Path], T], path: Path, found: list[str]) -> T | None:
+    """The content of the file; None if *load* cannot read it, and *found* gets the problems."""
     try:
-        return relay_yaml.load(path)
+        return load(path)
     except InvalidSettings as exc:
         found += exc.problems
         return None

@@ -51,6 +51,7 @@ class Plan:
     worker: str | None  # URL of a worker that is not on App Engine
     invoker: str | None  # service account that calls *worker*
     queues: Sequence[QueueRule]
+    ledger_key: str  # file and key of RELAY_LEDGER
     database: str
     collection: str
     secrets: Sequence[tuple[str, str]]  # project and name
@@ -72,10 +73,6 @@ class Plan:
     def app_engine_region(self) -> str:
         """App Engine knows two regions by an older name."""
         return self.region[:-1] if self.region in ("us-central1", "europe-west1") else self.region
-
-    @property
-    def ledger_key(self) -> str:
-        return _ledger_key(is_app_engine=self.worker is None)
 
     @property
     def placeholders(self) -> dict[str, str]:
@@ -108,19 +105,18 @@ class Plan:
             yield f"secret_version {' '.join(version)}"
 
 
-def plan(project: str, directory: Path = Path(), environ: Mapping[str, str] | None = None) -> Plan:
+def plan(project: str, directory: Path, environ: Mapping[str, str]) -> Plan:
     """Read the files; variables come from app.yaml if the worker is on App Engine, else from *environ*."""
-    environ = settings.own_environment() if environ is None else environ
     app = document_of(directory / "app.yaml") if (directory / "app.yaml").exists() else {}
     variables = app_yaml.environment(app)
     rules_file = settings.rules_file(variables, environ)
     rules = relay_yaml.load(directory / rules_file)
     worker = rules.worker
     variables = variables if worker.app_engine else dict(environ)
+    ledger_key = f"{'app.yaml: env_variables.' if worker.app_engine else 'environment: '}RELAY_LEDGER"
     ledger = firestore_collection(variables.get("RELAY_LEDGER", ""))
     if ledger is None:
-        key = _ledger_key(is_app_engine=bool(worker.app_engine))
-        raise InvalidSettings(f"{key} must be firestore:[DATABASE/]COLLECTION")
+        raise InvalidSettings(f"{ledger_key} must be firestore:[DATABASE/]COLLECTION")
     database, collection = ledger
     named = [receiver.secret for receiver in rules.callbacks] + [variables.get("RELAY_CALLBACK_SECRET")]
     names = [name.split("/") for name in named if name and name.startswith("projects/")]
@@ -134,6 +130,7 @@ def plan(project: str, directory: Path = Path(), environ: Mapping[str, str] | No
         worker=str(worker.url).rstrip("/") if worker.service_account else None,
         invoker=worker.service_account,
         queues=rules.queues,
+        ledger_key=ledger_key,
         database=database,
         collection=collection,
         secrets=sorted({(parts[1], parts[3]) for parts in names} | {(project, _DEFAULT_SECRET)}),
@@ -141,12 +138,8 @@ def plan(project: str, directory: Path = Path(), environ: Mapping[str, str] | No
     )
 
 
-def _ledger_key(*, is_app_engine: bool) -> str:
-    return "app.yaml: env_variables.RELAY_LEDGER" if is_app_engine else "environment: RELAY_LEDGER"
-
-
 if __name__ == "__main__":
     try:
-        sys.stdout.writelines(f"{line}\n" for line in plan(sys.argv[1]).lines())
+        sys.stdout.writelines(f"{line}\n" for line in plan(sys.argv[1], Path(), settings.own_environment()).lines())
     except InvalidSettings as exc:
         sys.exit(str(exc))
