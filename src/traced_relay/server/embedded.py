@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from threading import Thread
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.config import Config
@@ -34,14 +35,6 @@ class _Worker(BufferedWorker):
         self.tmp.close()
 
 
-class _Application:
-    """The attributes that gunicorn reads from its application."""
-
-    def __init__(self, wsgi: WSGIApplication, client_timeout: float) -> None:
-        self.client_timeout = client_timeout
-        self.wsgi = lambda: wsgi
-
-
 class EmbeddedServer:
     """
     Serves an application on *host* and *port* (0 picks a free one), until it is stopped.
@@ -60,7 +53,9 @@ class EmbeddedServer:
         config: Any = Config()
         for name, value in options(self._threads).items():
             config.set(name, value)
-        application, log = _Application(wsgi, CLIENT_TIMEOUT), config.logger_class(config)
+        # What the worker reads from gunicorn's application.
+        application = SimpleNamespace(wsgi=lambda: wsgi, client_timeout=CLIENT_TIMEOUT)
+        log = config.logger_class(config)
         self._worker = _Worker(1, os.getppid(), [self._socket], application, 0, config, log)
         self._thread = Thread(target=self._worker.init_process, name="embedded-server", daemon=True)
         self._thread.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import signal
+from contextlib import ExitStack
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,7 +18,7 @@ from traced_relay.logs import writer
 from traced_relay.runtime.listener import listen
 from traced_relay.server.captured_output import CapturedOutput, log_uncaught
 from traced_relay.server.worker import CLIENT_TIMEOUT, SPARE_CONNECTIONS, BufferedWorker, options
-from traced_relay.tracing.pipeline import Telemetry, telemetry
+from traced_relay.tracing.pipeline import telemetry
 from traced_relay.version import __version__
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         self._settings = settings
         self._stream = stream
         self._options = options
-        self._application: Application | None = None
-        self._telemetry: Telemetry | None = None
+        self._opened = ExitStack()
         self._interrupting: Thread | None = None
         super().__init__()
 
@@ -63,7 +63,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
             is_local=settings.is_local,
             on_google=settings.has_cron,
         )
+        self._opened.callback(self._telemetry.close)
         self._application = Application(settings, log=log, provider=self._telemetry.provider)
+        self._opened.callback(self._application.close)
         self._telemetry.start()
         self._application.start()
         return self._application.wsgi
@@ -82,18 +84,13 @@ class _Server(BaseApplication):  # type: ignore[misc]
             signal.signal(number, handle)
 
     def _interrupt(self, name: str) -> None:
-        if self._application is not None:
-            self._application.interrupt(name)
-        if self._telemetry is not None:
-            self._telemetry.close(_SPAN_SECONDS)
+        self._application.interrupt(name)
+        self._telemetry.close(_SPAN_SECONDS)
 
     def close(self) -> None:
         if self._interrupting is not None:
             self._interrupting.join(1)
-        if self._application is not None:
-            self._application.close()
-        if self._telemetry is not None:
-            self._telemetry.close()
+        self._opened.close()
 
 
 def serve_from_environment(environ: Mapping[str, str]) -> None:

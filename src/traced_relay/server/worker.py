@@ -54,8 +54,7 @@ _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 # The statuses of gunicorn, most special class first.
 _STATUSES = (
-    (InvalidResponseHeader, HTTPStatus.INTERNAL_SERVER_ERROR),
-    (InvalidResponseHeaderName, HTTPStatus.INTERNAL_SERVER_ERROR),
+    ((InvalidResponseHeader, InvalidResponseHeaderName), HTTPStatus.INTERNAL_SERVER_ERROR),
     (UnsupportedTransferCoding, HTTPStatus.NOT_IMPLEMENTED),
     (LimitRequestLine, HTTPStatus.REQUEST_URI_TOO_LONG),
     (LimitRequestHeaders, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
@@ -102,12 +101,6 @@ class _Connection(TConn):  # type: ignore[misc]
             self._linger(self.sock)
         else:
             super().close()
-
-    def refuse(self, status: int, detail: str) -> None:
-        """Send a problem document, if that does not block, and close."""
-        with suppress(OSError):
-            self.sock.send(_problem(status, detail))
-        self.close(graceful=True)
 
 
 def _problem(status: int, detail: str) -> bytes:
@@ -213,15 +206,16 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
                     conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         return False
 
-    def _drop(self, conn: _Connection) -> None:
-        self._buffered -= len(conn.buffer)
-        self.nr_conns -= 1
-        conn.close()
-
     def _refuse(self, conn: _Connection, status: int, detail: str) -> None:
+        """Send a problem document, if that does not block, and close."""
+        with suppress(OSError):
+            conn.sock.send(_problem(status, detail))
+        self._drop(conn, graceful=True)
+
+    def _drop(self, conn: _Connection, *, graceful: bool = False) -> None:
         self._buffered -= len(conn.buffer)
         self.nr_conns -= 1
-        conn.refuse(status, detail)
+        conn.close(graceful)
 
     def murder_pending(self) -> None:
         """Close connections whose time is over; gunicorn calls this at least once a second."""
