@@ -22,7 +22,7 @@ def document_of(path: Path, *, variables: Mapping[str, str] | None = None) -> An
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)
         if len(text) > LARGEST:
-            raise InvalidSettings(f"{path}: is larger than {LARGEST} bytes")
+            raise InvalidSettings(f"is larger than {LARGEST} bytes")
         loader = _StrictLoader(text.decode("utf-8-sig"))
         root = loader.get_single_node()
         if variables is not None:
@@ -32,7 +32,7 @@ def document_of(path: Path, *, variables: Mapping[str, str] | None = None) -> An
         raise InvalidSettings(f"{path}: cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
         raise InvalidSettings(f"{path}: is not UTF-8, at byte {exc.start}") from exc
-    except _MalformedReference as exc:
+    except InvalidSettings as exc:
         raise InvalidSettings(f"{path}: {exc}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise InvalidSettings(f"{path}: is not YAML: {' '.join(str(exc).split())[:200]}") from exc
@@ -48,10 +48,6 @@ class _StrictLoader(yaml.SafeLoader):
 
 # https://opentelemetry.io/docs/specs/otel/configuration/data-model/#environment-variable-substitution
 _REFERENCE = re.compile(r"\$\$|\$\{(?:(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-([^}\n]*))?\})?")
-
-
-class _MalformedReference(Exception):
-    pass
 
 
 def _substitute(root: yaml.Node | None, variables: Mapping[str, str], loader: _StrictLoader) -> None:
@@ -85,7 +81,7 @@ def _substituted(key: str, text: str, variables: Mapping[str, str]) -> str:
             return "$"
         value = variables.get(reference[1], reference[2] or "") if reference[1] else "${"
         if "${" in value:
-            raise _MalformedReference(f"{key} must refer to variables as ${{NAME}} or ${{NAME:-default}}")
+            raise InvalidSettings(f"{key} must refer to variables as ${{NAME}} or ${{NAME:-default}}")
         return value
 
     return _REFERENCE.sub(value_of, text)
