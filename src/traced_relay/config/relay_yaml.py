@@ -188,7 +188,9 @@ def rule_problems(rules: RelayFile, *, is_local: bool) -> Iterator[str]:
         )
     if (rules.callers or rules.worker.url) and not rules.audience:
         yield "audience must be set, because ID tokens are checked against it"
-    yield from _unreachable_patterns(rules)
+    for key, pattern, found in patterns_by_address(rules):
+        if found.reach is Reach.NEVER:
+            yield f"{key} must not be in {found}, which no rule can allow, got {pattern.url}"
     known_queues = {queue.name for queue in rules.queues if queue.use == "calls"}
     known_downstreams = {rule.name for rule in rules.downstreams}
     for caller in rules.callers:
@@ -199,12 +201,6 @@ def rule_problems(rules: RelayFile, *, is_local: bool) -> Iterator[str]:
             for unknown in sorted(set(named) - known) if named != "*" else []:
                 meant = '; for all of them, write "*" in place of the list' if unknown == "*" else ""
                 yield f"callers.{key} of {caller.email} refers to {unknown}, which is not defined{meant}"
-
-
-def _unreachable_patterns(rules: RelayFile) -> Iterator[str]:
-    for key, pattern, found in patterns_by_address(rules):
-        if found.reach is Reach.NEVER:
-            yield f"{key} must not be in {found}, which no rule can allow, got {pattern.url}"
 
 
 def patterns_by_address(rules: RelayFile) -> Iterator[tuple[str, UrlPattern, Range]]:
