@@ -24,15 +24,8 @@ from traced_relay.runtime.clock import SystemClock
 from traced_relay.tracing import otel_environment
 from traced_relay.version import __version__
 
-
-class _Queue(click.Command):
-    """Placeholder that imports `queue` when it is run: the embedded queue loads gRPC, which few commands need."""
-
-    @staticmethod
-    def load() -> click.Command:
-        from traced_relay.cli.queue import queue
-
-        return queue
+# Stands for `queue`, which is imported when it is run: the embedded queue loads gRPC, which few commands need.
+QUEUE = click.Command("queue", help="Run the embedded Cloud Tasks emulator.")
 
 
 class _Commands(click.Group):
@@ -40,7 +33,9 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command.load() if isinstance(command, _Queue) else command, rest
+        if command is QUEUE:
+            from traced_relay.cli.queue import queue as command
+        return name, command, rest
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         otel_environment.ignore_instrumentation_settings()
@@ -106,7 +101,7 @@ for command in (
     run_commands.serve,
     check,
     verify_callback,
-    _Queue("queue", help="Run the embedded Cloud Tasks emulator."),
+    QUEUE,
     *task_commands.COMMANDS,
     explain.explain,
     tail.tail,
