@@ -34,22 +34,26 @@ _SPAN_SECONDS = 0.2  # seconds for aborted calls to end their spans; gunicorn ki
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    def __init__(
-        self, settings: Settings, options: dict[str, Any], client_timeout: float, stream: TextIO | None
-    ) -> None:
+    def __init__(self, settings: Settings, bind: str, client_timeout: float, stream: TextIO | None) -> None:
         self.client_timeout = client_timeout  # read by the worker, which gets only this object from gunicorn
         self._settings = settings
         self._stream = stream
-        self._options = options
+        self._bind = bind
         self._opened = ExitStack()
         self._interrupting: Thread | None = None
         super().__init__()
 
     def load_config(self) -> None:
-        for name, value in self._options.items():
+        own = {
+            "bind": self._bind,
+            "workers": 1,
+            "worker_class": BufferedWorker,
+            "control_socket_disable": True,
+            "post_worker_init": lambda _worker: self._handle_signals(),
+            "worker_exit": lambda _arbiter, _worker: self.close(),
+        }
+        for name, value in (own | options(self._settings.threads)).items():
             self.cfg.set(name, value)
-        self.cfg.set("post_worker_init", lambda _worker: self._handle_signals())
-        self.cfg.set("worker_exit", lambda _arbiter, _worker: self.close())
 
     def load(self) -> WSGIApplication:
         # Runs in the worker, because gRPC channels and SQLite connections do not survive a fork.
@@ -118,18 +122,7 @@ def serve(settings: Settings, *, client_timeout: float = CLIENT_TIMEOUT, stream:
     listening = listen(settings.host, settings.port)
     listening.set_inheritable(True)
     Application.check(settings)
-    _Server(
-        settings,
-        {
-            "bind": f"fd://{listening.detach()}",
-            "workers": 1,
-            "worker_class": BufferedWorker,
-            "control_socket_disable": True,
-            **options(settings.threads),
-        },
-        client_timeout,
-        stream,
-    ).run()
+    _Server(settings, f"fd://{listening.detach()}", client_timeout, stream).run()
 
 
 def _allow_files(wanted: int) -> None:
