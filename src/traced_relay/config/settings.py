@@ -181,11 +181,8 @@ def _port(environ: Mapping[str, str]) -> int:
 
 
 def _threads(environ: Mapping[str, str]) -> int:
-    try:
-        return _number(environ, "RELAY_THREADS", DEFAULT_THREADS, LEAST_THREADS, 10_000)
-    except InvalidSettings as exc:
-        why = f"{SPARE_THREADS} threads always stay free for health checks, cancels and new tasks"
-        raise InvalidSettings(f"{exc}: {why}") from None
+    why = f": {SPARE_THREADS} threads always stay free for health checks, cancels and new tasks"
+    return _number(environ, "RELAY_THREADS", DEFAULT_THREADS, LEAST_THREADS, 10_000, why)
 
 
 def check_names(environ: Mapping[str, str]) -> None:
@@ -245,10 +242,10 @@ def _required(environ: Mapping[str, str], name: str, purpose: str) -> str:
     return environ[name]
 
 
-def _number(environ: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+def _number(environ: Mapping[str, str], name: str, default: int, least: int, most: int, why: str = "") -> int:
     text = environ.get(name) or str(default)
     if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
-        raise InvalidSettings(f"{name} must be a number from {least} to {most}, got {text[:40]!r}")
+        raise InvalidSettings(f"{name} must be a number from {least} to {most}, got {text[:40]!r}{why}")
     return int(text)
 
 
