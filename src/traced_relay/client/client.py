@@ -17,11 +17,12 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
-from traced_relay.client import problems, response_shapes
+from traced_relay.client import response_shapes
 from traced_relay.errors import (
     FieldError,
     InvalidCall,
     InvalidSettings,
+    NotAuthorized,
     NotEnded,
     NotFound,
     RelayError,
@@ -105,7 +106,7 @@ class Client:
         """Enqueue up to 100 calls, each with its `url`; returns a receipt or an error for each, in order."""
         document = {"tasks": [dict(call) for call in calls]}
         response = self._enqueue("/v1/tasks:batch", BatchResponse, document, idempotency_key)
-        return [item if "task_id" in item else problems.error_of(item) for item in response["tasks"]]
+        return [item if "task_id" in item else error_of(item) for item in response["tasks"]]
 
     def status(self, task_id: str) -> Document:
         return self._get(task_id, tries=self._tries)
@@ -320,7 +321,32 @@ def _document_of(response: FetchedResponse, shape: type) -> Any:
         if response_shapes.fits(document, shape):
             return document
         raise UnexpectedResponse(unexpected)
-    error = problems.error_of(document)
+    error = error_of(document)
     if response.status in _GATEWAY_ERRORS and not isinstance(error, Unavailable):
         raise Unavailable(unexpected)  # from a front end, while the relay restarts
     raise UnexpectedResponse(unexpected) if isinstance(error, UnexpectedResponse) else error
+
+
+def error_of(document: object) -> RelayError:
+    """The error that the problem *document* was made from; UnexpectedResponse for any other document."""
+    match document:
+        case {"status": 400 | 409 | 413 | 415 | 422 as status, "detail": str(detail), **rest}:
+            return InvalidCall(detail, status=status, errors=_fields(rest.get("errors")))
+        case {"status": 401 | 403 as status, "detail": str(detail)}:
+            return NotAuthorized(detail, status=status, reason="refused")
+        case {"status": 404, "detail": str(detail)}:
+            return NotFound(detail)
+        case {"status": 503, "detail": str(detail)}:
+            return Unavailable(detail)
+        case {"status": int(status), "detail": str(detail)}:
+            return UnexpectedResponse(f"the relay answered {status}: {detail[:200]}")
+    return UnexpectedResponse("the response is not from a relay")
+
+
+def _fields(errors: object) -> tuple[FieldError, ...]:
+    found = []
+    for error in errors if isinstance(errors, list) else ():
+        match error:
+            case {"field": str(field), "message": str(message)}:
+                found.append(FieldError(field, message))
+    return tuple(found)

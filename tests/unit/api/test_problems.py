@@ -6,7 +6,7 @@ import pytest
 
 from traced_relay import errors
 from traced_relay.api import problems
-from traced_relay.client.problems import error_of
+from traced_relay.client.client import error_of
 from traced_relay.errors import FieldError, RelayError
 
 FIELDS = (FieldError("retry.max_attempts", "must be at least 1, got 0"),)
