@@ -334,7 +334,7 @@ def test_otel_yaml_is_read_with_the_services_variables(tmp_path: Path) -> None:
     before = dict(os.environ)
     assert found(tmp_path, app=app, OTEL_TRACES_SAMPLER_ARG="7") == []
     (tmp_path / "app.yaml").write_text(app.replace("RELAY_THREADS", 'OTEL_TRACES_SAMPLER_ARG: "7", RELAY_THREADS'))
-    assert [problem.split(": ")[0] for problem in problems(tmp_path, {})] == ["conf/otel.yaml"]
+    assert [problem.split(": ")[0] for problem in problems(tmp_path, {})] == [f"{tmp_path}/conf/otel.yaml"]
     assert dict(os.environ) == before
 
 

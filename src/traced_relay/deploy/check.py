@@ -59,7 +59,7 @@ def problems(directory: Path, environ: Mapping[str, str]) -> list[str]:
         deployed = environ
         found += [f"environment: {text}" for text in settings.variable_problems(environ, rules)]
         found += _ledger_problems(environ.get("RELAY_LEDGER", ""))
-    found += [problem.removeprefix(f"{directory}/") for problem in _otel_problems(directory, deployed)]
+    found += _otel_problems(directory, deployed)
     if rules:
         secret = deployed.get("RELAY_CALLBACK_SECRET")
         is_local = bool(deployed.get("CLOUD_TASKS_EMULATOR_HOST"))
@@ -89,7 +89,7 @@ def _beside_app_yaml(
             yield f".gcloudignore: must not exclude {file}, which the service reads at start"
     cron: list[str] = []
     document = _loaded(_mapping_in, directory / "cron.yaml", cron)
-    yield from (problem.removeprefix(f"{directory}/") for problem in cron)
+    yield from cron
     if not cron:
         every = rules.sweep_every if rules else 60.0
         for problem in cron_yaml.problems(document, str(app.get("service", "default")), every):
