@@ -175,12 +175,9 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
             self._watch(conn)
 
     def _read(self, conn: _Connection) -> bool:
-        try:
-            received = conn.sock.recv(_CHUNK)
-        except BlockingIOError:
+        received = _received(conn.sock)
+        if received is None:
             return False
-        except OSError:
-            received = b""
         if not received:
             self._drop(conn)
             return True
@@ -270,15 +267,9 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         self.poller.register(closing, selectors.EVENT_READ, self._discard_input)
 
     def _discard_input(self, closing: socket.socket) -> None:
-        try:
-            if closing.recv(_CHUNK):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self._lingering.discard(closing)
-        self._close(closing)
+        if _received(closing) == b"":
+            self._lingering.discard(closing)
+            self._close(closing)
 
     def _close(self, closing: socket.socket) -> None:
         self.poller.unregister(closing)
@@ -308,6 +299,16 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         client.settimeout(self._client_timeout)
         with suppress(OSError):
             client.sendall(_problem(status, detail))
+
+
+def _received(sock: socket.socket) -> bytes | None:
+    """The next bytes; None if none have arrived, empty if none will: the client has closed or reset the connection."""
+    try:
+        return sock.recv(_CHUNK)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
 
 
 def _set_host(req: Any, address: tuple[Any, ...]) -> None:
