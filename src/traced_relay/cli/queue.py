@@ -104,10 +104,6 @@ def token(email: str, audience: str, host: str, port: int) -> None:
         try:
             click.echo(mint(request, timeout=5).value)
         except grpc.RpcError as exc:
-            raise _error_of(exc, address) from exc
-
-
-def _error_of(error: grpc.RpcError, address: str) -> InvalidSettings | Unavailable:
-    if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-        return InvalidSettings(error.details())
-    return Unavailable(f"no queue responds at {address}; start one with `traced-relay queue`")
+            if exc.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                raise InvalidSettings(exc.details()) from exc
+            raise Unavailable(f"no queue responds at {address}; start one with `traced-relay queue`") from exc

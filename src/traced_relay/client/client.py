@@ -109,7 +109,8 @@ class Client:
         return [item if "task_id" in item else error_of(item) for item in response["tasks"]]
 
     def status(self, task_id: str) -> Document:
-        return self._get(task_id, tries=self._tries)
+        document: Document = self._request("GET", _path(task_id), Status, tries=self._tries)
+        return document
 
     def list(
         self, *, label: tuple[str, str] | None = None, page_size: int = 50, **filters: Unpack[Filters]
@@ -181,7 +182,7 @@ class Client:
         delay, state, is_away = MIN_POLL, "", False
         while True:
             try:
-                document = self._get(task_id, tries=1)
+                document: Document = self._request("GET", _path(task_id), Status)
                 task_id = document["task_id"]  # a short id may match another task too before this one ends
                 state, is_away = document["state"], False
                 yield document
@@ -207,10 +208,6 @@ class Client:
 
     def close(self) -> None:
         self._session.close()
-
-    def _get(self, task_id: str, *, tries: int) -> Document:
-        document: Document = self._request("GET", _path(task_id), Status, tries=tries)
-        return document
 
     def _act(self, task_id: str, action: str) -> Document:
         document: Document = self._request("POST", _path(task_id, f":{action}"), Status)
