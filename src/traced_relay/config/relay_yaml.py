@@ -203,11 +203,15 @@ def rule_problems(rules: RelayFile, *, is_local: bool) -> Iterator[str]:
                 yield f"callers.{key} of {caller.email} refers to {unknown}, which is not defined{meant}"
 
 
+def url_patterns(rules: RelayFile) -> Iterator[tuple[str, UrlPattern]]:
+    """All URL patterns with their keys."""
+    yield from ((f"downstreams.{rule.name}.url", rule) for rule in rules.downstreams)
+    yield from (("callbacks.url", receiver) for receiver in rules.callbacks)
+
+
 def patterns_by_address(rules: RelayFile) -> Iterator[tuple[str, UrlPattern, Range]]:
     """The URL patterns whose host is an address, with their keys and the range of that address."""
-    patterns: list[tuple[str, UrlPattern]] = [(f"downstreams.{rule.name}.url", rule) for rule in rules.downstreams]
-    patterns += [("callbacks.url", receiver) for receiver in rules.callbacks]
-    for key, pattern in patterns:
+    for key, pattern in url_patterns(rules):
         if found := _range_named_by(pattern):
             yield key, pattern, found
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from traced_relay.config import relay_yaml, settings
-from traced_relay.config.relay_yaml import longest_timeout, patterns_by_address, rule_problems
+from traced_relay.config.relay_yaml import longest_timeout, patterns_by_address, rule_problems, url_patterns
 from traced_relay.deploy import app_yaml, cron_yaml
 from traced_relay.deploy.gcloudignore import is_uploaded
 from traced_relay.downstream.addresses import Reach
@@ -161,8 +161,7 @@ def _rule_problems(rules: RelayFile, secret: str | None) -> Iterator[str]:
         yield "callers: is empty, so no caller may enqueue"
     if not rules.downstreams:
         yield "downstreams: is empty, so no URL may be called"
-    longest = longest_timeout(rules)
-    if rules.heartbeat >= longest:
+    if rules.heartbeat >= longest_timeout(rules):
         yield "heartbeat: must be less than max_timeout, or no call writes one"
 
 
@@ -197,7 +196,5 @@ def _named_values(rules: RelayFile) -> Iterator[tuple[str, str | None]]:
     yield "worker.service_account", rules.worker.service_account
     for caller in rules.callers:
         yield "callers.email", caller.email
-    for rule in rules.downstreams:
-        yield f"downstreams.{rule.name}.url", rule.url
-    for receiver in rules.callbacks:
-        yield "callbacks.url", receiver.url
+    for key, pattern in url_patterns(rules):
+        yield key, pattern.url
