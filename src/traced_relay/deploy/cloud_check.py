@@ -45,8 +45,6 @@ def apis(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
 
 
 def application(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
-    if plan.worker:
-        return
     where, zone = f"project {plan.project}: App Engine application", plan.app_engine_region
     found = google.get("appengine", f"v1/apps/{plan.project}")
     if found is None:
@@ -234,9 +232,6 @@ def sweeps(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
 
 
 def versions(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
-    if plan.worker:
-        yield from _run_service(google, plan, plan.worker)
-        return
     where = f"app.yaml: service {plan.service}"
     path = f"v1/apps/{plan.project}/services/{plan.service}/versions"
     serving = [one for one in google.listed("appengine", path) if one.get("servingStatus") == "SERVING"]
@@ -249,11 +244,11 @@ def versions(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
             yield Finding(f"{where}: version {version['id']}: account", plan.relay, account, fix)
 
 
-def _run_service(google: GoogleApis, plan: Plan, url: str) -> Iterator[Finding]:
+def run_service(google: GoogleApis, plan: Plan) -> Iterator[Finding]:
     """The Cloud Run service with the worker's URL; a service with its own domain is not found."""
-    where = f"{plan.rules_file}: worker {url}"
+    where = f"{plan.rules_file}: worker {plan.worker}"
     services = google.listed("run", f"v2/projects/{plan.project}/locations/{plan.region}/services")
-    service = next((one for one in services if url in (one.get("uri"), *one.get("urls", []))), None)
+    service = next((one for one in services if plan.worker in (one.get("uri"), *one.get("urls", []))), None)
     if service is None:
         fix = "deploy it, unless it runs elsewhere or has its own domain"
         yield Finding(where, f"a Cloud Run service in {plan.region}", "none", fix, "warning")
@@ -273,7 +268,8 @@ def findings(google: GoogleApis, project: str, directory: Path, environ: Mapping
 def _checks(plan: Plan) -> Iterator[tuple[str, Callable[[GoogleApis, Plan], Iterator[Finding]]]]:
     project = f"project {plan.project}"
     yield f"{project}: APIs", apis
-    yield f"{project}: App Engine application", application
+    if not plan.worker:
+        yield f"{project}: App Engine application", application
     yield f"{project}: accounts", accounts
     for wanted in plan.queues:
         yield f"{plan.rules_file}: queues.{wanted.name}", partial(queue, wanted=wanted)
@@ -283,7 +279,7 @@ def _checks(plan: Plan) -> Iterator[tuple[str, Callable[[GoogleApis, Plan], Iter
     yield f"{project}: IAM policy", project_roles
     yield f"{project}: metrics, alerts and dashboard", monitoring
     yield f"{project}: Cloud Scheduler jobs", sweeps
-    yield f"{project}: versions of {plan.service}", versions
+    yield f"{project}: versions of {plan.service}", run_service if plan.worker else versions
 
 
 def connected(project: str) -> GoogleApis:
