@@ -113,7 +113,7 @@ def plan(project: str, directory: Path, environ: Mapping[str, str]) -> Plan:
     rules = relay_yaml.load(directory / rules_file)
     worker = rules.worker
     variables = variables if worker.app_engine else dict(environ)
-    ledger_key = f"{'app.yaml: env_variables.' if worker.app_engine else 'environment: '}RELAY_LEDGER"
+    ledger_key = "app.yaml: env_variables.RELAY_LEDGER" if worker.app_engine else "environment: RELAY_LEDGER"
     ledger = firestore_collection(variables.get("RELAY_LEDGER", ""))
     if ledger is None:
         raise InvalidSettings(f"{ledger_key} must be firestore:[DATABASE/]COLLECTION")
