@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from traced_relay.downstream.sender import Timing
 from traced_relay.logs.record import TraceRef
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from traced_relay.logs.writer import Log
     from traced_relay.tasks.row import Row
     from traced_relay.tasks.state_machine import LogEvent
+
+_RESULT = ("latency_ms", "verdict", "reason", "blame", "status_code", "retry_delay_ms", "delay_reason")
 
 
 class TaskLog:
@@ -84,20 +88,13 @@ class TaskLog:
         if event.event == "task.finished":
             self._finished(row)
             return
-        fields: dict[str, Any] = {**_task(row), **event.fields}
-        at = None
         if event.event == "attempt.finished":
-            at = row.attempts[-1].ended_at
             # Without an exchange another worker ran the attempt: this delivery, if any, is not the one that led to it.
-            dispatched = _dispatched(row, delivery) if delivery and exchange else _abandoned(row)
-            fields |= {**dispatched, **_result_fields(row, exchange)}
-        elif delivery is not None:
-            fields = {**_dispatched(row, delivery), **event.fields}
+            self._attempt_finished(row, delivery if exchange else None, exchange)
+            return
+        fields = {**(_dispatched(row, delivery) if delivery else _task(row)), **event.fields}
         trace = _process_span(row) if event.event.startswith("attempt.") else _send_span(row)
-        message = _message(event, row)
-        if exchange and exchange.detail and event.event == "attempt.finished":
-            message, fields["detail"] = f"{message}: {exchange.detail}", exchange.detail
-        self._log.write(event.event, trace=trace, message=message, fields=fields, at=at)
+        self._log.write(event.event, trace=trace, message=_message(event, row), fields=fields)
 
     def denied(self, row: Row, delivery: Delivery, detail: str) -> None:
         """Policy denied a call; *detail* is for the operator, the caller only gets the reason."""
@@ -108,6 +105,16 @@ class TaskLog:
             message=f"task {row.task_id} may not call {host}: {detail}",
             fields={**_dispatched(row, delivery), "reason": "denied", "detail": detail, "downstream": host},
         )
+
+    def _attempt_finished(self, row: Row, delivery: Delivery | None, exchange: Exchange | None) -> None:
+        attempt, fields = row.attempts[-1], {**_dispatched(row, delivery), **_result_fields(row, exchange)}
+        delay = f", retry in {attempt.retry_delay_ms} ms" if attempt.retry_delay_ms is not None else ""
+        ending = f"{attempt.verdict}, {attempt.reason or f'status {attempt.status_code}'}{delay}"
+        if exchange and exchange.detail:
+            ending, fields["detail"] = f"{ending}: {exchange.detail}", exchange.detail
+        message = f"attempt {row.attempt} of task {row.task_id} finished: {ending}"
+        trace = _process_span(row)
+        self._log.write("attempt.finished", trace=trace, message=message, fields=fields, at=attempt.ended_at)
 
     def _finished(self, row: Row) -> None:
         fields = {
@@ -134,35 +141,24 @@ def _task(row: Row) -> dict[str, Any]:
     return task if row.callback_of is None else {**task, "callback_of": row.callback_of}
 
 
-def _dispatched(row: Row, delivery: Delivery) -> dict[str, Any]:
+def _dispatched(row: Row, delivery: Delivery | None) -> dict[str, Any]:
+    """The attempt and its *delivery*; without one, what the row knows of the delivery to another worker."""
+    known = delivery or row.attempts[-1]
     return {
-        **_attempted(row),
-        "task_name": delivery.task_name,
-        "dispatch": _queue_fields(delivery.dispatch),
-        "queue_delay_ms": delivery.queue_delay_ms,
-        "trace_rewritten": delivery.trace_rewritten,
+        **_task(row),
+        "attempt": row.attempt,
+        "retry_count": row.retry_count,
+        "rule": row.rule,
+        "task_name": known.task_name,
+        "dispatch": _as_sent(delivery.dispatch) if delivery else None,
+        "queue_delay_ms": known.queue_delay_ms,
+        "trace_rewritten": delivery.trace_rewritten if delivery else None,
     }
 
 
-def _abandoned(row: Row) -> dict[str, Any]:
-    """What the row knows of the delivery whose attempt another worker ran."""
-    last = row.attempts[-1]
-    known = {"task_name": last.task_name, "queue_delay_ms": last.queue_delay_ms}
-    return {**_attempted(row), **known, "dispatch": None, "trace_rewritten": None}
-
-
-def _attempted(row: Row) -> dict[str, Any]:
-    return {**_task(row), "attempt": row.attempt, "retry_count": row.retry_count, "rule": row.rule}
-
-
-def _queue_fields(dispatch: Dispatch) -> Mapping[str, Any]:
-    return {
-        "task_retry_count": dispatch.task_retry_count,
-        "task_execution_count": dispatch.task_execution_count,
-        "task_eta": dispatch.task_eta,
-        "task_previous_response": dispatch.task_previous_response,
-        "task_retry_reason": dispatch.task_retry_reason,
-    }
+def _as_sent(dispatch: Dispatch) -> dict[str, Any]:
+    """The queue's own counts and times, as Cloud Tasks sent them."""
+    return {name: value for name, value in vars(dispatch).items() if name.startswith("task_")}
 
 
 def _result_fields(row: Row, exchange: Exchange | None) -> dict[str, Any]:
@@ -176,20 +172,10 @@ def _result_fields(row: Row, exchange: Exchange | None) -> dict[str, Any]:
         request["status"] = attempt.status_code
     if exchange and exchange.response_size is not None:
         request["responseSize"] = str(exchange.response_size)
-    timing = exchange.timing if exchange else None
     return {
-        "latency_ms": attempt.latency_ms,
-        "verdict": attempt.verdict,
-        "reason": attempt.reason,
-        "blame": attempt.blame,
-        "status_code": attempt.status_code,
-        "retry_delay_ms": attempt.retry_delay_ms,
-        "delay_reason": attempt.delay_reason,
+        **{name: getattr(attempt, name) for name in _RESULT},
         "downstream": urlsplit(row.call.url).hostname,
-        "timing": {
-            part: getattr(timing, part, None)
-            for part in ("token_ms", "connect_ms", "tls_ms", "first_byte_ms", "body_ms")
-        },
+        "timing": asdict(exchange.timing if exchange else Timing()),
         "httpRequest": request,
     }
 
@@ -203,11 +189,6 @@ def _origin_of(url: str) -> str:
 def _message(event: LogEvent, row: Row) -> str:
     subject = f"attempt {row.attempt} of task {row.task_id}"
     match event.event:
-        case "attempt.finished":
-            attempt = row.attempts[-1]
-            ending = attempt.reason or f"status {attempt.status_code}"
-            delay = f", retry in {attempt.retry_delay_ms} ms" if attempt.retry_delay_ms is not None else ""
-            return f"{subject} finished: {attempt.verdict}, {ending}{delay}"
         case "attempt.started":
             return f"{subject} started: {row.call.method} to {urlsplit(row.call.url).hostname}"
         case "attempt.heartbeat":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import quote
 
 from traced_relay.formats.durations import format_time, ms_between
@@ -117,24 +117,9 @@ def _overdue_ms(row: Row, now: float) -> int:
 
 
 def _attempt(attempt: Attempt) -> api_types.Attempt:
-    return {
-        "attempt": attempt.attempt,
-        "round": attempt.round,
-        "task_name": attempt.task_name,
-        "span_id": attempt.span_id,
-        "version": attempt.version,
-        "instance": attempt.instance,
-        "started_at": format_time(attempt.started_at),
-        "ended_at": _time(attempt.ended_at),
-        "queue_delay_ms": attempt.queue_delay_ms,
-        "latency_ms": attempt.latency_ms,
-        "status_code": attempt.status_code,
-        "verdict": attempt.verdict,
-        "reason": attempt.reason,
-        "blame": attempt.blame,
-        "retry_delay_ms": attempt.retry_delay_ms,
-        "delay_reason": attempt.delay_reason,
-    }
+    """The stored attempt, whose fields have the API's names; its times as text."""
+    times = {"started_at": format_time(attempt.started_at), "ended_at": _time(attempt.ended_at)}
+    return cast("api_types.Attempt", attempt.model_dump() | times)
 
 
 def _response(response: Response) -> api_types.Response:
