@@ -150,7 +150,7 @@ class Application:
                 self.ledger,
                 self._clock,
                 retention=settings.rules.retention,
-                links=lambda: self._links(self._origin()),
+                links=self._links_here,
             ),
             actions=TaskActions(
                 ledger=self.ledger, step_applier=self._step_applier, clock=self._clock, abort=self._abort
@@ -193,7 +193,7 @@ class Application:
             policy=policy,
             step_applier=self._step_applier,
             direct_account=worker.service_account or f"{self._settings.project}@appspot.gserviceaccount.com",
-            origin=self._origin,
+            links=self._links_here,
         )
 
     def _make_dispatch_handler(self, policy: Policy) -> DispatchHandler:
@@ -222,6 +222,10 @@ class Application:
 
     def _links(self, origin: str) -> Links:
         return Links(origin, self._settings.project, f"{origin}/console" if self._has_console else None)
+
+    def _links_here(self) -> Links:
+        """Links on the host of the current request."""
+        return self._links(self._origin())
 
     def _make_authenticator(self) -> Authenticator:
         settings = self._settings

@@ -14,6 +14,7 @@ from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.relay.enqueue import Enqueuer
 from traced_relay.relay.policy import Policy
 from traced_relay.runtime.clock import SystemClock
+from traced_relay.tasks.status_document import Links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +57,7 @@ def enqueuer(relay: RunningRelay, ledger: LosesAnswers) -> Enqueuer:
         policy=Policy(["relay"], rules.downstreams, rules.retry, 3600.0),
         step_applier=step_applier(relay, ledger, relay.application._cloud_tasks, SystemClock()),
         direct_account="a@example.com",
-        origin=lambda: "http://localhost",
+        links=lambda: Links("http://localhost", "p"),
     )
 
 
@@ -65,8 +66,9 @@ def test_a_call_with_row_and_task_is_accepted_without_its_note(
 ) -> None:
     ledger.to_note = True
     receipt = enqueuer.enqueue({"url": downstream.url, "delay": "1h"}, ANONYMOUS)
-    assert [record["event"] for record in relay.records.records(receipt.task_id)] == ["task.enqueued"]
-    assert (ledger.get(receipt.task_id) or receipt).state == "queued"
+    assert [record["event"] for record in relay.records.records(receipt["task_id"])] == ["task.enqueued"]
+    assert receipt["state"] == "queued"
+    assert ledger.get(receipt["task_id"]) is not None
 
 
 def test_a_refused_call_leaves_no_row(ledger: LosesAnswers, enqueuer: Enqueuer, downstream: Downstream) -> None:

@@ -20,10 +20,11 @@ from support.step_appliers import step_applier
 from traced_relay.api.auth import ANONYMOUS
 from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
-from traced_relay.relay.enqueue import KEYS_KEPT, Enqueued, Enqueuer
+from traced_relay.relay.enqueue import KEYS_KEPT, Enqueuer
 from traced_relay.relay.policy import Policy
 from traced_relay.tasks import state_machine
 from traced_relay.tasks.ids import derived_id
+from traced_relay.tasks.status_document import Links
 from traced_relay.testing import RunningRelay
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from traced_relay.ledger.protocol import Ledger
+    from traced_relay.tasks.api_types import Receipt
     from traced_relay.tasks.row import Row
     from traced_relay.testing import Downstream, ManualClock
 
@@ -91,10 +93,10 @@ class Two:
         channel = insecure_channel(relay.queue.address)
         self._queue = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
 
-    def enqueue(self, **fields: Any) -> Enqueued:
+    def enqueue(self, **fields: Any) -> Receipt:
         return self._enqueuer(self.ledger, self._cloud_tasks).enqueue(WISH | fields, ANONYMOUS, KEY)
 
-    def interrupted(self, moment: tuple[str, str], other: Callable[[], Any], **fields: Any) -> Enqueued:
+    def interrupted(self, moment: tuple[str, str], other: Callable[[], Any], **fields: Any) -> Receipt:
         ledger, cloud_tasks = (Interrupted(part, moment, other) for part in (self.ledger, self._cloud_tasks))
         return self._enqueuer(ledger, cloud_tasks).enqueue(WISH | fields, ANONYMOUS, KEY)
 
@@ -109,7 +111,7 @@ class Two:
             policy=Policy(["relay"], rules.downstreams, rules.retry, 3600.0),
             step_applier=step_applier(self.relay, ledger, cloud_tasks, self._clock),
             direct_account="a@example.com",
-            origin=lambda: "http://localhost",
+            links=lambda: Links("http://localhost", "p"),
         )
 
     def row(self) -> Row:
@@ -156,10 +158,10 @@ def two_in_memory(timeless: RunningRelay, clock: ManualClock) -> Iterator[Two]:
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=" ".join)
 def test_two_with_one_key_get_one_task_and_one_receipt(two: Two, moment: tuple[str, str]) -> None:
-    others: list[Enqueued] = []
+    others: list[Receipt] = []
     receipt = two.interrupted(moment, lambda: others.append(two.enqueue()))
     assert others == [receipt]
-    assert receipt.task_id == TASK_ID
+    assert receipt["task_id"] == TASK_ID
     assert two.tasks() == [f"{TASK_ID}-1"]
     assert two.row().noted_attempt == 1
     assert len(two.enqueued_records()) == 1
@@ -201,8 +203,8 @@ def test_a_task_worked_off_in_between_is_in_the_receipt(
     ledger, cloud_tasks = (Interrupted(part, moment, other) for part in (two.ledger, relay.application._cloud_tasks))
     receipt = two._enqueuer(ledger, cloud_tasks).enqueue(wish, ANONYMOUS, key)
     seen_before = ("after", "note"), ("before", "note"), ("after", "create")
-    assert (receipt.task_id, receipt.state) == (task_id, "queued" if moment in seen_before else "succeeded")
-    assert receipt.task_name.endswith(f"{task_id}-1")
+    assert (receipt["task_id"], receipt["state"]) == (task_id, "queued" if moment in seen_before else "succeeded")
+    assert receipt["task_name"].endswith(f"{task_id}-1")
     assert relay.queue.wait_until_idle(10)
     assert len(downstream.arrived) == 1
 
@@ -210,18 +212,18 @@ def test_a_task_worked_off_in_between_is_in_the_receipt(
 @pytest.mark.parametrize("moment", MOMENTS, ids=" ".join)
 def test_a_name_that_is_reserved_still_is_passed_over_once(two_in_memory: Two, moment: tuple[str, str]) -> None:
     two = two_in_memory
-    two.delete(two.enqueue().task_name)
+    two.delete(two.enqueue()["task_name"])
     two.end_and_forget()
-    others: list[Enqueued] = []
+    others: list[Receipt] = []
     receipt = two.interrupted(moment, lambda: others.append(two.enqueue()))
     assert others == [receipt]
-    assert receipt.task_name.endswith(f"{TASK_ID}-2")
+    assert receipt["task_name"].endswith(f"{TASK_ID}-2")
     assert two.tasks() == [f"{TASK_ID}-2"]
 
 
 def test_a_row_that_expires_in_between_is_written_again(two: Two) -> None:
     def other() -> None:
-        two.delete(two.enqueue().task_name)
+        two.delete(two.enqueue()["task_name"])
 
     class Expiring(Interrupted):
         def insert(self, row: Any) -> bool:
@@ -233,12 +235,12 @@ def test_a_row_that_expires_in_between_is_written_again(two: Two) -> None:
 
     ledger = Expiring(two.ledger, ("", ""), lambda: None)
     receipt = two._enqueuer(ledger, two._cloud_tasks).enqueue(WISH, ANONYMOUS, KEY)
-    assert (receipt.state, two.tasks()) == ("queued", [f"{TASK_ID}-2"])
+    assert (receipt["state"], two.tasks()) == ("queued", [f"{TASK_ID}-2"])
 
 
 @pytest.mark.parametrize("error", [Unavailable, EnqueueFailed])
 def test_a_winner_that_fails_leaves_the_call_to_the_other(two: Two, error: type[Exception]) -> None:
-    others: list[Enqueued] = []
+    others: list[Receipt] = []
 
     def away() -> None:
         others.append(two.enqueue())
@@ -258,16 +260,16 @@ def test_a_sweep_in_between_makes_no_second_task(timeless: RunningRelay, clock: 
         timeless.application._sweeper.sweep()
 
     receipt = two.interrupted(("before", "create"), sweep)
-    assert receipt.task_id == TASK_ID
+    assert receipt["task_id"] == TASK_ID
     assert len(two.enqueued_records()) == 1
 
 
 @pytest.mark.parametrize("moment", DIRECT_MOMENTS, ids=" ".join)
 def test_two_direct_calls_with_one_key_are_one_task(two: Two, moment: tuple[str, str]) -> None:
-    others: list[Enqueued] = []
+    others: list[Receipt] = []
     receipt = two.interrupted(moment, lambda: others.append(two.enqueue(route="direct")), route="direct")
     assert others == [receipt]
-    assert two.tasks() == [f"{receipt.task_id}-1"]
+    assert two.tasks() == [f"{receipt['task_id']}-1"]
     assert [record["route"] for record in two.enqueued_records()] == ["direct"]
     with pytest.raises(InvalidCall, match="Idempotency-Key"):
         two.enqueue(route="direct", body="other")
@@ -285,7 +287,7 @@ def test_a_key_is_one_over_both_routes(two: Two, moment: tuple[str, str], first:
 
 def test_a_direct_calls_key_is_kept_as_long_as_its_task(two: Two, clock: ManualClock) -> None:
     receipt = two.enqueue(route="direct")
-    two.delete(receipt.task_name)
+    two.delete(receipt["task_name"])
     clock.advance(KEYS_KEPT)  # Cloud Tasks has long forgotten the name
     two.ledger.expire(10)
     assert two.enqueue(route="direct") == receipt
@@ -318,7 +320,7 @@ def test_a_task_that_runs_before_its_creation_is_answered_is_recorded(
     two, wish = Two(relay, relay.application.ledger, clock), {"url": downstream.url, "body": str(key)}
     enqueuer = two._enqueuer(two.ledger, Overtaken(relay))
     receipt = enqueuer.enqueue(wish, ANONYMOUS, key and f"late {key}")
-    events = [record["event"] for record in relay.records.records(receipt.task_id)]
+    events = [record["event"] for record in relay.records.records(receipt["task_id"])]
     assert events.count("task.enqueued") == 1
 
 
@@ -328,7 +330,7 @@ def test_a_task_that_runs_though_its_creation_failed_is_recorded(
     two = Two(relay, relay.application.ledger, clock)
     enqueuer = two._enqueuer(two.ledger, Overtaken(relay, Unavailable("the response was lost")))
     receipt = enqueuer.enqueue({"url": downstream.url}, ANONYMOUS)
-    events = [record["event"] for record in relay.records.records(receipt.task_id)]
+    events = [record["event"] for record in relay.records.records(receipt["task_id"])]
     assert events.count("task.enqueued") == 1
 
 

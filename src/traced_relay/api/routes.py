@@ -27,7 +27,6 @@ from traced_relay.errors import (
     without_values,
 )
 from traced_relay.formats import strict_json, validation
-from traced_relay.relay.enqueue import receipt
 from traced_relay.tasks import enqueue_request
 from traced_relay.tracing import instrumentation
 
@@ -103,9 +102,9 @@ class Api:
 
     def enqueue(self) -> Response:
         document, key = _json_body(), _idempotency_key()
-        made = receipt(self._enqueuer.enqueue(document, _principal(), key), self._tasks.links())
-        response = _json(made, 202)
-        if (status_url := made["links"]["status"]) is not None:
+        receipt = self._enqueuer.enqueue(document, _principal(), key)
+        response = _json(receipt, 202)
+        if (status_url := receipt["links"]["status"]) is not None:
             response.headers["Location"] = status_url
         return response
 
@@ -126,8 +125,7 @@ class Api:
             try:
                 if unavailable is not None:
                     raise unavailable
-                enqueued = self._enqueuer.enqueue(document, _principal(), key and f"{key}\n{index}")
-                items.append(receipt(enqueued, self._tasks.links()))
+                items.append(self._enqueuer.enqueue(document, _principal(), key and f"{key}\n{index}"))
             except RelayError as exc:
                 unavailable = exc if isinstance(exc, Unavailable) else None
                 self._log_rejected(exc)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from traced_relay.config.relay_yaml import TaskTarget
+    from traced_relay.tasks.call import Call
     from traced_relay.tasks.row import Row
 
 SLACK = 15.0  # seconds that the queue waits beyond the attempt's timeout, so that the worker responds first
@@ -54,19 +55,6 @@ _mapped_errors = partial(
         lambda exc: Unavailable(f"Cloud Tasks did not confirm the request: {type(exc).__name__}"),
     ),
 )
-
-
-@dataclass(frozen=True)
-class DirectCall:
-    """A call that Cloud Tasks makes itself (`route: direct`)."""
-
-    url: str
-    method: str
-    headers: Mapping[str, str]
-    body: bytes
-    timeout: float
-    service_account: str
-    audience: str | None
 
 
 @dataclass(frozen=True)
@@ -121,17 +109,27 @@ class CloudTasks:
             task["http_request"] = {"url": url, "oidc_token": token, **request}
         return self._create(row.queue, task, at)
 
-    def create_direct(self, *, queue: str, name: str, at: float | None, call: DirectCall) -> bool:
-        """Create the HTTP task that is the call itself; False if its name is taken."""
-        request: dict[str, Any] = {
-            "url": call.url,
-            "http_method": call.method,
-            "headers": dict(call.headers),
-        }
+    def create_direct(
+        self,
+        *,
+        queue: str,
+        name: str,
+        at: float | None,
+        call: Call,
+        added: Mapping[str, str],
+        service_account: str,
+        audience: str | None,
+    ) -> bool:
+        """
+        Create the HTTP task that is the call itself, with *added* headers; False if its name is taken.
+
+        Cloud Tasks sends an ID token of *service_account* for the *audience*, none without one.
+        """
+        request: dict[str, Any] = {"url": call.url, "http_method": call.method, "headers": {**call.headers, **added}}
         if call.body:
             request["body"] = call.body
-        if call.audience is not None:
-            request["oidc_token"] = {"service_account_email": call.service_account, "audience": call.audience}
+        if audience is not None:
+            request["oidc_token"] = {"service_account_email": service_account, "audience": audience}
         deadline = min(max(call.timeout, MIN_DEADLINE), MAX_DEADLINE_HTTP)
         task = {"name": name, "dispatch_deadline": _duration(deadline), "http_request": request}
         return self._create(queue, task, at)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from traced_relay.cloud_tasks.client import DirectCall
 from traced_relay.errors import EnqueueFailed, FieldError, Unavailable
 from traced_relay.formats import validation
-from traced_relay.formats.durations import format_time
 from traced_relay.relay.admission import Admission
+from traced_relay.tasks import status_document
 from traced_relay.tasks.ids import attempt_name
 from traced_relay.tasks.row import new_row
 from traced_relay.tracing import instrumentation, propagation, spans
@@ -29,26 +27,12 @@ if TYPE_CHECKING:
     from traced_relay.relay.policy import Policy, Principal
     from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
-    from traced_relay.tasks.api_types import Receipt, ReceiptLinks
+    from traced_relay.tasks.api_types import Receipt
     from traced_relay.tasks.row import Row
-    from traced_relay.tasks.states import State
     from traced_relay.tasks.status_document import Links
 
 
 KEYS_KEPT = 31 * 86_400.0  # of calls with route direct: Cloud Tasks keeps a task as long
-
-
-@dataclass(frozen=True)
-class Enqueued:
-    """What a receipt is made from; *schedule_time* in seconds since the epoch."""
-
-    task_id: str
-    task_name: str
-    queue: str
-    state: State
-    trace_id: str
-    schedule_time: float
-    has_status: bool = True
 
 
 class Enqueuer:
@@ -63,7 +47,7 @@ class Enqueuer:
         policy: Policy,
         step_applier: StepApplier,
         direct_account: str,
-        origin: Callable[[], str],
+        links: Callable[[], Links],
         new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
         self._ledger = ledger
@@ -73,10 +57,10 @@ class Enqueuer:
         self._clock = clock
         self._step_applier = step_applier
         self._direct_account = direct_account
-        self._origin = origin
+        self._links = links
         self._admission = Admission(policy, clock, new_id)
 
-    def enqueue(self, document: Any, principal: Principal, key: str | None = None) -> Enqueued:
+    def enqueue(self, document: Any, principal: Principal, key: str | None = None) -> Receipt:
         """
         Accept the call that *document* asks for.
 
@@ -130,7 +114,7 @@ class Enqueuer:
             rule=admitted.rule.name,
             caller=principal.name,
             fingerprint=admitted.fingerprint,
-            origin=self._origin(),
+            origin=self._links().base,
             trace=propagation.trace_context(),
             now=now,
             schedule_time=admitted.at,
@@ -173,63 +157,40 @@ class Enqueuer:
         renamed = row.model_copy(update={"awaited": number, "first_number": number, "revision": row.revision + 1})
         return renamed if self._ledger.replace(renamed) else row
 
-    def _repeated(self, row: Row, admitted: Admitted) -> Enqueued:
+    def _repeated(self, row: Row, admitted: Admitted) -> Receipt:
         if row.fingerprint != admitted.fingerprint:
             raise validation.invalid_call([FieldError("Idempotency-Key", "was already used with a different request")])
         if admitted.is_direct:
             return self._create_direct(row, admitted)
         return self._receipt(self._ensure_task(row, is_repeatable=True))
 
-    def _receipt(self, row: Row) -> Enqueued:
-        task_name = self._step_applier.task_name(row, row.first_number)
-        return Enqueued(row.task_id, task_name, row.queue, row.state, row.trace_id, row.schedule_time)
+    def _receipt(self, row: Row) -> Receipt:
+        return status_document.receipt(row, self._step_applier.task_name(row, row.first_number), self._links())
 
-    def _create_direct(self, row: Row, admitted: Admitted, *, is_stored: bool = True) -> Enqueued:
+    def _create_direct(self, row: Row, admitted: Admitted, *, is_stored: bool = True) -> Receipt:
         """Create the task with which Cloud Tasks makes the call itself, unless the row says that it was created."""
-        receipt = replace(self._receipt(row), state="queued", has_status=False)
+        receipt = self._receipt(row)
+        receipt = {**receipt, "state": "queued", "links": {**receipt["links"], "status": None}}
         if row.noted_attempt > 0:  # the task's name alone is reserved for hours only
             return receipt
         call, rule = admitted.call, admitted.rule
+        trace = row.trace.task_headers() if rule.trace == "w3c" else {}
         self._cloud_tasks.create_direct(
             queue=row.queue,
             name=self._step_applier.task_name(row),
             at=_due(row),
-            call=DirectCall(
-                url=call.url,
-                method=call.method,
-                headers={
-                    **call.headers,
-                    **(row.trace.task_headers() if rule.trace == "w3c" else {}),
-                    "idempotency-key": row.task_id,
-                },
-                body=call.body,
-                timeout=call.timeout,
-                service_account=self._direct_account,
-                audience=rule.audience_of(call.url) if rule.auth == "id_token" else None,
-            ),
+            call=call,
+            added={**trace, "idempotency-key": row.task_id},
+            service_account=self._direct_account,
+            audience=rule.audience_of(call.url) if rule.auth == "id_token" else None,
         )
         if is_stored:
             self._step_applier.note_task(row)
         else:
-            self._task_log.enqueued(row, receipt.task_name)
+            self._task_log.enqueued(row, receipt["task_name"])
         return receipt
 
 
 def _due(row: Row) -> float | None:
     """When the first task is due; None for now, so that clocks may differ."""
     return row.schedule_time if row.schedule_time > row.created_at else None
-
-
-def receipt(enqueued: Enqueued, links: Links) -> Receipt:
-    shown: ReceiptLinks = {**links.of(enqueued.task_id, enqueued.trace_id)}
-    if not enqueued.has_status:
-        shown["status"] = None
-    return {
-        "task_id": enqueued.task_id,
-        "task_name": enqueued.task_name,
-        "queue": enqueued.queue,
-        "state": enqueued.state,
-        "trace_id": enqueued.trace_id,
-        "schedule_time": format_time(enqueued.schedule_time),
-        "links": shown,
-    }

@@ -37,6 +37,19 @@ class Links:
         }
 
 
+def receipt(row: Row, task_name: str, links: Links) -> api_types.Receipt:
+    """What enqueueing *row* returns; *task_name* is that of its first task."""
+    return {
+        "task_id": row.task_id,
+        "task_name": task_name,
+        "queue": row.queue,
+        "state": row.state,
+        "trace_id": row.trace_id,
+        "schedule_time": format_time(row.schedule_time),
+        "links": {**links.of(row.task_id, row.trace_id)},
+    }
+
+
 def status(
     row: Row,
     links: Links,

@@ -6,8 +6,6 @@ from support.example_rows import ATTEMPT, NOW, row
 from traced_relay.api.schemas import schemas
 from traced_relay.cloud_tasks.client import QueueStats
 from traced_relay.ledger.protocol import Selection
-from traced_relay.relay import enqueue
-from traced_relay.relay.enqueue import Enqueued
 from traced_relay.tasks import status_document
 from traced_relay.tasks.api_types import CallFields, Filters
 from traced_relay.tasks.enqueue_request import EnqueueRequest
@@ -18,7 +16,7 @@ LINKS = Links("https://relay.example.com", "p")
 STATUS = status_document.status(
     row(attempts=(ATTEMPT,), response=Response(status_code=200, headers={})), LINKS, now=NOW, retention=60.0
 )
-RECEIPT = enqueue.receipt(Enqueued("a", "b", "relay", "queued", "c", NOW), LINKS)
+RECEIPT = status_document.receipt(row(), "a", LINKS)
 
 
 @pytest.mark.parametrize(

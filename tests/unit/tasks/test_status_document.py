@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from support.documents import LINKS, QUEUED
 from support.example_rows import NOW, SPAN_ID, TASK_ID, TRACE_ID, call, policy, row
 from traced_relay.api import listing
-from traced_relay.relay import enqueue
-from traced_relay.relay.enqueue import Enqueued
 from traced_relay.tasks import status_document
 from traced_relay.tasks.row import Attempt, Response, Row
 from traced_relay.tasks.status_document import Links
@@ -137,8 +135,7 @@ def test_links_point_to_google_without_a_console() -> None:
 
 
 def test_a_receipt_in_full() -> None:
-    made = Enqueued(TASK_ID, f"projects/p/x/{TASK_ID}-1", "relay", "queued", TRACE_ID, NOW)
-    assert enqueue.receipt(made, LOCAL) == {
+    assert status_document.receipt(row(), f"projects/p/x/{TASK_ID}-1", LOCAL) == {
         "task_id": TASK_ID,
         "task_name": f"projects/p/x/{TASK_ID}-1",
         "queue": "relay",
