@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -10,8 +10,12 @@ from traced_relay.errors import Unavailable
 from traced_relay.ledger.protocol import FILTERS
 from traced_relay.tasks.row import Row
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 # Bodies are stored apart, since every change rewrites the document, and so are fields that change on their own.
 _APART: Any = {"call": {"body"}, "response": {"body"}, "noted_attempt": True, "callback_ended_at": True}
+STORED = ("document", "noted_attempt", "callback_ended_at")
 _FOUND_BY = (*FILTERS, "next_attempt_at", "worker", "round", "callback_ended_at", "revision")
 
 
@@ -20,10 +24,9 @@ def columns_of(row: Row) -> dict[str, Any]:
     return {name: getattr(row, name) for name in _FOUND_BY} | {"document": row.model_dump_json(exclude=_APART)}
 
 
-def row_of(
-    document: str, *, noted_attempt: int, callback_ended_at: float | None, body: bytes = b"", response_body: bytes = b""
-) -> Row:
-    """The stored row; *body* is the call's, *response_body* the response's."""
+def row_of(stored: Iterable[Any], body: bytes = b"", response_body: bytes = b"") -> Row:
+    """The row from its *stored* values of STORED; *body* is the call's, *response_body* the response's."""
+    document, noted_attempt, callback_ended_at = stored
     try:
         row = Row.model_validate_json(document, extra="ignore")
     except ValidationError as exc:

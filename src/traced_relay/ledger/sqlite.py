@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from traced_relay.errors import Unavailable, map_exceptions
 from traced_relay.ledger.protocol import BEYOND_DIGITS, FILTERS, WORKERS_KEPT, Tally
-from traced_relay.ledger.row_codec import columns_of, row_of
+from traced_relay.ledger.row_codec import STORED, columns_of, row_of
 from traced_relay.runtime.private_file import check_content, make_private
 from traced_relay.tasks.state_machine import Holder
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from traced_relay.ledger.protocol import Selection
@@ -52,7 +52,6 @@ CREATE TABLE IF NOT EXISTS cuts (
     PRIMARY KEY (worker, attempt_name)
 ) WITHOUT ROWID;
 """
-_STORED = "document, noted_attempt, callback_ended_at"
 _REMOVE = "DELETE FROM tasks WHERE task_id = ? AND revision = ? AND noted_attempt = 0"
 # An empty response is written too, since it replaces an earlier one. An unchanged response is not written again.
 _SET_RESPONSE = (
@@ -110,10 +109,10 @@ class SqliteLedger:
 
     def get(self, task_id: str) -> Row | None:
         with self._lock, _mapped_errors():
-            query = f"SELECT {_STORED} FROM tasks WHERE task_id = ?"  # noqa: S608
+            query = f"SELECT {', '.join(STORED)} FROM tasks WHERE task_id = ?"  # noqa: S608
             stored = self._db.execute(query, (task_id,)).fetchone()
             bodies = dict(self._db.execute("SELECT part, content FROM bodies WHERE task_id = ?", (task_id,)))
-        return None if stored is None else _row(stored, bodies)
+        return None if stored is None else row_of(stored, bodies.get("call", b""), bodies.get("response", b""))
 
     def starting_with(self, prefix: str, limit: int, *, after: str = "") -> list[Row]:
         where = "task_id >= ? AND task_id > ? AND task_id < ? ORDER BY task_id LIMIT ?"
@@ -136,7 +135,7 @@ class SqliteLedger:
             if row.response:
                 db.execute(_SET_RESPONSE, (row.task_id, row.response.body))
             if row.callback_of is not None:
-                ended = row.finished_at, None if row.finished_at is None else row.finished_at + self._retention
+                ended = (row.finished_at, row.expires_at(self._retention))  # its call expires when it does
                 db.execute(_SET_CALLBACK_ENDED, (*ended, row.callback_of, row.callback_round))
             if callback is not None:
                 self._insert(db, callback)
@@ -191,8 +190,8 @@ class SqliteLedger:
 
     def _rows(self, where: str, values: Sequence[Any]) -> list[Row]:
         with self._lock, _mapped_errors():
-            query = f"SELECT {_STORED} FROM tasks WHERE {where}"  # noqa: S608
-            return [_row(stored, {}) for stored in self._db.execute(query, values).fetchall()]
+            query = f"SELECT {', '.join(STORED)} FROM tasks WHERE {where}"  # noqa: S608
+            return [row_of(stored) for stored in self._db.execute(query, values).fetchall()]
 
     def keep_alive(self, worker: str, seconds: float) -> list[str]:
         now = self._clock.now()
@@ -287,14 +286,3 @@ def _open(file: Path | None) -> sqlite3.Connection:
         db.close()
         raise
     return db
-
-
-def _row(stored: tuple[str, int, float | None], bodies: Mapping[str, bytes]) -> Row:
-    document, noted_attempt, callback_ended_at = stored
-    return row_of(
-        document,
-        noted_attempt=noted_attempt,
-        callback_ended_at=callback_ended_at,
-        body=bodies.get("call", b""),
-        response_body=bodies.get("response", b""),
-    )

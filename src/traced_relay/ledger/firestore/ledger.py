@@ -13,11 +13,11 @@ from google.cloud.firestore import Increment, LastUpdateOption, Maximum
 
 from traced_relay.errors import Unavailable
 from traced_relay.ledger.firestore import queries
-from traced_relay.ledger.firestore.queries import IN_LISTS, document, label, moment
+from traced_relay.ledger.firestore.queries import document, label, moment
 from traced_relay.ledger.firestore.requests import Database
 from traced_relay.ledger.firestore.workers import Workers
 from traced_relay.ledger.protocol import WORKERS_KEPT, Tally
-from traced_relay.ledger.row_codec import columns_of, row_of
+from traced_relay.ledger.row_codec import STORED, columns_of, row_of
 from traced_relay.tasks.states import ENDED
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class FirestoreLedger:
         if not task_ids:
             return {}
         with self._database.requests() as requests:
-            found = requests.read([document(self._tasks, task_id) for task_id in task_ids], IN_LISTS)
+            found = requests.read([document(self._tasks, task_id) for task_id in task_ids], STORED)
             return {task_id: _row(found[task_id]) for task_id in task_ids if task_id in found}
 
     def replace(self, row: Row, *, callback: Row | None = None) -> bool:
@@ -137,7 +137,7 @@ class FirestoreLedger:
         is_same_round = call.get("round") == row.callback_round and call.get("state") in ENDED
         if not is_same_round or call.get("callback_ended_at") == row.finished_at:
             return
-        expires_at = None if row.finished_at is None else row.finished_at + self._retention
+        expires_at = row.expires_at(self._retention)  # the call expires when its callback does
         changes = {"callback_ended_at": row.finished_at, "expires_at": moment(expires_at)}
         batch.update(call.reference, changes, LastUpdateOption(call.update_time))
         self._date_body(batch, call, expires_at)
@@ -245,10 +245,7 @@ class FirestoreLedger:
 
 
 def _row(found: Any, body: bytes = b"", response_body: bytes = b"") -> Row:
-    text, noted_attempt, callback_ended_at = (found.get(name) for name in IN_LISTS)
-    return row_of(
-        text, noted_attempt=noted_attempt, callback_ended_at=callback_ended_at, body=body, response_body=response_body
-    )
+    return row_of((found.get(name) for name in STORED), body, response_body)
 
 
 def _counted(requests: Requests, query: Any, field: str) -> tuple[int, float | None]:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from google.cloud.firestore import FieldFilter, Query
 
 from traced_relay.ledger.protocol import BEYOND_DIGITS, FILTERS
+from traced_relay.ledger.row_codec import STORED
 
 if TYPE_CHECKING:
     from traced_relay.ledger.protocol import Selection
-
-IN_LISTS = ("document", "noted_attempt", "callback_ended_at")
 
 _NO_DOCUMENT = "-"  # replaces a name that no document can have
 _BEGINNING = 0.0
@@ -34,7 +33,7 @@ def moment(seconds: float | None) -> datetime | None:
 
 
 def selected(tasks: Any, selection: Selection) -> Any:
-    query = tasks.select(IN_LISTS)
+    query = tasks.select(STORED)
     for name in FILTERS:
         value = getattr(selection, name)
         query = query if value is None else _where(query, name, "==", value)
@@ -50,12 +49,12 @@ def selected(tasks: Any, selection: Selection) -> Any:
 def starting_with(tasks: Any, prefix: str, after: str) -> Any:
     """Rows by their names alone: that index is built in, one with the caller is not."""
     comparison = (">", document(tasks, after)) if after else (">=", document(tasks, prefix))
-    query = _where(tasks.select(IN_LISTS), "__name__", *comparison).order_by("__name__")
+    query = _where(tasks.select(STORED), "__name__", *comparison).order_by("__name__")
     return _where(query, "__name__", "<", document(tasks, prefix + BEYOND_DIGITS))
 
 
 def overdue(tasks: Any, before: float, after: tuple[float, str] | None) -> Any:
-    query = late(tasks, before).select(IN_LISTS).order_by("next_attempt_at").order_by("__name__")
+    query = late(tasks, before).select(STORED).order_by("next_attempt_at").order_by("__name__")
     return query if after is None else _after(query, tasks, "next_attempt_at", after)
 
 
@@ -74,7 +73,7 @@ def running(tasks: Any) -> Any:
 
 def run_between(tasks: Any, low: str, high: str | None) -> Any:
     """Rows whose worker's name is between *low* and *high*."""
-    query = _where(tasks.select(IN_LISTS), "worker", ">", low).order_by("worker")
+    query = _where(tasks.select(STORED), "worker", ">", low).order_by("worker")
     return query if high is None else _where(query, "worker", "<", high)
 
 
