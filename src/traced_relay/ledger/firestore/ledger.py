@@ -15,19 +15,18 @@ from traced_relay.errors import Unavailable
 from traced_relay.ledger.firestore import queries
 from traced_relay.ledger.firestore.queries import document, label, moment
 from traced_relay.ledger.firestore.requests import Database
-from traced_relay.ledger.firestore.workers import Workers
+from traced_relay.ledger.firestore.workers import WorkerLeases
 from traced_relay.ledger.protocol import WORKERS_KEPT, Tally
 from traced_relay.ledger.row_codec import STORED, columns_of, row_of
 from traced_relay.tasks.states import ENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from traced_relay.ledger.firestore.requests import Requests
     from traced_relay.ledger.protocol import Selection
     from traced_relay.runtime.clock import Clock
     from traced_relay.tasks.row import Row
-    from traced_relay.tasks.state_machine import Holder
 
 # Bytes of a call's body. A document is limited to 1 MiB, and contains the response and a hundred attempts, too.
 LARGEST_WITH_ROW = 400_000
@@ -37,7 +36,7 @@ _MARGIN = 10.0  # seconds, so that nothing is deleted while a request still reli
 _COMPARED = ("revision", "round", "state", "noted_attempt", "callback_ended_at", "expires_at", "body_apart")
 
 
-class FirestoreLedger:
+class FirestoreLedger(WorkerLeases):
     """
     Rows in *collection* of one database; bodies and workers in collections named after it.
 
@@ -54,11 +53,10 @@ class FirestoreLedger:
         clock: Clock | None = None,
     ) -> None:
         self._retention = retention
-        self._database = Database(project, database, clock)
-        client = self._database.client
-        self._tasks = client.collection(collection)
-        self._bodies = client.collection(f"{collection}-bodies")
-        self._workers = Workers(self._database, client.collection(f"{collection}-workers"))
+        opened = Database(project, database, clock)
+        super().__init__(opened, opened.client.collection(f"{collection}-workers"))
+        self._tasks = opened.client.collection(collection)
+        self._bodies = opened.client.collection(f"{collection}-bodies")
 
     def close(self) -> None:
         self._database.close()
@@ -193,7 +191,7 @@ class FirestoreLedger:
         """
         with self._database.requests() as requests:
             rows: list[Row] = []
-            alive = self._workers.alive(requests)
+            alive = self._alive_workers(requests)
             for low, high in zip(["", *alive], [*alive, None], strict=True):
                 query = queries.run_between(self._tasks, low, high)
                 rows += [_row(found) for found in requests.find(query.limit(limit - len(rows)))]
@@ -207,25 +205,10 @@ class FirestoreLedger:
             running = requests.count(queries.running(self._tasks))
             return Tally(*overdue, running, *_counted(requests, queries.undelivered(self._tasks), "callback_due_since"))
 
-    def keep_alive(self, worker: str, seconds: float) -> list[str]:
-        return self._workers.keep_alive(worker, seconds)
-
-    def abort(self, worker: str, attempt_name: str) -> None:
-        self._workers.abort(worker, attempt_name)
-
-    def stop(self, worker: str, unsent: Sequence[str]) -> None:
-        self._workers.stop(worker, unsent)
-
-    def holder_of(self, row: Row) -> Holder:
-        return self._workers.holder_of(row)
-
-    def heartbeats(self, workers: Collection[str]) -> dict[str, float]:
-        return self._workers.heartbeats(workers)
-
     def expire(self, limit: int) -> int:
         """Deletes expired workers, too."""
         with self._database.requests() as requests:
-            self._delete_expired(requests, self._workers.documents, "seen_at", WORKERS_KEPT + _MARGIN, limit)
+            self._delete_expired(requests, self._workers, "seen_at", WORKERS_KEPT + _MARGIN, limit)
             return self._delete_expired(requests, self._tasks, "expires_at", 0.0, limit)
 
     def _delete_expired(self, requests: Requests, collection: Any, field: str, kept: float, limit: int) -> int:

@@ -18,27 +18,24 @@ if TYPE_CHECKING:
     from traced_relay.tasks.row import Row
 
 
-class Workers:
-    """Leases in the collection *documents*; only a worker writes its own, but for `cuts`, the calls it has to abort."""
+class WorkerLeases:
+    """
+    The part of the ledger that keeps leases, in the collection *workers*.
 
-    def __init__(self, database: Database, documents: Any) -> None:
+    Only a worker writes its own document, but for `cuts`, the calls it has to abort.
+    """
+
+    def __init__(self, database: Database, workers: Any) -> None:
         self._database = database
-        self.documents = documents
+        self._workers = workers
 
     def keep_alive(self, worker: str, seconds: float) -> list[str]:
-        own = document(self.documents, worker)
+        own = document(self._workers, worker)
         with self._database.requests() as requests:
             found = requests.read([own]).get(worker)
             batch = self._database.client.batch()
             if found is None:
-                lease = {
-                    "seen_at": self._database.stamp(),
-                    "seconds": seconds,
-                    "stopped": False,
-                    "unsent": [],
-                    "cuts": [],
-                }
-                batch.create(own, lease)
+                batch.create(own, self._lease(seconds))
                 _must(requests.commit(batch))
                 return []
             cuts: list[str] = found.get("cuts")
@@ -49,38 +46,35 @@ class Workers:
                 _must(requests.commit(batch))
             return cuts
 
+    def _lease(self, seconds: float) -> dict[str, Any]:
+        return {"seen_at": self._database.stamp(), "seconds": seconds, "stopped": False, "unsent": [], "cuts": []}
+
     def abort(self, worker: str, attempt_name: str) -> None:
         with self._database.requests() as requests:
             batch = self._database.client.batch()
-            batch.update(document(self.documents, worker), {"cuts": ArrayUnion([attempt_name])})
+            batch.update(document(self._workers, worker), {"cuts": ArrayUnion([attempt_name])})
             requests.commit(batch)
 
     def stop(self, worker: str, unsent: Sequence[str]) -> None:
         with self._database.requests() as requests:
             batch = self._database.client.batch()
-            end = {
-                "seen_at": self._database.stamp(),
-                "seconds": 0.0,
-                "stopped": True,
-                "unsent": list(unsent),
-                "cuts": [],
-            }
-            batch.set(document(self.documents, worker), end)
+            end = self._lease(0.0) | {"stopped": True, "unsent": list(unsent)}
+            batch.set(document(self._workers, worker), end)
             requests.commit(batch)
 
     def holder_of(self, row: Row) -> Holder:
         with self._database.requests() as requests:
             worker = row.worker or ""
-            found = requests.read([document(self.documents, worker)]).get(worker)
+            found = requests.read([document(self._workers, worker)]).get(worker)
         if found is None:
             return Holder.LOST
         if found.get("stopped"):
             return Holder.STOPPED_UNSENT if row.attempt_name in found.get("unsent") else Holder.STOPPED
         return Holder.ALIVE if self._is_alive(found) else Holder.LOST
 
-    def alive(self, requests: Requests) -> list[str]:
+    def _alive_workers(self, requests: Requests) -> list[str]:
         """The names of live workers, in order."""
-        unstopped = requests.find(queries.unstopped(self.documents))
+        unstopped = requests.find(queries.unstopped(self._workers))
         return sorted(worker.id for worker in unstopped if self._is_alive(worker))
 
     def _is_alive(self, worker: Any) -> bool:
@@ -90,7 +84,7 @@ class Workers:
         if not workers:
             return {}
         with self._database.requests() as requests:
-            found = requests.read([document(self.documents, worker) for worker in workers], ("seen_at",))
+            found = requests.read([document(self._workers, worker) for worker in workers], ("seen_at",))
             return {name: worker.get("seen_at").timestamp() for name, worker in found.items()}
 
 
