@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Literal
 
@@ -78,12 +78,7 @@ def judge(
     if history.counted_attempts >= policy.max_attempts:
         return gave_up
     delay = jittered(curve(policy, history.failures), policy.jitter, random)
-    delay_reason: Literal["backoff", "retry_after"] = "backoff"
-    if result.retry_after is not None and result.retry_after > delay:
-        delay, delay_reason = result.retry_after, "retry_after"
-    if _is_too_late(policy, history.since_first, delay, delay_reason):
-        return gave_up
-    return Verdict("retry", result.reason, gave_up.blame, delay, delay_reason)
+    return _retry(gave_up, policy, delay, result.retry_after, history)
 
 
 def judge_callback(
@@ -102,12 +97,17 @@ def judge_callback(
     if result.reason in ("http_410", "denied") or history.counted_attempts > len(waits):
         return gave_up
     wait = waits[max(0, history.counted_attempts - 1)]
-    delay = wait + random() * wait * CALLBACK_JITTER
-    if result.retry_after is None or result.retry_after <= delay:
-        return replace(gave_up, verdict="retry", retry_delay=delay, delay_reason="backoff")
-    if result.retry_after > RETRY_AFTER_WITHOUT_LIMIT:
+    return _retry(gave_up, policy, wait + random() * wait * CALLBACK_JITTER, result.retry_after, history)
+
+
+def _retry(gave_up: Verdict, policy: RetryPolicy, delay: float, retry_after: float | None, history: History) -> Verdict:
+    """A retry after *delay*, or after *retry_after* if that is longer; *gave_up* if that would be too late."""
+    delay_reason: Literal["backoff", "retry_after"] = "backoff"
+    if retry_after is not None and retry_after > delay:
+        delay, delay_reason = retry_after, "retry_after"
+    if _is_too_late(policy, history.since_first, delay, delay_reason):
         return gave_up
-    return replace(gave_up, verdict="retry", retry_delay=result.retry_after, delay_reason="retry_after")
+    return Verdict("retry", gave_up.reason, gave_up.blame, delay, delay_reason)
 
 
 def _is_too_late(policy: RetryPolicy, since_first: float, delay: float, delay_reason: str) -> bool:
