@@ -69,9 +69,8 @@ class Policy:
         found = self._decide([receiver.rule for receiver in self.receivers], url)
         if found.rule is None:
             return found
-        signed = (receiver for receiver in self.receivers if receiver.rule is found.rule and receiver.secret)
-        receiver = next(signed, None)
-        return Decision(None, UNSIGNED) if receiver is None else Decision(found.rule, secret=receiver.secret)
+        secret = next(receiver.secret for receiver in self.receivers if receiver.rule is found.rule)
+        return Decision(found.rule, secret=secret) if secret else Decision(None, UNSIGNED)
 
     def _decide(self, rules: Sequence[Downstream], url: str) -> Decision:
         host = (urlsplit(url).hostname or "").rstrip(".")
@@ -88,8 +87,8 @@ class Principal:
     """An authenticated caller. *queues* and *downstreams* are names, or `"*"` for all."""
 
     name: str
-    queues: Literal["*"] | tuple[str, ...]
-    downstreams: Literal["*"] | tuple[str, ...]
+    queues: Literal["*"] | Sequence[str]
+    downstreams: Literal["*"] | Sequence[str]
     is_operator: bool = False
 
     def may_use_queue(self, queue: str) -> bool:
@@ -100,7 +99,4 @@ class Principal:
 
     @classmethod
     def of(cls, caller: Caller) -> Principal:
-        def names(listed: Literal["*"] | list[str]) -> Literal["*"] | tuple[str, ...]:
-            return "*" if listed == "*" else tuple(listed)
-
-        return cls(caller.email, names(caller.queues), names(caller.downstreams), caller.role == "operator")
+        return cls(caller.email, caller.queues, caller.downstreams, caller.role == "operator")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 State = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
-STATES: tuple[State, ...] = ("queued", "running", "waiting", "succeeded", "failed", "cancelled")
+STATES: tuple[State, ...] = get_args(State)
 ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})

@@ -101,7 +101,7 @@ def refusal(admit: Callable[[Headers], object], headers: Headers) -> tuple[int, 
 
 
 def test_a_valid_token_of_a_listed_caller_is_accepted() -> None:
-    assert authenticator().authenticate_caller(bearing(minted())) == Principal(REPORTS, ("relay",), ("reports",))
+    assert authenticator().authenticate_caller(bearing(minted())) == Principal(REPORTS, ["relay"], ["reports"])
     assert authenticator().authenticate_caller(bearing(minted(ONCALL))) == Principal(ONCALL, "*", "*", is_operator=True)
 
 
