@@ -270,6 +270,7 @@ STARVES = """
 import os, resource, socket, sys
 from traced_relay.tasks.call import Call, RetryPolicy
 from traced_relay.runtime.clock import SystemClock
+from traced_relay.downstream.connections import has_room
 from traced_relay.downstream.rules import Downstream
 from traced_relay.downstream.sender import Sender
 from traced_relay.runtime.watchdog import Watchdog
@@ -303,11 +304,11 @@ def send(host):
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 for count in (0, 1, 2):
     held = leave(count)
-    has_room, said = sender.has_room(), [send(host) for host in hosts]
+    room, said = has_room(), [send(host) for host in hosts]
     for number in held:
         os.close(number)
-    print(has_room, *said)
-print(sender.has_room(), *[send(host) for host in hosts])
+    print(room, *said)
+print(has_room(), *[send(host) for host in hosts])
 """
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3.exceptions
 
-from traced_relay.downstream.connections import OPENING_TIMEOUT, Adapter, ConnectionSetup, current_setup, has_room
+from traced_relay.downstream.connections import OPENING_TIMEOUT, Adapter, ConnectionSetup, current_setup
 from traced_relay.errors import DownstreamDenied, IdentityFailed, Unavailable
 from traced_relay.tasks import reasons
 from traced_relay.tasks.call import split_target
@@ -58,6 +58,11 @@ class Exchange:
     response: Response | None = None
     response_size: int | None = None
     detail: str | None = None  # why the call was denied, or no credentials could be had, in one sentence
+
+    @classmethod
+    def unsent(cls, reason: str, detail: str | None = None, token_ms: int | None = None) -> Exchange:
+        """The exchange of a call that was not made, for this *reason*."""
+        return cls(AttemptResult(None, reason, was_sent=False), Timing(token_ms), detail=detail)
 
 
 class _Session(requests.Session):
@@ -102,22 +107,19 @@ class Sender:
         Where *head_decides*, the head is the response; its body may be incomplete or endless.
         """
         if rule is None:
-            return Exchange(AttemptResult(None, "denied", was_sent=False), Timing())
+            return Exchange.unsent("denied")
         started, until = self._clock.monotonic(), time.monotonic() + call.timeout
         try:
             authorization = self._authorization(call, rule)
         except IdentityFailed as exc:
-            ending = AttemptResult(None, "auth_unavailable", was_sent=False)
-            return Exchange(ending, Timing(self._since(started)), detail=str(exc))
-        token_ms = self._since(started) if authorization else None
+            return Exchange.unsent("auth_unavailable", str(exc), self._ms_since(started))
+        token_ms = self._ms_since(started) if authorization else None
         until = min(until, time.monotonic() + OPENING_TIMEOUT)
         try:
             origin, target = split_target(call.url)
             request = _prepared(call, origin, target, {**authorization, **added})
         except (requests.RequestException, ValueError):  # the API accepts this URL and requests does not
-            return Exchange(
-                AttemptResult(None, "denied", was_sent=False), Timing(token_ms), detail="the URL cannot be sent"
-            )
+            return Exchange.unsent("denied", "the URL cannot be sent", token_ms)
         setup = ConnectionSetup(
             deadline=deadline,
             allow_private=rule.allow_private,
@@ -130,10 +132,6 @@ class Sender:
         )
         current_setup.set(setup)
         return self._exchange(request, setup, token_ms)
-
-    def has_room(self) -> bool:
-        """Whether this process could open one more connection."""
-        return has_room()
 
     def close(self) -> None:
         self._session.close()
@@ -184,7 +182,7 @@ class Sender:
         )
         return Exchange(ending, timing, response, size if response else None, detail)
 
-    def _since(self, started: float) -> int:
+    def _ms_since(self, started: float) -> int:
         return round((self._clock.monotonic() - started) * 1000)
 
 

@@ -9,12 +9,12 @@ from opentelemetry.trace import get_current_span
 
 from traced_relay.cloud_tasks.delivery import BareTask, Delivery, read_task
 from traced_relay.downstream import webhook_signature
-from traced_relay.downstream.sender import Exchange, Timing
+from traced_relay.downstream.connections import has_room
+from traced_relay.downstream.sender import Exchange
 from traced_relay.errors import IdentityFailed, InvalidCall, without_values
 from traced_relay.relay.lease import LEASE
 from traced_relay.tasks import state_machine
 from traced_relay.tasks.ids import adopted_task_id
-from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.row import new_row
 from traced_relay.tasks.state_machine import AGAIN, DONE, HELD, Dispatched, Holder, Step
 from traced_relay.tracing import instrumentation, propagation, spans
@@ -35,12 +35,13 @@ if TYPE_CHECKING:
     from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
     from traced_relay.runtime.watchdog import Deadline
-    from traced_relay.tasks.row import Attempt, Row
+    from traced_relay.tasks.row import Row
     from traced_relay.tracing.propagation import Arrival
 
 MAX_CHANGES = 3
 IN_PROGRESS = "already in progress in this process, or the process is stopping"
 TRACE_ENDS_AFTER = 7 * 86_400.0  # Cloud Trace refuses spans that are older than 14 days
+_ON_SPANS = {"verdict", "reason", "blame", "retry_delay_ms", "status_code"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class DispatchHandler:
 
     def dispatch(self, dispatch: Dispatch, body: bytes) -> DispatchResult:
         """Handle one delivery; after Unavailable or EnqueueFailed Cloud Tasks delivers it again."""
-        refusal = self._running_calls.refusal() or (None if self._sender.has_room() else "capacity")
+        refusal = self._running_calls.refusal() or (None if has_room() else "capacity")
         if refusal is not None:
             return self._defer(dispatch, refusal, "this process accepts no further call")
         for _ in range(MAX_CHANGES):
@@ -145,7 +146,7 @@ class DispatchHandler:
                 if after is None:  # cancelled, or judged as lost, during the call: its result counts no more
                     spans.set_verdict(span, verdict="cancelled", reason="cancelled")
                     return None
-                _set_verdict(span, after.attempts[-1])
+                spans.set_verdict(span, **after.attempts[-1].model_dump(include=_ON_SPANS))
                 self._step_applier.follow(step, after)
                 return DispatchResult(step.queue_status, after)
 
@@ -229,7 +230,7 @@ class DispatchHandler:
             try:
                 headers = self._headers(row, decision.secret)
             except IdentityFailed as exc:
-                return Exchange(AttemptResult(None, "auth_unavailable", was_sent=False), Timing(), detail=str(exc))
+                return Exchange.unsent("auth_unavailable", str(exc))
             exchange = self._sender.send(row.call, rule, headers, deadline, head_decides=row.kind == "callback")
         if exchange.ending.reason == "denied":
             self._task_log.denied(row, delivery, exchange.detail or decision.reason or "")
@@ -242,14 +243,3 @@ class DispatchHandler:
         if secret is None:
             return {}
         return webhook_signature.sign(self._signing_keys(secret), row.task_id, self._clock.now(), row.call.body)
-
-
-def _set_verdict(span: Span, attempt: Attempt) -> None:
-    spans.set_verdict(
-        span,
-        verdict=str(attempt.verdict),
-        reason=attempt.reason,
-        blame=attempt.blame,
-        retry_delay_ms=attempt.retry_delay_ms,
-        status_code=attempt.status_code,
-    )
