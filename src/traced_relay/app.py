@@ -26,6 +26,7 @@ from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.ledger.location import firestore_collection, sqlite_file
 from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.relay.actions import TaskActions
+from traced_relay.relay.admission import Admission
 from traced_relay.relay.commit import StepApplier
 from traced_relay.relay.dispatch import DispatchHandler, WorkerIdentity
 from traced_relay.relay.enqueue import Enqueuer
@@ -147,8 +148,8 @@ class Application:
             enqueuer=self._make_enqueuer(policy),
             dispatch_handler=self._make_dispatch_handler(policy),
             tasks=TaskReader(
-                self.ledger,
-                self._clock,
+                ledger=self.ledger,
+                clock=self._clock,
                 retention=settings.rules.retention,
                 links=self._links_here,
             ),
@@ -156,7 +157,7 @@ class Application:
                 ledger=self.ledger, step_applier=self._step_applier, clock=self._clock, abort=self._abort
             ),
             sweeper=self._sweeper,
-            queues=self._make_queue_statuses(),
+            queue_statuses=self._make_queue_statuses(),
             task_log=self._task_log,
             is_ready=readiness.is_ready,
         )
@@ -185,12 +186,12 @@ class Application:
     def _make_enqueuer(self, policy: Policy) -> Enqueuer:
         worker = self._settings.rules.worker
         return Enqueuer(
+            admission=Admission(policy, self._clock),
             ledger=self.ledger,
             cloud_tasks=self._cloud_tasks,
             task_log=self._task_log,
             tracer=self._tracer,
             clock=self._clock,
-            policy=policy,
             step_applier=self._step_applier,
             direct_account=worker.service_account or f"{self._settings.project}@appspot.gserviceaccount.com",
             links=self._links_here,

@@ -11,6 +11,7 @@ from support.step_appliers import step_applier
 from traced_relay.api.auth import ANONYMOUS
 from traced_relay.errors import Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
+from traced_relay.relay.admission import Admission
 from traced_relay.relay.enqueue import Enqueuer
 from traced_relay.relay.policy import Policy
 from traced_relay.runtime.clock import SystemClock
@@ -49,12 +50,12 @@ def ledger() -> Iterator[LosesAnswers]:
 def enqueuer(relay: RunningRelay, ledger: LosesAnswers) -> Enqueuer:
     rules = relay.settings.rules
     return Enqueuer(
+        admission=Admission(Policy(["relay"], rules.downstreams, rules.retry, 3600.0), SystemClock()),
         ledger=ledger,
         cloud_tasks=relay.application._cloud_tasks,
         task_log=relay.application._task_log,
         tracer=NoOpTracer(),
         clock=SystemClock(),
-        policy=Policy(["relay"], rules.downstreams, rules.retry, 3600.0),
         step_applier=step_applier(relay, ledger, relay.application._cloud_tasks, SystemClock()),
         direct_account="a@example.com",
         links=lambda: Links("http://localhost", "p"),

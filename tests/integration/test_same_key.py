@@ -20,6 +20,7 @@ from support.step_appliers import step_applier
 from traced_relay.api.auth import ANONYMOUS
 from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
 from traced_relay.ledger.sqlite import SqliteLedger
+from traced_relay.relay.admission import Admission
 from traced_relay.relay.enqueue import KEYS_KEPT, Enqueuer
 from traced_relay.relay.policy import Policy
 from traced_relay.tasks import state_machine
@@ -103,12 +104,12 @@ class Two:
     def _enqueuer(self, ledger: Any, cloud_tasks: Any) -> Enqueuer:
         rules = self.relay.settings.rules
         return Enqueuer(
+            admission=Admission(Policy(["relay"], rules.downstreams, rules.retry, 3600.0), self._clock),
             ledger=ledger,
             cloud_tasks=cloud_tasks,
             task_log=self.relay.application._task_log,
             tracer=self.relay.application._tracer,
             clock=self._clock,
-            policy=Policy(["relay"], rules.downstreams, rules.retry, 3600.0),
             step_applier=step_applier(self.relay, ledger, cloud_tasks, self._clock),
             direct_account="a@example.com",
             links=lambda: Links("http://localhost", "p"),

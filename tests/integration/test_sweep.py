@@ -154,7 +154,7 @@ def test_a_callback_whose_task_was_never_made_gets_one(
         ended = lost.model_copy(
             update={"state": "succeeded", "worker": None, "finished_at": clock.now(), "revision": 2}
         )
-        callback_builder = relay.application._step_applier._callback_builder
+        callback_builder = relay.application._step_applier.callback_builder
         assert relay.application.ledger.replace(ended, callback=callback_builder.build(ended, now=clock.now()))
         record = swept(relay)
         assert (record["callbacks_pending"], record["oldest_callback_ms"]) == (1, 0)

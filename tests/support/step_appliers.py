@@ -17,5 +17,5 @@ def step_applier(relay: RunningRelay, ledger: Any, cloud_tasks: Any, clock: Cloc
         cloud_tasks=cloud_tasks,
         task_log=relay.application._task_log,
         clock=clock,
-        callback_builder=relay.application._step_applier._callback_builder,
+        callback_builder=relay.application._step_applier.callback_builder,
     )

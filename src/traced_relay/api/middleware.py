@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from werkzeug.wrappers import Request
@@ -26,6 +27,7 @@ _PATH = re.compile(r"[a-zA-Z0-9/:._-]{0,200}")
 _OPEN = ("/health", "/ready", "/openapi.json", "/_ah/start", "/_ah/stop", "/_ah/warmup")
 
 
+@dataclass(frozen=True)
 class AuthMiddleware:
     """
     WSGI: open paths pass, `/dispatch` needs Cloud Tasks, `/sweep` the cron, `/v1/` a caller.
@@ -33,24 +35,23 @@ class AuthMiddleware:
     Any other path is a 404 without authentication and without a record, because scanners try such paths all day.
     """
 
-    def __init__(self, app: WSGIApplication, authenticator: Authenticator, task_log: TaskLog) -> None:
-        self._app = app
-        self._authenticator = authenticator
-        self._task_log = task_log
+    app: WSGIApplication
+    authenticator: Authenticator
+    task_log: TaskLog
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
         is_dispatch = request.path == "/dispatch"
         try:
-            self._authenticator.check_host(request.headers.get("Host", ""))
+            self.authenticator.check_host(request.headers.get("Host", ""))
             if request.method not in ("GET", "HEAD") or request.path == "/sweep":
-                self._authenticator.check_site(request.headers)
+                self.authenticator.check_site(request.headers)
             if is_dispatch:
-                environ[DISPATCH] = self._authenticator.authenticate_queue(request.headers)
+                environ[DISPATCH] = self.authenticator.authenticate_queue(request.headers)
             elif request.path == "/sweep":
-                self._authenticator.check_sweep(request.headers)
+                self.authenticator.check_sweep(request.headers)
             elif request.path.startswith(_API):
-                environ[PRINCIPAL] = self._authenticator.authenticate_caller(request.headers)
+                environ[PRINCIPAL] = self.authenticator.authenticate_caller(request.headers)
             elif request.path not in _OPEN:
                 return problems.problem(404, "the relay has no such path")(environ, start_response)
         except NotAuthorized as exc:
@@ -58,16 +59,16 @@ class AuthMiddleware:
             return problems.refusal(exc)(environ, start_response)
         except Unavailable as exc:
             if is_dispatch:
-                self._task_log.deferred(_unverified_dispatch(request), reason="unavailable", detail=str(exc))
+                self.task_log.deferred(_unverified_dispatch(request), reason="unavailable", detail=str(exc))
             else:
-                self._task_log.enqueue_rejected(reason="unavailable", detail=str(exc))
+                self.task_log.enqueue_rejected(reason="unavailable", detail=str(exc))
             status = 500 if is_dispatch else 503  # a 503 at /dispatch makes App Engine slow down the whole queue
             return problems.problem(status, problems.detail_of(exc))(environ, start_response)
-        return self._app(environ, start_response)
+        return self.app(environ, start_response)
 
     def _log_refusal(self, request: Request, refusal: NotAuthorized, *, is_dispatch: bool) -> None:
         if is_dispatch:
-            self._task_log.dispatch_rejected(
+            self.task_log.dispatch_rejected(
                 _unverified_dispatch(request),
                 reason=refusal.reason,
                 detail=without_values(refusal),
@@ -76,7 +77,7 @@ class AuthMiddleware:
             return
         path = _PATH.match(request.path)  # decoded, so that %3F would start a query here
         detail = f"{request.method} {path[0] if path else ''}: {without_values(refusal)}"
-        self._task_log.enqueue_rejected(reason=refusal.reason, detail=detail, principal=refusal.email)
+        self.task_log.enqueue_rejected(reason=refusal.reason, detail=detail, principal=refusal.email)
 
 
 def _unverified_dispatch(request: Request) -> Dispatch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -48,29 +49,18 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Api:
     """The views, in the order of their paths in `flask_app`."""
 
-    def __init__(
-        self,
-        *,
-        enqueuer: Enqueuer,
-        dispatch_handler: DispatchHandler,
-        tasks: TaskReader,
-        actions: TaskActions,
-        sweeper: Sweeper,
-        queues: QueueStatuses,
-        task_log: TaskLog,
-        is_ready: Callable[[], bool],
-    ) -> None:
-        self._enqueuer = enqueuer
-        self._dispatch_handler = dispatch_handler
-        self._tasks = tasks
-        self._actions = actions
-        self._sweeper = sweeper
-        self._queues = queues
-        self._task_log = task_log
-        self._is_ready = is_ready
+    enqueuer: Enqueuer
+    dispatch_handler: DispatchHandler
+    tasks: TaskReader
+    actions: TaskActions
+    sweeper: Sweeper
+    queue_statuses: QueueStatuses
+    task_log: TaskLog
+    is_ready: Callable[[], bool]
 
     def flask_app(self) -> Flask:
         app = Flask("traced_relay")
@@ -102,7 +92,7 @@ class Api:
 
     def enqueue(self) -> Response:
         document, key = _json_body(), _idempotency_key()
-        receipt = self._enqueuer.enqueue(document, _principal(), key)
+        receipt = self.enqueuer.enqueue(document, _principal(), key)
         response = _json(receipt, 202)
         if (status_url := receipt["links"]["status"]) is not None:
             response.headers["Location"] = status_url
@@ -125,7 +115,7 @@ class Api:
             try:
                 if unavailable is not None:
                     raise unavailable
-                items.append(self._enqueuer.enqueue(document, _principal(), key and f"{key}\n{index}"))
+                items.append(self.enqueuer.enqueue(document, _principal(), key and f"{key}\n{index}"))
             except RelayError as exc:
                 unavailable = exc if isinstance(exc, Unavailable) else None
                 self._log_rejected(exc)
@@ -134,58 +124,58 @@ class Api:
         return items
 
     def list(self) -> Response:
-        return _json(self._tasks.page(request.args.items(multi=True), _principal()), 200)
+        return _json(self.tasks.page(request.args.items(multi=True), _principal()), 200)
 
     def status(self, task_id: str) -> Response:
         return self._status(self._find(task_id), 200)
 
     def cancel(self, task_id: str) -> Response:
         row = self._find(task_id)
-        return self._status(self._actions.cancel(row, _principal().name), 200 if row.state == "cancelled" else 202)
+        return self._status(self.actions.cancel(row, _principal().name), 200 if row.state == "cancelled" else 202)
 
     def redrive(self, task_id: str) -> Response:
         row, principal = self._find(task_id), _principal()
         if not (principal.is_operator or (principal.may_use_queue(row.queue) and principal.may_call(row.rule or ""))):
             detail = f"{principal.name} may no longer use the task's queue or downstream"
             raise NotAuthorized(detail, status=403, reason="not_allowed")
-        return self._status(self._actions.redrive(row, principal.name), 202)
+        return self._status(self.actions.redrive(row, principal.name), 202)
 
     def resend_callback(self, task_id: str) -> Response:
-        return self._status(self._actions.resend_callback(self._find(task_id), _principal().name), 202)
+        return self._status(self.actions.resend_callback(self._find(task_id), _principal().name), 202)
 
     def _find(self, task_id: str) -> Row:
         if request.method == "POST":
             _check_codings()
         if (request.content_length or 0) >= MAX_REQUEST:
             raise _too_large()
-        return self._tasks.find(task_id, _principal())
+        return self.tasks.find(task_id, _principal())
 
     def _status(self, row: Row, status: int) -> Response:
-        return _json(self._tasks.status(row), status)
+        return _json(self.tasks.status(row), status)
 
     def queues(self) -> Response:
         if not _principal().is_operator:
             raise NotAuthorized("only operators may list the queues", status=403, reason="not_an_operator")
-        return _json({"queues": self._queues.get()}, 200)
+        return _json({"queues": self.queue_statuses.get()}, 200)
 
     def sweep(self) -> Response:
-        self._sweeper.sweep()
+        self.sweeper.sweep()
         return _json({"status": "swept"}, 200)
 
     def dispatch(self) -> Response:
         request.max_content_length = MAX_DISPATCH
         dispatch: Dispatch = request.environ[DISPATCH]
         try:
-            result = self._dispatch_handler.dispatch(dispatch, _content())
+            result = self.dispatch_handler.dispatch(dispatch, _content())
         except (Unavailable, EnqueueFailed) as exc:
-            self._task_log.deferred(dispatch, reason="unavailable", detail=str(exc))
+            self.task_log.deferred(dispatch, reason="unavailable", detail=str(exc))
             return _json({"state": None, "reason": "deferred"}, 500)
         row = result.row
         task = {"task_id": row.task_id, "attempt": row.attempt, "state": row.state} if row else {}
         return _json(task | {"reason": result.reason or (row.reason if row else None)}, result.status_code)
 
     def ready(self) -> Response:
-        ready = self._is_ready()
+        ready = self.is_ready()
         return _json({"status": "ready" if ready else "unavailable"}, 200 if ready else 503)
 
     def _on_relay_error(self, error: RelayError) -> Any:
@@ -201,7 +191,7 @@ class Api:
 
     def _log_rejected(self, error: RelayError) -> None:
         reason = "invalid" if isinstance(error, InvalidCall) else "unavailable"
-        self._task_log.enqueue_rejected(reason=reason, detail=without_values(error)[:1000], principal=_principal().name)
+        self.task_log.enqueue_rejected(reason=reason, detail=without_values(error)[:1000], principal=_principal().name)
 
 
 def _openapi() -> Response:

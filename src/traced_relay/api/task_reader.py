@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from traced_relay.api import listing
@@ -25,20 +26,20 @@ ID_LENGTH, MIN_ID_PREFIX = 32, 4  # hexadecimal digits
 PREFIX_BATCH, MAX_PREFIX_BATCHES = 50, 10  # rows read to resolve a short id
 
 
+@dataclass(frozen=True, kw_only=True)
 class TaskReader:
     """*retention* is in seconds; *links* are made for the host of the current request."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, *, retention: float, links: Callable[[], Links]) -> None:
-        self._ledger = ledger
-        self._clock = clock
-        self._retention = retention
-        self.links = links
+    ledger: Ledger
+    clock: Clock
+    retention: float
+    links: Callable[[], Links]
 
     def find(self, task_id: str, principal: Principal) -> Row:
         """The row with this id, which may be short; NotFound also for a task that the *principal* may not see."""
         row = None
         if re.fullmatch(r"[0-9a-fA-F]{1,32}", task_id):
-            row = self._ledger.get(self._full_id(task_id.lower(), principal))
+            row = self.ledger.get(self._full_id(task_id.lower(), principal))
         if row is None or not _may_see(principal, row):
             raise NotFound(f"there is no task {task_id[:40]!a} that you may see")
         return row
@@ -53,7 +54,7 @@ class TaskReader:
         ids: list[str] = []
         after = ""
         for _ in range(MAX_PREFIX_BATCHES):
-            rows = self._ledger.starting_with(task_id, PREFIX_BATCH, after=after)
+            rows = self.ledger.starting_with(task_id, PREFIX_BATCH, after=after)
             ids += [row.task_id for row in rows if _may_see(principal, row)]
             if len(ids) > 1:
                 listed = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
@@ -71,8 +72,8 @@ class TaskReader:
     def page(self, query: Iterable[tuple[str, str]], principal: Principal) -> TaskList:
         """A page of the tasks that the *principal* may see; InvalidCall for a wrong *query*."""
         caller = None if principal.is_operator else principal.name
-        selection, limit = listing.parse(query, caller=caller, now=self._clock.now())
-        rows = self._ledger.select(selection, limit + 1)
+        selection, limit = listing.parse(query, caller=caller, now=self.clock.now())
+        rows = self.ledger.select(selection, limit + 1)
         shown, links = rows[:limit], self.links()
         return {
             "tasks": [status_document.summary(row, links, **context) for row, context in self._contexts(shown)],
@@ -81,14 +82,14 @@ class TaskReader:
 
     def _contexts(self, rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
         """Each row with what its document needs besides: two reads of the ledger for all of them."""
-        heartbeats = self._ledger.heartbeats({row.worker for row in rows if row.worker is not None})
-        callbacks = self._ledger.get_many([callback_id(row.task_id, row.round) for row in rows if row.wants_callback])
+        heartbeats = self.ledger.heartbeats({row.worker for row in rows if row.worker is not None})
+        callbacks = self.ledger.get_many([callback_id(row.task_id, row.round) for row in rows if row.wants_callback])
         for row in rows:
             yield (
                 row,
                 {
-                    "now": self._clock.now(),
-                    "retention": self._retention,
+                    "now": self.clock.now(),
+                    "retention": self.retention,
                     "heartbeat_at": heartbeats.get(row.worker or ""),
                     "callback": callbacks.get(callback_id(row.task_id, row.round)),
                 },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from traced_relay.errors import EnqueueFailed, InvalidCall, Unavailable
@@ -28,6 +29,7 @@ class Verb(Protocol):
     def __call__(self, row: Row, *, actor: str, now: float) -> Step | None: ...
 
 
+@dataclass(frozen=True, kw_only=True)
 class TaskActions:
     """
     Each action takes a row as it was read and returns it as it is afterwards.
@@ -36,13 +38,10 @@ class TaskActions:
     worker's id and the attempt's name.
     """
 
-    def __init__(
-        self, *, ledger: Ledger, step_applier: StepApplier, clock: Clock, abort: Callable[[str, str], None]
-    ) -> None:
-        self._ledger = ledger
-        self._step_applier = step_applier
-        self._clock = clock
-        self._abort = abort
+    ledger: Ledger
+    step_applier: StepApplier
+    clock: Clock
+    abort: Callable[[str, str], None]
 
     def cancel(self, row: Row, actor: str) -> Row:
         """Cancel a waiting or running task; a cancelled one stays as it is."""
@@ -63,34 +62,34 @@ class TaskActions:
 
     def resend_callback(self, row: Row, actor: str) -> Row:
         """Send the last round's callback again, with the same id and body; returns the call's row."""
-        callback = self._ledger.get(ids.callback_id(row.task_id, row.round)) if row.wants_callback else None
+        callback = self.ledger.get(ids.callback_id(row.task_id, row.round)) if row.wants_callback else None
         if callback is None:
             raise InvalidCall("the task has no callback that was sent", status=409)
         self._change(callback, state_machine.resend, actor, "the callback is pending: it is being delivered")
-        return self._ledger.get(row.task_id) or row
+        return self.ledger.get(row.task_id) or row
 
     def _change(self, row: Row, verb: Verb, actor: str, why_not: str) -> tuple[Row, Row]:
         """The row before and after the action; reads it again after another change."""
         for _ in range(MAX_CHANGES):
-            step = verb(row, actor=actor, now=self._clock.now())
+            step = verb(row, actor=actor, now=self.clock.now())
             if step is None:
                 raise InvalidCall(why_not.format(state=row.state), status=409)
-            after = self._step_applier.commit(step, row)
+            after = self.step_applier.commit(step, row)
             if after is not None:
                 self._follow(step, after)
                 return row, after
-            row = self._ledger.get(row.task_id) or row
+            row = self.ledger.get(row.task_id) or row
         raise Unavailable(f"the task changed {MAX_CHANGES} times during the request")
 
     def _abort_call(self, worker: str, attempt_name: str) -> None:
         try:
-            self._abort(worker, attempt_name)
+            self.abort(worker, attempt_name)
         except Unavailable as exc:
             _logger.warning("%s runs until its worker next reads its row: %s", attempt_name, exc)
 
     def _follow(self, step: Step, row: Row) -> None:
         """The change is committed; the sweep creates or deletes the tasks that could not be now."""
         try:
-            self._step_applier.follow(step, row)
+            self.step_applier.follow(step, row)
         except (Unavailable, EnqueueFailed) as exc:
             _logger.warning("the sweep will create or delete the tasks of %s: %s", row.task_id, exc)

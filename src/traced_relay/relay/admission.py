@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,6 @@ from traced_relay.tasks.enqueue_request import EnqueueRequest
 from traced_relay.tasks.ids import derived_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from traced_relay.downstream.rules import Downstream
     from traced_relay.relay.policy import Decision, Policy, Principal
     from traced_relay.runtime.clock import Clock
@@ -44,26 +43,25 @@ class Admitted:
     fingerprint: str  # hash of the request, to recognise another one with the same Idempotency-Key
 
 
+@dataclass(frozen=True)
 class Admission:
-    def __init__(self, policy: Policy, clock: Clock, new_id: Callable[[], str]) -> None:
-        self._policy = policy
-        self._clock = clock
-        self._new_id = new_id
+    policy: Policy
+    clock: Clock
 
     def admit(self, document: Any, principal: Principal, key: str | None) -> Admitted:
         """The call that *document* asks for; InvalidCall with every rule that it breaks."""
         document = enqueue_request.without_nulls(EnqueueRequest, document)
         request = enqueue_request.enqueue_request(document)
         errors: list[FieldError] = []
-        queue = self._policy.queues[0] if request.queue is None else request.queue
-        if queue not in self._policy.queues or not principal.may_use_queue(queue):
+        queue = self.policy.queues[0] if request.queue is None else request.queue
+        if queue not in self.policy.queues or not principal.may_use_queue(queue):
             errors.append(FieldError("queue", "must be a queue of relay.yaml that you may use"))
-        decision = self._policy.decide_call(request.url)
+        decision = self.policy.decide_call(request.url)
         rule = decision.rule
         if rule is None or not principal.may_call(rule.name):
             errors.append(FieldError("url", _url_error(decision)))
         if request.callback is not None:
-            receiver = self._policy.decide_callback(request.callback.url)
+            receiver = self.policy.decide_callback(request.callback.url)
             if receiver.rule is None:
                 errors.append(FieldError("callback.url", _callback_error(receiver)))
         at = self._at(request, errors)
@@ -85,13 +83,13 @@ class Admission:
             labels=request.labels,
             callback=request.callback,
         )
-        task_id = self._new_id() if key is None else derived_id(principal.name, key)
+        task_id = secrets.token_hex(16) if key is None else derived_id(principal.name, key)
         fingerprint = hashlib.sha256(strict_json.canonical(document)).hexdigest()
         return Admitted(request.route == "direct", queue, rule, call, at, task_id, fingerprint)
 
     def _at(self, request: EnqueueRequest, errors: list[FieldError]) -> float | None:
         """When the first attempt is due; None for now and for the past."""
-        now = self._clock.now()
+        now = self.clock.now()
         at = now + request.delay if request.delay is not None else request.schedule_time
         if at is None or at <= now:
             return None
@@ -100,7 +98,7 @@ class Admission:
         return at
 
     def _timeout(self, request: EnqueueRequest, errors: list[FieldError]) -> float:
-        most = self._policy.max_timeout
+        most = self.policy.max_timeout
         if request.route == "direct":
             most = min(most, MAX_DEADLINE_HTTP)
         timeout = request.timeout if request.timeout is not None else min(DEFAULT_TIMEOUT, most)
@@ -112,13 +110,13 @@ class Admission:
     def _retry(self, request: EnqueueRequest, errors: list[FieldError]) -> RetryPolicy:
         """The caller's policy, completed from the operator's."""
         if request.retry is None:
-            return self._policy.retry
+            return self.policy.retry
         given = request.retry.model_dump(include=request.retry.model_fields_set)
         try:
-            wanted = validation.read(RetryPolicy, self._policy.retry.model_dump() | given, "retry.")
+            wanted = validation.read(RetryPolicy, self.policy.retry.model_dump() | given, "retry.")
         except InvalidCall as exc:
             errors.extend(exc.errors)
-            return self._policy.retry
+            return self.policy.retry
         broken = retry.broken_rule(wanted)
         if broken is not None:
             errors.append(FieldError(f"retry.{broken.field}", broken.message))

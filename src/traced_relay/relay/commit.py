@@ -7,6 +7,7 @@ A dispatch, an operator's action and the sweep all hand their steps in here.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from threading import Condition
 from typing import TYPE_CHECKING
 
@@ -29,21 +30,13 @@ COMMIT_RETRY_DELAY = 0.5
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
 class StepApplier:
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        cloud_tasks: CloudTasks,
-        task_log: TaskLog,
-        clock: Clock,
-        callback_builder: CallbackBuilder,
-    ) -> None:
-        self._ledger = ledger
-        self._cloud_tasks = cloud_tasks
-        self._task_log = task_log
-        self._clock = clock
-        self._callback_builder = callback_builder
+    ledger: Ledger
+    cloud_tasks: CloudTasks
+    task_log: TaskLog
+    clock: Clock
+    callback_builder: CallbackBuilder
 
     def commit(
         self,
@@ -62,11 +55,11 @@ class StepApplier:
         """
         row = step.row or before
         if step.row is not None:
-            callback = self._callback_builder.build(row, now=self._clock.now()) if step.create_callback else None
+            callback = self.callback_builder.build(row, now=self.clock.now()) if step.create_callback else None
             if not self._write(row, callback, patience):
                 return None
         for event in step.events:
-            self._task_log.log_event(event, row, delivery, exchange)
+            self.task_log.log_event(event, row, delivery, exchange)
         return row
 
     def apply(self, step: Step, before: Row, *, delivery: Delivery | None = None) -> Row | None:
@@ -81,13 +74,13 @@ class StepApplier:
         if step.create_task and not self.create_task(row, at=row.next_attempt_at):
             self.note_task(row)
         if step.delete_task:
-            self._cloud_tasks.delete(self.task_name(row))
+            self.cloud_tasks.delete(self.task_name(row))
         if step.create_callback:
             self._create_callback(row)
 
     def create_task(self, row: Row, *, at: float | None) -> bool:
         """Create the task that *row* awaits, due *at*, None for now, and note it; False if its name is taken."""
-        is_new = self._cloud_tasks.create(row, name=self.task_name(row), at=at, headers=row.trace.task_headers())
+        is_new = self.cloud_tasks.create(row, name=self.task_name(row), at=at, headers=row.trace.task_headers())
         if is_new:
             self.note_task(row)
         return is_new
@@ -99,13 +92,13 @@ class StepApplier:
         If the ledger does not respond, it is logged as well: a duplicate has the same insertId.
         """
         try:
-            is_first = self._ledger.note(row.task_id, row.awaited if number is None else number)
+            is_first = self.ledger.note(row.task_id, row.awaited if number is None else number)
             is_first = is_first and row.noted_attempt == 0  # a row of an earlier version has no count of notes
         except Unavailable as exc:
             _logger.warning("the sweep will note that the task of %s exists: %s", row.task_id, exc)
             is_first = row.noted_attempt == 0
         if is_first:
-            self._task_log.enqueued(row, self.task_name(row, row.first_number))
+            self.task_log.enqueued(row, self.task_name(row, row.first_number))
 
     def note_first_task(self, row: Row) -> None:
         """Note and log the first task if that has not happened: whoever created it was cut off."""
@@ -117,29 +110,29 @@ class StepApplier:
         number = row.awaited if number is None else number
         if row.adopted_task_name is not None and number == 1:
             return row.adopted_task_name
-        return self._cloud_tasks.task_name(row.queue, attempt_name(row.task_id, number))
+        return self.cloud_tasks.task_name(row.queue, attempt_name(row.task_id, number))
 
     def _create_callback(self, row: Row) -> None:
-        callback = self._ledger.get(callback_id(row.task_id, row.round))
+        callback = self.ledger.get(callback_id(row.task_id, row.round))
         if callback is None or callback.state != "queued" or callback.noted_attempt >= callback.awaited:
             return
         if not self.create_task(callback, at=callback.next_attempt_at):
             self.note_task(callback)
 
     def _write(self, row: Row, callback: Row | None, patience: float) -> bool:
-        pause, until, is_unclear = Condition(), self._clock.monotonic() + patience, False
+        pause, until, is_unclear = Condition(), self.clock.monotonic() + patience, False
         while True:
             try:
-                return self._ledger.replace(row, callback=callback) or (is_unclear and self._is_written(row))
+                return self.ledger.replace(row, callback=callback) or (is_unclear and self._is_written(row))
             except Unavailable:
-                if is_unclear and self._clock.monotonic() >= until:
+                if is_unclear and self.clock.monotonic() >= until:
                     raise
                 is_unclear = True
             with pause:
-                self._clock.wait(pause, COMMIT_RETRY_DELAY)
+                self.clock.wait(pause, COMMIT_RETRY_DELAY)
 
     def _is_written(self, row: Row) -> bool:
         """Whether the ledger holds this very change; another worker's differs in its times."""
-        stored = self._ledger.get(row.task_id)
+        stored = self.ledger.get(row.task_id)
         beside = {"noted_attempt": row.noted_attempt, "callback_ended_at": row.callback_ended_at}
         return stored is not None and stored.model_copy(update=beside) == row

@@ -62,41 +62,25 @@ class DispatchResult:
     reason: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
 class DispatchHandler:
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        cloud_tasks: CloudTasks,
-        sender: Sender,
-        task_log: TaskLog,
-        tracer: Tracer,
-        clock: Clock,
-        random: Callable[[], float],
-        policy: Policy,
-        worker: WorkerIdentity,
-        running_calls: RunningCalls,
-        step_applier: StepApplier,
-        signing_keys: Callable[[str], tuple[bytes, ...]],
-        origin: Callable[[], str],
-    ) -> None:
-        self._ledger = ledger
-        self._cloud_tasks = cloud_tasks
-        self._sender = sender
-        self._task_log = task_log
-        self._tracer = tracer
-        self._clock = clock
-        self._random = random
-        self._policy = policy
-        self._worker = worker
-        self._running_calls = running_calls
-        self._step_applier = step_applier
-        self._signing_keys = signing_keys
-        self._origin = origin
+    ledger: Ledger
+    cloud_tasks: CloudTasks
+    sender: Sender
+    task_log: TaskLog
+    tracer: Tracer
+    clock: Clock
+    random: Callable[[], float]
+    policy: Policy
+    worker: WorkerIdentity
+    running_calls: RunningCalls
+    step_applier: StepApplier
+    signing_keys: Callable[[str], tuple[bytes, ...]]
+    origin: Callable[[], str]
 
     def dispatch(self, dispatch: Dispatch, body: bytes) -> DispatchResult:
         """Handle one delivery; after Unavailable or EnqueueFailed Cloud Tasks delivers it again."""
-        refusal = self._running_calls.refusal() or (None if has_room() else "capacity")
+        refusal = self.running_calls.refusal() or (None if has_room() else "capacity")
         if refusal is not None:
             return self._defer(dispatch, refusal, "this process accepts no further call")
         for _ in range(MAX_CHANGES):
@@ -106,53 +90,53 @@ class DispatchHandler:
             result = self._run(row, delivery)
             if result is not None:
                 return result
-        return self._defer(dispatch, self._running_calls.refusal() or HELD, f"its row changed {MAX_CHANGES} times", row)
+        return self._defer(dispatch, self.running_calls.refusal() or HELD, f"its row changed {MAX_CHANGES} times", row)
 
     def _run(self, row: Row, delivery: Delivery) -> DispatchResult | None:
         """Claim, send, judge, record, then the next task; None if *row* was changed first and has to be read again."""
-        is_old = row.trace_age(self._clock.now()) > TRACE_ENDS_AFTER
+        is_old = row.trace_age(self.clock.now()) > TRACE_ENDS_AFTER
         arrival = propagation.arrival(row.trace, is_old=is_old)
         if arrival.is_rewritten and delivery.task_name != row.adopted_task_name:  # a bare task carries no context
             spans.set_rewritten(get_current_span())
             delivery = replace(delivery, trace_rewritten=True)
         step = self._arrive(row, delivery)
         if not step.start_attempt or step.row is None:
-            after = self._step_applier.apply(step, row, delivery=delivery)
+            after = self.step_applier.apply(step, row, delivery=delivery)
             return None if after is None else DispatchResult(step.queue_status, after)
         if is_old:
             instrumentation.discard_current_span()  # the dispatch's own span, which is in the old trace
         with self._process_span(step.row, delivery, arrival) as span:
             claimed = step.row.with_last_attempt(span_id=spans.trace_ref(span).span_id)
-            with self._running_calls.hold(claimed, delivery) as deadline:
+            with self.running_calls.hold(claimed, delivery) as deadline:
                 if deadline is None:
                     instrumentation.discard_current_span()  # the delivery in progress has a span of its own
-                    return self._defer(delivery.dispatch, self._running_calls.refusal() or HELD, IN_PROGRESS, row)
-                if self._step_applier.commit(replace(step, row=claimed), row, delivery=delivery) is None:
+                    return self._defer(delivery.dispatch, self.running_calls.refusal() or HELD, IN_PROGRESS, row)
+                if self.step_applier.commit(replace(step, row=claimed), row, delivery=delivery) is None:
                     instrumentation.discard_current_span()
                     return None
-                self._step_applier.note_first_task(claimed)  # this delivery proves that it exists
-                spans.started(self._tracer, row.queue, arrival.send, at=self._clock.now())
+                self.step_applier.note_first_task(claimed)  # this delivery proves that it exists
+                spans.started(self.tracer, row.queue, arrival.send, at=self.clock.now())
                 exchange = self._send(claimed, delivery, deadline)
                 result, after = exchange.ending, None
                 if result.reason == "interrupted" and deadline.is_aborted:
                     spans.set_error(span, "interrupted")
                     return DispatchResult(AGAIN, claimed, "interrupted")
                 if result.reason != "cancelled":
-                    now = self._clock.now()
-                    step = state_machine.end(claimed, result, response=exchange.response, now=now, random=self._random)
-                    after = self._step_applier.commit(
+                    now = self.clock.now()
+                    step = state_machine.end(claimed, result, response=exchange.response, now=now, random=self.random)
+                    after = self.step_applier.commit(
                         step, claimed, delivery=delivery, exchange=exchange, patience=LEASE
                     )
                 if after is None:  # cancelled, or judged as lost, during the call: its result counts no more
                     spans.set_verdict(span, verdict="cancelled", reason="cancelled")
                     return None
                 spans.set_verdict(span, **after.attempts[-1].model_dump(include=_ON_SPANS))
-                self._step_applier.follow(step, after)
+                self.step_applier.follow(step, after)
                 return DispatchResult(step.queue_status, after)
 
     def _process_span(self, row: Row, delivery: Delivery, arrival: Arrival) -> AbstractContextManager[Span]:
         return spans.processing(
-            self._tracer,
+            self.tracer,
             row.queue,
             row.task_id,
             task_name=delivery.task_name,
@@ -164,43 +148,43 @@ class DispatchHandler:
         )
 
     def _defer(self, dispatch: Dispatch, reason: str, detail: str, row: Row | None = None) -> DispatchResult:
-        self._task_log.deferred(dispatch, reason=reason, detail=detail, row=row)
+        self.task_log.deferred(dispatch, reason=reason, detail=detail, row=row)
         return DispatchResult(AGAIN, row, reason)
 
     def _read(self, dispatch: Dispatch, body: bytes) -> tuple[Delivery, Row | None]:
         """The delivery and its row; None, with a record, if delivering it again would not help."""
-        task_name = self._cloud_tasks.task_name(dispatch.queue, dispatch.task)
-        delay = dispatch.queue_delay_ms(self._clock.now())
+        task_name = self.cloud_tasks.task_name(dispatch.queue, dispatch.task)
+        delay = dispatch.queue_delay_ms(self.clock.now())
         delivery = Delivery(dispatch, task_name, 1, delay, propagation.rewritten())
         try:
             task = read_task(body)
             if isinstance(task, BareTask):
                 return delivery, self._adopt(task, delivery)
         except InvalidCall as exc:
-            self._task_log.dispatch_rejected(dispatch, reason="unreadable", detail=without_values(exc))
+            self.task_log.dispatch_rejected(dispatch, reason="unreadable", detail=without_values(exc))
             return delivery, None
-        row = self._ledger.get(task.task_id)
+        row = self.ledger.get(task.task_id)
         if row is None:
             detail = f"the ledger has no task {task.task_id}"
-            self._task_log.dispatch_rejected(dispatch, reason="unknown_task", detail=detail)
+            self.task_log.dispatch_rejected(dispatch, reason="unknown_task", detail=detail)
         return replace(delivery, number=task.attempt), row
 
     def _adopt(self, bare: BareTask, delivery: Delivery) -> Row | None:
         """The row of a task that another Cloud Tasks client created; its first dispatch inserts it."""
         task_id = adopted_task_id(delivery.task_name)
-        known = self._ledger.get(task_id)
+        known = self.ledger.get(task_id)
         if known is not None:
             return known
-        call = bare.call(retry=self._policy.retry, max_timeout=self._policy.max_timeout)
-        rule = self._policy.decide_call(call.url).rule
-        now = self._clock.now()
+        call = bare.call(retry=self.policy.retry, max_timeout=self.policy.max_timeout)
+        rule = self.policy.decide_call(call.url).rule
+        now = self.clock.now()
         row = new_row(
             task_id=task_id,
             queue=delivery.dispatch.queue,
             call=call,
             rule=rule.name if rule else None,
             caller="adopted",
-            origin=self._origin(),
+            origin=self.origin(),
             adopted_task_name=delivery.task_name,
             trace=propagation.trace_context(),
             now=now,
@@ -208,22 +192,22 @@ class DispatchHandler:
             next_attempt_at=now,
             noted_attempt=1,
         )
-        return row if self._ledger.insert(row) else self._ledger.get(task_id)
+        return row if self.ledger.insert(row) else self.ledger.get(task_id)
 
     def _arrive(self, row: Row, delivery: Delivery) -> Step:
         dispatched = Dispatched(
             number=delivery.number,
-            worker=self._worker.id,
+            worker=self.worker.id,
             task_name=delivery.task_name,
-            version=self._worker.version,
-            instance=self._worker.instance,
+            version=self.worker.version,
+            instance=self.worker.instance,
             queue_delay_ms=delivery.queue_delay_ms,
         )
-        holder = self._running_calls.holder_of(row) if row.state == "running" else Holder.LOST
-        return state_machine.arrive(row, dispatched, now=self._clock.now(), holder=holder, random=self._random)
+        holder = self.running_calls.holder_of(row) if row.state == "running" else Holder.LOST
+        return state_machine.arrive(row, dispatched, now=self.clock.now(), holder=holder, random=self.random)
 
     def _send(self, row: Row, delivery: Delivery, deadline: Deadline) -> Exchange:
-        decision = self._policy.decide(row)
+        decision = self.policy.decide(row)
         rule = decision.rule
         propagate = rule is not None and rule.trace == "w3c"
         with instrumentation.calling(attempt=row.attempt, propagate=propagate, full_url=row.kind == "call"):
@@ -231,9 +215,9 @@ class DispatchHandler:
                 headers = self._headers(row, decision.secret)
             except IdentityFailed as exc:
                 return Exchange.unsent("auth_unavailable", str(exc))
-            exchange = self._sender.send(row.call, rule, headers, deadline, head_decides=row.kind == "callback")
+            exchange = self.sender.send(row.call, rule, headers, deadline, head_decides=row.kind == "callback")
         if exchange.ending.reason == "denied":
-            self._task_log.denied(row, delivery, exchange.detail or decision.reason or "")
+            self.task_log.denied(row, delivery, exchange.detail or decision.reason or "")
         return exchange
 
     def _headers(self, row: Row, secret: str | None) -> Mapping[str, str]:
@@ -242,4 +226,4 @@ class DispatchHandler:
             return {"idempotency-key": row.task_id}
         if secret is None:
             return {}
-        return webhook_signature.sign(self._signing_keys(secret), row.task_id, self._clock.now(), row.call.body)
+        return webhook_signature.sign(self.signing_keys(secret), row.task_id, self.clock.now(), row.call.body)

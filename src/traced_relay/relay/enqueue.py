@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from traced_relay.errors import EnqueueFailed, FieldError, Unavailable
 from traced_relay.formats import validation
-from traced_relay.relay.admission import Admission
 from traced_relay.tasks import status_document
 from traced_relay.tasks.ids import attempt_name
 from traced_relay.tasks.row import new_row
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
 
     from traced_relay.cloud_tasks.client import CloudTasks
     from traced_relay.ledger.protocol import Ledger
-    from traced_relay.relay.admission import Admitted
+    from traced_relay.relay.admission import Admission, Admitted
     from traced_relay.relay.commit import StepApplier
-    from traced_relay.relay.policy import Policy, Principal
+    from traced_relay.relay.policy import Principal
     from traced_relay.relay.task_log import TaskLog
     from traced_relay.runtime.clock import Clock
     from traced_relay.tasks.api_types import Receipt
@@ -35,30 +34,19 @@ if TYPE_CHECKING:
 KEYS_KEPT = 31 * 86_400.0  # of calls with route direct: Cloud Tasks keeps a task as long
 
 
+@dataclass(frozen=True, kw_only=True)
 class Enqueuer:
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        cloud_tasks: CloudTasks,
-        task_log: TaskLog,
-        tracer: Tracer,
-        clock: Clock,
-        policy: Policy,
-        step_applier: StepApplier,
-        direct_account: str,
-        links: Callable[[], Links],
-        new_id: Callable[[], str] = lambda: secrets.token_hex(16),
-    ) -> None:
-        self._ledger = ledger
-        self._cloud_tasks = cloud_tasks
-        self._task_log = task_log
-        self._tracer = tracer
-        self._clock = clock
-        self._step_applier = step_applier
-        self._direct_account = direct_account
-        self._links = links
-        self._admission = Admission(policy, clock, new_id)
+    """*direct_account* is whose ID tokens direct calls carry; *links* are made for the host of the current request."""
+
+    admission: Admission
+    ledger: Ledger
+    cloud_tasks: CloudTasks
+    task_log: TaskLog
+    tracer: Tracer
+    clock: Clock
+    step_applier: StepApplier
+    direct_account: str
+    links: Callable[[], Links]
 
     def enqueue(self, document: Any, principal: Principal, key: str | None = None) -> Receipt:
         """
@@ -68,8 +56,8 @@ class Enqueuer:
         the call will not be made, unless the ledger became unavailable before its row could be removed; with a *key*
         it may be made, and a request with that key then gives its receipt.
         """
-        admitted = self._admission.admit(document, principal, key)
-        if key is not None and (row := self._ledger.get(admitted.task_id)) is not None:
+        admitted = self.admission.admit(document, principal, key)
+        if key is not None and (row := self.ledger.get(admitted.task_id)) is not None:
             return self._repeated(row, admitted)
         with self._send_span(admitted):
             row = self._new_row(admitted, principal)
@@ -85,25 +73,25 @@ class Enqueuer:
         return self._receipt(row)
 
     def _send_span(self, admitted: Admitted) -> AbstractContextManager[Span]:
-        task_name = self._cloud_tasks.task_name(admitted.queue, attempt_name(admitted.task_id, 1))
-        return spans.sending(self._tracer, admitted.queue, admitted.task_id, task_name=task_name)
+        task_name = self.cloud_tasks.task_name(admitted.queue, attempt_name(admitted.task_id, 1))
+        return spans.sending(self.tracer, admitted.queue, admitted.task_id, task_name=task_name)
 
     def _insert(self, row: Row, *, is_repeatable: bool) -> Row:
         """Insert *row*; returns it, or the one that another request with the same key inserted first."""
         try:
-            while not self._ledger.insert(row):
-                first = self._ledger.get(row.task_id)
+            while not self.ledger.insert(row):
+                first = self.ledger.get(row.task_id)
                 if first is not None:  # None: that row expired in between
                     return first
         except Unavailable:
             if not is_repeatable:
                 with suppress(Unavailable):
-                    self._ledger.remove(row)  # it may have been written, and only the response lost
+                    self.ledger.remove(row)  # it may have been written, and only the response lost
             raise
         return row
 
     def _new_row(self, admitted: Admitted, principal: Principal) -> Row:
-        now, call, others = self._clock.now(), admitted.call, {}
+        now, call, others = self.clock.now(), admitted.call, {}
         if admitted.is_direct:  # the row only keeps the key: nothing is dispatched, and no request shows it
             call = call.model_copy(update={"body": b""})
             others = {"kind": "direct", "state": "succeeded", "next_attempt_at": None, "finished_at": now + KEYS_KEPT}
@@ -114,7 +102,7 @@ class Enqueuer:
             rule=admitted.rule.name,
             caller=principal.name,
             fingerprint=admitted.fingerprint,
-            origin=self._links().base,
+            origin=self.links().base,
             trace=propagation.trace_context(),
             now=now,
             schedule_time=admitted.at,
@@ -130,21 +118,21 @@ class Enqueuer:
         """
         try:
             while row.lacks_task:
-                if self._step_applier.create_task(row, at=_due(row)):
+                if self.step_applier.create_task(row, at=_due(row)):
                     return row
-                current = self._ledger.get(row.task_id)
+                current = self.ledger.get(row.task_id)
                 if current is None or not current.lacks_task:
                     row = current or row  # another request created the task, and it may have ended already
                     break
-                if self._cloud_tasks.exists(self._step_applier.task_name(current)):
-                    self._step_applier.note_task(current)
+                if self.cloud_tasks.exists(self.step_applier.task_name(current)):
+                    self.step_applier.note_task(current)
                     return current
                 row = self._renamed(current)
         except (Unavailable, EnqueueFailed):
-            if is_repeatable or self._ledger.remove(row):
+            if is_repeatable or self.ledger.remove(row):
                 raise
             # The task was created all the same, and its attempt has started.
-        self._step_applier.note_first_task(row)
+        self.step_applier.note_first_task(row)
         return row
 
     def _renamed(self, row: Row) -> Row:
@@ -155,7 +143,7 @@ class Enqueuer:
         """
         number = row.awaited + 1
         renamed = row.model_copy(update={"awaited": number, "first_number": number, "revision": row.revision + 1})
-        return renamed if self._ledger.replace(renamed) else row
+        return renamed if self.ledger.replace(renamed) else row
 
     def _repeated(self, row: Row, admitted: Admitted) -> Receipt:
         if row.fingerprint != admitted.fingerprint:
@@ -165,7 +153,7 @@ class Enqueuer:
         return self._receipt(self._ensure_task(row, is_repeatable=True))
 
     def _receipt(self, row: Row) -> Receipt:
-        return status_document.receipt(row, self._step_applier.task_name(row, row.first_number), self._links())
+        return status_document.receipt(row, self.step_applier.task_name(row, row.first_number), self.links())
 
     def _create_direct(self, row: Row, admitted: Admitted, *, is_stored: bool = True) -> Receipt:
         """Create the task with which Cloud Tasks makes the call itself, unless the row says that it was created."""
@@ -175,19 +163,19 @@ class Enqueuer:
             return receipt
         call, rule = admitted.call, admitted.rule
         trace = row.trace.task_headers() if rule.trace == "w3c" else {}
-        self._cloud_tasks.create_direct(
+        self.cloud_tasks.create_direct(
             queue=row.queue,
-            name=self._step_applier.task_name(row),
+            name=self.step_applier.task_name(row),
             at=_due(row),
             call=call,
             added={**trace, "idempotency-key": row.task_id},
-            service_account=self._direct_account,
+            service_account=self.direct_account,
             audience=rule.audience_of(call.url) if rule.auth == "id_token" else None,
         )
         if is_stored:
-            self._step_applier.note_task(row)
+            self.step_applier.note_task(row)
         else:
-            self._task_log.enqueued(row, receipt["task_name"])
+            self.task_log.enqueued(row, receipt["task_name"])
         return receipt
 
 
