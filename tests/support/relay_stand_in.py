@@ -10,7 +10,7 @@ from werkzeug.wrappers import Request, Response
 from support.example_rows import ATTEMPT, NOW, row
 from traced_relay.runtime.listener import Listener
 from traced_relay.tasks import status_document
-from traced_relay.tasks.status_document import Links
+from traced_relay.tasks.status_document import Context, Links
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ def document(number: int = 0, *, at: float = NOW, **changes: Any) -> dict[str, A
     plain = {"task_id": f"{number:032x}", "created_at": at + number, "schedule_time": at + number}
     ended = {"state": "failed", "finished_at": at + number + 1, "reason": "http_503", "blame": "downstream"}
     tried = {"attempt": 1, "started": 1, "attempts": (ATTEMPT,), "next_attempt_at": None}
-    made = status_document.status(row(**plain | ended | tried), LINKS, now=at, retention=60.0)
+    made = status_document.status(row(**plain | ended | tried), Context(links=LINKS, now=at, retention=60.0))
     return made | changes
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from traced_relay.api import listing
 from traced_relay.errors import FieldError, NotFound
 from traced_relay.formats import validation
 from traced_relay.tasks import status_document
 from traced_relay.tasks.ids import callback_id
+from traced_relay.tasks.status_document import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from traced_relay.ledger.protocol import Ledger
     from traced_relay.relay.policy import Principal
@@ -66,34 +67,35 @@ class TaskReader:
         return task_id  # unknown: any other response would show that others' tasks exist
 
     def status(self, row: Row) -> Status:
-        ((_, context),) = self._contexts([row])
-        return status_document.status(row, self.links(), **context)
+        (context,) = self._contexts([row])
+        return status_document.status(row, context)
 
     def page(self, query: Iterable[tuple[str, str]], principal: Principal) -> TaskList:
         """A page of the tasks that the *principal* may see; InvalidCall for a wrong *query*."""
         caller = None if principal.is_operator else principal.name
         selection, limit = listing.parse(query, caller=caller, now=self.clock.now())
         rows = self.ledger.select(selection, limit + 1)
-        shown, links = rows[:limit], self.links()
+        shown = rows[:limit]
         return {
-            "tasks": [status_document.summary(row, links, **context) for row, context in self._contexts(shown)],
+            "tasks": list(map(status_document.summary, shown, self._contexts(shown))),
             "next_page_token": listing.page_token(shown[-1]) if len(rows) > limit else None,
         }
 
-    def _contexts(self, rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
-        """Each row with what its document needs besides: two reads of the ledger for all of them."""
+    def _contexts(self, rows: Sequence[Row]) -> list[Context]:
+        """What the document of each row needs besides: two reads of the ledger for all of them."""
         heartbeats = self.ledger.heartbeats({row.worker for row in rows if row.worker is not None})
         callbacks = self.ledger.get_many([callback_id(row.task_id, row.round) for row in rows if row.wants_callback])
-        for row in rows:
-            yield (
-                row,
-                {
-                    "now": self.clock.now(),
-                    "retention": self.retention,
-                    "heartbeat_at": heartbeats.get(row.worker or ""),
-                    "callback": callbacks.get(callback_id(row.task_id, row.round)),
-                },
+        links, now = self.links(), self.clock.now()
+        return [
+            Context(
+                links=links,
+                now=now,
+                retention=self.retention,
+                heartbeat_at=heartbeats.get(row.worker or ""),
+                callback=callbacks.get(callback_id(row.task_id, row.round)),
             )
+            for row in rows
+        ]
 
 
 def _may_see(principal: Principal, row: Row) -> bool:

@@ -11,6 +11,7 @@ from traced_relay.tasks import status_document
 from traced_relay.tasks.call import Call, RetryPolicy
 from traced_relay.tasks.ids import callback_id
 from traced_relay.tasks.row import new_row
+from traced_relay.tasks.status_document import Context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,7 @@ class CallbackBuilder:
 
     def _report(self, row: Row, now: float) -> bytes:
         """The body of the callback, the same in every attempt; without the response's body if longer than MAX_BYTES."""
-        status = status_document.status(row, self.links(row.origin), now=now, retention=0.0)
+        status = status_document.status(row, Context(links=self.links(row.origin), now=now, retention=0.0))
         data: dict[str, Any] = {name: value for name, value in status.items() if name not in ("attempts", "callback")}
         report = {"type": f"task.{row.state}", "timestamp": format_time(row.finished_at or now), "data": data}
         content = strict_json.dumps(report)

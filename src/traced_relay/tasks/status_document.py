@@ -50,32 +50,27 @@ def receipt(row: Row, task_name: str, links: Links) -> api_types.Receipt:
     }
 
 
-def status(
-    row: Row,
-    links: Links,
-    *,
-    now: float,
-    retention: float,
-    heartbeat_at: float | None = None,
-    callback: Row | None = None,
-) -> api_types.Status:
-    """The summary with the attempts and the response; *callback* is the row of this round's callback."""
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a document shows besides its row; *callback* is the row of this round's callback."""
+
+    links: Links
+    now: float
+    retention: float
+    heartbeat_at: float | None = None
+    callback: Row | None = None
+
+
+def status(row: Row, context: Context) -> api_types.Status:
+    """The summary with the attempts and the response."""
     return {
-        **summary(row, links, now=now, retention=retention, heartbeat_at=heartbeat_at, callback=callback),
+        **summary(row, context),
         "attempts": [_attempt(attempt) for attempt in row.attempts],
         "response": _response(row.response) if row.response else None,
     }
 
 
-def summary(
-    row: Row,
-    links: Links,
-    *,
-    now: float,
-    retention: float,
-    heartbeat_at: float | None = None,
-    callback: Row | None = None,
-) -> api_types.Summary:
+def summary(row: Row, context: Context) -> api_types.Summary:
     call = row.call
     policy = call.retry.model_dump()
     policy["retryable_status_codes"] = list(retryable_status_codes(call.retry, idempotent=call.idempotent))
@@ -94,9 +89,9 @@ def summary(
         "schedule_time": format_time(row.scheduled_at),
         "finished_at": _time(row.finished_at),
         "next_attempt_at": _time(row.next_attempt_at),
-        "overdue_ms": _overdue_ms(row, now),
-        "heartbeat_at": _time(heartbeat_at),
-        "expires_at": _time(row.expires_at(retention)),
+        "overdue_ms": _overdue_ms(row, context.now),
+        "heartbeat_at": _time(context.heartbeat_at),
+        "expires_at": _time(row.expires_at(context.retention)),
         "cancel_requested_at": _time(row.cancel_requested_at),
         "actor": row.actor,
         "attempt": row.attempt,
@@ -105,8 +100,8 @@ def summary(
         "blame": row.blame,
         "total_ms": row.total_ms,
         "retry": policy,
-        "callback": _callback(row, callback),
-        "links": links.of(row.task_id, row.trace_id),
+        "callback": _callback(row, context.callback),
+        "links": context.links.of(row.task_id, row.trace_id),
     }
 
 

@@ -10,11 +10,12 @@ from traced_relay.tasks import status_document
 from traced_relay.tasks.api_types import CallFields, Filters
 from traced_relay.tasks.enqueue_request import EnqueueRequest
 from traced_relay.tasks.row import Response
-from traced_relay.tasks.status_document import Links
+from traced_relay.tasks.status_document import Context, Links
 
 LINKS = Links("https://relay.example.com", "p")
 STATUS = status_document.status(
-    row(attempts=(ATTEMPT,), response=Response(status_code=200, headers={})), LINKS, now=NOW, retention=60.0
+    row(attempts=(ATTEMPT,), response=Response(status_code=200, headers={})),
+    Context(links=LINKS, now=NOW, retention=60.0),
 )
 RECEIPT = status_document.receipt(row(), "a", LINKS)
 

@@ -13,24 +13,24 @@ from support.example_rows import NOW, SPAN_ID, TASK_ID, TRACE_ID, call, policy, 
 from traced_relay.api import listing
 from traced_relay.tasks import status_document
 from traced_relay.tasks.row import Attempt, Response, Row
-from traced_relay.tasks.status_document import Links
+from traced_relay.tasks.status_document import Context, Links
 
 LOCAL = Links("http://127.0.0.1:8080", "p", "http://127.0.0.1:8080/console")
 DAY = 86_400.0
 
 
 def summary(given: Row, now: float = NOW + 1.5) -> dict[str, Any]:
-    return status_document.summary(given, LOCAL, now=now, retention=7 * DAY)
+    return status_document.summary(given, Context(links=LOCAL, now=now, retention=7 * DAY))
 
 
 def answered(body: bytes, *, truncated: bool = False) -> Any:
     response = Response(status_code=200, headers={"content-type": "text/plain"}, body=body, truncated=truncated)
-    return status_document.status(row(response=response), LOCAL, now=NOW, retention=DAY)["response"]
+    return status_document.status(row(response=response), Context(links=LOCAL, now=NOW, retention=DAY))["response"]
 
 
 def test_a_queued_task_in_full() -> None:
     assert summary(row()) == QUEUED
-    assert status_document.status(row(), LOCAL, now=NOW + 1.5, retention=7 * DAY) == {
+    assert status_document.status(row(), Context(links=LOCAL, now=NOW + 1.5, retention=7 * DAY)) == {
         **QUEUED,
         "attempts": [],
         "response": None,
@@ -59,10 +59,13 @@ def test_a_clock_set_back_makes_no_duration_negative() -> None:
 def test_a_running_task_has_its_workers_heartbeat_at() -> None:
     seen = {"heartbeat_at": "2026-09-21T14:13:25.000000Z"}
     assert (
-        status_document.summary(row(), LOCAL, now=NOW + 1.5, retention=7 * DAY, heartbeat_at=NOW + 5) == QUEUED | seen
+        status_document.summary(row(), Context(links=LOCAL, now=NOW + 1.5, retention=7 * DAY, heartbeat_at=NOW + 5))
+        == QUEUED | seen
     )
     assert (
-        status_document.status(row(), LOCAL, now=NOW, retention=DAY, heartbeat_at=NOW + 5)["heartbeat_at"]
+        status_document.status(row(), Context(links=LOCAL, now=NOW, retention=DAY, heartbeat_at=NOW + 5))[
+            "heartbeat_at"
+        ]
         == (seen["heartbeat_at"])
     )
 
@@ -96,7 +99,7 @@ def test_an_attempt_in_full() -> None:
         ended_at=None,
         queue_delay_ms=12,
     )
-    [shown] = status_document.status(row(attempts=(attempt,)), LOCAL, now=NOW, retention=DAY)["attempts"]
+    [shown] = status_document.status(row(attempts=(attempt,)), Context(links=LOCAL, now=NOW, retention=DAY))["attempts"]
     assert shown == {
         "attempt": 1,
         "round": 1,
