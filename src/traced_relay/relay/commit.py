@@ -71,8 +71,8 @@ class StepApplier:
 
     def follow(self, step: Step, row: Row) -> None:
         """Create or delete the tasks that the committed *row* needs; repeat it after Unavailable or EnqueueFailed."""
-        if step.create_task and not self.create_task(row, at=row.next_attempt_at):
-            self.note_task(row)
+        if step.create_task:
+            self.ensure_task(row)
         if step.delete_task:
             self.cloud_tasks.delete(self.task_name(row))
         if step.create_callback:
@@ -82,6 +82,13 @@ class StepApplier:
         """Create the task that *row* awaits, due *at*, None for now, and note it; False if its name is taken."""
         is_new = self.cloud_tasks.create(row, name=self.task_name(row), at=at, headers=row.trace.task_headers())
         if is_new:
+            self.note_task(row)
+        return is_new
+
+    def ensure_task(self, row: Row) -> bool:
+        """Create the task that *row* awaits, or note that it exists; True if it was created."""
+        is_new = self.create_task(row, at=row.next_attempt_at)
+        if not is_new:
             self.note_task(row)
         return is_new
 
@@ -114,10 +121,8 @@ class StepApplier:
 
     def _create_callback(self, row: Row) -> None:
         callback = self.ledger.get(callback_id(row.task_id, row.round))
-        if callback is None or callback.state != "queued" or callback.noted_attempt >= callback.awaited:
-            return
-        if not self.create_task(callback, at=callback.next_attempt_at):
-            self.note_task(callback)
+        if callback is not None and callback.state == "queued" and callback.noted_attempt < callback.awaited:
+            self.ensure_task(callback)
 
     def _write(self, row: Row, callback: Row | None, patience: float) -> bool:
         pause, until, is_unclear = Condition(), self.clock.monotonic() + patience, False

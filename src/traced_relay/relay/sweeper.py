@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -27,12 +26,6 @@ MAX_SECONDS = 40.0  # the next sweep continues where this one stops
 MAX_SECONDS_ON_REQUEST = 5.0
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass
-class _Counts:
-    workers_lost: int = 0
-    recovered: int = 0
 
 
 class Sweeper:
@@ -73,61 +66,63 @@ class Sweeper:
     def sweep(self) -> None:
         """Sweep once; after Unavailable or EnqueueFailed the next sweep does the rest."""
         with self._lock:
-            until, counts = self._clock.monotonic() + MAX_SECONDS, _Counts()
-            self._judge_abandoned(counts, until)
-            self._check_waiting(counts, until, self._clock.now() - self._grace)
+            until = self._clock.monotonic() + MAX_SECONDS
+            workers_lost = self._judge_abandoned(until)
+            recovered = self._check_waiting(until, self._clock.now() - self._grace)
             while self._ledger.expire(BATCH) == BATCH and self._continues(until):
                 pass
-            self._log_summary(counts)
+            self._log_summary(workers_lost, recovered)
 
     def check_all(self) -> None:
         """Check the tasks of all waiting rows, due or not: after a purge they no longer exist."""
         with self._lock:
-            self._check_waiting(_Counts(), self._clock.monotonic() + MAX_SECONDS_ON_REQUEST, float("inf"))
+            self._check_waiting(self._clock.monotonic() + MAX_SECONDS_ON_REQUEST, float("inf"))
 
     def _continues(self, until: float) -> bool:
         return not self._is_stopping and self._clock.monotonic() < until
 
-    def _judge_abandoned(self, counts: _Counts, until: float) -> None:
-        """End the attempts of dead workers, as a redelivery would, which may come much later."""
+    def _judge_abandoned(self, until: float) -> int:
+        """End the attempts of dead workers, as a redelivery would, which may come much later; how many were lost."""
+        lost = 0
         while self._continues(until):
             rows = self._ledger.abandoned(BATCH)
-            judged = [self._continues(until) and self._judge(row, counts) for row in rows]
+            judged = [self._judge(row) for row in rows if self._continues(until)]
+            lost += judged.count(Holder.LOST)
             if len(rows) < BATCH or not any(judged):
-                return
+                break
+        return lost
 
-    def _judge(self, row: Row, counts: _Counts) -> bool:
+    def _judge(self, row: Row) -> Holder | None:
+        """End the attempt of *row* and return what became of its worker; None if it goes on or *row* has changed."""
         holder = self._holder_of(row)
         if holder is Holder.ALIVE:  # it renewed its lease after the query
-            return False
+            return None
         step = state_machine.lose(row, holder, now=self._clock.now(), random=self._random)
         try:
-            is_judged = self._step_applier.apply(step, row) is not None
+            return None if self._step_applier.apply(step, row) is None else holder
         except EnqueueFailed as exc:  # the row is committed; a later sweep creates its next task
             _logger.warning("the next task of %s could not be created: %s", row.task_id, exc)
-            is_judged = True
-        counts.workers_lost += is_judged and holder is Holder.LOST
-        return is_judged
+            return holder
 
-    def _check_waiting(self, counts: _Counts, until: float, before: float) -> None:
-        """Check the tasks of rows that were due *before* then, from where the last sweep stopped."""
+    def _check_waiting(self, until: float, before: float) -> int:
+        """Check the tasks of rows that were due *before* then, where the last sweep stopped; how many were created."""
+        recovered = 0
         while rows := self._ledger.overdue(before, BATCH, after=self._resume_after):
             for row in rows:
                 if not self._continues(until):
-                    return
+                    return recovered
                 try:
-                    counts.recovered += self._check_task(row)
+                    recovered += self._check_task(row)
                 except EnqueueFailed as exc:  # this queue differs from relay.yaml; others may not
                     _logger.warning("the task of %s could not be created again: %s", row.task_id, exc)
                 self._resume_after = (row.next_attempt_at or 0.0, row.task_id)
         self._resume_after = None
+        return recovered
 
     def _check_task(self, row: Row) -> bool:
         """Whether the task that *row* awaits had to be created. A task that existed and is gone was removed."""
-        if row.noted_attempt < row.awaited:
-            if self._step_applier.create_task(row, at=row.next_attempt_at):
-                return True
-            self._step_applier.note_task(row)
+        if row.noted_attempt < row.awaited and self._step_applier.ensure_task(row):
+            return True
         if not self._cloud_tasks.exists(self._step_applier.task_name(row)):
             self._cloud_tasks.check_queue(row.queue)  # raises if the queue is gone, which removes no task
             whole = self._ledger.get(row.task_id)
@@ -135,7 +130,7 @@ class Sweeper:
                 self._step_applier.apply(state_machine.remove(whole, now=self._clock.now()), whole)
         return False
 
-    def _log_summary(self, counts: _Counts) -> None:
+    def _log_summary(self, workers_lost: int, recovered: int) -> None:
         now = self._clock.now()
         tally = self._ledger.tally(now - self._grace)
         self._task_log.swept(
@@ -143,8 +138,8 @@ class Sweeper:
                 "overdue": tally.overdue,
                 "oldest_overdue_ms": _age_ms(tally.oldest_overdue_at, now),
                 "running": tally.running,
-                "workers_lost": counts.workers_lost,
-                "recovered": counts.recovered,
+                "workers_lost": workers_lost,
+                "recovered": recovered,
                 "callbacks_pending": tally.callbacks_pending,
                 "oldest_callback_ms": _age_ms(tally.oldest_callback_at, now),
             }
