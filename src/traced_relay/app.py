@@ -28,7 +28,7 @@ from traced_relay.ledger.sqlite import SqliteLedger
 from traced_relay.relay.actions import TaskActions
 from traced_relay.relay.admission import Admission
 from traced_relay.relay.commit import StepApplier
-from traced_relay.relay.dispatch import DispatchHandler, WorkerIdentity
+from traced_relay.relay.dispatch import DispatchHandler
 from traced_relay.relay.enqueue import Enqueuer
 from traced_relay.relay.lease import LeaseKeeper
 from traced_relay.relay.policy import Policy, Receiver
@@ -40,6 +40,7 @@ from traced_relay.runtime.credentials import IdTokens
 from traced_relay.runtime.google_credentials import why_none
 from traced_relay.runtime.periodic import Periodic
 from traced_relay.tasks.callback import CallbackBuilder
+from traced_relay.tasks.state_machine import WorkerIdentity
 from traced_relay.tasks.status_document import Links
 from traced_relay.tracing import instrumentation
 from traced_relay.tracing.provider import tracer_of

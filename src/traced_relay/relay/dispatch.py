@@ -36,21 +36,13 @@ if TYPE_CHECKING:
     from traced_relay.runtime.clock import Clock
     from traced_relay.runtime.watchdog import Deadline
     from traced_relay.tasks.row import Row
+    from traced_relay.tasks.state_machine import WorkerIdentity
     from traced_relay.tracing.propagation import Arrival
 
 MAX_CHANGES = 3
 IN_PROGRESS = "already in progress in this process, or the process is stopping"
 TRACE_ENDS_AFTER = 7 * 86_400.0  # Cloud Trace refuses spans that are older than 14 days
 _ON_SPANS = {"verdict", "reason", "blame", "retry_delay_ms", "status_code"}
-
-
-@dataclass(frozen=True)
-class WorkerIdentity:
-    """This process: *id* is unique to it, *version* and *instance* are the platform's names."""
-
-    id: str
-    version: str
-    instance: str
 
 
 @dataclass(frozen=True)
@@ -195,14 +187,7 @@ class DispatchHandler:
         return row if self.ledger.insert(row) else self.ledger.get(task_id)
 
     def _arrive(self, row: Row, delivery: Delivery) -> Step:
-        dispatched = Dispatched(
-            number=delivery.number,
-            worker=self.worker.id,
-            task_name=delivery.task_name,
-            version=self.worker.version,
-            instance=self.worker.instance,
-            queue_delay_ms=delivery.queue_delay_ms,
-        )
+        dispatched = Dispatched(delivery.number, self.worker, delivery.task_name, delivery.queue_delay_ms)
         holder = self.running_calls.holder_of(row) if row.state == "running" else Holder.LOST
         return state_machine.arrive(row, dispatched, now=self.clock.now(), holder=holder, random=self.random)
 

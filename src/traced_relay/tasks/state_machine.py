@@ -63,14 +63,21 @@ _RESULTS = {
 
 
 @dataclass(frozen=True)
+class WorkerIdentity:
+    """A process that runs attempts: *id* is unique to it, *version* and *instance* are the platform's names."""
+
+    id: str
+    version: str
+    instance: str
+
+
+@dataclass(frozen=True)
 class Dispatched:
     """*worker* received the task of attempt *number*."""
 
     number: int
-    worker: str
+    worker: WorkerIdentity
     task_name: str
-    version: str
-    instance: str
     queue_delay_ms: int | None
 
 
@@ -102,8 +109,8 @@ def _start(row: Row, dispatched: Dispatched, now: float) -> Step:
         round=row.round,
         task_name=dispatched.task_name,
         span_id="",
-        version=dispatched.version,
-        instance=dispatched.instance,
+        version=dispatched.worker.version,
+        instance=dispatched.worker.instance,
         started_at=now,
         queue_delay_ms=dispatched.queue_delay_ms,
     )
@@ -112,7 +119,7 @@ def _start(row: Row, dispatched: Dispatched, now: float) -> Step:
         state="running",
         attempt=dispatched.number,
         started=row.started + 1,
-        worker=dispatched.worker,
+        worker=dispatched.worker.id,
         next_attempt_at=None,
         first_started_at=now if row.first_started_at is None else row.first_started_at,
         attempts=(*row.attempts[1 - ATTEMPTS_KEPT :], attempt),

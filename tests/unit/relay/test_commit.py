@@ -16,7 +16,7 @@ from traced_relay.relay.commit import StepApplier
 from traced_relay.relay.task_log import TaskLog
 from traced_relay.runtime.clock import ManualClock, SystemClock
 from traced_relay.tasks.callback import CallbackBuilder
-from traced_relay.tasks.state_machine import Dispatched, Holder, Step, arrive, cancel, end
+from traced_relay.tasks.state_machine import Dispatched, Holder, Step, WorkerIdentity, arrive, cancel, end
 from traced_relay.tasks.status_document import Links
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def step_applier(ledger: AnswerLost, records: RecordStore) -> Iterator[StepAppli
 
 def ending(ledger: AnswerLost) -> tuple[Row, Step]:
     assert ledger.insert(row())
-    event = Dispatched(1, "w1", f"{TASK_ID}-1", "v1", "i1", queue_delay_ms=3)
+    event = Dispatched(1, WorkerIdentity("w1", "v1", "i1"), f"{TASK_ID}-1", queue_delay_ms=3)
     running = arrive(row(), event, now=NOW, holder=Holder.LOST, random=lambda: 0.5).row
     assert running is not None
     assert ledger.replace(running)
@@ -104,7 +104,7 @@ def test_an_attempt_starts_if_only_the_ledgers_response_was_lost(
     ledger: AnswerLost, records: RecordStore, step_applier: StepApplier
 ) -> None:
     assert ledger.insert(row())
-    event = Dispatched(1, "w1", f"{TASK_ID}-1", "v1", "i1", queue_delay_ms=3)
+    event = Dispatched(1, WorkerIdentity("w1", "v1", "i1"), f"{TASK_ID}-1", queue_delay_ms=3)
     step = arrive(row(), event, now=NOW, holder=Holder.LOST, random=lambda: 0.5)
     ledger.lost = 1
     assert step_applier.commit(step, row()) == ledger.get(TASK_ID) == step.row

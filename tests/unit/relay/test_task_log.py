@@ -15,7 +15,7 @@ from traced_relay.relay.task_log import TaskLog
 from traced_relay.runtime.clock import ManualClock
 from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.row import Response
-from traced_relay.tasks.state_machine import Dispatched, Holder, LogEvent, arrive, end
+from traced_relay.tasks.state_machine import Dispatched, Holder, LogEvent, WorkerIdentity, arrive, end
 
 if TYPE_CHECKING:
     from traced_relay.tasks.row import Row
@@ -82,7 +82,7 @@ def logged() -> Logged:
 
 
 def running(**changes: Any) -> Row:
-    event = Dispatched(1, "w1", NAME, "v1", "i1", 1500)
+    event = Dispatched(1, WorkerIdentity("w1", "v1", "i1"), NAME, 1500)
     begun = arrive(row(**changes), event, now=NOW, holder=Holder.LOST, random=lambda: 0.5).row
     assert begun is not None
     return begun.model_copy(update={"attempts": (begun.attempts[0].model_copy(update={"span_id": PROCESS}),)})

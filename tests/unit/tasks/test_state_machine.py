@@ -7,7 +7,17 @@ import pytest
 from support.example_rows import BUSY, MISSING, NOW, SUCCESS, TASK_ID, call, policy, row
 from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.row import Attempt, Response, Row
-from traced_relay.tasks.state_machine import AGAIN, DONE, Dispatched, Holder, LogEvent, Step, arrive, end
+from traced_relay.tasks.state_machine import (
+    AGAIN,
+    DONE,
+    Dispatched,
+    Holder,
+    LogEvent,
+    Step,
+    WorkerIdentity,
+    arrive,
+    end,
+)
 
 STARTED = LogEvent("attempt.started")
 FINISHED, OVER = LogEvent("attempt.finished"), LogEvent("task.finished")
@@ -16,7 +26,7 @@ GONE = [Holder.LOST, Holder.STOPPED, Holder.STOPPED_UNSENT]
 
 
 def dispatched(number: int = 1, worker: str = "w1") -> Dispatched:
-    return Dispatched(number, worker, f"{TASK_ID}-{number}", "v1", "i1", queue_delay_ms=12)
+    return Dispatched(number, WorkerIdentity(worker, "v1", "i1"), f"{TASK_ID}-{number}", queue_delay_ms=12)
 
 
 def arrived(

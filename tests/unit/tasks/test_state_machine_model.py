@@ -11,7 +11,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.example_rows import NOW, TASK_ID, call, policy, row
 from traced_relay.tasks.call import Callback
 from traced_relay.tasks.retry import AttemptResult
-from traced_relay.tasks.state_machine import AGAIN, Dispatched, Holder, Step, arrive, cancel, end, lose, redrive, remove
+from traced_relay.tasks.state_machine import (
+    AGAIN,
+    Dispatched,
+    Holder,
+    Step,
+    WorkerIdentity,
+    arrive,
+    cancel,
+    end,
+    lose,
+    redrive,
+    remove,
+)
 from traced_relay.tasks.states import ENDED
 
 if TYPE_CHECKING:
@@ -68,7 +80,7 @@ class TaskLife(RuleBasedStateMachine):
     def dispatch(self, data: st.DataObject, dice: float) -> None:
         number = data.draw(st.sampled_from(sorted(self.tasks | self.gone)))
         before = self.row
-        event = Dispatched(number, "w", f"{TASK_ID}-{number}", "v", "i", None)
+        event = Dispatched(number, WorkerIdentity("w", "v", "i"), f"{TASK_ID}-{number}", None)
         step = arrive(before, event, now=self.now, holder=self.holder, random=lambda: dice)
         if before.state == "running" and number == before.attempt and self.holder is Holder.ALIVE:
             assert step.queue_status == AGAIN

@@ -15,6 +15,7 @@ from traced_relay.tasks.state_machine import (
     Holder,
     LogEvent,
     Step,
+    WorkerIdentity,
     arrive,
     cancel,
     end,
@@ -30,7 +31,9 @@ TOLD = Callback(url="https://hooks.example.com/")
 
 
 def begun(before: Row) -> Row:
-    event = Dispatched(before.awaited, "w1", f"{TASK_ID}-{before.awaited}", "v1", "i1", queue_delay_ms=3)
+    event = Dispatched(
+        before.awaited, WorkerIdentity("w1", "v1", "i1"), f"{TASK_ID}-{before.awaited}", queue_delay_ms=3
+    )
     return committed(arrive(before, event, now=NOW, holder=Holder.LOST, random=lambda: 0.5))
 
 
@@ -108,7 +111,7 @@ def test_a_redrive_of_an_unstarted_task_uses_a_new_task_name() -> None:
 
 def test_an_earlier_rounds_dispatch_starts_nothing() -> None:
     again = committed(redrive(committed(cancel(row(), actor=WHO, now=NOW)), actor=WHO, now=NOW))
-    late = Dispatched(1, "w1", f"{TASK_ID}-1", "v1", "i1", queue_delay_ms=3)
+    late = Dispatched(1, WorkerIdentity("w1", "v1", "i1"), f"{TASK_ID}-1", queue_delay_ms=3)
     assert arrive(again, late, now=NOW, holder=Holder.LOST, random=lambda: 0.5) == Step(DONE, create_task=True)
 
 
@@ -132,7 +135,7 @@ def test_an_end_creates_a_callback_if_it_was_asked_for(ending: AttemptResult, on
     before = begun(row(call=call(callback=Callback(url=TOLD.url, on=on))))
     step = end(before, ending, response=None, now=NOW, random=lambda: 0.5)
     assert step.create_callback is create_callback
-    late = Dispatched(1, "w2", f"{TASK_ID}-1", "v1", "i1", queue_delay_ms=3)
+    late = Dispatched(1, WorkerIdentity("w2", "v1", "i1"), f"{TASK_ID}-1", queue_delay_ms=3)
     again = arrive(committed(step), late, now=NOW, holder=Holder.LOST, random=lambda: 0.5)
     assert again == Step(
         DONE, create_callback=create_callback
