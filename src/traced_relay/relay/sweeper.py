@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ MAX_SECONDS_ON_REQUEST = 5.0
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(kw_only=True, eq=False)
 class Sweeper:
     """
     One sweep at a time in this process; sweeps of several processes at once are safe.
@@ -35,29 +37,17 @@ class Sweeper:
     A task is overdue *grace* seconds after it was due.
     """
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        cloud_tasks: CloudTasks,
-        task_log: TaskLog,
-        clock: Clock,
-        random: Callable[[], float],
-        step_applier: StepApplier,
-        holder_of: Callable[[Row], Holder],
-        grace: float,
-    ) -> None:
-        self._ledger = ledger
-        self._cloud_tasks = cloud_tasks
-        self._task_log = task_log
-        self._clock = clock
-        self._random = random
-        self._step_applier = step_applier
-        self._holder_of = holder_of
-        self._grace = grace
-        self._lock = Lock()
-        self._is_stopping = False
-        self._resume_after: tuple[float, str] | None = None
+    ledger: Ledger
+    cloud_tasks: CloudTasks
+    task_log: TaskLog
+    clock: Clock
+    random: Callable[[], float]
+    step_applier: StepApplier
+    holder_of: Callable[[Row], Holder]
+    grace: float
+    _lock: Lock = field(default_factory=Lock, init=False)
+    _is_stopping: bool = field(default=False, init=False)
+    _resume_after: tuple[float, str] | None = field(default=None, init=False)
 
     def stop(self) -> None:
         """End a running sweep after its current row."""
@@ -66,26 +56,26 @@ class Sweeper:
     def sweep(self) -> None:
         """Sweep once; after Unavailable or EnqueueFailed the next sweep does the rest."""
         with self._lock:
-            until = self._clock.monotonic() + MAX_SECONDS
+            until = self.clock.monotonic() + MAX_SECONDS
             workers_lost = self._judge_abandoned(until)
-            recovered = self._check_waiting(until, self._clock.now() - self._grace)
-            while self._ledger.expire(BATCH) == BATCH and self._continues(until):
+            recovered = self._check_waiting(until, self.clock.now() - self.grace)
+            while self.ledger.expire(BATCH) == BATCH and self._continues(until):
                 pass
             self._log_summary(workers_lost, recovered)
 
     def check_all(self) -> None:
         """Check the tasks of all waiting rows, due or not: after a purge they no longer exist."""
         with self._lock:
-            self._check_waiting(self._clock.monotonic() + MAX_SECONDS_ON_REQUEST, float("inf"))
+            self._check_waiting(self.clock.monotonic() + MAX_SECONDS_ON_REQUEST, float("inf"))
 
     def _continues(self, until: float) -> bool:
-        return not self._is_stopping and self._clock.monotonic() < until
+        return not self._is_stopping and self.clock.monotonic() < until
 
     def _judge_abandoned(self, until: float) -> int:
         """End the attempts of dead workers, as a redelivery would, which may come much later; how many were lost."""
         lost = 0
         while self._continues(until):
-            rows = self._ledger.abandoned(BATCH)
+            rows = self.ledger.abandoned(BATCH)
             judged = [self._judge(row) for row in rows if self._continues(until)]
             lost += judged.count(Holder.LOST)
             if len(rows) < BATCH or not any(judged):
@@ -94,12 +84,12 @@ class Sweeper:
 
     def _judge(self, row: Row) -> Holder | None:
         """End the attempt of *row* and return what became of its worker; None if it goes on or *row* has changed."""
-        holder = self._holder_of(row)
+        holder = self.holder_of(row)
         if holder is Holder.ALIVE:  # it renewed its lease after the query
             return None
-        step = state_machine.lose(row, holder, now=self._clock.now(), random=self._random)
+        step = state_machine.lose(row, holder, now=self.clock.now(), random=self.random)
         try:
-            return None if self._step_applier.apply(step, row) is None else holder
+            return None if self.step_applier.apply(step, row) is None else holder
         except EnqueueFailed as exc:  # the row is committed; a later sweep creates its next task
             _logger.warning("the next task of %s could not be created: %s", row.task_id, exc)
             return holder
@@ -107,7 +97,7 @@ class Sweeper:
     def _check_waiting(self, until: float, before: float) -> int:
         """Check the tasks of rows that were due *before* then, where the last sweep stopped; how many were created."""
         recovered = 0
-        while rows := self._ledger.overdue(before, BATCH, after=self._resume_after):
+        while rows := self.ledger.overdue(before, BATCH, after=self._resume_after):
             for row in rows:
                 if not self._continues(until):
                     return recovered
@@ -121,19 +111,19 @@ class Sweeper:
 
     def _check_task(self, row: Row) -> bool:
         """Whether the task that *row* awaits had to be created. A task that existed and is gone was removed."""
-        if row.noted_attempt < row.awaited and self._step_applier.ensure_task(row):
+        if row.noted_attempt < row.awaited and self.step_applier.ensure_task(row):
             return True
-        if not self._cloud_tasks.exists(self._step_applier.task_name(row)):
-            self._cloud_tasks.check_queue(row.queue)  # raises if the queue is gone, which removes no task
-            whole = self._ledger.get(row.task_id)
+        if not self.cloud_tasks.exists(self.step_applier.task_name(row)):
+            self.cloud_tasks.check_queue(row.queue)  # raises if the queue is gone, which removes no task
+            whole = self.ledger.get(row.task_id)
             if whole is not None and whole.revision == row.revision:
-                self._step_applier.apply(state_machine.remove(whole, now=self._clock.now()), whole)
+                self.step_applier.apply(state_machine.remove(whole, now=self.clock.now()), whole)
         return False
 
     def _log_summary(self, workers_lost: int, recovered: int) -> None:
-        now = self._clock.now()
-        tally = self._ledger.tally(now - self._grace)
-        self._task_log.swept(
+        now = self.clock.now()
+        tally = self.ledger.tally(now - self.grace)
+        self.task_log.swept(
             {
                 "overdue": tally.overdue,
                 "oldest_overdue_ms": _age_ms(tally.oldest_overdue_at, now),
