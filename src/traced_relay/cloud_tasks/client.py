@@ -98,8 +98,8 @@ class CloudTasks:
         """Create the task that *row* awaits, due *at* (epoch seconds; None: now); False if its name is taken."""
         content = json.dumps({"task_id": row.task_id, "attempt": row.awaited}, separators=(",", ":")).encode()
         request = {"headers": {"content-type": "application/json", **headers}, "body": content}
-        task: dict[str, Any] = {"name": name}
-        task["dispatch_deadline"] = _duration(max(row.call.timeout + SLACK, MIN_DEADLINE))
+        deadline = max(row.call.timeout + SLACK, MIN_DEADLINE)
+        task: dict[str, Any] = {"name": name, "dispatch_deadline": _duration(deadline)}
         if self._worker.app_engine is not None:
             routing = {"service": self._worker.app_engine} if self._worker.app_engine != "default" else {}
             task["app_engine_http_request"] = {"relative_uri": "/dispatch", "app_engine_routing": routing, **request}

@@ -105,15 +105,12 @@ class BareTask(Model):
             raise InvalidCall(f"{broken[0].field} {broken[0].message}", errors=tuple(broken))
         if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,198}[\x21-\x7e])?", self.content_type):
             raise InvalidCall("content_type must be printable ASCII")
-        named = any(name.lower() == "content-type" for name in self.headers)
-        headers = self.headers if named else {"content-type": self.content_type, **self.headers}
-        timeout = min(_timeout(self.timeout), max_timeout)
         return Call(
             url=self.url,
             method=self.method,
-            headers=headers,
+            headers=header_policy.with_content_type(self.headers, self.content_type),
             body=content_of(self.body),
-            timeout=timeout,
+            timeout=min(_timeout(self.timeout), max_timeout),
             retry=retry,
             idempotent=is_idempotent(self.method, None),
         )

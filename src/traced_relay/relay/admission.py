@@ -13,7 +13,7 @@ from traced_relay.errors import FieldError, InvalidCall
 from traced_relay.formats import strict_json, validation
 from traced_relay.formats.durations import format_duration
 from traced_relay.relay.policy import OWN_URL, UNSIGNED
-from traced_relay.tasks import enqueue_request, retry
+from traced_relay.tasks import enqueue_request, header_policy, retry
 from traced_relay.tasks.call import SCHEDULE_AHEAD, Call, RetryPolicy, is_idempotent, split_target
 from traced_relay.tasks.enqueue_request import EnqueueRequest
 from traced_relay.tasks.ids import derived_id
@@ -75,7 +75,7 @@ class Admission:
         call = Call(
             url=request.url,
             method=request.method,
-            headers=request.headers_for(content_type),
+            headers=header_policy.with_content_type(request.headers, content_type),
             body=body,
             timeout=timeout,
             retry=retry_policy,

@@ -187,10 +187,6 @@ class EnqueueRequest(Model):
             return b"", None
         return content_of(self.body), "text/plain; charset=utf-8" if isinstance(self.body, str) else "application/json"
 
-    def headers_for(self, content_type: str | None) -> dict[str, str]:
-        named = any(name.lower() == "content-type" for name in self.headers)
-        return dict(self.headers) if named or content_type is None else {"content-type": content_type, **self.headers}
-
 
 def enqueue_request(document: Any) -> EnqueueRequest:
     """The request in a parsed JSON *document*; InvalidCall with every rule that it breaks."""

@@ -58,6 +58,12 @@ def is_owned(name: str) -> bool:
     return folded in _OWNED or folded.startswith(_OWNED_PREFIXES)
 
 
+def with_content_type(headers: Mapping[str, str], content_type: str | None) -> dict[str, str]:
+    """The *headers*, with this *content_type* first unless they name one."""
+    named = any(name.lower() == "content-type" for name in headers)
+    return dict(headers) if named or content_type is None else {"content-type": content_type, **headers}
+
+
 def broken_rules(headers: Mapping[str, str]) -> Iterator[FieldError]:
     """The rules that *headers* break, without their values, which may be secrets."""
     seen: set[str] = set()

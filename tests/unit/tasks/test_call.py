@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from traced_relay.tasks.call import Method, RetryPolicy, Url, is_idempotent, split_target
 from traced_relay.tasks.enqueue_request import EnqueueRequest
+from traced_relay.tasks.header_policy import with_content_type
 
 URL = "https://reports.example.com/build"
 
@@ -48,7 +49,7 @@ def test_a_body_is_sent_byte_for_byte_with_its_type(given: dict[str, Any], conte
 def test_the_callers_content_type_wins(
     headers: dict[str, str], content_type: str | None, expected: dict[str, str]
 ) -> None:
-    assert request(headers=headers).headers_for(content_type) == expected
+    assert with_content_type(request(headers=headers).headers, content_type) == expected
 
 
 def test_defaults_are_those_of_the_contract() -> None:
