@@ -12,17 +12,8 @@ from hypothesis import strategies as st
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from traced_relay.cli.options import read_headers
-from traced_relay.downstream.webhook_signature import (
-    FromTheFuture,
-    HeaderMissing,
-    Malformed,
-    NoMatchingSignature,
-    TooOld,
-    parse_secrets,
-    sign,
-    text_of,
-    verify,
-)
+from traced_relay.downstream.webhook_signature import parse_secrets, sign, text_of, verify
+from traced_relay.errors import NotVerified
 from traced_relay.runtime.clock import SystemClock
 
 ID = "5b487531bceaaa36f43ec81db3b338f9"
@@ -79,7 +70,7 @@ def test_both_secrets_sign_during_a_rotation_and_one_is_enough() -> None:
         verify(parse_secrets(known), headers, BODY, now)
     for known in (OLD, NEW):
         standardwebhooks.Webhook(known).verify(BODY, headers)
-    with pytest.raises(NoMatchingSignature):
+    with pytest.raises(NotVerified, match="no signature matches"):
         verify(parse_secrets(STRANGERS), headers, BODY, now)
 
 
@@ -89,31 +80,31 @@ def test_the_clocks_may_differ_by_five_minutes(off: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "cause", "why"),
+    ("changes", "why"),
     [
-        ({"webhook-id": ""}, HeaderMissing, "webhook-id is missing"),
-        ({"webhook-timestamp": ""}, HeaderMissing, "webhook-timestamp is missing"),
-        ({"webhook-signature": ""}, HeaderMissing, "webhook-signature is missing"),
-        ({"webhook-id": "other"}, NoMatchingSignature, "no signature matches"),
-        ({"webhook-timestamp": str(NOW - 1)}, NoMatchingSignature, "no signature matches"),
-        ({"webhook-timestamp": str(NOW - 301)}, TooOld, "webhook-timestamp is 301 s old, and at most 300 s"),
-        ({"webhook-timestamp": str(NOW + 301)}, FromTheFuture, "webhook-timestamp is 301 s ahead"),
+        ({"webhook-id": ""}, "webhook-id is missing"),
+        ({"webhook-timestamp": ""}, "webhook-timestamp is missing"),
+        ({"webhook-signature": ""}, "webhook-signature is missing"),
+        ({"webhook-id": "other"}, "no signature matches"),
+        ({"webhook-timestamp": str(NOW - 1)}, "no signature matches"),
+        ({"webhook-timestamp": str(NOW - 301)}, "webhook-timestamp is 301 s old, and at most 300 s"),
+        ({"webhook-timestamp": str(NOW + 301)}, "webhook-timestamp is 301 s ahead"),
         *(
-            ({"webhook-timestamp": text}, Malformed, "webhook-timestamp must be whole seconds")
+            ({"webhook-timestamp": text}, "webhook-timestamp must be whole seconds")
             for text in ("now", "1.5", "-1", "1e9", f" {NOW}", f"{NOW}\n", "٨", "9" * 13)
         ),
         *(
-            ({"webhook-id": text}, Malformed, "webhook-id must be printable ASCII")
+            ({"webhook-id": text}, "webhook-id must be printable ASCII")
             for text in ("a.b", "a b", "é", "a\n", "x" * 257)
         ),
         *(
-            ({"webhook-signature": text}, Malformed, "webhook-signature must contain v1,")
+            ({"webhook-signature": text}, "webhook-signature must contain v1,")
             for text in ("v1", "v1,", "v1,!!!", "v1a,c2ln", "é", ", ,", SIGNED["webhook-signature"][3:])
         ),
     ],
 )
-def test_each_cause_has_its_own_error(changes: dict[str, str], cause: type[Exception], why: str) -> None:
-    with pytest.raises(cause, match=f"^{why}"):
+def test_each_cause_has_its_own_text(changes: dict[str, str], why: str) -> None:
+    with pytest.raises(NotVerified, match=f"^{why}"):
         verify(KEYS, SIGNED | changes, BODY, NOW)
 
 
@@ -126,14 +117,14 @@ def test_header_case_and_additional_signatures_are_ignored() -> None:
 
 def test_a_changed_body_does_not_match() -> None:
     for body in (b"", BODY[:-1], BODY + b"\n", BODY.replace(b"succeeded", b"failed")):
-        with pytest.raises(NoMatchingSignature):
+        with pytest.raises(NotVerified, match="no signature matches"):
             verify(KEYS, SIGNED, body, NOW)
 
 
 @given(st.dictionaries(st.sampled_from(sorted(SIGNED)), st.text()), st.binary())
 def test_no_bytes_of_a_stranger_pass(changes: dict[str, str], body: bytes) -> None:
     if changes or body != BODY:
-        with pytest.raises((HeaderMissing, Malformed, TooOld, FromTheFuture, NoMatchingSignature)):
+        with pytest.raises(NotVerified):
             verify(KEYS, SIGNED | {name: text + "x" for name, text in changes.items()}, body + b"x", NOW)
 
 
