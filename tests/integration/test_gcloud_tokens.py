@@ -95,6 +95,7 @@ def admitted(token: str) -> str:
         trusts_app_engine=True,
         is_local=False,
         open_on_loopback=False,
+        clock=SystemClock(),
     )
     return authenticator.authenticate_caller(Headers({"Authorization": f"Bearer {token}"})).name
 

@@ -15,7 +15,6 @@ from traced_relay.api import id_token
 from traced_relay.cloud_tasks.delivery import APP_ENGINE, HTTP_TARGET, Dispatch
 from traced_relay.errors import NotAuthorized, Unavailable
 from traced_relay.relay.policy import Principal
-from traced_relay.runtime.clock import SystemClock
 from traced_relay.runtime.loopback import is_cross_site, is_local_host
 from traced_relay.runtime.refreshing import Refreshing
 
@@ -68,7 +67,7 @@ class Authenticator:
         trusts_app_engine: bool,
         is_local: bool,
         open_on_loopback: bool,
-        clock: Clock | None = None,
+        clock: Clock,
     ) -> None:
         self._callers = {caller.email: Principal.of(caller) for caller in rules.callers}
         self._queues = {queue.name for queue in rules.queues}
@@ -79,7 +78,7 @@ class Authenticator:
         self._trusts_app_engine = trusts_app_engine
         self._is_local = is_local
         self._open = open_on_loopback
-        self._clock = clock or SystemClock()
+        self._clock = clock
 
     def authenticate_queue(self, headers: Headers) -> Dispatch:
         """

@@ -10,6 +10,7 @@ from traced_relay.formats.durations import format_time
 from traced_relay.tasks import status_document
 from traced_relay.tasks.call import Call, RetryPolicy
 from traced_relay.tasks.ids import callback_id
+from traced_relay.tasks.retry import CALLBACK_WAITS
 from traced_relay.tasks.row import new_row
 from traced_relay.tasks.status_document import Context
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from traced_relay.tasks.status_document import Links
 
 TIMEOUT = 30.0
-MOST_ATTEMPTS = 10
+MOST_ATTEMPTS = 2 + len(CALLBACK_WAITS)  # the first, one after the first wait, and one after each of the others
 _SCHEDULE = RetryPolicy.model_validate({"max_attempts": MOST_ATTEMPTS, "max_backoff": "24h"})
 MAX_BYTES = 20_000  # Standard Webhooks recommends payloads below 20 kB
 
@@ -67,8 +68,5 @@ class CallbackBuilder:
         content = strict_json.dumps(report)
         if len(content) <= MAX_BYTES or row.response is None:
             return content
-        return strict_json.dumps(report | {"data": data | {"response": _without_body(data["response"])}})
-
-
-def _without_body(response: dict[str, Any]) -> dict[str, Any]:
-    return {"status_code": response["status_code"], "headers": response["headers"], "truncated": True}
+        response = {"status_code": row.response.status_code, "headers": row.response.headers, "truncated": True}
+        return strict_json.dumps(report | {"data": data | {"response": response}})

@@ -65,7 +65,7 @@ def authenticator(
         trusts_app_engine=trusts_app_engine,
         is_local=is_local,
         open_on_loopback=open_on_loopback,
-        clock=clock,
+        clock=clock or SystemClock(),
     )
 
 
