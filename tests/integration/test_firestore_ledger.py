@@ -105,7 +105,7 @@ def test_a_body_too_large_for_the_row_goes_with_it_and_a_little_later(
     ledger.replace(changed(report, state="succeeded", finished_at=NOW + 5))
     until = NOW + 5 + RETENTION
     assert client.collection(collection).document(TASK_ID).get().get("expires_at") == datetime.fromtimestamp(until, UTC)
-    assert stored.get().get("expires_at") == datetime.fromtimestamp(until + BODY_OUTLIVES, UTC)
+    assert stored.get().get("expires_at") == datetime.fromtimestamp(until, UTC) + BODY_OUTLIVES
     assert ledger.replace(changed(ended, state="queued", finished_at=None, round=2))
     assert stored.get().get("expires_at") is None
     stored.delete()

@@ -6,6 +6,7 @@ Firestore's own clock decides which workers are alive. Every composite index is 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from google.api_core.exceptions import AlreadyExists
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 # Bytes of a call's body. A document is limited to 1 MiB, and contains the response and a hundred attempts, too.
 LARGEST_WITH_ROW = 400_000
-BODY_OUTLIVES = 7 * 86_400.0  # Firestore deletes expired documents in any order, and up to a day late
+BODY_OUTLIVES = timedelta(days=7)  # Firestore deletes expired documents in any order, and up to a day late
 
 _MARGIN = 10.0  # seconds, so that nothing is deleted while a request still relies on it
 _COMPARED = ("revision", "round", "state", "noted_attempt", "callback_ended_at", "expires_at", "body_apart")
@@ -115,7 +116,7 @@ class FirestoreLedger(WorkerLeases):
                 if own is None or own.get("revision") != row.revision - 1:
                     return False
                 batch = self._batch()
-                self._change(batch, row, own)
+                self._update(batch, own, self._columns(row) | ({"answer": row.response.body} if row.response else {}))
                 if row.callback_of in found:
                     self._set_callback_ended(batch, row, found[row.callback_of])
                 if callback is not None and callback.task_id not in found:
@@ -123,27 +124,21 @@ class FirestoreLedger(WorkerLeases):
                 if requests.commit(batch):
                     return True
 
-    def _change(self, batch: Any, row: Row, stored: Any) -> None:
-        changes = self._columns(row)
-        if row.response:
-            changes["answer"] = row.response.body
-        batch.update(stored.reference, changes, LastUpdateOption(stored.update_time))
-        self._date_body(batch, stored, row.expires_at(self._retention))
-
     def _set_callback_ended(self, batch: Any, row: Row, call: Any) -> None:
         """Write the end of the callback *row*, or its new start, to its *call*, unless that has started a new round."""
         is_same_round = call.get("round") == row.callback_round and call.get("state") in ENDED
         if not is_same_round or call.get("callback_ended_at") == row.finished_at:
             return
-        expires_at = row.expires_at(self._retention)  # the call expires when its callback does
-        changes = {"callback_ended_at": row.finished_at, "expires_at": moment(expires_at)}
-        batch.update(call.reference, changes, LastUpdateOption(call.update_time))
-        self._date_body(batch, call, expires_at)
+        expires_at = moment(row.expires_at(self._retention))  # the call expires when its callback does
+        self._update(batch, call, {"callback_ended_at": row.finished_at, "expires_at": expires_at})
 
-    def _date_body(self, batch: Any, stored: Any, expires_at: float | None) -> None:
-        if stored.get("body_apart") and stored.get("expires_at") != moment(expires_at):
+    def _update(self, batch: Any, stored: Any, changes: dict[str, Any]) -> None:
+        """Write the *changes* of a row, and the end of its body if that is apart and changes with them."""
+        batch.update(stored.reference, changes, LastUpdateOption(stored.update_time))
+        expires_at = changes["expires_at"]
+        if stored.get("body_apart") and stored.get("expires_at") != expires_at:
             later = None if expires_at is None else expires_at + BODY_OUTLIVES
-            batch.update(document(self._bodies, stored.id), {"expires_at": moment(later)})
+            batch.update(document(self._bodies, stored.id), {"expires_at": later})
 
     def _columns(self, row: Row) -> dict[str, Any]:
         awaits_delivery = row.kind == "callback" and not row.has_ended
