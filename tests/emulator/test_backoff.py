@@ -2,13 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traced_relay.emulator.backoff import LONGEST_RETRY_AFTER, RetryPolicy, retry_after
+from support.rig import retries
+from traced_relay.emulator import messages as m
+from traced_relay.emulator.backoff import LONGEST_RETRY_AFTER, delay, is_exhausted, retry_after, seconds
 
-DEFAULTS = RetryPolicy(100, 0, 0.1, 3600, 16)
 
-
-def policy(least: float, most: float, doublings: int) -> RetryPolicy:
-    return DEFAULTS._replace(min_backoff=least, max_backoff=most, max_doublings=doublings)
+def backoff(least: float, most: float, doublings: int) -> m.RetryConfig:
+    return m.RetryConfig(**retries(100, 0, least, most, doublings))
 
 
 @pytest.mark.parametrize(
@@ -25,16 +25,18 @@ def policy(least: float, most: float, doublings: int) -> RetryPolicy:
 def test_the_wait_doubles_then_grows_by_the_last_step_then_stays(
     least: float, most: float, doublings: int, delays: list[float]
 ) -> None:
-    assert [policy(least, most, doublings).delay(n + 1) for n in range(len(delays))] == delays
+    config = backoff(least, most, doublings)
+
+    assert [delay(config, n + 1) for n in range(len(delays))] == delays
 
 
 @given(st.integers(1, 10**9), st.floats(0, 1e6), st.floats(0, 1e7), st.integers(0, 2**31 - 1))
 def test_the_wait_never_passes_the_maximum_and_never_shrinks(
     failures: int, least: float, most: float, doublings: int
 ) -> None:
-    limited = policy(least, most, doublings)
+    limited = backoff(least, most, doublings)
 
-    assert 0 <= limited.delay(failures) <= limited.delay(failures + 1) <= most
+    assert 0 <= delay(limited, failures) <= delay(limited, failures + 1) <= seconds(limited.max_backoff)
 
 
 @pytest.mark.parametrize(
@@ -53,13 +55,13 @@ def test_the_wait_never_passes_the_maximum_and_never_shrinks(
 def test_a_task_is_given_up_only_when_both_limits_are_met(
     attempts: int, duration: float, tried: int, elapsed: float, *, ends: bool
 ) -> None:
-    limited = DEFAULTS._replace(max_attempts=attempts, max_retry_duration=duration)
+    limited = m.RetryConfig(**retries(attempts, duration, 0.1, 3600, 16))
 
-    assert limited.is_exhausted(tried, elapsed) is ends
+    assert is_exhausted(limited, tried, elapsed) is ends
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"),
+    ("value", "asked"),
     [
         (None, 0),
         ("120", 120),
@@ -78,5 +80,5 @@ def test_a_task_is_given_up_only_when_both_limits_are_met(
         ("Fri, 21 Sep 2029 14:13:50 GMT", LONGEST_RETRY_AFTER),
     ],
 )
-def test_retry_after_is_seconds_or_a_date_and_nothing_else(value: str | None, seconds: float) -> None:
-    assert retry_after(value, now=1_790_000_000.0) == seconds
+def test_retry_after_is_seconds_or_a_date_and_nothing_else(value: str | None, asked: float) -> None:
+    assert retry_after(value, now=1_790_000_000.0) == asked

@@ -7,14 +7,14 @@ and collects the changes to store.
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 from traced_relay.emulator import attempts, changes, resource_names
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.attempts import Dispatch, End, Outcome
-from traced_relay.emulator.backoff import RETENTION, retry_after
+from traced_relay.emulator.backoff import RETENTION, delay, is_exhausted, retry_after, seconds
 from traced_relay.emulator.state import Progress, QueueState, TaskState
-from traced_relay.emulator.task_rules import seconds_of
 from traced_relay.emulator.tombstones import Tombstones
 from traced_relay.runtime.timer_queue import TimerQueue
 
@@ -54,7 +54,7 @@ class Engine:
             self._task_names.restore(name, until)
         for serial, message, is_named, progress in stored.tasks:
             queue = self.queues[message.name.partition("/tasks/")[0]]
-            state = Progress(*progress) if progress else Progress(seconds_of(message.schedule_time))
+            state = Progress(*progress) if progress else Progress(seconds(message.schedule_time))
             self._insert(TaskState(queue, serial, message, is_named, state))
             self._last_serial = serial
         for queue in self.queues.values():
@@ -87,7 +87,7 @@ class Engine:
     def add_task(self, queue: QueueState, message: m.Task, now: float, *, is_named: bool) -> TaskState:
         """Add a task; *is_named* means that the caller chose its name."""
         self._last_serial += 1
-        due_at = seconds_of(message.schedule_time)
+        due_at = seconds(message.schedule_time)
         # Rounding to a microsecond can move the present into the future.
         progress = Progress(now if due_at < now + 1e-6 else due_at)
         task = TaskState(queue, self._last_serial, message, is_named, progress)
@@ -141,7 +141,7 @@ class Engine:
         started, self._forced = self._forced, []
         while (queue := self._wakes.pop_due(now)) is not None:
             while (task := queue.pop_due(now)) is not None:
-                if now < self._retention_ends(task):
+                if now < seconds(task.message.create_time) + RETENTION:
                     started.append(self._start(task, now))
                 else:
                     self.delete_task(task, now)
@@ -178,18 +178,17 @@ class Engine:
             self.delete_task(task, now)
             return
         task.count_failure(outcome, now)
-        progress, policy = task.progress, task.queue.policy_for(task)
         if task.running:
             return  # another attempt is in flight, and the last to end decides
-        first = progress.first_dispatched_at
-        if policy.is_exhausted(progress.retry_count, now - (now if first is None else first)):
+        progress, config = task.progress, task.queue.retry_config_for(task)
+        if is_exhausted(config, progress.retry_count, now - (progress.first_dispatched_at or now)):
             self.delete_task(task, now)
             return
         failed_at = now if dispatch.run_at is None else dispatch.run_at
         wait = retry_after(outcome.retry_after, now) if task.family is attempts.HTTP else 0.0
-        progress.due_at = max(failed_at + policy.delay(progress.retry_count), now + wait)
+        progress.due_at = max(failed_at + delay(config, progress.retry_count), now + wait)
         task.queue.waiting.put(task, progress.due_at)
-        self._changes.append(changes.SaveProgress(task.serial, progress.snapshot()))
+        self._changes.append(changes.SaveProgress(task.serial, astuple(progress)))
 
     def _start(self, task: TaskState, now: float, *, run_at: float | None = None) -> Dispatch:
         self._last_token += 1
@@ -213,9 +212,6 @@ class Engine:
         task.is_gone = True
         del task.queue.tasks[task.task_id]
         task.queue.waiting.discard(task)
-
-    def _retention_ends(self, task: TaskState) -> float:
-        return seconds_of(task.message.create_time) + RETENTION
 
     def _expire_tombstones(self, now: float) -> None:
         if now < self._expired_at + EXPIRE_EVERY:

@@ -26,24 +26,15 @@ _IGNORED = frozenset(
 _OWN_PREFIXES = ("x-google-", "x-appengine-", "x-cloudtasks-")
 
 
-def check(headers: Mapping[str, str], field: str) -> None:
-    """Refuse names and values that HTTP forbids; a line break in a value would inject headers."""
-    for name, value in headers.items():
-        if not _NAME.fullmatch(name):
-            raise invalid(f'{field} has an invalid header name: "{name}".')
-        if _CONTROL.search(value):
-            raise invalid(f'{field} has an invalid value for header "{name}".')
-
-
 def for_http(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that are stored with an HTTP task; names keep their case."""
-    kept = {name: value for name, value in _settable(headers) if name.lower() != "user-agent"}
+    kept = {name: value for name, value in _settable(headers, "HttpRequest") if name.lower() != "user-agent"}
     return kept | {"User-Agent": HTTP.user_agent}
 
 
 def for_app_engine(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
     """The headers that are stored with an App Engine task; its own User-Agent comes before ours."""
-    kept = dict(_settable(headers))
+    kept = dict(_settable(headers, "AppEngineHttpRequest"))
     own = [kept.pop(name) for name in tuple(kept) if name.lower() == "user-agent"]
     kept["User-Agent"] = " ".join([*own, APP_ENGINE.user_agent])
     if body:
@@ -69,8 +60,13 @@ def of_attempt(dispatch: Dispatch) -> dict[str, str]:
     return added
 
 
-def _settable(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _settable(headers: Mapping[str, str], owner: str) -> Iterator[tuple[str, str]]:
+    """The headers to store. Refuses those that HTTP forbids: a line break in a value would inject headers."""
     for name, value in headers.items():
+        if not _NAME.fullmatch(name):
+            raise invalid(f'{owner}.headers has an invalid header name: "{name}".')
+        if _CONTROL.search(value):
+            raise invalid(f'{owner}.headers has an invalid value for header "{name}".')
         lower = name.lower()
         if lower not in _IGNORED and not lower.startswith(_OWN_PREFIXES):
             yield name, value

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from traced_relay.emulator import attempts, resource_names
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.attempts import Dispatch, End, Outcome
-from traced_relay.emulator.backoff import RetryPolicy, seconds
+from traced_relay.emulator.backoff import seconds
 from traced_relay.emulator.queue_rules import completed
 from traced_relay.emulator.rates import LastMinute, Rate
 from traced_relay.emulator.task_rules import set_time
@@ -46,9 +45,6 @@ class Progress:
     last_ended_at: float | None = None
     previous_response: int | None = None
     retry_reason: str = ""
-
-    def snapshot(self) -> tuple[Any, ...]:
-        return astuple(self)
 
 
 @dataclass(slots=True, eq=False)
@@ -157,16 +153,14 @@ class QueueState:
         self.message = message
         self.rate.change(message.rate_limits.max_dispatches_per_second, message.rate_limits.max_burst_size)
         self.is_paused = message.state != m.RUNNING
-        self._policy = RetryPolicy.of(message.retry_config)
         self._most_concurrent: int = message.rate_limits.max_concurrent_dispatches
         self.routing: m.AppEngineRouting | None = None
         if message.HasField("app_engine_routing_override"):
             self.routing = message.app_engine_routing_override
 
-    def policy_for(self, task: TaskState) -> RetryPolicy:
-        if not task.message.HasField("retry_config"):
-            return self._policy
-        return RetryPolicy.of(completed(task.message.retry_config, self.message.retry_config))
+    def retry_config_for(self, task: TaskState) -> m.RetryConfig:
+        defaults: m.RetryConfig = self.message.retry_config
+        return completed(task.message.retry_config, defaults) if task.message.HasField("retry_config") else defaults
 
     def pop_due(self, now: float) -> TaskState | None:
         """The next task that may be dispatched now, or None."""

@@ -25,7 +25,7 @@ DEFAULT_DEADLINE = 600.0  # for App Engine too, as with automatic scaling
 _LAST_SHOWN = 253_402_214_400  # the last day of the year 9999
 SHORTEST_DEADLINE, LONGEST_HTTP_DEADLINE, LONGEST_APP_ENGINE_DEADLINE = 15, 1800, 86415
 
-_BODY_METHODS = {"http_request": ("POST", "PUT", "PATCH"), "app_engine_http_request": ("POST", "PUT")}
+_BODY_METHODS = {"HttpRequest": ("POST", "PUT", "PATCH"), "AppEngineHttpRequest": ("POST", "PUT")}
 _OUTPUT_ONLY = ("create_time", "dispatch_count", "response_count", "first_attempt", "last_attempt", "view")
 
 
@@ -63,11 +63,10 @@ def _complete_http(request: m.HttpRequest) -> None:
     token = request.WhichOneof("authorization_header")
     if token and not getattr(request, token).service_account_email:
         raise invalid("HttpRequest.authorizationHeader must have a serviceAccountEmail.")
-    header_rules.check(request.headers, "HttpRequest.headers")
     stored = header_rules.for_http(request.headers)
     if sum(len(name) + len(value) for name, value in stored.items()) >= LARGEST_HTTP_HEADERS:
         raise invalid("HttpRequest.headers must be less than 80KB.")
-    _complete_request(request, stored, "http_request", "HttpRequest")
+    _complete_request(request, stored)
 
 
 def _complete_app_engine(request: m.AppEngineHttpRequest, name: str) -> None:
@@ -76,20 +75,18 @@ def _complete_app_engine(request: m.AppEngineHttpRequest, name: str) -> None:
         raise invalid("AppEngineHttpRequest.relativeUri must begin with '/' and contain no spaces.")
     if len(request.relative_uri) > LONGEST_URL:
         raise invalid(f"AppEngineHttpRequest.relativeUri must be less than or equal to {LONGEST_URL} characters.")
-    header_rules.check(request.headers, "AppEngineHttpRequest.headers")
     stored = header_rules.for_app_engine(request.headers, request.body)
-    _complete_request(request, stored, "app_engine_http_request", "AppEngineHttpRequest")
+    _complete_request(request, stored)
     request.app_engine_routing.host = resource_names.app_engine_host(request.app_engine_routing, name)
 
 
-def _complete_request(
-    request: m.HttpRequest | m.AppEngineHttpRequest, stored: dict[str, str], kind: str, field: str
-) -> None:
+def _complete_request(request: m.HttpRequest | m.AppEngineHttpRequest, stored: dict[str, str]) -> None:
+    field = request.DESCRIPTOR.name
     request.http_method = request.http_method or m.POST
     method = m.HTTP_METHODS.get(request.http_method)
     if method is None:
         raise invalid(f"{field}.httpMethod is invalid.")
-    if request.body and method not in _BODY_METHODS[kind]:
+    if request.body and method not in _BODY_METHODS[field]:
         raise invalid(f"{field}.body is not allowed for the HTTP method {method}.")
     request.headers.clear()
     request.headers.update(stored)
@@ -105,7 +102,7 @@ def _check_deadline(task: m.Task, longest: int) -> None:
 
 
 def _complete_schedule_time(task: m.Task, now: float) -> None:
-    wanted = task.schedule_time.seconds + task.schedule_time.nanos / 1e9
+    wanted = seconds(task.schedule_time)
     if wanted > now + LONGEST_SCHEDULE:
         shown = datetime.fromtimestamp(min(int(wanted), _LAST_SHOWN), _PACIFIC)
         raise invalid(
@@ -133,7 +130,3 @@ def set_time(stamp: m.Timestamp, time: float) -> None:
     """Write *time* into *stamp*, rounded to the microsecond."""
     stamp.seconds, micros = divmod(round(time * 1e6), 1_000_000)
     stamp.nanos = micros * 1000
-
-
-def seconds_of(stamp: m.Timestamp) -> float:
-    return stamp.seconds + stamp.nanos // 1000 / 1e6
