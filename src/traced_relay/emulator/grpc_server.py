@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
@@ -18,7 +20,7 @@ from traced_relay.errors import PortTaken
 from traced_relay.runtime.listener import listen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from google.protobuf.message import Message
 
@@ -46,15 +48,11 @@ class GrpcServer:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc")
         self._server = grpc.server(self._threads, options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers((
-            _CloudTasks(service),
+            *_cloud_tasks(service),
             _identity(mint, certificates),
             _Unimplemented(),
         ))  # fmt: skip
         self.port: int = _bind(self._server, host, port)
-
-    def start(self) -> Self:
-        self._server.start()
-        return self
 
     def stop(self) -> None:
         # Without a grace period idle connections are reset, which clients log as an error.
@@ -62,30 +60,20 @@ class GrpcServer:
         self._threads.shutdown(wait=False)
 
     def __enter__(self) -> Self:
-        return self.start()
+        self._server.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
 
-class _CloudTasks(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """The methods by their paths: `/google.cloud.tasks.v2.CloudTasks/GetQueue`."""
-
-    def __init__(self, service: Service) -> None:
-        self._handlers = {_path(method): _handler(service, method) for method in METHODS}
-
-    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        return self._handlers.get(call.method)
-
-
-def _path(method: str) -> str:
-    version, _, name = method.rpartition(".")
-    return f"/google.cloud.tasks.{version or 'v2'}.CloudTasks/{name}"
-
-
-def _handler(service: Service, method: str) -> grpc.RpcMethodHandler:
-    types = METHODS[method]
-    return _unary(method, types.request, types.response, lambda request: service.call(method, request))
+def _cloud_tasks(service: Service) -> Iterator[grpc.GenericRpcHandler]:
+    versions: dict[str, dict[str, grpc.RpcMethodHandler]] = {"v2": {}, "v2beta3": {}}
+    for method, (request_type, _) in METHODS.items():
+        version, _, name = method.rpartition(".")
+        versions[version or "v2"][name] = _unary(method, request_type, partial(service.call, method))
+    for version, handlers in versions.items():
+        yield grpc.method_handlers_generic_handler(f"google.cloud.tasks.{version}.CloudTasks", handlers)
 
 
 def _identity(mint: Callable[[str, str], str], certificates: Callable[[], Mapping[str, str]]) -> grpc.GenericRpcHandler:
@@ -99,8 +87,8 @@ def _identity(mint: Callable[[str, str], str], certificates: Callable[[], Mappin
         return StringValue(value=mint(email, audience))
 
     handlers = {
-        "Certificates": _unary("Certificates", Empty, StringValue, publish),
-        "Mint": _unary("Mint", Struct, StringValue, token),
+        "Certificates": _unary("Certificates", Empty, publish),
+        "Mint": _unary("Mint", Struct, token),
     }
     return grpc.method_handlers_generic_handler(IDENTITY, handlers)
 
@@ -113,9 +101,7 @@ class _Unimplemented(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(lambda _, context: _abort(context, refusal))
 
 
-def _unary(
-    name: str, request_type: type[Message], response_type: type[Message], method: Callable[[Any], Message]
-) -> grpc.RpcMethodHandler:
+def _unary(name: str, request_type: type[Message], method: Callable[[Any], Message]) -> grpc.RpcMethodHandler:
     def respond(request: Message, context: grpc.ServicerContext) -> Any:
         try:
             return method(request)
@@ -127,7 +113,7 @@ def _unary(
         return _abort(context, refusal)
 
     return grpc.unary_unary_rpc_method_handler(
-        respond, request_deserializer=request_type.FromString, response_serializer=response_type.SerializeToString
+        respond, request_deserializer=request_type.FromString, response_serializer=methodcaller("SerializeToString")
     )
 
 

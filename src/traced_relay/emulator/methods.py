@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -84,19 +85,17 @@ def purge_queue(engine: Engine, request: m.PurgeQueueRequest, now: float) -> m.Q
     queue = _queue(engine, request.name)
     for task in tuple(queue.tasks.values()):
         engine.delete_task(task, now)
-    message = queue_rules.changed(queue.message)
+    message = deepcopy(queue.message)
     set_time(message.purge_time, now)
     return _configure(engine, queue, message, now)
 
 
 def pause_queue(engine: Engine, request: m.PauseQueueRequest, now: float) -> m.Queue:
-    queue = _queue(engine, request.name)
-    return _configure(engine, queue, queue_rules.changed(queue.message, state=m.PAUSED), now)
+    return _set_state(engine, request.name, m.PAUSED, now)
 
 
 def resume_queue(engine: Engine, request: m.ResumeQueueRequest, now: float) -> m.Queue:
-    queue = _queue(engine, request.name)
-    return _configure(engine, queue, queue_rules.changed(queue.message, state=m.RUNNING), now)
+    return _set_state(engine, request.name, m.RUNNING, now)
 
 
 def create_task(engine: Engine, request: m.CreateTaskRequest, now: float) -> m.Task:
@@ -143,6 +142,13 @@ def _new_queue(engine: Engine, requested: m.Queue, now: float) -> m.Queue:
     if engine.queue_existed_recently(requested.name, now):
         raise queue_existed_recently()
     return engine.add_queue(queue_rules.new_queue(requested)).message
+
+
+def _set_state(engine: Engine, name: str, state: int, now: float) -> m.Queue:
+    queue = _queue(engine, name)
+    message = deepcopy(queue.message)
+    message.state = state
+    return _configure(engine, queue, message, now)
 
 
 def _configure(engine: Engine, queue: QueueState, message: m.Queue, now: float) -> m.Queue:
@@ -223,23 +229,22 @@ def _last_key(token: str) -> str:
 
 class Method(NamedTuple):
     request: type[m.Message]
-    response: type[m.Message]
     call: Callable[[Engine, Any, float], m.Message]
 
 
 METHODS: Mapping[str, Method] = {
-    "CreateQueue": Method(m.CreateQueueRequest, m.Queue, create_queue),
-    "GetQueue": Method(m.GetQueueRequest, m.Queue, get_queue),
-    "ListQueues": Method(m.ListQueuesRequest, m.ListQueuesResponse, list_queues),
-    "UpdateQueue": Method(m.UpdateQueueRequest, m.Queue, update_queue),
-    "DeleteQueue": Method(m.DeleteQueueRequest, m.Empty, delete_queue),
-    "PurgeQueue": Method(m.PurgeQueueRequest, m.Queue, purge_queue),
-    "PauseQueue": Method(m.PauseQueueRequest, m.Queue, pause_queue),
-    "ResumeQueue": Method(m.ResumeQueueRequest, m.Queue, resume_queue),
-    "CreateTask": Method(m.CreateTaskRequest, m.Task, create_task),
-    "GetTask": Method(m.GetTaskRequest, m.Task, get_task),
-    "ListTasks": Method(m.ListTasksRequest, m.ListTasksResponse, list_tasks),
-    "DeleteTask": Method(m.DeleteTaskRequest, m.Empty, delete_task),
-    "RunTask": Method(m.RunTaskRequest, m.Task, run_task),
-    "v2beta3.GetQueue": Method(m.GetBetaQueueRequest, m.BetaQueue, get_beta_queue),
+    "CreateQueue": Method(m.CreateQueueRequest, create_queue),
+    "GetQueue": Method(m.GetQueueRequest, get_queue),
+    "ListQueues": Method(m.ListQueuesRequest, list_queues),
+    "UpdateQueue": Method(m.UpdateQueueRequest, update_queue),
+    "DeleteQueue": Method(m.DeleteQueueRequest, delete_queue),
+    "PurgeQueue": Method(m.PurgeQueueRequest, purge_queue),
+    "PauseQueue": Method(m.PauseQueueRequest, pause_queue),
+    "ResumeQueue": Method(m.ResumeQueueRequest, resume_queue),
+    "CreateTask": Method(m.CreateTaskRequest, create_task),
+    "GetTask": Method(m.GetTaskRequest, get_task),
+    "ListTasks": Method(m.ListTasksRequest, list_tasks),
+    "DeleteTask": Method(m.DeleteTaskRequest, delete_task),
+    "RunTask": Method(m.RunTaskRequest, run_task),
+    "v2beta3.GetQueue": Method(m.GetBetaQueueRequest, get_beta_queue),
 }

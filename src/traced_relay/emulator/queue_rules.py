@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
+
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from traced_relay.emulator import messages as m
 from traced_relay.emulator import resource_names
@@ -28,27 +31,32 @@ _OUTPUT_ONLY = frozenset(("name", "state", "purge_time", "rate_limits.max_burst_
 
 def new_queue(requested: m.Queue) -> m.Queue:
     """A new queue: running, with defaults for the fields that *requested* omits."""
-    queue = m.Queue(name=requested.name, state=m.RUNNING)
-    _replace(queue, requested, sorted(_WHOLE))
-    return _checked(queue, requested)
+    return updated_queue(m.Queue(name=requested.name, state=m.RUNNING), requested, ())
 
 
 def updated_queue(current: m.Queue, requested: m.Queue, mask: Iterable[str]) -> m.Queue:
     """*current* with the *requested* values for the fields of the *mask*; an empty mask means all fields."""
-    queue = changed(current)
-    paths = sorted(set(mask) or _WHOLE)
-    _replace(queue, requested, [path for path in paths if path in _WHOLE])
+    queue, source = deepcopy(current), deepcopy(requested)
+    paths = sorted((set(mask) or _WHOLE) - _OUTPUT_ONLY)
     for path in paths:
-        if path not in _WHOLE and path not in _OUTPUT_ONLY:
-            _replace_one(queue, requested, path)
-    return _checked(queue, requested)
-
-
-def changed(current: m.Queue, *, state: int | None = None) -> m.Queue:
-    """A copy of *current*, with another *state* if one is given."""
-    queue = m.Queue()
-    queue.CopyFrom(current)
-    queue.state = current.state if state is None else state
+        _check_path(path)
+        if path not in _WHOLE:
+            getattr(source, path.partition(".")[0]).SetInParent()  # an omitted message resets the named field too
+    FieldMask(paths=paths).MergeMessage(source, queue, replace_message_field=True)
+    doublings = queue.retry_config.max_doublings
+    queue.retry_config.CopyFrom(completed(queue.retry_config, _DEFAULT_RETRIES))
+    if "retry_config" not in paths:
+        queue.retry_config.max_doublings = doublings  # which may be 0, unlike in a new configuration
+    if requested.HasField("http_target"):
+        raise unimplemented("Queue.http_target")
+    _complete_rates(queue.rate_limits)
+    check_retry_config(queue.retry_config)
+    ratio = queue.stackdriver_logging_config.sampling_ratio
+    if not 0 <= ratio <= 1:
+        raise invalid("StackdriverLoggingConfig.samplingRatio must be between 0.0 and 1.0.")
+    if queue.HasField("app_engine_routing_override"):
+        routing = queue.app_engine_routing_override
+        routing.host = resource_names.app_engine_host(routing, queue.name)
     return queue
 
 
@@ -73,8 +81,7 @@ def completed(config: m.RetryConfig, defaults: m.RetryConfig) -> m.RetryConfig:
 
     0 means the default too, since protobuf does not distinguish it from an omitted number.
     """
-    whole = m.RetryConfig()
-    whole.CopyFrom(config)
+    whole = deepcopy(config)
     whole.max_attempts = config.max_attempts or defaults.max_attempts
     whole.max_doublings = config.max_doublings or defaults.max_doublings
     for field in _DURATIONS:
@@ -89,44 +96,12 @@ def burst(per_second: float) -> int:
     return max(10, round(per_second / 5))
 
 
-def _replace(queue: m.Queue, requested: m.Queue, fields: list[str]) -> None:
-    for field in fields:
-        queue.ClearField(field)
-        if requested.HasField(field):
-            getattr(queue, field).CopyFrom(getattr(requested, field))
-    if "retry_config" in fields:
-        queue.retry_config.CopyFrom(completed(queue.retry_config, _DEFAULT_RETRIES))
-
-
-def _replace_one(queue: m.Queue, requested: m.Queue, path: str) -> None:
+def _check_path(path: str) -> None:
     whole, _, field = path.partition(".")
     if whole == "http_target":
         raise unimplemented("Queue.http_target")
-    if whole not in _WHOLE or field not in getattr(queue, whole).DESCRIPTOR.fields_by_name:
+    if path not in _WHOLE and (whole not in _WHOLE or field not in getattr(m.Queue(), whole).DESCRIPTOR.fields_by_name):
         raise invalid(f'Invalid update mask: "{path}" is not a field of Queue that can be updated.')
-    target, source = getattr(queue, whole), getattr(requested, whole)
-    if field in _DURATIONS and not source.HasField(field):
-        source = _DEFAULT_RETRIES
-    if field in _DURATIONS:
-        getattr(target, field).CopyFrom(getattr(source, field))
-    else:
-        setattr(target, field, getattr(source, field))
-    queue.retry_config.max_attempts = queue.retry_config.max_attempts or _DEFAULT_RETRIES.max_attempts
-    queue.retry_config.max_retry_duration.nanos = 0
-
-
-def _checked(queue: m.Queue, requested: m.Queue) -> m.Queue:
-    if requested.HasField("http_target"):
-        raise unimplemented("Queue.http_target")
-    _complete_rates(queue.rate_limits)
-    check_retry_config(queue.retry_config)
-    ratio = queue.stackdriver_logging_config.sampling_ratio
-    if not 0 <= ratio <= 1:
-        raise invalid("StackdriverLoggingConfig.samplingRatio must be between 0.0 and 1.0.")
-    if queue.HasField("app_engine_routing_override"):
-        routing = queue.app_engine_routing_override
-        routing.host = resource_names.app_engine_host(routing, queue.name)
-    return queue
 
 
 def _complete_rates(rates: m.RateLimits) -> None:
