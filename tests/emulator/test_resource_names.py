@@ -37,7 +37,7 @@ def test_a_bad_queue_name_is_refused_with_a_link_to_its_definition(name: str) ->
         resource_names.check_queue(name)
 
     assert refusal(refused.value) == ("INVALID_ARGUMENT", QUEUE_NAME_TEXT)
-    assert [tuple(link) for link in refused.value.help_links] == [
+    assert [(link.description, link.url) for link in refused.value.help_links] == [
         (
             "Definition of queue name",
             "https://cloud.google.com/tasks/docs/reference/rest/v2/projects.locations.queues#Queue.FIELDS.name",

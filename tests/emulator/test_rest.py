@@ -15,9 +15,13 @@ from werkzeug.test import Client
 from traced_relay.emulator.emulator import LocalQueue
 from traced_relay.emulator.id_tokens import Signer
 from traced_relay.emulator.rest_server import LARGEST_BODY, RestApp
+from traced_relay.emulator.service import Service
+from traced_relay.runtime.clock import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from traced_relay.emulator import messages as m
 
 LOCATION = "projects/p/locations/europe-west1"
 QUEUE = f"{LOCATION}/queues/reports"
@@ -248,16 +252,17 @@ def test_googles_library_verifies_tokens_by_served_keys(local: LocalQueue) -> No
     assert claims["email"] == "a@example.com"
 
 
-class Defective(Signer):
-    def jwks(self) -> dict[str, Any]:
+class Defective(Service):
+    def call(self, method: str, request: m.Message) -> m.Message:  # noqa: ARG002
         raise ZeroDivisionError
 
 
-def test_a_bug_is_reported_as_internal_and_logged(local: LocalQueue, caplog: pytest.LogCaptureFixture) -> None:
-    answer = Client(RestApp(local.service, Defective.generate(), local.rest_url)).get("/jwks")
+def test_a_bug_is_reported_as_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    app = RestApp(Defective(ManualClock()), Signer.generate(), "http://127.0.0.1:8124")
+    answer = Client(app).get("/v2/projects/p/locations/l/queues/q")
     assert (answer.status_code, answer.json) == refusal(500, "INTERNAL", "Internal error encountered.")
     (record,) = caplog.records
-    assert (record.getMessage(), record.levelno) == ("GET /jwks failed", logging.ERROR)
+    assert (record.getMessage(), record.levelno) == ("GET /v2/projects/p/locations/l/queues/q failed", logging.ERROR)
 
 
 def test_a_page_of_another_site_cannot_use_a_queue_on_loopback(local: LocalQueue) -> None:

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from google.protobuf.any_pb2 import Any
 from google.rpc.error_details_pb2 import Help
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 
-class Link(NamedTuple):
-    """One entry of a google.rpc.Help detail."""
-
-    description: str
-    url: str
-
-
 class ApiError(Exception):
     """A refused request; gRPC and REST convert it to their own form of status, text and details."""
 
-    def __init__(self, code: StatusCode, message: str, *, help_links: tuple[Link, ...] = ()) -> None:
+    def __init__(self, code: StatusCode, message: str, *, help_links: tuple[Help.Link, ...] = ()) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.help_links = help_links
 
 
-def invalid(message: str, *, help_links: tuple[Link, ...] = ()) -> ApiError:
+def invalid(message: str, *, help_links: tuple[Help.Link, ...] = ()) -> ApiError:
     return ApiError(StatusCode.INVALID_ARGUMENT, message, help_links=help_links)
 
 
@@ -70,7 +61,6 @@ def task_existed_recently() -> ApiError:
 
 
 def status_of(error: ApiError) -> Status:
-    links = [Help.Link(description=link.description, url=link.url) for link in error.help_links]
     detail = Any()
-    detail.Pack(Help(links=links))
+    detail.Pack(Help(links=error.help_links))
     return Status(code=error.code.value[0], message=error.message, details=[detail])

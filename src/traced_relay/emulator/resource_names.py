@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from traced_relay.emulator.errors import Link, invalid
+from google.rpc.error_details_pb2 import Help
+
+from traced_relay.emulator.errors import invalid
 
 if TYPE_CHECKING:
     from traced_relay.emulator.messages import AppEngineRouting
@@ -15,8 +17,8 @@ _QUEUE = re.compile(_LOCATION.pattern + r"/queues/([A-Za-z0-9-]{1,100})")
 _TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,500}")
 
 _REFERENCE = "https://cloud.google.com/tasks/docs/reference/rest/v2/projects.locations.queues"
-_QUEUE_NAME = Link("Definition of queue name", f"{_REFERENCE}#Queue.FIELDS.name")
-_TASK_NAME = Link("Definition of task ID", f"{_REFERENCE}.tasks#Task.FIELDS.name")
+_QUEUE_NAME = Help.Link(description="Definition of queue name", url=f"{_REFERENCE}#Queue.FIELDS.name")
+_TASK_NAME = Help.Link(description="Definition of task ID", url=f"{_REFERENCE}.tasks#Task.FIELDS.name")
 
 
 def check_location(name: str) -> None:
