@@ -1,5 +1,6 @@
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from threading import Event, Thread
 
@@ -50,7 +51,7 @@ def kept_by(path: Path, *changes: Change) -> StoredState:
     store = Store(path)
     commit = store.write(changes)
     assert commit is not None
-    commit.wait()
+    commit.result()
     store.close()
     again = Store(path)
     kept = again.load()
@@ -63,7 +64,7 @@ def test_a_new_store_is_empty(store: Store) -> None:
 
 
 def test_written_state_is_loaded(path: Path) -> None:
-    progress = Progress(12.5, dispatch_count=2, previous_response=503, retry_reason="App Error").snapshot()
+    progress = astuple(Progress(12.5, dispatch_count=2, previous_response=503, retry_reason="App Error"))
 
     assert kept_by(
         path,
@@ -136,7 +137,7 @@ def test_without_changes_write_returns_the_running_commit(store: Store) -> None:
     assert store.write([]) is later
     slow.go_on.set()
     assert later is not None
-    later.wait()
+    later.result()
 
 
 def test_without_changes_and_commits_write_returns_none(store: Store) -> None:
@@ -146,7 +147,7 @@ def test_without_changes_and_commits_write_returns_none(store: Store) -> None:
 def failure(commit: Commit | None) -> sqlite3.Error:
     assert commit is not None
     with pytest.raises(sqlite3.Error) as failed:
-        commit.wait()
+        commit.result()
     return failed.value
 
 
@@ -171,7 +172,7 @@ def test_after_a_failed_commit_its_changes_come_first(path: Path) -> None:
     give_room(store, 10_000)
     last = store.write([DropTask(2)])
     assert last is not None
-    last.wait()
+    last.result()
     assert store.load() == StoredState([], [(1, large, True, None)], [("small", 10.0)], [])
     assert store.write([]) is None
     store.close()
@@ -207,7 +208,7 @@ def test_a_closed_store_raises_at_once(path: Path) -> None:
     commit = store.write([PutQueue(queue())])
     assert commit is not None
     with pytest.raises(sqlite3.ProgrammingError, match="the store is closed"):
-        commit.wait()
+        commit.result()
 
 
 def test_one_file_belongs_to_one_process(store: Store, path: Path) -> None:

@@ -124,6 +124,6 @@ class Service:
 
 def _wait(commit: Commit) -> None:
     try:
-        commit.wait()
+        commit.result()
     except sqlite3.Error as exc:
         raise ApiError(StatusCode.UNAVAILABLE, f"The queue's data could not be written: {exc}.") from exc

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from threading import Condition, Event, Thread
+from concurrent.futures import Future
+from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
 from traced_relay.emulator import messages as m
@@ -44,23 +45,12 @@ CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) 
 """
 
 
-class Commit:
-    """The changes that reach the disk together."""
+class Commit(Future[None]):
+    """The changes that reach the disk together; its result comes then, or is the error that prevented it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.changes: list[Change] = []
-        self._done = Event()
-        self._error: sqlite3.Error | None = None
-
-    def finish(self, error: sqlite3.Error | None = None) -> None:
-        self._error = error
-        self._done.set()
-
-    def wait(self) -> None:
-        """Return once the changes are on disk; raises the error that prevented it."""
-        self._done.wait()
-        if self._error is not None:
-            raise self._error
 
 
 class Store:
@@ -132,7 +122,7 @@ class Store:
             except sqlite3.Error as exc:
                 self._requeue(self._writing, exc)
             else:
-                self._writing.finish()
+                self._writing.set_result(None)
 
     def _next_commit(self) -> bool:
         """Wait for changes and move them to `_writing`; False once the store is closed and all is written."""
@@ -154,9 +144,9 @@ class Store:
         """
         with self._changed:
             self._open.changes[:0] = failed.changes
-            failed.finish(error)
+            failed.set_exception(error)
             if self._closed:
-                self._open.finish(error)
+                self._open.set_exception(error)
                 self._open = Commit()
             else:
                 self._changed.wait(RETRY_AFTER)
@@ -164,7 +154,7 @@ class Store:
 
 def _closed_commit() -> Commit:
     commit = Commit()
-    commit.finish(sqlite3.ProgrammingError("the store is closed"))
+    commit.set_exception(sqlite3.ProgrammingError("the store is closed"))
     return commit
 
 

@@ -29,8 +29,7 @@ class Tombstones:
     def is_reserved(self, name: str, now: float) -> bool:
         return self._until.get(name, now) > now
 
-    def expire(self, now: float) -> bool:
-        """Remove expired names; returns whether there were any."""
+    def expire(self, now: float) -> None:
         expired = []
         for name, until in self._until.items():
             if until > now:
@@ -38,4 +37,3 @@ class Tombstones:
             expired.append(name)
         for name in expired:
             del self._until[name]
-        return bool(expired)
