@@ -12,6 +12,7 @@ from support.rig import LOCATION, QUEUE, duration, retries
 from support.scripted import OK, ScriptedWorker, status
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.dispatcher import Dispatcher
+from traced_relay.emulator.methods import METHODS
 from traced_relay.emulator.service import Service
 from traced_relay.emulator.store import Store
 from traced_relay.runtime.clock import Clock, ManualClock, SystemClock
@@ -50,17 +51,19 @@ class Running:
 
     def make_queue(self, **fields: Any) -> None:
         fields = {"retry_config": PATIENT, **fields}
-        self.service.call("CreateQueue", m.CreateQueueRequest(parent=LOCATION, queue=m.Queue(name=QUEUE, **fields)))
+        self.service.call(
+            "CreateQueue", METHODS["CreateQueue"].request(parent=LOCATION, queue=m.Queue(name=QUEUE, **fields))
+        )
 
     def create(self, task_id: str = "t", **task: Any) -> None:
         named = m.Task(name=f"{QUEUE}/tasks/{task_id}" if task_id else "", **task)
-        self.service.call("CreateTask", m.CreateTaskRequest(parent=QUEUE, task=named))
+        self.service.call("CreateTask", METHODS["CreateTask"].request(parent=QUEUE, task=named))
 
     def get(self, task_id: str = "t") -> Any:
-        return self.service.call("GetTask", m.GetTaskRequest(name=f"{QUEUE}/tasks/{task_id}"))
+        return self.service.call("GetTask", METHODS["GetTask"].request(name=f"{QUEUE}/tasks/{task_id}"))
 
     def left(self) -> list[str]:
-        listed: Any = self.service.call("ListTasks", m.ListTasksRequest(parent=QUEUE))
+        listed: Any = self.service.call("ListTasks", METHODS["ListTasks"].request(parent=QUEUE))
         return [task.name.rpartition("/")[2] for task in listed.tasks]
 
     def settle(self) -> None:

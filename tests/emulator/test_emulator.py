@@ -14,9 +14,9 @@ from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpc
 from support.queue_process import QueueProcess
 from support.worker import Worker
 from traced_relay.cli.main import main
-from traced_relay.emulator import messages as m
 from traced_relay.emulator.emulator import LocalQueue
 from traced_relay.emulator.errors import ApiError
+from traced_relay.emulator.methods import METHODS
 from traced_relay.errors import PortTaken
 from traced_relay.runtime.clock import ManualClock
 
@@ -106,7 +106,7 @@ def test_key_and_queues_survive_a_restart(tmp_path: Path) -> None:
 
 def test_a_recently_deleted_queue_cannot_be_added(local: LocalQueue) -> None:
     local.add_queue(QUEUE)
-    local.service.call("DeleteQueue", m.DeleteQueueRequest(name=QUEUE))
+    local.service.call("DeleteQueue", METHODS["DeleteQueue"].request(name=QUEUE))
     with pytest.raises(ApiError, match="existed too recently"):
         local.add_queue(QUEUE)
 

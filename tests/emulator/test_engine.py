@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from support.rig import APP_ENGINE, DEADLINE, HTTP, QUEUE, START, UNREACHABLE, Rig, answered, duration, retries
-from traced_relay.emulator import headers, methods
+from traced_relay.emulator import headers
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.attempts import Dispatch, Outcome
 
@@ -205,11 +205,11 @@ def test_without_limits_a_task_is_tried_until_it_is_31_days_old(rig: Rig) -> Non
 
 def test_a_paused_queue_does_not_keep_tasks_for_more_than_31_days(rig: Rig) -> None:
     rig.make_queue()
-    rig.call(methods.pause_queue, m.PauseQueueRequest(name=QUEUE))
+    rig.call("PauseQueue", name=QUEUE)
     rig.create("old")
     rig.now += 31 * DAY
     rig.create("new")
-    rig.call(methods.resume_queue, m.ResumeQueueRequest(name=QUEUE))
+    rig.call("ResumeQueue", name=QUEUE)
 
     assert [dispatch.task_id for dispatch in rig.due()] == ["new"]
     assert rig.listed() == ["new"]
@@ -242,13 +242,13 @@ def test_retry_after_is_a_floor_under_the_wait_of_http_tasks(rig: Rig, family: s
 def test_a_paused_queue_accepts_but_does_not_dispatch(rig: Rig) -> None:
     rig.make_queue()
 
-    assert rig.call(methods.pause_queue, m.PauseQueueRequest(name=QUEUE)).state == m.PAUSED
+    assert rig.call("PauseQueue", name=QUEUE).state == m.PAUSED
     rig.create("t")
     assert rig.pass_time(3600) == []
     assert rig.next_due() is None
     assert rig.engine.is_idle(rig.now)
 
-    assert rig.call(methods.resume_queue, m.ResumeQueueRequest(name=QUEUE)).state == m.RUNNING
+    assert rig.call("ResumeQueue", name=QUEUE).state == m.RUNNING
     assert not rig.engine.is_idle(rig.now)
     assert [dispatch.task_id for dispatch in rig.due()] == ["t"]
 
@@ -284,7 +284,7 @@ def test_a_queue_can_be_made_faster_while_tasks_wait(rig: Rig) -> None:
     rig.due()
 
     faster = m.Queue(name=QUEUE, rate_limits={"max_dispatches_per_second": 500})
-    rig.call(methods.update_queue, m.UpdateQueueRequest(queue=faster, update_mask={"paths": ["rate_limits"]}))
+    rig.call("UpdateQueue", queue=faster, update_mask={"paths": ["rate_limits"]})
 
     assert len(rig.pass_time(0.1)) == 30
 
@@ -315,7 +315,7 @@ def test_an_overloaded_worker_slows_the_whole_queue_down(rig: Rig, family: str, 
 
 def test_run_task_ignores_pause_and_limits(rig: Rig) -> None:
     rig.make_queue(rate_limits={"max_concurrent_dispatches": 1, "max_dispatches_per_second": 0.1})
-    rig.call(methods.pause_queue, m.PauseQueueRequest(name=QUEUE))
+    rig.call("PauseQueue", name=QUEUE)
     for name in "abcdefghijkl":
         rig.create(name, delay=3600)
 

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from support.rig import DEADLINE, QUEUE, Rig, retries
-from traced_relay.emulator import messages as m
-from traced_relay.emulator import methods
 from traced_relay.emulator.attempts import Outcome
 from traced_relay.emulator.changes import DropTask, PutTask, SaveProgress, StoredState
 from traced_relay.emulator.engine import Engine
@@ -85,9 +83,9 @@ class EngineModel(RuleBasedStateMachine):
 
     @rule()
     def pause_and_resume(self) -> None:
-        self.rig.call(methods.pause_queue, m.PauseQueueRequest(name=QUEUE))
+        self.rig.call("PauseQueue", name=QUEUE)
         assert self.rig.due() == []
-        self.rig.call(methods.resume_queue, m.ResumeQueueRequest(name=QUEUE))
+        self.rig.call("ResumeQueue", name=QUEUE)
 
     @rule()
     def crash(self) -> None:

@@ -7,6 +7,7 @@ import pytest
 from support.rig import HTTP, LOCATION, QUEUE, refusal
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.errors import ApiError
+from traced_relay.emulator.methods import METHODS
 from traced_relay.emulator.service import Service
 from traced_relay.emulator.store import Store
 from traced_relay.runtime.clock import ManualClock
@@ -16,7 +17,7 @@ def create(service: Service, task_id: str, size: int) -> str:
     """The code of the refusal, or OK."""
     task = m.Task(name=f"{QUEUE}/tasks/{task_id}", http_request={**HTTP, "body": b"x" * size})
     try:
-        service.call("CreateTask", m.CreateTaskRequest(parent=QUEUE, task=task))
+        service.call("CreateTask", METHODS["CreateTask"].request(parent=QUEUE, task=task))
     except ApiError as exc:
         return refusal(exc)[0]
     return "OK"
@@ -42,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 def test_a_task_refused_on_a_full_disk_exists_only_once_stored(path: Path, tmp_path: Path) -> None:
     store = Store(path)
     service = Service(ManualClock(), store)
-    service.call("CreateQueue", m.CreateQueueRequest(parent=LOCATION, queue=m.Queue(name=QUEUE)))
+    service.call("CreateQueue", METHODS["CreateQueue"].request(parent=LOCATION, queue=m.Queue(name=QUEUE)))
     assert create(service, "before", 10) == "OK"
     (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
     store._connection.execute(f"PRAGMA max_page_count={pages + 5}")

@@ -12,6 +12,7 @@ import pytest
 from support.queue_process import QueueProcess
 from support.worker import Worker
 from traced_relay.emulator import messages as m
+from traced_relay.emulator.methods import METHODS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,9 @@ class Load:
         options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
         self._channel = grpc.insecure_channel(address, options=options)
         self._create = self._channel.unary_unary(
-            "/google.cloud.tasks.v2.CloudTasks/CreateTask", m.CreateTaskRequest.SerializeToString, m.Task.FromString
+            "/google.cloud.tasks.v2.CloudTasks/CreateTask",
+            METHODS["CreateTask"].request.SerializeToString,
+            m.Task.FromString,
         )
         self._url = worker_url
         self.acknowledged: set[str] = set()
@@ -46,7 +49,7 @@ class Load:
                 self._changed.notify_all()
 
     def _is_acknowledged(self, name: str) -> bool:
-        request = m.CreateTaskRequest(parent=QUEUE)
+        request = METHODS["CreateTask"].request(parent=QUEUE)
         request.task.name = f"{QUEUE}/tasks/{name}"
         request.task.http_request.url = self._url
         try:

@@ -5,7 +5,6 @@ import pytest
 
 from support.rig import APP_ENGINE, HTTP, LOCATION, QUEUE, START, Rig, refusal
 from traced_relay.emulator import messages as m
-from traced_relay.emulator import methods
 from traced_relay.emulator.engine import TASK_NAME_WINDOW
 from traced_relay.emulator.errors import ApiError
 
@@ -31,9 +30,9 @@ def rig() -> Rig:
     return made
 
 
-def refused(rig: Rig, method: Any, request: m.Message) -> tuple[str, str]:
+def refused(rig: Rig, method: str, /, **fields: Any) -> tuple[str, str]:
     with pytest.raises(ApiError) as error:
-        rig.call(method, request)
+        rig.call(method, **fields)
     assert rig.changes == before_is(rig)
     return refusal(error.value)
 
@@ -45,47 +44,47 @@ def before_is(rig: Rig) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("method", "request_", "said"),
+    ("method", "fields", "said"),
     [
-        (methods.get_queue, m.GetQueueRequest(name=f"{QUEUE}x"), NO_QUEUE),
-        (methods.pause_queue, m.PauseQueueRequest(name=f"{QUEUE}x"), NO_QUEUE),
-        (methods.resume_queue, m.ResumeQueueRequest(name=f"{QUEUE}x"), NO_QUEUE),
-        (methods.purge_queue, m.PurgeQueueRequest(name=f"{QUEUE}x"), NO_QUEUE),
-        (methods.list_tasks, m.ListTasksRequest(parent=f"{QUEUE}x"), NO_QUEUE),
-        (methods.create_task, m.CreateTaskRequest(parent=f"{QUEUE}x"), NO_QUEUE),
-        (methods.delete_queue, m.DeleteQueueRequest(name=f"{QUEUE}x"), NO_TASK),
-        (methods.get_task, m.GetTaskRequest(name=f"{QUEUE}/tasks/x"), NO_TASK),
-        (methods.delete_task, m.DeleteTaskRequest(name=f"{QUEUE}/tasks/x"), NO_TASK),
-        (methods.run_task, m.RunTaskRequest(name=f"{QUEUE}/tasks/x"), NO_TASK),
-        (methods.get_task, m.GetTaskRequest(name=f"{QUEUE}x/tasks/x"), NO_TASK),
+        ("GetQueue", {"name": f"{QUEUE}x"}, NO_QUEUE),
+        ("PauseQueue", {"name": f"{QUEUE}x"}, NO_QUEUE),
+        ("ResumeQueue", {"name": f"{QUEUE}x"}, NO_QUEUE),
+        ("PurgeQueue", {"name": f"{QUEUE}x"}, NO_QUEUE),
+        ("ListTasks", {"parent": f"{QUEUE}x"}, NO_QUEUE),
+        ("CreateTask", {"parent": f"{QUEUE}x"}, NO_QUEUE),
+        ("DeleteQueue", {"name": f"{QUEUE}x"}, NO_TASK),
+        ("GetTask", {"name": f"{QUEUE}/tasks/x"}, NO_TASK),
+        ("DeleteTask", {"name": f"{QUEUE}/tasks/x"}, NO_TASK),
+        ("RunTask", {"name": f"{QUEUE}/tasks/x"}, NO_TASK),
+        ("GetTask", {"name": f"{QUEUE}x/tasks/x"}, NO_TASK),
     ],
 )
 def test_missing_resources_get_productions_errors(
-    rig: Rig, method: Any, request_: m.Message, said: tuple[str, str]
+    rig: Rig, method: str, fields: dict[str, str], said: tuple[str, str]
 ) -> None:
-    assert refused(rig, method, request_) == said
+    assert refused(rig, method, **fields) == said
 
 
 def test_a_queue_is_made_once(rig: Rig) -> None:
-    again = m.CreateQueueRequest(parent=LOCATION, queue=m.Queue(name=QUEUE))
+    again = {"parent": LOCATION, "queue": m.Queue(name=QUEUE)}
 
-    assert refused(rig, methods.create_queue, again) == ("ALREADY_EXISTS", "Queue already exists")
-    assert rig.call(methods.get_queue, m.GetQueueRequest(name=QUEUE)).name == QUEUE
+    assert refused(rig, "CreateQueue", **again) == ("ALREADY_EXISTS", "Queue already exists")
+    assert rig.call("GetQueue", name=QUEUE).name == QUEUE
 
 
 def test_the_name_of_a_deleted_queue_is_taken_for_seven_days(rig: Rig) -> None:
     rig.create("t")
-    rig.call(methods.delete_queue, m.DeleteQueueRequest(name=QUEUE))
-    again = m.CreateQueueRequest(parent=LOCATION, queue=m.Queue(name=QUEUE))
+    rig.call("DeleteQueue", name=QUEUE)
+    again = {"parent": LOCATION, "queue": m.Queue(name=QUEUE)}
     too_soon = (
         "FAILED_PRECONDITION",
         "The queue cannot be created because a queue with this name existed too recently.",
     )
 
-    assert refused(rig, methods.get_queue, m.GetQueueRequest(name=QUEUE)) == NO_QUEUE
-    assert refused(rig, methods.get_task, m.GetTaskRequest(name=f"{QUEUE}/tasks/t")) == NO_TASK
-    assert refused(rig, methods.create_queue, again) == too_soon
-    assert refused(rig, methods.update_queue, m.UpdateQueueRequest(queue=m.Queue(name=QUEUE))) == too_soon
+    assert refused(rig, "GetQueue", name=QUEUE) == NO_QUEUE
+    assert refused(rig, "GetTask", name=f"{QUEUE}/tasks/t") == NO_TASK
+    assert refused(rig, "CreateQueue", **again) == too_soon
+    assert refused(rig, "UpdateQueue", queue=m.Queue(name=QUEUE)) == too_soon
     rig.now += 7 * DAY
     rig.make_queue()
     assert rig.listed() == []
@@ -95,7 +94,7 @@ def test_the_attempts_of_a_deleted_queue_end_quietly(rig: Rig) -> None:
     rig.create()
     rig.create(delay=60)
     dispatch = rig.due_one()
-    rig.call(methods.delete_queue, m.DeleteQueueRequest(name=QUEUE))
+    rig.call("DeleteQueue", name=QUEUE)
     assert rig.next_due() is None
 
     rig.finish(dispatch, 503)
@@ -107,16 +106,16 @@ def test_the_attempts_of_a_deleted_queue_end_quietly(rig: Rig) -> None:
 def test_an_update_creates_a_missing_queue(rig: Rig) -> None:
     wanted = m.Queue(name=f"{QUEUE}-2", rate_limits={"max_dispatches_per_second": 5})
 
-    made = rig.call(methods.update_queue, m.UpdateQueueRequest(queue=wanted))
+    made = rig.call("UpdateQueue", queue=wanted)
 
     assert made.rate_limits.max_dispatches_per_second == 5
-    assert rig.call(methods.get_queue, m.GetQueueRequest(name=f"{QUEUE}-2")) == made
+    assert rig.call("GetQueue", name=f"{QUEUE}-2") == made
 
 
 def test_an_update_keeps_a_queue_paused(rig: Rig) -> None:
-    rig.call(methods.pause_queue, m.PauseQueueRequest(name=QUEUE))
+    rig.call("PauseQueue", name=QUEUE)
 
-    assert rig.call(methods.update_queue, m.UpdateQueueRequest(queue=m.Queue(name=QUEUE))).state == m.PAUSED
+    assert rig.call("UpdateQueue", queue=m.Queue(name=QUEUE)).state == m.PAUSED
 
 
 def test_queues_are_listed_by_name_in_pages_and_by_location() -> None:
@@ -125,10 +124,8 @@ def test_queues_are_listed_by_name_in_pages_and_by_location() -> None:
         rig.make_queue(f"{LOCATION}/queues/{name}")
     rig.make_queue("projects/p/locations/l2/queues/elsewhere")
 
-    first = rig.call(methods.list_queues, m.ListQueuesRequest(parent=LOCATION, page_size=2))
-    second = rig.call(
-        methods.list_queues, m.ListQueuesRequest(parent=LOCATION, page_size=2, page_token=first.next_page_token)
-    )
+    first = rig.call("ListQueues", parent=LOCATION, page_size=2)
+    second = rig.call("ListQueues", parent=LOCATION, page_size=2, page_token=first.next_page_token)
 
     assert [queue.name[-1] for queue in first.queues] == ["a", "b"]
     assert [queue.name[-1] for queue in second.queues] == ["c"]
@@ -136,7 +133,7 @@ def test_queues_are_listed_by_name_in_pages_and_by_location() -> None:
 
 
 def test_a_filter_of_queues_is_not_implemented(rig: Rig) -> None:
-    code, _ = refused(rig, methods.list_queues, m.ListQueuesRequest(parent=LOCATION, filter="state: PAUSED"))
+    code, _ = refused(rig, "ListQueues", parent=LOCATION, filter="state: PAUSED")
 
     assert code == "UNIMPLEMENTED"
 
@@ -147,11 +144,11 @@ def test_purging_removes_every_task_and_keeps_their_names_taken(rig: Rig) -> Non
     dispatch = rig.due_one()
     rig.now += 1.5
 
-    purged = rig.call(methods.purge_queue, m.PurgeQueueRequest(name=QUEUE))
+    purged = rig.call("PurgeQueue", name=QUEUE)
 
     assert purged.purge_time.ToMicroseconds() == round((START + 1.5) * 1e6)
     assert rig.listed() == []
-    assert refused(rig, methods.get_task, m.GetTaskRequest(name=f"{QUEUE}/tasks/waiting")) == ENDED
+    assert refused(rig, "GetTask", name=f"{QUEUE}/tasks/waiting") == ENDED
     rig.finish(dispatch, 500)
     assert rig.pass_time(3500) == []
     with pytest.raises(ApiError, match="Requested entity already exists"):
@@ -161,15 +158,15 @@ def test_purging_removes_every_task_and_keeps_their_names_taken(rig: Rig) -> Non
 def test_a_task_name_is_taken_while_it_lives_and_for_an_hour_after(rig: Rig) -> None:
     rig.create("t", delay=60)
     taken = ("ALREADY_EXISTS", "Requested entity already exists")
-    again = m.CreateTaskRequest(parent=QUEUE, task=m.Task(name=f"{QUEUE}/tasks/t", http_request=HTTP))
+    again = {"parent": QUEUE, "task": m.Task(name=f"{QUEUE}/tasks/t", http_request=HTTP)}
 
-    assert refused(rig, methods.create_task, again) == taken
+    assert refused(rig, "CreateTask", **again) == taken
     rig.finish(rig.pass_time(60)[0])
-    assert refused(rig, methods.create_task, again) == taken
-    assert refused(rig, methods.get_task, m.GetTaskRequest(name=f"{QUEUE}/tasks/t")) == ENDED
-    assert refused(rig, methods.run_task, m.RunTaskRequest(name=f"{QUEUE}/tasks/t")) == ENDED
+    assert refused(rig, "CreateTask", **again) == taken
+    assert refused(rig, "GetTask", name=f"{QUEUE}/tasks/t") == ENDED
+    assert refused(rig, "RunTask", name=f"{QUEUE}/tasks/t") == ENDED
     rig.now += TASK_NAME_WINDOW
-    assert refused(rig, methods.get_task, m.GetTaskRequest(name=f"{QUEUE}/tasks/t")) == NO_TASK
+    assert refused(rig, "GetTask", name=f"{QUEUE}/tasks/t") == NO_TASK
     rig.create("t")
 
 
@@ -221,7 +218,7 @@ def test_a_generated_id_is_known_to_have_existed(rig: Rig, task_id: str, said: t
     rig.create()
     rig.finish(rig.due_one())
 
-    assert refused(rig, methods.get_task, m.GetTaskRequest(name=f"{QUEUE}/tasks/{task_id}")) == said
+    assert refused(rig, "GetTask", name=f"{QUEUE}/tasks/{task_id}") == said
 
 
 @pytest.mark.parametrize("view", [0, m.BASIC])
@@ -243,10 +240,7 @@ def test_the_basic_view_omits_only_the_body(rig: Rig, view: int, family: str) ->
 def test_create_responds_in_the_requested_view(rig: Rig) -> None:
     task = m.Task(http_request={**HTTP, "body": b"secret"})
 
-    shown = [
-        rig.call(methods.create_task, m.CreateTaskRequest(parent=QUEUE, task=task, response_view=view))
-        for view in (m.BASIC, m.FULL)
-    ]
+    shown = [rig.call("CreateTask", parent=QUEUE, task=task, response_view=view) for view in (m.BASIC, m.FULL)]
 
     assert [found.http_request.body for found in shown] == [b"", b"secret"]
 
@@ -255,12 +249,10 @@ def test_tasks_are_listed_in_pages_that_do_not_skip_when_tasks_end(rig: Rig) -> 
     for n in range(5):
         rig.create(f"t{n}")
 
-    first = rig.call(methods.list_tasks, m.ListTasksRequest(parent=QUEUE, page_size=2, response_view=m.FULL))
+    first = rig.call("ListTasks", parent=QUEUE, page_size=2, response_view=m.FULL)
     rig.delete("t1")
     rig.delete("t2")
-    second = rig.call(
-        methods.list_tasks, m.ListTasksRequest(parent=QUEUE, page_size=2, page_token=first.next_page_token)
-    )
+    second = rig.call("ListTasks", parent=QUEUE, page_size=2, page_token=first.next_page_token)
 
     assert [task.name[-2:] for task in first.tasks] == ["t0", "t1"]
     assert first.tasks[0].view == m.FULL
@@ -272,7 +264,7 @@ def test_a_page_holds_no_more_than_a_thousand_tasks(rig: Rig) -> None:
     for _ in range(1001):
         rig.create()
 
-    page = rig.call(methods.list_tasks, m.ListTasksRequest(parent=QUEUE, page_size=5000))
+    page = rig.call("ListTasks", parent=QUEUE, page_size=5000)
 
     assert len(page.tasks) == 1000
     assert page.next_page_token
@@ -280,12 +272,12 @@ def test_a_page_holds_no_more_than_a_thousand_tasks(rig: Rig) -> None:
 
 @pytest.mark.parametrize("token", ["not base64!", "YQ", "_w=="])
 def test_an_invalid_page_token_is_refused(rig: Rig, token: str) -> None:
-    said = refused(rig, methods.list_tasks, m.ListTasksRequest(parent=QUEUE, page_token=token))
+    said = refused(rig, "ListTasks", parent=QUEUE, page_token=token)
 
     assert said == ("INVALID_ARGUMENT", "The page token is invalid.")
 
 
 def test_a_negative_page_size_is_refused(rig: Rig) -> None:
-    said = refused(rig, methods.list_tasks, m.ListTasksRequest(parent=QUEUE, page_size=-1))
+    said = refused(rig, "ListTasks", parent=QUEUE, page_size=-1)
 
     assert said == ("INVALID_ARGUMENT", "The page size must be non-negative.")

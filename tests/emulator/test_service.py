@@ -43,7 +43,7 @@ class Sink:
 
 def make_queue(service: Service, **fields: Any) -> None:
     queue = m.Queue(name=QUEUE, **fields)
-    service.call("CreateQueue", m.CreateQueueRequest(parent=LOCATION, queue=queue))
+    service.call("CreateQueue", METHODS["CreateQueue"].request(parent=LOCATION, queue=queue))
 
 
 def create(service: Service, task_id: str = "", *, delay: float = 0, clock: ManualClock | None = None) -> str:
@@ -52,12 +52,12 @@ def create(service: Service, task_id: str = "", *, delay: float = 0, clock: Manu
         task.name = f"{QUEUE}/tasks/{task_id}"
     if clock is not None:
         task.schedule_time.FromMicroseconds(round((clock.now() + delay) * 1e6))
-    made = service.call("CreateTask", m.CreateTaskRequest(parent=QUEUE, task=task))
+    made = service.call("CreateTask", METHODS["CreateTask"].request(parent=QUEUE, task=task))
     return str(made.name)  # type: ignore[attr-defined]
 
 
 def names(service: Service) -> list[str]:
-    listed: Any = service.call("ListTasks", m.ListTasksRequest(parent=QUEUE))
+    listed: Any = service.call("ListTasks", METHODS["ListTasks"].request(parent=QUEUE))
     return [task.name.rpartition("/")[2] for task in listed.tasks]
 
 
@@ -128,7 +128,7 @@ def test_a_new_task_wakes_an_idle_timer_in_time() -> None:
         soon = m.Timestamp()
         soon.FromMicroseconds(round((clock.now() + 0.05) * 1e6))
         task = m.Task(http_request=HTTP, schedule_time=soon)
-        service.call("CreateTask", m.CreateTaskRequest(parent=QUEUE, task=task))
+        service.call("CreateTask", METHODS["CreateTask"].request(parent=QUEUE, task=task))
 
         assert arrived.wait(5)
         assert len(sink.dispatches) == 1
@@ -141,27 +141,27 @@ def test_acknowledged_tasks_survive_a_crash(tmp_path: Path) -> None:
     make_queue(service, retry_config=retries(5, 0, 10, 300, 3))
     for task_id in ("done", "failed", "waiting", "running", "deleted"):
         create(service, task_id, delay=60 if task_id == "waiting" else 0, clock=clock)
-    service.call("DeleteTask", m.DeleteTaskRequest(name=f"{QUEUE}/tasks/deleted"))
+    service.call("DeleteTask", METHODS["DeleteTask"].request(name=f"{QUEUE}/tasks/deleted"))
     with Sink(service) as sink:
         done, failed, _ = sink.dispatches
         service.finish(done, answered(200))
         service.finish(failed, answered(503))
-    service.call("PauseQueue", m.PauseQueueRequest(name=QUEUE))
-    before: Any = service.call("GetTask", m.GetTaskRequest(name=f"{QUEUE}/tasks/failed"))
+    service.call("PauseQueue", METHODS["PauseQueue"].request(name=QUEUE))
+    before: Any = service.call("GetTask", METHODS["GetTask"].request(name=f"{QUEUE}/tasks/failed"))
     store.close()
 
     again = Store(tmp_path / "queue.db")
     restarted = Service(clock, again)
-    queue: Any = restarted.call("GetQueue", m.GetQueueRequest(name=QUEUE))
+    queue: Any = restarted.call("GetQueue", METHODS["GetQueue"].request(name=QUEUE))
     assert queue.state == m.PAUSED
     assert queue.retry_config == m.RetryConfig(**retries(5, 0, 10, 300, 3))
     assert names(restarted) == ["failed", "waiting", "running"]
-    assert restarted.call("GetTask", m.GetTaskRequest(name=f"{QUEUE}/tasks/failed")) == before
+    assert restarted.call("GetTask", METHODS["GetTask"].request(name=f"{QUEUE}/tasks/failed")) == before
     for task_id in ("done", "deleted", "failed"):
         with pytest.raises(ApiError, match="Requested entity already exists"):
             create(restarted, task_id)
 
-    restarted.call("ResumeQueue", m.ResumeQueueRequest(name=QUEUE))
+    restarted.call("ResumeQueue", METHODS["ResumeQueue"].request(name=QUEUE))
     with Sink(restarted) as sink:
         assert [dispatch.task_id for dispatch in sink.dispatches] == ["running"]
         clock.advance(10)
@@ -176,7 +176,7 @@ def test_a_deleted_queue_stays_deleted_after_a_crash(tmp_path: Path) -> None:
     service = Service(ManualClock(), store)
     make_queue(service)
     create(service)
-    service.call("DeleteQueue", m.DeleteQueueRequest(name=QUEUE))
+    service.call("DeleteQueue", METHODS["DeleteQueue"].request(name=QUEUE))
     store.close()
 
     again = Store(tmp_path / "queue.db")

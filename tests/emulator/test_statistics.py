@@ -14,7 +14,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from support.rig import DEADLINE, HTTP, QUEUE, UNREACHABLE, Rig
 from traced_relay.emulator import messages as m
-from traced_relay.emulator import methods
+from traced_relay.emulator.methods import METHODS
 from traced_relay.emulator.rates import LastMinute
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ ALL_STATS = FieldMask(paths=["stats"])
 
 
 def stats(rig: Rig) -> Any:
-    return rig.call(methods.get_beta_queue, m.GetBetaQueueRequest(name=QUEUE, read_mask=ALL_STATS)).stats
+    return rig.call("v2beta3.GetQueue", name=QUEUE, read_mask=ALL_STATS).stats
 
 
 def test_statistics_count_waiting_and_running_tasks() -> None:
@@ -51,7 +51,7 @@ def test_statistics_count_waiting_and_running_tasks() -> None:
 def test_the_oldest_time_of_a_paused_queue_can_be_past() -> None:
     rig = Rig()
     rig.make_queue()
-    rig.call(methods.pause_queue, m.PauseQueueRequest(name=QUEUE))
+    rig.call("PauseQueue", name=QUEUE)
     rig.create("t")
     was_due = rig.now
     assert rig.pass_time(300) == []
@@ -112,9 +112,9 @@ def test_without_a_mask_only_the_statistics_are_missing(
 
 def test_a_mask_selects_exactly_its_fields(local: LocalQueue, beta: tasks_v2beta3.CloudTasksClient) -> None:
     local.add_queue(QUEUE)
-    local.service.call("PauseQueue", m.PauseQueueRequest(name=QUEUE))
+    local.service.call("PauseQueue", METHODS["PauseQueue"].request(name=QUEUE))
     task = m.Task(http_request=m.HttpRequest(**HTTP))
-    local.service.call("CreateTask", m.CreateTaskRequest(parent=QUEUE, task=task))
+    local.service.call("CreateTask", METHODS["CreateTask"].request(parent=QUEUE, task=task))
     queue = beta.get_queue(request={"name": QUEUE, "read_mask": FieldMask(paths=["state", "stats.tasks_count"])})
     assert queue == tasks_v2beta3.Queue(state=queue.State.PAUSED, stats={"tasks_count": 1})
 

@@ -13,7 +13,7 @@ from support.house import ROOT
 from support.surroundings import surroundings
 from support.trace_service import TraceService
 from traced_relay.dev.environment import Dev
-from traced_relay.emulator import messages as m
+from traced_relay.emulator.methods import METHODS
 from traced_relay.errors import InvalidSettings, PortTaken
 from traced_relay.testing import Downstream
 from traced_relay.tracing.span_tree import FinishedSpan
@@ -92,13 +92,13 @@ def test_devs_console_hands_out_records_and_spans_as_json() -> None:
 def test_dev_with_data_goes_on_where_it_was_ended(tmp_path: Path) -> None:
     with Downstream() as downstream:
         with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
-            dev.queue.service.call("PauseQueue", m.PauseQueueRequest(name=QUEUE))
+            dev.queue.service.call("PauseQueue", METHODS["PauseQueue"].request(name=QUEUE))
             receipt = post(f"{dev.url}/v1/tasks", {"url": downstream.url, "body": "kept"}).document
         assert downstream.arrived == []
         with Dev(data=tmp_path / "data", stream=io.StringIO()) as dev:
             status = f"{dev.url}/v1/tasks/{receipt['task_id']}"
             assert get(status).document["state"] == "queued"
-            dev.queue.service.call("ResumeQueue", m.ResumeQueueRequest(name=QUEUE))
+            dev.queue.service.call("ResumeQueue", METHODS["ResumeQueue"].request(name=QUEUE))
             assert dev.records.wait_for("task.finished", receipt["task_id"], 20)
             assert get(status).document["state"] == "succeeded"
             assert downstream.arrived[0].body == b"kept"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from traced_relay.emulator import messages as m
-from traced_relay.emulator import methods
 from traced_relay.emulator.attempts import Dispatch, End, Outcome
 from traced_relay.emulator.engine import Engine
+from traced_relay.emulator.methods import METHODS
 
 if TYPE_CHECKING:
     from traced_relay.emulator.changes import Change
@@ -56,13 +56,11 @@ class Rig:
     def make_queue(self, name: str = QUEUE, **fields: Any) -> m.Queue:
         """A queue whose fields are exactly these, zeros too."""
         location = name.rpartition("/queues/")[0]
-        made = self.call(
-            methods.create_queue, m.CreateQueueRequest(parent=location, queue=m.Queue(name=name, **fields))
-        )
+        made = self.call("CreateQueue", parent=location, queue=m.Queue(name=name, **fields))
         if fields.get("retry_config", {}).get("max_doublings") == 0:
             wanted = m.Queue(name=name, **fields)
             mask = {"paths": ["retry_config.max_doublings"]}
-            return self.call(methods.update_queue, m.UpdateQueueRequest(queue=wanted, update_mask=mask))
+            return self.call("UpdateQueue", queue=wanted, update_mask=mask)
         return made
 
     def create(self, task_id: str = "", queue: str = QUEUE, *, delay: float = 0, **fields: Any) -> m.Task:
@@ -71,23 +69,24 @@ class Rig:
             task.name = f"{queue}/tasks/{task_id}"
         if delay:
             task.schedule_time.FromMicroseconds(round((self.now + delay) * 1e6))
-        return self.call(methods.create_task, m.CreateTaskRequest(parent=queue, task=task))
+        return self.call("CreateTask", parent=queue, task=task)
 
     def get(self, task_id: str, view: int = m.BASIC) -> m.Task:
-        return self.call(methods.get_task, m.GetTaskRequest(name=f"{QUEUE}/tasks/{task_id}", response_view=view))
+        return self.call("GetTask", name=f"{QUEUE}/tasks/{task_id}", response_view=view)
 
     def run(self, task_id: str) -> m.Task:
-        return self.call(methods.run_task, m.RunTaskRequest(name=f"{QUEUE}/tasks/{task_id}"))
+        return self.call("RunTask", name=f"{QUEUE}/tasks/{task_id}")
 
     def delete(self, task_id: str) -> None:
-        self.call(methods.delete_task, m.DeleteTaskRequest(name=f"{QUEUE}/tasks/{task_id}"))
+        self.call("DeleteTask", name=f"{QUEUE}/tasks/{task_id}")
 
     def listed(self, queue: str = QUEUE) -> list[str]:
-        page = self.call(methods.list_tasks, m.ListTasksRequest(parent=queue))
+        page = self.call("ListTasks", parent=queue)
         return [task.name.rpartition("/")[2] for task in page.tasks]
 
-    def call(self, method: Any, request: m.Message) -> Any:
-        answer = method(self.engine, request, self.now)
+    def call(self, method: str, /, **fields: Any) -> Any:
+        called = METHODS[method]
+        answer = called.call(self.engine, called.request(**fields), self.now)
         self.changes += self.engine.pop_changes()
         return answer
 

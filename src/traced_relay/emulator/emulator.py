@@ -104,7 +104,7 @@ class LocalQueue:
         """Create the queue with this full *name* unless it exists; *fields* are those of the Queue message."""
         check_queue(name)
         location = name.rpartition("/queues/")[0]
-        request = m.CreateQueueRequest(parent=location, queue=m.Queue(name=name, **fields))
+        request = METHODS["CreateQueue"].request(parent=location, queue=m.Queue(name=name, **fields))
         try:
             self.service.call("CreateQueue", request)
         except ApiError as exc:

@@ -33,21 +33,6 @@ def no_such_queue() -> ApiError:
     )
 
 
-def queue_exists() -> ApiError:
-    return ApiError(StatusCode.ALREADY_EXISTS, "Queue already exists")
-
-
-def queue_existed_recently() -> ApiError:
-    return ApiError(
-        StatusCode.FAILED_PRECONDITION,
-        "The queue cannot be created because a queue with this name existed too recently.",
-    )
-
-
-def task_exists() -> ApiError:
-    return ApiError(StatusCode.ALREADY_EXISTS, "Requested entity already exists")
-
-
 def not_found() -> ApiError:
     return ApiError(StatusCode.NOT_FOUND, "Requested entity was not found.")
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from copy import deepcopy
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from google.cloud.tasks_v2 import types
+from google.cloud.tasks_v2beta3 import types as beta_types
 from google.protobuf.json_format import MessageToDict, ParseDict
+from grpc import StatusCode
 
 from traced_relay.emulator import messages as m
 from traced_relay.emulator import queue_rules, resource_names, task_rules
 from traced_relay.emulator.backoff import RETENTION
 from traced_relay.emulator.engine import TASK_NAME_WINDOW
 from traced_relay.emulator.errors import (
+    ApiError,
     invalid,
     no_such_queue,
     not_found,
-    queue_existed_recently,
-    queue_exists,
     task_existed_recently,
-    task_exists,
     unimplemented,
 )
 from traced_relay.emulator.task_rules import set_time
@@ -36,23 +37,23 @@ if TYPE_CHECKING:
 MOST_QUEUES, MOST_TASKS = 9800, 1000
 
 
-def create_queue(engine: Engine, request: m.CreateQueueRequest, now: float) -> m.Queue:
+def create_queue(engine: Engine, request: m.Request, now: float) -> m.Queue:
     resource_names.check_location(request.parent)
     resource_names.check_queue_in(request.queue.name, request.parent)
     if request.queue.name in engine.queues:
-        raise queue_exists()
+        raise ApiError(StatusCode.ALREADY_EXISTS, "Queue already exists")
     return _new_queue(engine, request.queue, now)
 
 
-def get_queue(engine: Engine, request: m.GetQueueRequest, now: float) -> m.Queue:  # noqa: ARG001
+def get_queue(engine: Engine, request: m.Request, now: float) -> m.Queue:  # noqa: ARG001
     return _queue(engine, request.name).message
 
 
-def get_beta_queue(engine: Engine, request: m.GetBetaQueueRequest, now: float) -> m.BetaQueue:
+def get_beta_queue(engine: Engine, request: m.Request, now: float) -> m.BetaQueue:
     return _beta_queue(_queue(engine, request.name), request.read_mask, now)
 
 
-def list_queues(engine: Engine, request: m.ListQueuesRequest, now: float) -> m.ListQueuesResponse:  # noqa: ARG001
+def list_queues(engine: Engine, request: m.Request, now: float) -> m.ListQueuesResponse:  # noqa: ARG001
     resource_names.check_location(request.parent)
     if request.filter:
         raise unimplemented("ListQueuesRequest.filter")
@@ -62,7 +63,7 @@ def list_queues(engine: Engine, request: m.ListQueuesRequest, now: float) -> m.L
     return m.ListQueuesResponse(queues=page, next_page_token=token)
 
 
-def update_queue(engine: Engine, request: m.UpdateQueueRequest, now: float) -> m.Queue:
+def update_queue(engine: Engine, request: m.Request, now: float) -> m.Queue:
     """Update the queue, or create it."""
     resource_names.check_queue(request.queue.name)
     queue = engine.queues.get(request.queue.name)
@@ -72,7 +73,7 @@ def update_queue(engine: Engine, request: m.UpdateQueueRequest, now: float) -> m
     return _configure(engine, queue, message, now)
 
 
-def delete_queue(engine: Engine, request: m.DeleteQueueRequest, now: float) -> m.Empty:
+def delete_queue(engine: Engine, request: m.Request, now: float) -> m.Empty:
     resource_names.check_queue(request.name)
     queue = engine.queues.get(request.name)
     if queue is None:
@@ -81,7 +82,7 @@ def delete_queue(engine: Engine, request: m.DeleteQueueRequest, now: float) -> m
     return m.Empty()
 
 
-def purge_queue(engine: Engine, request: m.PurgeQueueRequest, now: float) -> m.Queue:
+def purge_queue(engine: Engine, request: m.Request, now: float) -> m.Queue:
     queue = _queue(engine, request.name)
     for task in tuple(queue.tasks.values()):
         engine.delete_task(task, now)
@@ -90,41 +91,41 @@ def purge_queue(engine: Engine, request: m.PurgeQueueRequest, now: float) -> m.Q
     return _configure(engine, queue, message, now)
 
 
-def pause_queue(engine: Engine, request: m.PauseQueueRequest, now: float) -> m.Queue:
+def pause_queue(engine: Engine, request: m.Request, now: float) -> m.Queue:
     return _set_state(engine, request.name, m.PAUSED, now)
 
 
-def resume_queue(engine: Engine, request: m.ResumeQueueRequest, now: float) -> m.Queue:
+def resume_queue(engine: Engine, request: m.Request, now: float) -> m.Queue:
     return _set_state(engine, request.name, m.RUNNING, now)
 
 
-def create_task(engine: Engine, request: m.CreateTaskRequest, now: float) -> m.Task:
+def create_task(engine: Engine, request: m.Request, now: float) -> m.Task:
     queue = _queue(engine, request.parent)
     is_named = bool(request.task.name)
     task_id = resource_names.check_task_in(request.task.name, queue.name) if is_named else engine.new_id(queue, now)
     message = task_rules.task_to_store(request.task, f"{queue.name}/tasks/{task_id}", now)
     if is_named and engine.is_taken(queue, task_id, now):
-        raise task_exists()
+        raise ApiError(StatusCode.ALREADY_EXISTS, "Requested entity already exists")
     return engine.add_task(queue, message, now, is_named=is_named).to_message(request.response_view)
 
 
-def get_task(engine: Engine, request: m.GetTaskRequest, now: float) -> m.Task:
+def get_task(engine: Engine, request: m.Request, now: float) -> m.Task:
     return _task(engine, request.name, now).to_message(request.response_view)
 
 
-def list_tasks(engine: Engine, request: m.ListTasksRequest, now: float) -> m.ListTasksResponse:  # noqa: ARG001
+def list_tasks(engine: Engine, request: m.Request, now: float) -> m.ListTasksResponse:  # noqa: ARG001
     queue = _queue(engine, request.parent)
     found = ((f"{task.serial:019d}", task) for task in queue.tasks.values())
     page, token = _page_of(found, request.page_size, request.page_token, most=MOST_TASKS)
     return m.ListTasksResponse(tasks=[task.to_message(request.response_view) for task in page], next_page_token=token)
 
 
-def delete_task(engine: Engine, request: m.DeleteTaskRequest, now: float) -> m.Empty:
+def delete_task(engine: Engine, request: m.Request, now: float) -> m.Empty:
     engine.delete_task(_task(engine, request.name, now), now)
     return m.Empty()
 
 
-def run_task(engine: Engine, request: m.RunTaskRequest, now: float) -> m.Task:
+def run_task(engine: Engine, request: m.Request, now: float) -> m.Task:
     task = _task(engine, request.name, now)
     engine.run_now(task, now)
     return task.to_message(request.response_view)
@@ -140,7 +141,10 @@ def _queue(engine: Engine, name: str) -> QueueState:
 
 def _new_queue(engine: Engine, requested: m.Queue, now: float) -> m.Queue:
     if engine.queue_existed_recently(requested.name, now):
-        raise queue_existed_recently()
+        raise ApiError(
+            StatusCode.FAILED_PRECONDITION,
+            "The queue cannot be created because a queue with this name existed too recently.",
+        )
     return engine.add_queue(queue_rules.new_queue(requested)).message
 
 
@@ -208,22 +212,16 @@ def _page_of(items: Iterable[tuple[str, Item]], size: int, token: str, *, most: 
         raise invalid("The page size must be non-negative.")
     size = min(size or most, most)
     after = _last_key(token)
-    found: list[Item] = []
-    last = ""
-    for key, item in items:
-        if key <= after:
-            continue
-        if len(found) == size:
-            return found, base64.urlsafe_b64encode(last.encode()).decode()
-        found.append(item)
-        last = key
-    return found, ""
+    found = list(islice((pair for pair in items if pair[0] > after), size + 1))
+    page = found[:size]
+    next_token = base64.urlsafe_b64encode(page[-1][0].encode()).decode() if len(found) > size else ""
+    return [item for _, item in page], next_token
 
 
 def _last_key(token: str) -> str:
     try:
         return base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError, ValueError):
+    except ValueError:
         raise invalid("The page token is invalid.") from None
 
 
@@ -233,18 +231,18 @@ class Method(NamedTuple):
 
 
 METHODS: Mapping[str, Method] = {
-    "CreateQueue": Method(m.CreateQueueRequest, create_queue),
-    "GetQueue": Method(m.GetQueueRequest, get_queue),
-    "ListQueues": Method(m.ListQueuesRequest, list_queues),
-    "UpdateQueue": Method(m.UpdateQueueRequest, update_queue),
-    "DeleteQueue": Method(m.DeleteQueueRequest, delete_queue),
-    "PurgeQueue": Method(m.PurgeQueueRequest, purge_queue),
-    "PauseQueue": Method(m.PauseQueueRequest, pause_queue),
-    "ResumeQueue": Method(m.ResumeQueueRequest, resume_queue),
-    "CreateTask": Method(m.CreateTaskRequest, create_task),
-    "GetTask": Method(m.GetTaskRequest, get_task),
-    "ListTasks": Method(m.ListTasksRequest, list_tasks),
-    "DeleteTask": Method(m.DeleteTaskRequest, delete_task),
-    "RunTask": Method(m.RunTaskRequest, run_task),
-    "v2beta3.GetQueue": Method(m.GetBetaQueueRequest, get_beta_queue),
+    "CreateQueue": Method(types.CreateQueueRequest.pb(), create_queue),
+    "GetQueue": Method(types.GetQueueRequest.pb(), get_queue),
+    "ListQueues": Method(types.ListQueuesRequest.pb(), list_queues),
+    "UpdateQueue": Method(types.UpdateQueueRequest.pb(), update_queue),
+    "DeleteQueue": Method(types.DeleteQueueRequest.pb(), delete_queue),
+    "PurgeQueue": Method(types.PurgeQueueRequest.pb(), purge_queue),
+    "PauseQueue": Method(types.PauseQueueRequest.pb(), pause_queue),
+    "ResumeQueue": Method(types.ResumeQueueRequest.pb(), resume_queue),
+    "CreateTask": Method(types.CreateTaskRequest.pb(), create_task),
+    "GetTask": Method(types.GetTaskRequest.pb(), get_task),
+    "ListTasks": Method(types.ListTasksRequest.pb(), list_tasks),
+    "DeleteTask": Method(types.DeleteTaskRequest.pb(), delete_task),
+    "RunTask": Method(types.RunTaskRequest.pb(), run_task),
+    "v2beta3.GetQueue": Method(beta_types.GetQueueRequest.pb(), get_beta_queue),
 }
