@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from support.parts import without
 from traced_relay.emulator.emulator import LocalQueue
-from traced_relay.emulator.grpc_server import GrpcServer
+from traced_relay.emulator.grpc_server import grpc_server
 from traced_relay.errors import InvalidSettings, PortTaken
 
 if TYPE_CHECKING:
@@ -73,13 +74,15 @@ def test_an_unknown_method_is_unimplemented_by_name(channel: grpc.Channel, path:
 
 def test_a_taken_port_is_named(local: LocalQueue) -> None:
     port = int(local.address.rpartition(":")[2])
-    with pytest.raises(PortTaken, match=f"port {port} on 127.0.0.1 is used by another process"):
-        GrpcServer(local.service, mint=local.token, certificates=dict, host="127.0.0.1", port=port)
+    server = grpc_server(local.service, mint=local.token, certificates=dict, host="127.0.0.1", port=port)
+    with pytest.raises(PortTaken, match=f"port {port} on 127.0.0.1 is used by another process"), server:
+        pass
 
 
 def test_a_foreign_address_is_invalid_settings(local: LocalQueue) -> None:
-    with pytest.raises(InvalidSettings, match="Cannot assign requested address"):
-        GrpcServer(local.service, mint=local.token, certificates=dict, host="192.0.2.1", port=0)
+    server = grpc_server(local.service, mint=local.token, certificates=dict, host="192.0.2.1", port=0)
+    with pytest.raises(InvalidSettings, match="Cannot assign requested address"), server:
+        pass
 
 
 def test_the_server_listens_on_ipv6_too(local: LocalQueue) -> None:
@@ -88,8 +91,8 @@ def test_the_server_listens_on_ipv6_too(local: LocalQueue) -> None:
     except OSError:
         without("IPv6", "this machine has no IPv6")
     with (
-        GrpcServer(local.service, mint=local.token, certificates=lambda: {"k": "v"}, host="::1", port=0) as server,
-        grpc.insecure_channel(f"[::1]:{server.port}") as channel,
+        grpc_server(local.service, mint=local.token, certificates=lambda: {"k": "v"}, host="::1", port=0) as port,
+        grpc.insecure_channel(f"[::1]:{port}") as channel,
     ):
         assert certificates(channel) == {"k": "v"}
 
@@ -99,8 +102,8 @@ def test_a_bug_is_reported_as_internal_and_logged(local: LocalQueue, caplog: pyt
         raise ZeroDivisionError
 
     with (
-        GrpcServer(local.service, mint=defective, certificates=dict, host="127.0.0.1", port=0) as server,
-        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        grpc_server(local.service, mint=defective, certificates=dict, host="127.0.0.1", port=0) as port,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
         pytest.raises(grpc.RpcError) as refused,
     ):
         mint(channel, email="a@example.com", audience="https://x")
@@ -120,13 +123,15 @@ def test_a_stop_does_not_wait_for_a_call_that_hangs(local: LocalQueue) -> None:
         released.wait(10)
         return "late"
 
-    server = GrpcServer(local.service, mint=hang, certificates=dict, host="127.0.0.1", port=0)
-    with server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        call = channel.unary_unary("/traced_relay.LocalIdentity/Mint", Struct.SerializeToString)
-        request = Struct()
-        request.update({"email": "a@example.com", "audience": "https://x"})
-        answer = call.future(request, timeout=10)
-        assert entered.wait(5)
-        server.stop()
-        assert answer.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-        released.set()
+    with ExitStack() as running:
+        server = grpc_server(local.service, mint=hang, certificates=dict, host="127.0.0.1", port=0)
+        port = running.enter_context(server)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary("/traced_relay.LocalIdentity/Mint", Struct.SerializeToString)
+            request = Struct()
+            request.update({"email": "a@example.com", "audience": "https://x"})
+            answer = call.future(request, timeout=10)
+            assert entered.wait(5)
+            running.close()
+            assert answer.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+            released.set()

@@ -17,7 +17,7 @@ import grpc
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.dispatcher import Dispatcher
 from traced_relay.emulator.errors import ApiError
-from traced_relay.emulator.grpc_server import GrpcServer
+from traced_relay.emulator.grpc_server import grpc_server
 from traced_relay.emulator.id_tokens import Signer
 from traced_relay.emulator.methods import METHODS
 from traced_relay.emulator.resource_names import check_queue
@@ -25,7 +25,7 @@ from traced_relay.emulator.rest_server import RestApp
 from traced_relay.emulator.service import Service
 from traced_relay.emulator.store import Store
 from traced_relay.runtime.clock import Clock, SystemClock
-from traced_relay.runtime.listener import Listener
+from traced_relay.runtime.listener import Listener, address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,7 +40,8 @@ class LocalQueue:
     The embedded queue.
 
     *app_engine* maps App Engine services to URLs; `default` serves those that are not named. With *data*
-    acknowledged tasks, and the key that signs ID tokens, survive the process.
+    acknowledged tasks, and the key that signs ID tokens, survive the process. Once it runs, *address* is the value of
+    `CLOUD_TASKS_EMULATOR_HOST`: host and port of gRPC.
     """
 
     def __init__(
@@ -66,8 +67,8 @@ class LocalQueue:
         with self._running as running:
             self._rest = Listener(host=self._host, port=self._rest_port)
             running.callback(self._rest.stop)
-            self._grpc = running.enter_context(
-                GrpcServer(
+            port = running.enter_context(
+                grpc_server(
                     self.service,
                     mint=self.token,
                     certificates=self._signer.certificates,
@@ -75,6 +76,7 @@ class LocalQueue:
                     port=self._port,
                 )
             )
+            self.address = address_of(self._host, port)
             self._rest.start(RestApp(self.service, self._signer, self.rest_url))
             dispatcher = Dispatcher(self.service, self._clock, mint=self.token, app_engine=self._app_engine)
             dispatcher.start()
@@ -90,11 +92,6 @@ class LocalQueue:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    @property
-    def address(self) -> str:
-        """The value of `CLOUD_TASKS_EMULATOR_HOST`: host and port of gRPC."""
-        return f"[{self._host}]:{self._grpc.port}" if ":" in self._host else f"{self._host}:{self._grpc.port}"
 
     @property
     def rest_url(self) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
@@ -17,7 +18,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from traced_relay.emulator.errors import ApiError, invalid, status_of, unimplemented
 from traced_relay.emulator.methods import METHODS
 from traced_relay.errors import PortTaken
-from traced_relay.runtime.listener import listen
+from traced_relay.runtime.listener import address_of, listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,38 +34,27 @@ GRACE = 0.2  # seconds for calls in flight
 THREADS = 16  # they wait for the disk; more would put more changes into a commit, but switch more often
 
 
-class GrpcServer:
-    """Serves on *host* and *port* (0 picks a free one) until it is stopped."""
-
-    def __init__(
-        self,
-        service: Service,
-        *,
-        mint: Callable[[str, str], str],
-        certificates: Callable[[], Mapping[str, str]],
-        host: str,
-        port: int,
-    ) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc")
-        self._server = grpc.server(self._threads, options=[("grpc.so_reuseport", 0)])
-        self._server.add_generic_rpc_handlers((
-            *_cloud_tasks(service),
-            _identity(mint, certificates),
-            _Unimplemented(),
-        ))  # fmt: skip
-        self.port: int = _bind(self._server, host, port)
-
-    def stop(self) -> None:
+@contextmanager
+def grpc_server(
+    service: Service,
+    *,
+    mint: Callable[[str, str], str],
+    certificates: Callable[[], Mapping[str, str]],
+    host: str,
+    port: int,
+) -> Iterator[int]:
+    """A server on *host* and *port* (0 picks a free one) for as long as the block runs; yields the port."""
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc")
+    server = grpc.server(threads, options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((*_cloud_tasks(service), _identity(mint, certificates), _Unimplemented()))
+    bound = _bind(server, host, port)
+    server.start()
+    try:
+        yield bound
+    finally:
         # Without a grace period idle connections are reset, which clients log as an error.
-        self._server.stop(GRACE).wait()
-        self._threads.shutdown(wait=False)
-
-    def __enter__(self) -> Self:
-        self._server.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+        server.stop(GRACE).wait()
+        threads.shutdown(wait=False)
 
 
 def _cloud_tasks(service: Service) -> Iterator[grpc.GenericRpcHandler]:
@@ -127,6 +117,6 @@ def _bind(server: grpc.Server, host: str, port: int) -> int:
     # gRPC does not report why it cannot bind a port; a socket of our own does.
     listen(host, port).close()
     try:
-        return int(server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
+        return int(server.add_insecure_port(address_of(host, port)))
     except RuntimeError as exc:
         raise PortTaken(f"port {port} on {host} cannot be bound: {exc}") from exc

@@ -12,7 +12,6 @@ from grpc import StatusCode
 from traced_relay.emulator.engine import Engine
 from traced_relay.emulator.errors import ApiError, unimplemented
 from traced_relay.emulator.methods import METHODS
-from traced_relay.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,18 +93,13 @@ class Service:
 
     def wait_until_idle(self, seconds: float) -> bool:
         """Whether no task is in flight or due at some moment within *seconds* of real time."""
-        timer = SystemClock()
-        deadline = timer.monotonic() + seconds
         with self._lock:
-            while True:
-                now = self._clock.now()
-                self._pass_on(now)
-                if self._engine.is_idle(now):
-                    return True
-                left = deadline - timer.monotonic()
-                if left <= 0:
-                    return False
-                timer.wait(self._idle_check, left)
+            return self._idle_check.wait_for(self._is_idle, seconds)
+
+    def _is_idle(self) -> bool:
+        now = self._clock.now()
+        self._pass_on(now)
+        return self._engine.is_idle(now)
 
     def _pass_on(self, now: float) -> Commit | None:
         """Pass dispatches to the sink and changes to the store."""

@@ -12,18 +12,8 @@ from concurrent.futures import Future
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
+from traced_relay.emulator import changes as c
 from traced_relay.emulator import messages as m
-from traced_relay.emulator.changes import (
-    AddTombstone,
-    Change,
-    DropQueue,
-    DropTask,
-    ExpireTombstones,
-    PutQueue,
-    PutTask,
-    SaveProgress,
-    StoredState,
-)
 from traced_relay.errors import InvalidSettings
 from traced_relay.runtime.private_file import UnusableFile, make_private
 
@@ -50,7 +40,7 @@ class Commit(Future[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.changes: list[Change] = []
+        self.changes: list[c.Change] = []
 
 
 class Store:
@@ -69,10 +59,10 @@ class Store:
         self._writer = Thread(target=self._run, name="queue-store", daemon=True)
         self._writer.start()
 
-    def load(self) -> StoredState:
+    def load(self) -> c.StoredState:
         """The stored state; call it before the first `write`."""
         rows = self._connection.execute
-        return StoredState(
+        return c.StoredState(
             queues=[m.Queue.FromString(blob) for (blob,) in rows("SELECT message FROM queues ORDER BY name")],
             tasks=[
                 (serial, m.Task.FromString(blob), bool(is_named), tuple(json.loads(progress)) if progress else None)
@@ -84,7 +74,7 @@ class Store:
             queue_names=list(rows("SELECT name, until FROM used_queue_names ORDER BY until")),
         )
 
-    def write(self, changes: Sequence[Change]) -> Commit | None:
+    def write(self, changes: Sequence[c.Change]) -> Commit | None:
         """
         Add *changes* to the next commit and return it.
 
@@ -178,7 +168,7 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _write(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
+def _write(connection: sqlite3.Connection, changes: Sequence[c.Change]) -> None:
     connection.execute("BEGIN")
     try:
         for change in changes:
@@ -189,22 +179,22 @@ def _write(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
         raise
 
 
-def _apply(connection: sqlite3.Connection, change: Change) -> None:
+def _apply(connection: sqlite3.Connection, change: c.Change) -> None:
     execute = connection.execute
     match change:
-        case PutTask(serial, message, is_named):
+        case c.PutTask(serial, message, is_named):
             execute("INSERT INTO tasks VALUES (?, ?, ?, NULL)", (serial, is_named, message.SerializeToString()))
-        case DropTask(serial):
+        case c.DropTask(serial):
             execute("DELETE FROM tasks WHERE serial = ?", (serial,))
-        case SaveProgress(serial, progress):
+        case c.SaveProgress(serial, progress):
             execute("UPDATE tasks SET progress = ? WHERE serial = ?", (json.dumps(progress), serial))
-        case AddTombstone(name, until):
+        case c.AddTombstone(name, until):
             execute("INSERT INTO used_task_names VALUES (?, ?)", (name, until))
-        case ExpireTombstones(until):
+        case c.ExpireTombstones(until):
             execute("DELETE FROM used_task_names WHERE until <= ?", (until,))
             execute("DELETE FROM used_queue_names WHERE until <= ?", (until,))
-        case PutQueue(message):
+        case c.PutQueue(message):
             execute("INSERT OR REPLACE INTO queues VALUES (?, ?)", (message.name, message.SerializeToString()))
-        case DropQueue(name, until):
+        case c.DropQueue(name, until):
             execute("DELETE FROM queues WHERE name = ?", (name,))
             execute("INSERT INTO used_queue_names VALUES (?, ?)", (name, until))

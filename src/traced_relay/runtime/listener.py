@@ -17,14 +17,10 @@ if TYPE_CHECKING:
 
 
 class _QuietHandler(WSGIRequestHandler):
-    timeout = None  # a keep-alive connection may be idle between two calls
+    disable_nagle_algorithm = True
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002  (the name is werkzeug's)
         """Write no access log; the relay's records contain more."""
-
-    def setup(self) -> None:
-        super().setup()
-        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class Listener:
@@ -39,7 +35,7 @@ class Listener:
         self._host = host
         self._socket = listen(host, port)
         self.port: int = self._socket.getsockname()[1]
-        self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        self.url = f"http://{address_of(host, self.port)}"
         self._server: BaseWSGIServer | None = None
 
     def start(self, app: WSGIApplication | None = None) -> Self:
@@ -67,6 +63,10 @@ class Listener:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def address_of(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def listen(host: str, port: int) -> socket.socket:
