@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
@@ -23,11 +23,15 @@ MAX_AUDIENCES = 256
 
 def google_session() -> requests.Session:
     """A session that authenticates as this process's Google identity."""
-    default: Any = google.auth.default  # untyped, like its session
-    make: Any = AuthorizedSession
-    credentials, _ = default(scopes=[SCOPE])
-    session: requests.Session = make(credentials, refresh_timeout=TIMEOUT)
+    make: Any = AuthorizedSession  # untyped
+    session: requests.Session = make(_default(), refresh_timeout=TIMEOUT)
     return session
+
+
+def _default() -> Any:
+    default: Any = google.auth.default  # untyped
+    credentials, _ = default(scopes=[SCOPE])
+    return credentials
 
 
 class IdTokens:
@@ -39,7 +43,7 @@ class IdTokens:
 
     def __init__(self, impersonate: str | None = None) -> None:
         self._impersonate = impersonate
-        self._credentials: OrderedDict[str, Any] = OrderedDict()
+        self._credentials = lru_cache(MAX_AUDIENCES)(self._fetch)
         self._lock = Lock()
         self._transport: Any = google.auth.transport.requests.Request(session=requests.Session())
         self._last_status: int | None = None
@@ -68,13 +72,7 @@ class IdTokens:
         return response
 
     def _token(self, audience: str) -> str:
-        credentials = self._credentials.get(audience)
-        if credentials is None:
-            credentials = self._fetch(audience)
-            self._credentials[audience] = credentials
-            if len(self._credentials) > MAX_AUDIENCES:
-                self._credentials.popitem(last=False)
-        self._credentials.move_to_end(audience)
+        credentials = self._credentials(audience)
         if not credentials.valid:
             credentials.refresh(self._request)
         return str(credentials.token)
@@ -83,9 +81,7 @@ class IdTokens:
         if self._impersonate is None:
             fetch: Any = id_token.fetch_id_token_credentials
             return fetch(audience, request=self._request)
-        default: Any = google.auth.default
-        own, _ = default(scopes=[SCOPE])
         assumed: Any = impersonated_credentials
-        account = assumed.Credentials(own, self._impersonate, [SCOPE])
+        account = assumed.Credentials(_default(), self._impersonate, [SCOPE])
         # A relay identifies its callers by the email address in the token.
         return assumed.IDTokenCredentials(account, audience, include_email=True)

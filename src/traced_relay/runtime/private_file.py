@@ -62,8 +62,8 @@ def check_content(path: Path, schema: str, version: int = 0) -> None:
     if not (stat.S_ISREG(found.st_mode) and found.st_size and _may(path, os.R_OK)):
         return
     log = path.with_name(f"{path.name}-wal")
-    is_complete = not _size(log)  # else SQLite must read the log, and may have to wait
-    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_complete else ''}"
+    is_whole = not _size(log)  # else SQLite must read the log, and may have to wait
+    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_whole else ''}"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=1)) as database:
             columns = set(database.execute(_COLUMNS))
@@ -81,12 +81,12 @@ def check_content(path: Path, schema: str, version: int = 0) -> None:
             f"{path}: is a database of another program (application_id {application}); name another file"
         )
     tables, ours = {table for table, _ in columns}, {table for table, _ in known}
-    if named not in (0, version) and tables >= ours:
-        raise UnusableFile(f"{path}: has schema version {named}; this relay supports {version}")
-    others = tables - ours if not tables >= ours else set()  # a ledger may keep tables of an earlier version
-    if foreign := sorted(others | {table for table, _ in known - columns} & tables):
+    is_complete, is_other_version = tables >= ours, named not in (0, version)
+    others = set() if is_complete else tables - ours  # a ledger may keep tables of an earlier version
+    foreign = sorted(others | {table for table, _ in known - columns} & tables)
+    if foreign and not (is_complete and is_other_version):
         raise UnusableFile(f"{path}: is a database of another program, with the table {foreign[0]}; name another file")
-    if named not in (0, version):
+    if is_other_version:
         raise UnusableFile(f"{path}: has schema version {named}; this relay supports {version}")
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable
-
-    Item = TypeVar("Item", bound=Hashable)
-else:
-    Item = TypeVar("Item")
+Item = TypeVar("Item", bound=Hashable)
 
 
 class TimerQueue(Generic[Item]):
@@ -23,6 +19,9 @@ class TimerQueue(Generic[Item]):
 
     def __len__(self) -> int:
         return len(self._arrival_of)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._arrival_of)
 
     def put(self, item: Item, time: float) -> None:
         """Add *item*, or move it to *time*."""

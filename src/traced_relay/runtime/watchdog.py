@@ -80,8 +80,7 @@ class Watchdog:
         self._clock = clock
         self._changed = Condition()
         self._deadlines: TimerQueue[Deadline] = TimerQueue()
-        self._halted: list[Deadline] = []
-        self._is_stopped = False
+        self.is_stopped = False
         self._wakes_at: float | None = None
         self._thread = Thread(target=self._run, name="watchdog", daemon=True)
 
@@ -91,29 +90,23 @@ class Watchdog:
     def halt(self) -> None:
         """Mark all exchanges as interrupted, so that they send nothing more; their connections stay open."""
         with self._changed:
-            self._is_stopped = True
-            while (deadline := self._deadlines.pop_due(float("inf"))) is not None:
+            self.is_stopped = True
+            for deadline in self._deadlines:
                 deadline.aborted_by = deadline.aborted_by or "interrupted"
-                self._halted.append(deadline)
             self._changed.notify()
 
     def stop(self) -> None:
         """Abort all exchanges, also those that start later."""
         self.halt()
         with self._changed:
-            for deadline in self._halted:
+            for deadline in self._deadlines:
                 deadline.abort("interrupted")
-            self._halted.clear()
         self._thread.join()
 
     def abort(self, deadline: Deadline, reason: AbortReason) -> None:
         """Abort one exchange before its time is up."""
         with self._changed:
             deadline.abort(reason)
-
-    @property
-    def is_stopped(self) -> bool:
-        return self._is_stopped
 
     @contextmanager
     def deadline(
@@ -123,7 +116,7 @@ class Watchdog:
         with self._changed:
             now = self._clock.monotonic()
             deadline = Deadline(self._changed, now + seconds, every, beat)
-            if self._is_stopped:
+            if self.is_stopped:
                 deadline.abort("interrupted")
             else:
                 self._schedule(deadline, now)
@@ -151,7 +144,7 @@ class Watchdog:
     def _next_beats(self) -> list[Callable[[], None]] | None:
         """Abort what is late; return the heartbeats to send without the lock, None once the watchdog is stopped."""
         with self._changed:
-            while not self._is_stopped:
+            while not self.is_stopped:
                 beats = self._pop_due()
                 if beats:
                     return beats
