@@ -56,17 +56,14 @@ def _fetch(send: Callable[[], requests.Response], until: float, largest: int, fe
 
 
 def _content(response: requests.Response, url: str, until: float, largest: int) -> bytes:
+    unexpected = f"{url} answered {response.status_code}, not as a relay does"
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise UnexpectedResponse(
-            f"{url} answered {response.status_code}, not as a relay does: with an unrequested content encoding"
-        )
+        raise UnexpectedResponse(f"{unexpected}: with an unrequested content encoding")
     content = bytearray()
     while chunk := response.raw.read1(_CHUNK, decode_content=False):
         content += chunk
         if len(content) > largest:
-            raise UnexpectedResponse(
-                f"{url} answered {response.status_code}, not as a relay does: over {largest} bytes"
-            )
+            raise UnexpectedResponse(f"{unexpected}: over {largest} bytes")
         if monotonic() > until:
             raise requests.Timeout
     return bytes(content)
