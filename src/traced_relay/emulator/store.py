@@ -82,7 +82,9 @@ class Store:
         """
         with self._changed:
             if self._closed:
-                return _closed_commit()
+                commit = Commit()
+                commit.set_exception(sqlite3.ProgrammingError("the store is closed"))
+                return commit
             if changes:
                 self._open.changes.extend(changes)
                 self._changed.notify()
@@ -140,12 +142,6 @@ class Store:
                 self._open = Commit()
             else:
                 self._changed.wait(RETRY_AFTER)
-
-
-def _closed_commit() -> Commit:
-    commit = Commit()
-    commit.set_exception(sqlite3.ProgrammingError("the store is closed"))
-    return commit
 
 
 def _open(path: Path) -> sqlite3.Connection:
