@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from support.rig import DEADLINE, QUEUE, Rig, retries
+from support.rig import DEADLINE, QUEUE, Rig, id_of, retries
 from traced_relay.emulator.attempts import Outcome
 from traced_relay.emulator.changes import DropTask, PutTask, SaveProgress, StoredState
 from traced_relay.emulator.engine import Engine
@@ -53,7 +53,7 @@ class EngineModel(RuleBasedStateMachine):
         started = self.rig.due()
         self.in_flight += started
         self.sent += [self.rig.now] * len(started)
-        assert {dispatch.task_id for dispatch in started} <= self.alive
+        assert {id_of(dispatch) for dispatch in started} <= self.alive
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data(), end=st.sampled_from([200, 404, 503, DEADLINE]))
@@ -61,10 +61,10 @@ class EngineModel(RuleBasedStateMachine):
         dispatch = data.draw(st.sampled_from(self.in_flight))
         self.in_flight.remove(dispatch)
         self.rig.finish(dispatch, end)
-        self.failures[dispatch.task_id] += end != 200
-        has_copies = any(other.task_id == dispatch.task_id for other in self.in_flight)
-        if end == 200 or (self.failures[dispatch.task_id] >= ATTEMPTS and not has_copies):
-            self.alive.discard(dispatch.task_id)
+        self.failures[id_of(dispatch)] += end != 200
+        has_copies = any(id_of(other) == id_of(dispatch) for other in self.in_flight)
+        if end == 200 or (self.failures[id_of(dispatch)] >= ATTEMPTS and not has_copies):
+            self.alive.discard(id_of(dispatch))
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
@@ -123,7 +123,7 @@ class EngineModel(RuleBasedStateMachine):
     def no_more_than_allowed_are_in_flight(self) -> None:
         unforced = [dispatch for dispatch in self.in_flight if dispatch.run_at is None]
         assert len(unforced) <= self.limit
-        assert len({dispatch.token for dispatch in self.in_flight}) == len(self.in_flight)
+        assert len(set(self.in_flight)) == len(self.in_flight)
 
     @invariant()
     def no_faster_than_rate_and_burst(self) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from support.rig import HTTP, LOCATION, QUEUE, answered, refusal, retries
+from support.rig import HTTP, LOCATION, QUEUE, answered, id_of, refusal, retries
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.attempts import Dispatch
 from traced_relay.emulator.errors import ApiError
@@ -36,8 +36,8 @@ class Sink:
         self._service.stop_delivering()
         self._thread.join()
 
-    def _take(self, dispatches: list[Dispatch]) -> None:
-        self.dispatches += dispatches
+    def _take(self, dispatch: Dispatch) -> None:
+        self.dispatches.append(dispatch)
         self.then()
 
 
@@ -87,7 +87,7 @@ def test_nothing_is_dispatched_before_start_delivering() -> None:
 
     with Sink(service) as sink:
         assert not service.wait_until_idle(0)
-        assert [dispatch.task_id for dispatch in sink.dispatches] == ["t"]
+        assert [id_of(dispatch) for dispatch in sink.dispatches] == ["t"]
         service.finish(sink.dispatches[0], answered(200))
         assert service.wait_until_idle(5)
 
@@ -103,7 +103,7 @@ def test_advancing_the_clock_dispatches_due_tasks() -> None:
 
         clock.advance(86400)
         assert not service.wait_until_idle(0)
-        assert [dispatch.task_id for dispatch in sink.dispatches] == ["tomorrow"]
+        assert [id_of(dispatch) for dispatch in sink.dispatches] == ["tomorrow"]
 
 
 def test_a_real_clock_wakes_the_queue_by_itself() -> None:
@@ -116,7 +116,7 @@ def test_a_real_clock_wakes_the_queue_by_itself() -> None:
             service.wait_until_idle(0.01)
         service.finish(sink.dispatches[1], answered(500))
 
-    assert [dispatch.retry_count for dispatch in sink.dispatches] == [0, 1]
+    assert [dispatch.headers["X-CloudTasks-TaskRetryCount"] for dispatch in sink.dispatches] == ["0", "1"]
 
 
 def test_a_new_task_wakes_an_idle_timer_in_time() -> None:
@@ -163,11 +163,13 @@ def test_acknowledged_tasks_survive_a_crash(tmp_path: Path) -> None:
 
     restarted.call("ResumeQueue", METHODS["ResumeQueue"].request(name=QUEUE))
     with Sink(restarted) as sink:
-        assert [dispatch.task_id for dispatch in sink.dispatches] == ["running"]
+        assert [id_of(dispatch) for dispatch in sink.dispatches] == ["running"]
         clock.advance(10)
         restarted.wait_until_idle(0)
         retried = sink.dispatches[1]
-        assert (retried.task_id, retried.retry_count, retried.previous_response) == ("failed", 1, 503)
+        assert retried.headers["X-CloudTasks-TaskName"] == "failed"
+        assert retried.headers["X-CloudTasks-TaskRetryCount"] == "1"
+        assert retried.headers["X-CloudTasks-TaskPreviousResponse"] == "503"
     again.close()
 
 

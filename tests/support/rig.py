@@ -43,6 +43,10 @@ def retries(attempts: int, longest: float, least: float, most: float, doublings:
     }
 
 
+def id_of(dispatch: Dispatch) -> str:
+    return str(dispatch.task.name).rpartition("/")[2]
+
+
 def refusal(error: ApiError) -> tuple[str, str]:
     return error.code.name, error.message
 

@@ -25,21 +25,12 @@ APP_ENGINE = Family(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dispatch:
-    """Everything that sending one attempt requires."""
+    """Everything that sending one attempt requires; each is equal to itself alone."""
 
-    token: int
     task: Task
-    family: Family
-    queue_id: str
-    task_id: str
-    retry_count: int
-    execution_count: int
-    eta: float
-    previous_response: int | None
-    retry_reason: str
-    deadline: float
+    headers: dict[str, str]  # those that describe this attempt
     routing: AppEngineRouting | None
     run_at: float | None  # the time of the RunTask that started it
 

@@ -9,6 +9,7 @@ from threading import Lock, Thread, current_thread
 from typing import TYPE_CHECKING
 
 from traced_relay.emulator.attempts import Dispatch, End, Outcome
+from traced_relay.emulator.backoff import seconds
 from traced_relay.emulator.http_client import BrokenExchange, Connections, Reply, exchange
 from traced_relay.emulator.http_request import NoSuchTarget, request_for
 from traced_relay.runtime.clock import SystemClock
@@ -57,7 +58,7 @@ class Dispatcher:
     def start(self) -> None:
         self._watch.start()
         self._add_thread()
-        self._service.start_delivering(self._enqueue)
+        self._service.start_delivering(self._work.put)
         self._timer.start()
 
     def stop(self) -> None:
@@ -79,10 +80,6 @@ class Dispatcher:
             # A connect cannot be aborted; its thread ends later, without a result.
             thread.join(max(0.0, deadline - timer.monotonic()))
         self._connections.close()
-
-    def _enqueue(self, dispatches: list[Dispatch]) -> None:
-        for dispatch in dispatches:
-            self._work.put(dispatch)
 
     def _add_thread(self) -> None:
         thread = Thread(target=self._run, name="queue-pusher", daemon=True)
@@ -126,7 +123,7 @@ class Dispatcher:
 
     def _attempt(self, dispatch: Dispatch) -> Outcome | None:
         """The outcome of the attempt; None if it was aborted because the dispatcher stops."""
-        with self._watch.deadline(dispatch.deadline) as deadline:
+        with self._watch.deadline(seconds(dispatch.task.dispatch_deadline)) as deadline:
             try:
                 reply = self._send(dispatch, deadline)
             except NoSuchTarget:
@@ -142,7 +139,7 @@ class Dispatcher:
 
     def _send(self, dispatch: Dispatch, deadline: Deadline) -> Reply:
         request = request_for(dispatch, self._app_engine, self._mint)
-        connection = self._connections.get(request.origin, dispatch.deadline, deadline.attach)
+        connection = self._connections.get(request.origin, seconds(dispatch.task.dispatch_deadline), deadline.attach)
         is_reusable = False
         try:
             reply = exchange(connection, request.message, request.method)

@@ -30,26 +30,26 @@ _OVERLOAD_STATUSES = {attempts.HTTP: (429, 503), attempts.APP_ENGINE: (503,)}
 
 
 class Engine:
-    """Only these methods change *queues*; others read it."""
+    """Only these methods change *queues* and *queue_names*, the names of deleted queues; others read them."""
 
     def __init__(self, random: Callable[[], float]) -> None:
         self.queues: dict[str, QueueState] = {}
         self._random = random
         self._wakes: TimerQueue[QueueState] = TimerQueue()
-        self._running: dict[int, TaskState] = {}
+        self._running: dict[Dispatch, TaskState] = {}
         self._forced: list[Dispatch] = []
         self._changes: list[changes.Change] = []
         self._task_names = Tombstones(TASK_NAME_WINDOW)
-        self._queue_names = Tombstones(QUEUE_NAME_WINDOW)
+        self.queue_names = Tombstones(QUEUE_NAME_WINDOW)
         self._expired_at = 0.0
-        self._last_serial = self._last_token = self._last_id = 0
+        self._last_serial = self._last_id = 0
 
     def restore(self, stored: changes.StoredState, now: float) -> None:
         """Start from stored state; a task that was in flight waits again, and that attempt is not counted."""
         for queue in map(QueueState, stored.queues):
             self.queues[queue.name] = queue
         for name, until in stored.queue_names:
-            self._queue_names.restore(name, until)
+            self.queue_names.restore(name, until)
         for name, until in stored.task_names:
             self._task_names.restore(name, until)
         for serial, message, is_named, progress in stored.tasks:
@@ -77,10 +77,7 @@ class Engine:
             self._remove(task)
         del self.queues[queue.name]
         self._wakes.discard(queue)
-        self._changes.append(changes.DropQueue(queue.name, self._queue_names.add(queue.name, now)))
-
-    def queue_existed_recently(self, name: str, now: float) -> bool:
-        return self._queue_names.is_reserved(name, now)
+        self._changes.append(changes.DropQueue(queue.name, self.queue_names.add(queue.name, now)))
 
     # Tasks
 
@@ -154,7 +151,7 @@ class Engine:
 
     def finish_attempt(self, dispatch: Dispatch, outcome: Outcome, now: float) -> None:
         """End an attempt: the task is deleted, or waits for its next attempt."""
-        task = self._running.pop(dispatch.token)
+        task = self._running.pop(dispatch)
         task.running -= 1
         task.queue.in_flight -= 1
         if not task.is_gone:
@@ -191,10 +188,10 @@ class Engine:
         self._changes.append(changes.SaveProgress(task.serial, astuple(progress)))
 
     def _start(self, task: TaskState, now: float, *, run_at: float | None = None) -> Dispatch:
-        self._last_token += 1
-        self._running[self._last_token] = task
         task.queue.in_flight += 1
-        return task.dispatch(self._last_token, now, run_at=run_at)
+        dispatch = task.dispatch(now, run_at=run_at)
+        self._running[dispatch] = task
+        return dispatch
 
     def _schedule_wake(self, queue: QueueState, now: float) -> None:
         wake = queue.next_wake_time(now) if self.queues.get(queue.name) is queue else None
@@ -218,5 +215,5 @@ class Engine:
             return
         self._expired_at = now
         self._task_names.expire(now)
-        self._queue_names.expire(now)
+        self.queue_names.expire(now)
         self._changes.append(changes.ExpireTombstones(now))

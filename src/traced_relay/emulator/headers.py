@@ -11,7 +11,7 @@ from traced_relay.emulator.errors import invalid
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from traced_relay.emulator.attempts import Dispatch
+    from traced_relay.emulator.state import TaskState
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -44,19 +44,19 @@ def for_app_engine(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
     return kept
 
 
-def of_attempt(dispatch: Dispatch) -> dict[str, str]:
-    """The headers that describe this attempt."""
-    prefix = dispatch.family.prefix
+def of_attempt(task: TaskState, eta: float) -> dict[str, str]:
+    """The headers that describe the next attempt of *task*."""
+    progress, prefix = task.progress, task.family.prefix
     added = {
-        f"{prefix}QueueName": dispatch.queue_id,
-        f"{prefix}TaskName": dispatch.task_id,
-        f"{prefix}TaskRetryCount": str(dispatch.retry_count),
-        f"{prefix}TaskExecutionCount": str(dispatch.execution_count),
-        f"{prefix}TaskETA": f"{dispatch.eta:.6f}",
+        f"{prefix}QueueName": task.queue.queue_id,
+        f"{prefix}TaskName": task.task_id,
+        f"{prefix}TaskRetryCount": str(progress.retry_count),
+        f"{prefix}TaskExecutionCount": str(progress.execution_count),
+        f"{prefix}TaskETA": f"{eta:.6f}",
     }
-    if dispatch.previous_response is not None:
-        added[f"{prefix}TaskPreviousResponse"] = str(dispatch.previous_response)
-        added[f"{prefix}TaskRetryReason"] = dispatch.retry_reason
+    if progress.previous_response is not None:
+        added[f"{prefix}TaskPreviousResponse"] = str(progress.previous_response)
+        added[f"{prefix}TaskRetryReason"] = progress.retry_reason
     return added
 
 

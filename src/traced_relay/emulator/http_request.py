@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from traced_relay.emulator import attempts, headers
 from traced_relay.emulator import messages as m
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class _Address(NamedTuple):
 
 
 def request_for(dispatch: Dispatch, app_engine: Mapping[str, str], mint: Callable[[str, str], str]) -> Request:
-    if dispatch.family is attempts.HTTP:
+    if dispatch.task.HasField("http_request"):
         content = dispatch.task.http_request
         address = _address(content.url)
         authorization = _authorization(content, mint)
@@ -53,19 +52,15 @@ def request_for(dispatch: Dispatch, app_engine: Mapping[str, str], mint: Callabl
         address = _address(_app_engine_url(dispatch, content, app_engine))
         authorization = {}
     method = m.HTTP_METHODS[content.http_method]
-    sent = _own_headers(content, authorization)
-    sent |= headers.of_attempt(dispatch)
+    replaced = {"content-length"} | {name.lower() for name in authorization}
+    sent = {name: value for name, value in content.headers.items() if name.lower() not in replaced}
+    sent |= authorization | dispatch.headers
     if content.body or method in ("POST", "PUT", "PATCH"):
         sent["Content-Length"] = str(len(content.body))
     lines = [f"{method} {address.path} HTTP/1.1", f"Host: {address.host_header}"]
     lines += [f"{name}: {value}" for name, value in sent.items()]
     head = "\r\n".join(lines) + "\r\n\r\n"
     return Request(address.origin, method, head.encode() + content.body)
-
-
-def _own_headers(content: m.HttpRequest | m.AppEngineHttpRequest, authorization: dict[str, str]) -> dict[str, str]:
-    replaced = {"content-length"} | {name.lower() for name in authorization}
-    return {name: value for name, value in content.headers.items() if name.lower() not in replaced} | authorization
 
 
 def _authorization(content: m.HttpRequest, mint: Callable[[str, str], str]) -> dict[str, str]:

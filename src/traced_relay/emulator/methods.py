@@ -29,8 +29,6 @@ from traced_relay.emulator.task_rules import set_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from google.protobuf.field_mask_pb2 import FieldMask
-
     from traced_relay.emulator.engine import Engine
     from traced_relay.emulator.state import QueueState, TaskState
 
@@ -50,7 +48,17 @@ def get_queue(engine: Engine, request: m.Request, now: float) -> m.Queue:  # noq
 
 
 def get_beta_queue(engine: Engine, request: m.Request, now: float) -> m.BetaQueue:
-    return _beta_queue(_queue(engine, request.name), request.read_mask, now)
+    """The fields that the read mask names; without a mask all but the statistics."""
+    queue, mask = _queue(engine, request.name), request.read_mask
+    if not mask.IsValidForDescriptor(m.BetaQueue.DESCRIPTOR):
+        raise invalid("The read mask names a field that a queue does not have.")
+    whole = _converted(queue)
+    if not mask.paths:
+        return whole
+    _fill_statistics(queue, whole.stats, now)
+    selected = m.BetaQueue()
+    mask.MergeMessage(whole, selected)
+    return selected
 
 
 def list_queues(engine: Engine, request: m.Request, now: float) -> m.ListQueuesResponse:  # noqa: ARG001
@@ -140,7 +148,7 @@ def _queue(engine: Engine, name: str) -> QueueState:
 
 
 def _new_queue(engine: Engine, requested: m.Queue, now: float) -> m.Queue:
-    if engine.queue_existed_recently(requested.name, now):
+    if engine.queue_names.is_reserved(requested.name, now):
         raise ApiError(
             StatusCode.FAILED_PRECONDITION,
             "The queue cannot be created because a queue with this name existed too recently.",
@@ -167,20 +175,6 @@ def _task(engine: Engine, name: str, now: float) -> TaskState:
     if task is None:
         raise task_existed_recently() if queue and engine.task_existed_recently(name, now) else not_found()
     return task
-
-
-def _beta_queue(queue: QueueState, mask: FieldMask, now: float) -> m.BetaQueue:
-    """The fields that the *mask* names; without a mask all but the statistics."""
-    fields: Any = m.BetaQueue.DESCRIPTOR
-    if not mask.IsValidForDescriptor(fields):
-        raise invalid("The read mask names a field that a queue does not have.")
-    whole = _converted(queue)
-    if not mask.paths:
-        return whole
-    _fill_statistics(queue, whole.stats, now)
-    selected = m.BetaQueue()
-    mask.MergeMessage(whole, selected)
-    return selected
 
 
 def _converted(queue: QueueState) -> m.BetaQueue:

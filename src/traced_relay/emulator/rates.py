@@ -19,10 +19,7 @@ class Rate:
         self._full_at = 0.0
         self._halvings = 0.0
         self._halved_at = 0.0
-        self.change(per_second, burst)
-
-    def change(self, per_second: float, burst: int) -> None:
-        self._per_second, self._burst = per_second, burst
+        self.per_second, self.burst = per_second, burst
 
     def ready_at(self, now: float) -> float:
         """When the next token is available; may be past."""
@@ -47,10 +44,10 @@ class Rate:
     def effective(self, now: float) -> float:
         """Dispatches per second that are allowed now."""
         factor: float = 0.5 ** self._halved(now)
-        return self._per_second * factor
+        return self.per_second * factor
 
     def _allowance(self, now: float) -> tuple[float, float]:
-        return 1 / self.effective(now), max(1.0, self._burst * 0.5 ** self._halved(now))
+        return 1 / self.effective(now), max(1.0, self.burst * 0.5 ** self._halved(now))
 
     def _halved(self, now: float) -> float:
         recovered = max(0.0, now - self._halved_at) / SECONDS_PER_RECOVERY

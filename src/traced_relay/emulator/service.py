@@ -37,7 +37,7 @@ class Service:
         self._lock = Lock()
         self._time_moved = Condition(self._lock)
         self._idle_check = Condition(self._lock)
-        self._sink: Callable[[list[Dispatch]], None] | None = None
+        self._sink: Callable[[Dispatch], None] | None = None
         self._timer_wakes_at: float | None = None
         if store is not None:
             self._engine.restore(store.load(), clock.now())
@@ -55,7 +55,10 @@ class Service:
                 response = exc
             commit = self._pass_on(now)
         if commit is not None:
-            _wait(commit)
+            try:
+                commit.result()
+            except sqlite3.Error as exc:
+                raise ApiError(StatusCode.UNAVAILABLE, f"The queue's data could not be written: {exc}.") from exc
         if isinstance(response, ApiError):
             raise response
         return response
@@ -66,7 +69,7 @@ class Service:
             self._engine.finish_attempt(dispatch, outcome, now)
             self._pass_on(now)
 
-    def start_delivering(self, sink: Callable[[list[Dispatch]], None]) -> None:
+    def start_delivering(self, sink: Callable[[Dispatch], None]) -> None:
         """
         Pass every due dispatch to *sink*, until `stop_delivering`.
 
@@ -104,9 +107,8 @@ class Service:
     def _pass_on(self, now: float) -> Commit | None:
         """Pass dispatches to the sink and changes to the store."""
         if self._sink is not None:
-            due = self._engine.start_due(now)
-            if due:
-                self._sink(due)
+            for dispatch in self._engine.start_due(now):
+                self._sink(dispatch)
             wake = self._engine.next_wake_time()
             if wake is not None and (self._timer_wakes_at is None or wake < self._timer_wakes_at):
                 self._timer_wakes_at = wake
@@ -114,10 +116,3 @@ class Service:
             self._idle_check.notify_all()
         changes = self._engine.pop_changes()
         return self._store.write(changes) if self._store is not None else None
-
-
-def _wait(commit: Commit) -> None:
-    try:
-        commit.result()
-    except sqlite3.Error as exc:
-        raise ApiError(StatusCode.UNAVAILABLE, f"The queue's data could not be written: {exc}.") from exc

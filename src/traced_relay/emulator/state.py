@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from traced_relay.emulator import attempts, resource_names
+from traced_relay.emulator import attempts, headers, resource_names
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.attempts import Dispatch, End, Outcome
-from traced_relay.emulator.backoff import seconds
 from traced_relay.emulator.queue_rules import completed
 from traced_relay.emulator.rates import LastMinute, Rate
 from traced_relay.emulator.task_rules import set_time
@@ -65,7 +64,7 @@ class TaskState:
         self.task_id = resource_names.short(self.message.name)
         self.family = attempts.HTTP if self.message.HasField("http_request") else attempts.APP_ENGINE
 
-    def dispatch(self, token: int, now: float, *, run_at: float | None = None) -> Dispatch:
+    def dispatch(self, now: float, *, run_at: float | None = None) -> Dispatch:
         """Start an attempt; *run_at* is the time of the RunTask that starts it."""
         progress = self.progress
         eta = progress.due_at if run_at is None else min(progress.due_at, run_at)
@@ -74,21 +73,7 @@ class TaskState:
         if progress.first_dispatched_at is None:
             progress.first_dispatched_at = now
         progress.last_scheduled_at, progress.last_dispatched_at, progress.last_ended_at = eta, now, None
-        return Dispatch(
-            token=token,
-            task=self.message,
-            family=self.family,
-            queue_id=self.queue.queue_id,
-            task_id=self.task_id,
-            retry_count=progress.retry_count,
-            execution_count=progress.execution_count,
-            eta=eta,
-            previous_response=progress.previous_response,
-            retry_reason=progress.retry_reason,
-            deadline=seconds(self.message.dispatch_deadline),
-            routing=self.queue.routing,
-            run_at=run_at,
-        )
+        return Dispatch(self.message, headers.of_attempt(self, eta), self.queue.routing, run_at)
 
     def count_failure(self, outcome: Outcome, now: float) -> None:
         """Count a failed attempt by the rules of the task's family."""
@@ -145,15 +130,15 @@ class QueueState:
         self.waiting: TimerQueue[TaskState] = TimerQueue()
         self.in_flight = 0
         self.responses = LastMinute()
-        limits = message.rate_limits
-        self.rate = Rate(limits.max_dispatches_per_second, limits.max_burst_size)
+        self.rate = Rate(message.rate_limits.max_dispatches_per_second, message.rate_limits.max_burst_size)
         self.configure(message)
 
     def configure(self, message: m.Queue) -> None:
         self.message = message
-        self.rate.change(message.rate_limits.max_dispatches_per_second, message.rate_limits.max_burst_size)
+        limits = message.rate_limits
+        self.rate.per_second, self.rate.burst = limits.max_dispatches_per_second, limits.max_burst_size
         self.is_paused = message.state != m.RUNNING
-        self._most_concurrent: int = message.rate_limits.max_concurrent_dispatches
+        self._most_concurrent: int = limits.max_concurrent_dispatches
         self.routing: m.AppEngineRouting | None = None
         if message.HasField("app_engine_routing_override"):
             self.routing = message.app_engine_routing_override
