@@ -83,16 +83,11 @@ class Dispatcher:
 
     def _add_thread(self) -> None:
         thread = Thread(target=self._run, name="queue-pusher", daemon=True)
-        with self._lock:
+        # A machine without more threads sends with the existing ones.
+        with self._lock, suppress(RuntimeError):
+            thread.start()
             self._threads.add(thread)
             self._idle += 1
-        # A machine without more threads sends with the existing ones.
-        with suppress(RuntimeError):
-            thread.start()
-            return
-        with self._lock:
-            self._threads.discard(thread)
-            self._idle -= 1
 
     def _run(self) -> None:
         while (dispatch := self._work.get()) is not None:
@@ -126,9 +121,7 @@ class Dispatcher:
         with self._watch.deadline(seconds(dispatch.task.dispatch_deadline)) as deadline:
             try:
                 reply = self._send(dispatch, deadline)
-            except NoSuchTarget:
-                return Outcome(End.UNREACHABLE)
-            except (OSError, BrokenExchange, UnicodeError):
+            except (OSError, NoSuchTarget, BrokenExchange, UnicodeError):
                 if self._watch.is_stopped:
                     return None
                 return Outcome(End.DEADLINE if deadline.is_aborted else End.UNREACHABLE)

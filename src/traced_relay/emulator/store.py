@@ -165,14 +165,10 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _write(connection: sqlite3.Connection, changes: Sequence[c.Change]) -> None:
-    connection.execute("BEGIN")
-    try:
+    with connection:
+        connection.execute("BEGIN")
         for change in changes:
             _apply(connection, change)
-        connection.execute("COMMIT")
-    except sqlite3.Error:
-        connection.rollback()
-        raise
 
 
 def _apply(connection: sqlite3.Connection, change: c.Change) -> None:

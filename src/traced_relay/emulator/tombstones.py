@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 
 class Tombstones:
     """
@@ -30,10 +32,5 @@ class Tombstones:
         return self._until.get(name, now) > now
 
     def expire(self, now: float) -> None:
-        expired = []
-        for name, until in self._until.items():
-            if until > now:
-                break
-            expired.append(name)
-        for name in expired:
+        for name, _ in list(takewhile(lambda reserved: reserved[1] <= now, self._until.items())):
             del self._until[name]
