@@ -26,13 +26,6 @@ def unimplemented(what: str) -> ApiError:
     return ApiError(StatusCode.UNIMPLEMENTED, f"{what} is not implemented by the embedded queue.")
 
 
-def no_such_queue() -> ApiError:
-    return ApiError(
-        StatusCode.NOT_FOUND,
-        "Queue does not exist. If you just created the queue, wait at least a minute for the queue to initialize.",
-    )
-
-
 def not_found() -> ApiError:
     return ApiError(StatusCode.NOT_FOUND, "Requested entity was not found.")
 

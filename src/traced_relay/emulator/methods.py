@@ -19,7 +19,6 @@ from traced_relay.emulator.engine import TASK_NAME_WINDOW
 from traced_relay.emulator.errors import (
     ApiError,
     invalid,
-    no_such_queue,
     not_found,
     task_existed_recently,
     unimplemented,
@@ -143,7 +142,10 @@ def _queue(engine: Engine, name: str) -> QueueState:
     queue = engine.queues.get(name)
     if queue is None:
         resource_names.check_queue(name)
-        raise no_such_queue()
+        raise ApiError(
+            StatusCode.NOT_FOUND,
+            "Queue does not exist. If you just created the queue, wait at least a minute for the queue to initialize.",
+        )
     return queue
 
 

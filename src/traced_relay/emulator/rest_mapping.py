@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import ParseDict, ParseError
+from grpc import StatusCode
 
-from traced_relay.emulator.errors import invalid
+from traced_relay.emulator.errors import ApiError, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,16 +78,15 @@ RULES = (
 )
 
 
-def find(verb: str, path: str) -> tuple[Rule, str] | None:
+def find(verb: str, path: str) -> tuple[Rule, str]:
     """The rule for a request, and the resource name in its path."""
     version, _, rest = path.removeprefix("/").partition("/")
-    if version not in ("v2", "v2beta3"):
-        return None
+    is_known = version in ("v2", "v2beta3")
     for rule in RULES:
-        if rule.verb == verb and (match := rule.pattern.fullmatch(rest)):
+        if is_known and rule.verb == verb and (match := rule.pattern.fullmatch(rest)):
             named = rule if version == "v2" else replace(rule, method=f"{version}.{rule.method}")
             return named, match[1]
-    return None
+    raise ApiError(StatusCode.NOT_FOUND, "Method not found.")
 
 
 # https://cloud.google.com/apis/docs/system-parameters; each also with a dollar in front

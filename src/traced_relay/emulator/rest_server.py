@@ -65,10 +65,7 @@ class RestApp:
             raise ApiError(StatusCode.PERMISSION_DENIED, "Web pages of other sites may not use this queue.")
         if request.method == "GET" and request.path in self._published:
             return self._published[request.path]
-        found = rest_mapping.find(request.method, request.path)
-        if found is None:
-            raise ApiError(StatusCode.NOT_FOUND, "Method not found.")
-        rule, name = found
+        rule, name = rest_mapping.find(request.method, request.path)
         if rule.method not in METHODS:
             raise unimplemented(rule.method)
         message = request_from(
