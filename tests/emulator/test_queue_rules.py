@@ -157,6 +157,12 @@ def test_no_doublings_stay_when_other_fields_are_updated() -> None:
     )
 
 
+def test_no_doublings_can_be_named_beside_their_message() -> None:
+    changed = updated(DEFAULT, queue(), "retry_config", "retry_config.max_doublings")
+
+    assert changed.retry_config == m.RetryConfig(**retries(100, 0, 0.1, 3600, 0))
+
+
 def test_a_field_of_the_routing_can_be_named_alone() -> None:
     current = queue_rules.new_queue(queue(app_engine_routing_override={"service": "s", "version": "v"}))
 

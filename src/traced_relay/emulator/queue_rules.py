@@ -45,8 +45,8 @@ def updated_queue(current: m.Queue, requested: m.Queue, mask: Iterable[str]) -> 
     FieldMask(paths=paths).MergeMessage(source, queue, replace_message_field=True)
     doublings = queue.retry_config.max_doublings
     queue.retry_config.CopyFrom(completed(queue.retry_config, _DEFAULT_RETRIES))
-    if "retry_config" not in paths:
-        queue.retry_config.max_doublings = doublings  # which may be 0, unlike in a new configuration
+    if "retry_config" not in paths or "retry_config.max_doublings" in paths:
+        queue.retry_config.max_doublings = doublings  # 0 stays: it was named, now or before
     if requested.HasField("http_target"):
         raise unimplemented("Queue.http_target")
     _complete_rates(queue.rate_limits)
