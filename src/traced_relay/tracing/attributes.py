@@ -34,15 +34,3 @@ ATTRIBUTES = frozenset(
 
 DISPATCH = "POST /dispatch"
 ARRIVALS = frozenset({"POST /v1/tasks", "POST /v1/tasks:batch", DISPATCH})  # other requests have no span
-
-
-def send(queue: str) -> str:
-    return f"send {queue}"
-
-
-def process(queue: str) -> str:
-    return f"process {queue}"
-
-
-def started(queue: str) -> str:
-    return f"process {queue} started"

@@ -12,20 +12,17 @@ from traced_relay.tracing import attributes as names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext, Tracer
     from opentelemetry.util.types import AttributeValue
 
 
-@contextmanager
-def sending(tracer: Tracer, queue: str, task_id: str, *, task_name: str | None = None) -> Iterator[Span]:
-    attributes = _attributes("send", queue, task_id) | _known({names.TASK_NAME: task_name})
-    with _current(tracer, names.send(queue), SpanKind.PRODUCER, attributes) as span:
-        yield span
+def sending(tracer: Tracer, queue: str, task_id: str, *, task_name: str) -> AbstractContextManager[Span]:
+    return _current(tracer, "send", SpanKind.PRODUCER, queue, task_id, {names.TASK_NAME: task_name})
 
 
-@contextmanager
 def processing(
     tracer: Tracer,
     queue: str,
@@ -37,17 +34,14 @@ def processing(
     queue_delay_ms: int | None = None,
     context: Context | None = None,
     links: Sequence[SpanContext] = (),
-) -> Iterator[Span]:
-    attributes = _attributes("process", queue, task_id) | _known(
-        {
-            names.TASK_NAME: task_name,
-            names.TASK_RETRY_COUNT: task_retry_count,
-            names.ATTEMPT: attempt,
-            names.QUEUE_DELAY_MS: queue_delay_ms,
-        }
-    )
-    with _current(tracer, names.process(queue), SpanKind.CONSUMER, attributes, context, links) as span:
-        yield span
+) -> AbstractContextManager[Span]:
+    attributes = {
+        names.TASK_NAME: task_name,
+        names.TASK_RETRY_COUNT: task_retry_count,
+        names.ATTEMPT: attempt,
+        names.QUEUE_DELAY_MS: queue_delay_ms,
+    }
+    return _current(tracer, "process", SpanKind.CONSUMER, queue, task_id, attributes, context, links)
 
 
 def started(tracer: Tracer, queue: str, context: Context | None, *, at: float) -> None:
@@ -61,7 +55,7 @@ def started(tracer: Tracer, queue: str, context: Context | None, *, at: float) -
     now = int(at * 1e9)
     pending = trace_ref(get_current_span()).span_id
     span = tracer.start_span(
-        names.started(queue), context, SpanKind.INTERNAL, {names.PENDING_SPAN_ID: pending}, start_time=now
+        f"process {queue} started", context, SpanKind.INTERNAL, {names.PENDING_SPAN_ID: pending}, start_time=now
     )
     span.end(now)
 
@@ -87,16 +81,13 @@ def set_verdict(
     status_code: int | None = None,
 ) -> None:
     """Write the result of an attempt on its *span*."""
-    span.set_attributes(
-        _known(
-            {
-                names.VERDICT: verdict,
-                names.REASON: reason,
-                names.BLAME: blame,
-                names.RETRY_DELAY_MS: retry_delay_ms,
-            }
-        )
-    )
+    attributes = {
+        names.VERDICT: verdict,
+        names.REASON: reason,
+        names.BLAME: blame,
+        names.RETRY_DELAY_MS: retry_delay_ms,
+    }
+    span.set_attributes(_known(attributes))
     if verdict != "succeeded":
         is_status = status_code is not None and reason == f"http_{status_code}"
         span.set_attribute(names.ERROR_TYPE, str(status_code) if is_status else reason or verdict)
@@ -111,18 +102,27 @@ def trace_ref(span: Span) -> TraceRef:
 @contextmanager
 def _current(
     tracer: Tracer,
-    name: str,
+    operation: str,
     kind: SpanKind,
-    attributes: Mapping[str, AttributeValue],
+    queue: str,
+    task_id: str,
+    attributes: Mapping[str, AttributeValue | None],
     context: Context | None = None,
     links: Sequence[SpanContext] = (),
 ) -> Iterator[Span]:
     """The current span; an exception leaves its class on it, not its text, which may contain a URL with its query."""
+    of_operation = {
+        names.MESSAGING_SYSTEM: names.SYSTEM,
+        names.OPERATION_NAME: operation,
+        names.OPERATION_TYPE: operation,
+        names.DESTINATION_NAME: queue,
+        names.MESSAGE_ID: task_id,
+    }
     with tracer.start_as_current_span(
-        name,
+        f"{operation} {queue}",
         context,
         kind,
-        attributes,
+        of_operation | _known(attributes),
         [Link(linked) for linked in links],
         record_exception=False,
         set_status_on_exception=False,
@@ -132,16 +132,6 @@ def _current(
         except Exception as exc:
             set_error(span, type(exc).__qualname__)
             raise
-
-
-def _attributes(operation: str, queue: str, task_id: str) -> dict[str, AttributeValue]:
-    return {
-        names.MESSAGING_SYSTEM: names.SYSTEM,
-        names.OPERATION_NAME: operation,
-        names.OPERATION_TYPE: operation,
-        names.DESTINATION_NAME: queue,
-        names.MESSAGE_ID: task_id,
-    }
 
 
 def _known(attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:

@@ -530,7 +530,7 @@ def test_an_attempt_without_response_has_its_reason(
 
 
 def test_an_exception_marks_the_span_and_goes_on(tracer: trace.Tracer, store: SpanStore) -> None:
-    with pytest.raises(KeyError, match="secret"), sending(tracer, "relay", "t1"):
+    with pytest.raises(KeyError, match="secret"), sending(tracer, "relay", "t1", task_name="t1-1"):
         raise KeyError("secret")
     [span] = store.spans()
     assert (span.status, span.attributes["error.type"]) == ("ERROR", "KeyError")
@@ -545,7 +545,7 @@ def test_the_store_keeps_the_latest(tracer: trace.Tracer, store: SpanStore) -> N
 
 def test_a_span_without_its_parent_is_a_root(tracer: trace.Tracer, store: SpanStore) -> None:
     parent = trace.get_current_span(propagation.parent_context({"traceparent": ORIGIN}))
-    with trace.use_span(parent), sending(tracer, "relay", "t1"):
+    with trace.use_span(parent), sending(tracer, "relay", "t1", task_name="t1-1"):
         tracer.start_span("child").end()
     tracer.start_span("of another trace").end()
     [root] = store.tree(TRACE_ID)

@@ -33,7 +33,10 @@ def sent_on(provider: TracerProvider, **headers: str | list[str]) -> tuple[dict[
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     tracer = tracer_of(provider)
     arrived = propagate.extract(given)
-    with use_span(tracer.start_span("POST /v1/tasks", arrived, SpanKind.SERVER)), spans.sending(tracer, "relay", "t"):
+    with (
+        use_span(tracer.start_span("POST /v1/tasks", arrived, SpanKind.SERVER)),
+        spans.sending(tracer, "relay", "t", task_name="t-1"),
+    ):
         trace = propagation.trace_context()
     call: dict[str, str] = {}
     arrival = propagation.arrival(trace, is_old=False)
