@@ -25,21 +25,11 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import SpanContext
 
-_Request, _Span, _Attributes = (
-    BatchWriteSpansRequest.pb(),
-    GoogleSpan.pb(),
-    GoogleSpan.Attributes.pb(),
-)
+_Request, _Span, _Attributes = BatchWriteSpansRequest.pb(), GoogleSpan.pb(), GoogleSpan.Attributes.pb()
 MAX_NAME_LENGTH = 128
 MAX_LINKS = 128
 _MAX_RESOURCE_ATTRIBUTES = 8  # a wide resource_regex must leave room for the span's own
-_KINDS = {
-    SpanKind.INTERNAL: 1,
-    SpanKind.SERVER: 2,
-    SpanKind.CLIENT: 3,
-    SpanKind.PRODUCER: 4,
-    SpanKind.CONSUMER: 5,
-}
+_KINDS = {kind: _Span.SpanKind.Value(kind.name) for kind in SpanKind}
 _UNKNOWN = 2  # google.rpc.Code
 _AGENT = f"opentelemetry-python {sdk_version}; traced-relay {__version__}"
 
@@ -86,15 +76,13 @@ class Translator:
     def _common(self, resource: Resource) -> Any:
         """The attributes of every span; cached, since a process has one resource."""
         if self._known is None or self._known[0] is not resource:
+            labels: dict[str, str] = {"g.co/agent": _AGENT}
+            if self._regex is not None:
+                labels |= {name: str(value) for name, value in resource.attributes.items() if self._regex.match(name)}
             common = _Attributes()
-            _put_all(common, self._labels(resource), _MAX_RESOURCE_ATTRIBUTES)
+            _put_all(common, labels, _MAX_RESOURCE_ATTRIBUTES)
             self._known = (resource, common)
         return self._known[1]
-
-    def _labels(self, resource: Resource) -> dict[str, Any]:
-        regex = self._regex
-        chosen = {n: str(value) for n, value in resource.attributes.items() if regex is not None and regex.match(n)}
-        return {"g.co/agent": _AGENT} | chosen
 
 
 def _put_all(attributes: Any, values: Mapping[str, Any], room: int) -> None:
