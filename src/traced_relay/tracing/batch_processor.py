@@ -13,8 +13,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from traced_relay.tracing.attributes import PENDING_SPAN_ID
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
-    from opentelemetry.sdk.trace import ReadableSpan, Span
+    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from traced_relay.runtime.clock import Clock
@@ -63,9 +62,6 @@ class BatchProcessor(SpanProcessor):
         self._thread = Thread(target=self._run, name="spans", daemon=True)
         self._thread.start()
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Does nothing: spans are exported when they end."""
-
     def on_end(self, span: ReadableSpan) -> None:
         if span.context is None or not span.context.trace_flags.sampled:
             return
@@ -75,16 +71,12 @@ class BatchProcessor(SpanProcessor):
                 self._dropped += 1
                 return
             self._waiting.append(span)
-            if is_started or self._is_shutting_down or self._due is None or len(self._waiting) == self._batch_size:
-                self._export_in(STARTED_DELAY if is_started else self._delay)
-
-    def _export_in(self, delay: float) -> None:
-        due = self._clock.monotonic() + delay
-        if self._due is None or due < self._due:
-            self._due = due
-            self._changed.notify_all()
-        elif self._is_shutting_down or len(self._waiting) == self._batch_size:
-            self._changed.notify_all()
+            due = self._clock.monotonic() + (STARTED_DELAY if is_started else self._delay)
+            if self._due is None or due < self._due:
+                self._due = due
+                self._changed.notify_all()
+            elif self._is_shutting_down or len(self._waiting) == self._batch_size:
+                self._changed.notify_all()
 
     def take_dropped(self) -> Dropped:
         """The count since the last call, which starts again at 0."""
