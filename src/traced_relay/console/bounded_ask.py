@@ -8,8 +8,9 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from threading import BoundedSemaphore, Thread
 from typing import TYPE_CHECKING, TypeVar
 
+from opentelemetry.instrumentation.utils import suppress_http_instrumentation
+
 from traced_relay.errors import NotAuthorized, NotFound, RelayError, Unavailable, UnexpectedResponse
-from traced_relay.tracing import instrumentation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,7 @@ class BoundedClient:
 
     def _run(self, request: Callable[[], T], response: Future[T]) -> None:
         try:
-            with instrumentation.without_spans():
+            with suppress_http_instrumentation():  # the console's requests must not appear beside the tasks
                 response.set_result(request())
         except BaseException as exc:  # noqa: BLE001  (raised again by `ask`)
             response.set_exception(exc)

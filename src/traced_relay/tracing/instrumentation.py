@@ -11,7 +11,6 @@ from opentelemetry import trace
 from opentelemetry.context import attach, create_key, detach, get_value, set_value
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
-from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 
 from traced_relay.tracing.attributes import ARRIVALS, RESEND_COUNT, TRACE_REWRITTEN, URL_FULL
 from traced_relay.tracing.propagation import platform_span, rewritten
@@ -73,13 +72,6 @@ def discard_current_span() -> None:
     span = trace.get_current_span()
     if isinstance(span, RedactingSpan):
         span.discard()
-
-
-@contextmanager
-def without_spans() -> Iterator[None]:
-    """Requests inside create no span: those of the console must not appear beside the tasks."""
-    with suppress_http_instrumentation():
-        yield
 
 
 @contextmanager
