@@ -34,7 +34,7 @@ MAY_IMPORT = {
         "emulator": "runtime",
         "client": "tracing.propagation tracing.span_tree tasks formats runtime",
         "timeline": "client.task_text tracing logs formats runtime",
-        "console": "timeline client tasks logs(types) tracing formats runtime",
+        "console": "timeline client tasks logs(types) tracing(types) formats runtime",
         "deploy": "config downstream cloud_tasks ledger.location ledger.sqlite tracing.otel_yaml formats runtime",
         "server": "app api config logs tracing runtime",
         "dev": "app server console client downstream(types) emulator config logs tracing timeline formats runtime",
