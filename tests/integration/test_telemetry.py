@@ -40,7 +40,7 @@ class Served:
 
     def __init__(self, path: Path | None = OTEL, clock: Clock | None = None, **facts: Any) -> None:
         self._stream = io.StringIO()
-        self.log = writer.configure(IDENTITY, stream=self._stream, clock=clock)
+        self.log = writer.configure(writer.Log(IDENTITY, stream=self._stream, clock=clock))
         try:
             self.telemetry: Telemetry = telemetry(path, self.log, project="p", clock=clock, **facts)
         finally:
@@ -261,7 +261,7 @@ def test_the_metadata_server_is_asked_on_google_only(tmp_path: Path, detects: bo
             "from opentelemetry.context import Context",
             "from traced_relay.logs import writer",
             "from traced_relay.tracing import pipeline, provider",
-            "log = writer.configure(writer.Identity('p', 'v7', 'i-1'), stream=io.StringIO())",
+            "log = writer.configure(writer.Log(writer.Identity('p', 'v7', 'i-1'), stream=io.StringIO()))",
             f"made = pipeline.telemetry(Path(sys.argv[1]), log, project='p', is_local=True, on_google={detects})",
             "provider.tracer_of(made.provider).start_span('send relay', Context()).end()",
             "made.close()",

@@ -18,8 +18,8 @@ from traced_relay.cli.check import check
 from traced_relay.cli.verify_callback import verify_callback
 from traced_relay.config.on_google import is_on_google
 from traced_relay.errors import RelayError
+from traced_relay.formats.durations import format_time
 from traced_relay.formats.terminal import printable
-from traced_relay.logs.record import rfc3339
 from traced_relay.runtime.clock import SystemClock
 from traced_relay.tracing import otel_environment
 from traced_relay.version import __version__
@@ -84,7 +84,7 @@ def _fail(message: str, status: int) -> NoReturn:
 
 def _entry(severity: str, text: str, **more: str) -> str:
     """One line of JSON: Cloud Logging gives any other line no severity."""
-    entry = {"severity": severity, "time": rfc3339(SystemClock().now()), "message": text, "logger": "traced_relay"}
+    entry = {"severity": severity, "time": format_time(SystemClock().now()), "message": text, "logger": "traced_relay"}
     return json.dumps(entry | more)
 
 

@@ -84,7 +84,8 @@ class Dev(LocalRelay):
         self._sample.start()
         self.start_queue()
         settings = self.settings
-        log = writer.configure(self.identity, stream=self._stream, text=self._text, store=self.records)
+        log = writer.Log(self.identity, stream=self._stream, text=self._text, store=self.records)
+        writer.configure(log)
         self._telemetry = telemetry(
             settings.otel_file,
             log,

@@ -8,10 +8,11 @@ from fnmatch import fnmatchcase
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from traced_relay.formats.durations import format_time
 from traced_relay.logs import queue_log
 from traced_relay.logs.log_input import LogInput
 from traced_relay.logs.queue_log import LOG_ID
-from traced_relay.logs.record import EVENTS, PRODUCER, rfc3339
+from traced_relay.logs.record import EVENTS, PRODUCER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -165,7 +166,7 @@ def task_filter(project: str, ids: Sequence[str], names: Iterable[str], *, start
         'labels.event="telemetry.dropped"',
         f'(logName="projects/{project}/logs/{LOG_ID}" AND jsonPayload.task:{named})',
     ]
-    return f"{_since(start)} AND timestamp<={_text(rfc3339(end))} AND ({' OR '.join(sources)})"
+    return f"{_since(start)} AND timestamp<={_text(format_time(end))} AND ({' OR '.join(sources)})"
 
 
 def service_filter(
@@ -189,7 +190,7 @@ def service_filter(
 
 
 def _since(start: float) -> str:
-    return f"timestamp>={_text(rfc3339(start))}"
+    return f"timestamp>={_text(format_time(start))}"
 
 
 def _one_of(values: Sequence[str]) -> str:

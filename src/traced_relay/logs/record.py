@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
+
+from traced_relay.formats.durations import format_time
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,16 @@ def record(
     event: str,
     fields: Mapping[str, object],
     *,
-    severity: str,
     message: str,
     at: float,
     identity: Identity,
     trace: TraceRef | None,
-    insert_id: str | None,
     labels: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """*fields* come first, so they cannot replace what Cloud Logging reads."""
+    """*fields* come first, so they cannot replace what Cloud Logging reads; the caller's *labels* get a prefix."""
     entry: dict[str, Any] = {"event": event} | {name: as_json(value) for name, value in fields.items()}
     entry |= {"version": identity.version, "instance": identity.instance}
-    entry |= {"severity": severity, "time": rfc3339(at), "message": truncate(message)}
+    entry |= {"severity": severity_of(event, fields), "time": format_time(at), "message": truncate(message)}
     if "httpRequest" in entry:
         entry["httpRequest"] = _without_query(entry["httpRequest"])
     if trace is not None:
@@ -97,13 +96,9 @@ def record(
     entry[_GOOGLE + "labels"] = _labels(event, entry) | {
         f"label.{name}": truncate(value) for name, value in (labels or {}).items()
     }
-    if insert_id := insert_id or _insert_id(event, entry):
+    if insert_id := _insert_id(event, entry):
         entry[_GOOGLE + "insertId"] = insert_id
     return entry
-
-
-def rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _without_query(request: dict[str, Any]) -> dict[str, Any]:

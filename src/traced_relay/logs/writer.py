@@ -9,24 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 import google.cloud.logging_v2
 from google.cloud.logging_v2.handlers import StructuredLogHandler
 
-from traced_relay.logs.early_lines import EarlyLines
+from traced_relay.logs.early_lines import EarlyLines, library_entry
 from traced_relay.logs.line_writer import LineWriter
-from traced_relay.logs.record import (
-    PRODUCER,
-    Identity,
-    TraceRef,
-    as_text,
-    is_commit_event,
-    record,
-    rfc3339,
-    severity_of,
-    truncate,
-)
+from traced_relay.logs.record import PRODUCER, Identity, TraceRef, as_text, is_commit_event, record
 from traced_relay.logs.store import RecordStore
 from traced_relay.logs.terminal import one_line
 from traced_relay.runtime.clock import Clock, SystemClock
@@ -36,14 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Identity", "Log", "RecordStore", "TraceRef", "configure"]
 
-_LEVELS = {
-    "DEBUG": logging.DEBUG,
-    "INFO": logging.INFO,
-    "NOTICE": 25,
-    "WARNING": logging.WARNING,
-    "ERROR": logging.ERROR,
-    "CRITICAL": logging.CRITICAL,
-}
 FLUSH_TIMEOUT = 0.3  # seconds
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
 
@@ -57,13 +40,12 @@ class Log:
         *,
         stream: TextIO | None = None,
         text: bool = False,
-        colour: bool | None = None,
         store: RecordStore | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.identity = identity
         self._clock = clock or SystemClock()
-        self.handler = _Handler(stream or sys.stdout, text=text, colour=colour, store=store)
+        self.handler = _Handler(stream or sys.stdout, text=text, store=store)
 
     def write(
         self,
@@ -72,34 +54,20 @@ class Log:
         message: str,
         fields: Mapping[str, object],
         trace: TraceRef | None = None,
-        severity: str | None = None,
-        insert_id: str | None = None,
         at: float | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> None:
         """
         Write one record of the contract.
 
-        Cloud Logging keeps one of two records with equal *insert_id* and time, so a record that may be written twice
+        Cloud Logging keeps one of two records with equal insertId and time, so a record that may be written twice
         needs *at*, the time of its event. The caller's *labels* become log labels.
         """
-        severity = severity or severity_of(event, fields)
         when = self._clock.now() if at is None else at
-
-        def entry() -> dict[str, Any]:
-            return record(
-                event,
-                fields,
-                severity=severity,
-                message=message,
-                at=when,
-                identity=self.identity,
-                trace=trace,
-                insert_id=insert_id,
-                labels=labels,
-            )
-
-        self.handler.handle(_Event(event, _LEVELS.get(severity, logging.INFO), entry))
+        entry = partial(
+            record, event, fields, message=message, at=when, identity=self.identity, trace=trace, labels=labels
+        )
+        self.handler.handle(_Event(event, entry))
 
     def stop_waiting(self) -> None:
         """Let no record of a commit wait for the stream's reader any more: the process ends."""
@@ -109,23 +77,13 @@ class Log:
         logging.getLogger().removeHandler(self.handler)
 
 
-def configure(
-    identity: Identity,
-    *,
-    stream: TextIO | None = None,
-    text: bool = False,
-    colour: bool | None = None,
-    store: RecordStore | None = None,
-    clock: Clock | None = None,
-    level: int = logging.INFO,
-) -> Log:
-    """Create the process's log; records that libraries write through `logging` get the same form and stream."""
-    log = Log(identity, stream=stream, text=text, colour=colour, store=store, clock=clock)
+def configure(log: Log) -> Log:
+    """Make *log* the process's: records that libraries write through `logging` get the same form and stream."""
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, (_Handler, EarlyLines))]:
         root.removeHandler(handler)
     root.addHandler(log.handler)
-    root.setLevel(level)
+    root.setLevel(logging.INFO)
     # urllib3's warnings contain URLs and headers; the relay's records have the error.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     return log
@@ -134,8 +92,8 @@ def configure(
 class _Event(logging.LogRecord):
     """A record of the contract; *entry* builds it in the handler, which catches its errors."""
 
-    def __init__(self, event: str, level: int, entry: Callable[[], dict[str, Any]]) -> None:
-        super().__init__(PRODUCER, level, "", 0, event, (), None)
+    def __init__(self, event: str, entry: Callable[[], dict[str, Any]]) -> None:
+        super().__init__(PRODUCER, logging.INFO, "", 0, event, (), None)
         self.entry = entry
 
 
@@ -147,11 +105,11 @@ class _Handler(StructuredLogHandler):
     insertId or time. Its filter is removed, since it adds the current request's URL and query to each record.
     """
 
-    def __init__(self, stream: TextIO, *, text: bool, colour: bool | None, store: RecordStore | None) -> None:
+    def __init__(self, stream: TextIO, *, text: bool, store: RecordStore | None) -> None:
         super().__init__(stream=stream)  # type: ignore[no-untyped-call]
         self.filters.clear()
         self._text = text
-        self._colour = stream.isatty() if colour is None else colour
+        self._colour = stream.isatty()
         self._store = store
         self.lines = LineWriter(stream, notice=self._dropped_notice)
         google.cloud.logging_v2._instrumentation_emitted = True  # else its first line describes the library
@@ -178,60 +136,23 @@ class _Handler(StructuredLogHandler):
 
     def _dropped_notice(self, commits: int, others: int) -> str:
         text = f"{commits} records of tasks and {others} other lines were dropped because nothing read the log"
-        entry = _library_entry(logging.LogRecord(__name__, logging.WARNING, "", 0, text, (), None))
-        return one_line(entry, colour=self._colour) if self._text else _encode(entry)
+        entry = library_entry(logging.LogRecord(__name__, logging.WARNING, "", 0, text, (), None))
+        return self._line(entry)
 
     def format(self, record: logging.LogRecord) -> str:
         try:
-            entry = record.entry() if isinstance(record, _Event) else _library_entry(record)
-            line = _encode(entry)
+            entry = record.entry() if isinstance(record, _Event) else library_entry(record)
+            line = self._line(entry)
         except Exception:  # noqa: BLE001  (an invalid value must not fail the call)
-            entry = _failed_entry(record)
-            line = _encode(entry)
+            text = f"a record could not be written: {as_text(record.msg)}"
+            entry = library_entry(logging.LogRecord(record.name, logging.ERROR, "", 0, text, (), None))
+            line = self._line(entry)
         if self._store is not None:
             self._store.add(entry)
-        return one_line(entry, colour=self._colour) if self._text else line
+        return line
+
+    def _line(self, entry: dict[str, Any]) -> str:
+        return one_line(entry, colour=self._colour) if self._text else _encode(entry)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the name is logging's)
         """Does nothing: the stream is closed."""
-
-
-def _library_entry(record: logging.LogRecord) -> dict[str, Any]:
-    """Only the text, level, name and traceback; the record's other attributes are left out."""
-    entry = {
-        "severity": _severity_of(record.levelno),
-        "time": rfc3339(record.created),
-        "message": truncate(_message(record)),
-        "logger": truncate(record.name),
-    }
-    if stack_trace := _stack_trace(record):
-        entry["stack_trace"] = truncate(stack_trace)
-    return entry
-
-
-def _failed_entry(record: logging.LogRecord) -> dict[str, Any]:
-    return {
-        "severity": "ERROR",
-        "time": rfc3339(record.created),
-        "message": truncate(f"a record could not be written: {as_text(record.msg)}"),
-        "logger": truncate(record.name),
-    }
-
-
-def _message(record: logging.LogRecord) -> str:
-    try:
-        return record.getMessage()
-    except Exception:  # noqa: BLE001  (the arguments do not fit the text; the text alone is logged)
-        return as_text(record.msg)
-
-
-def _stack_trace(record: logging.LogRecord) -> str:
-    parts = []
-    if record.exc_info and record.exc_info[0] is not None:
-        parts.append(logging.Formatter().formatException(record.exc_info))
-    return "\n".join([*parts, record.stack_info] if record.stack_info else parts)
-
-
-def _severity_of(level: int) -> str:
-    reached = [name for name, minimum in _LEVELS.items() if level >= minimum]
-    return reached[-1] if reached else "DEFAULT"

@@ -105,7 +105,7 @@ def serve_from_environment(environ: Mapping[str, str]) -> None:
         return
     with CapturedOutput() as captured:
         identity = writer.Identity(environ.get("GOOGLE_CLOUD_PROJECT", ""), __version__, "")
-        writer.configure(identity, stream=captured.stream)
+        writer.configure(writer.Log(identity, stream=captured.stream))
         serve(from_environment(environ), stream=captured.stream)
 
 
@@ -137,4 +137,4 @@ def _allow_files(wanted: int) -> None:
 
 def _configure_log(settings: Settings, stream: TextIO | None) -> writer.Log:
     identity = writer.Identity(settings.project, settings.version, settings.instance)
-    return writer.configure(identity, stream=stream)
+    return writer.configure(writer.Log(identity, stream=stream))

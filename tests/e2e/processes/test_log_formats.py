@@ -30,10 +30,9 @@ pytestmark = pytest.mark.whole
 
 IDENTITY = Identity(PROJECT, "v1", "i")
 PRINTED = [
-    record(
-        event, fields, severity=severity, message="mü", at=12.512345, identity=IDENTITY, trace=TRACE, insert_id=str(n)
-    )
-    for n, (event, fields, severity) in enumerate(EXAMPLES)
+    record(event, fields, message="mü", at=12.512345, identity=IDENTITY, trace=TRACE)
+    | {"logging.googleapis.com/insertId": str(n)}
+    for n, (event, fields, _) in enumerate(EXAMPLES)
 ]
 LOG = {"logName": f"projects/{PROJECT}/logs/stdout", "resource": {"type": "gae_app", "labels": {"module_id": "relay"}}}
 TAIL = Path(__file__).parents[2] / "support" / "gcloud_tail.py"

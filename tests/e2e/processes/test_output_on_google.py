@@ -161,7 +161,7 @@ class Odd:
 
 log_uncaught()
 with CapturedOutput() as captured:
-    writer.configure(writer.Identity("p", "v", "i"), stream=captured.stream)
+    writer.configure(writer.Log(writer.Identity("p", "v", "i"), stream=captured.stream))
     logging.getLogger().addHandler(Seen())
     child = os.fork()
     if child == 0:

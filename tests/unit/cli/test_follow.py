@@ -33,11 +33,8 @@ def log() -> Iterator[LogService]:
 
 
 def log_record(event: str, at: float, **fields: Any) -> dict[str, Any]:
-    known, severity = next((known, severity) for name, known, severity in EXAMPLES if name == event)
-    identity = Identity(PROJECT, "v1", "i")
-    return record(
-        event, known | fields, severity=severity, message="m", at=at, identity=identity, trace=None, insert_id=None
-    )
+    known = next(known for name, known, _ in EXAMPLES if name == event)
+    return record(event, known | fields, message="m", at=at, identity=Identity(PROJECT, "v1", "i"), trace=None)
 
 
 class AdvancingClock(ManualClock):

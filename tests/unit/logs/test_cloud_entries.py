@@ -14,10 +14,9 @@ from traced_relay.logs.record import Identity, record
 
 IDENTITY = Identity("demo-project", "v1", "i")
 PRINTED = [
-    record(
-        event, fields, severity=severity, message="m", at=12.5, identity=IDENTITY, trace=TRACE, insert_id=f"{number}"
-    )
-    for number, (event, fields, severity) in enumerate(EXAMPLES)
+    record(event, fields, message="m", at=12.5, identity=IDENTITY, trace=TRACE)
+    | {"logging.googleapis.com/insertId": str(number)}
+    for number, (event, fields, _) in enumerate(EXAMPLES)
 ]
 ENTRIES = [lift(json.dumps(printed)) for printed in PRINTED]
 

@@ -141,10 +141,8 @@ def test_every_record_is_lifted_to_an_entry_without_a_remainder(
     event: str, fields: dict[str, Any], severity: str
 ) -> None:
     identity = Identity("demo-project", "v1", "i")
-    plain = record(
-        event, fields, severity=severity, message="m", at=12.5, identity=identity, trace=TRACE, insert_id="x"
-    )
-    entry = lift(json.dumps(plain))
+    plain = record(event, fields, message="m", at=12.5, identity=identity, trace=TRACE)
+    entry = lift(json.dumps(plain | {"logging.googleapis.com/insertId": "x"}))
     assert (entry["severity"], seconds_of(entry), entry["insertId"]) == (severity, 12.5, "x")
     assert entry["trace"] == f"projects/demo-project/traces/{TRACE.trace_id}"
     assert entry["labels"]["event"] == event
