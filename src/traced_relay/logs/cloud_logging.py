@@ -12,7 +12,14 @@ from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2
 from google.cloud.logging_v2.services.logging_service_v2.transports import LoggingServiceV2GrpcTransport
 from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 
-from traced_relay.errors import IdentityFailed, NotAuthorized, Unavailable, UnexpectedResponse, map_exceptions
+from traced_relay.errors import (
+    IdentityFailed,
+    NotAuthorized,
+    RelayError,
+    Unavailable,
+    UnexpectedResponse,
+    map_exceptions,
+)
 from traced_relay.logs.cloud_entries import with_whole_numbers
 
 if TYPE_CHECKING:
@@ -20,6 +27,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     import grpc
+
+    from traced_relay.errors import RelayError
 
 PAGE = 1000
 MAX_PAGES = 1000
@@ -52,28 +61,23 @@ class CloudLogging:
                 yield with_whole_numbers(_as_json(message))
 
     def _mapped_errors(self) -> AbstractContextManager[None]:
-        where = f"the log of project {self.project} cannot be read: "
-
-        def refused(exc: Any) -> NotAuthorized:
-            why = f"{where}roles/logging.viewer is needed ({_first_line(exc)})"
-            return NotAuthorized(why, status=403, reason="refused")
-
         return map_exceptions(
-            (
-                GoogleAuthError,
-                lambda _: IdentityFailed(where + "no Google credentials; `gcloud auth application-default login`"),
-            ),
-            ((exceptions.Forbidden, exceptions.Unauthorized), refused),
-            (
-                exceptions.ResourceExhausted,
-                lambda _: Unavailable(where + "its quota of reads is used up for this minute"),
-            ),
-            (
-                (exceptions.ServerError, exceptions.RetryError),
-                lambda exc: Unavailable(where + f"Cloud Logging does not answer ({_first_line(exc)})"),
-            ),
-            (exceptions.GoogleAPICallError, lambda exc: UnexpectedResponse(where + _first_line(exc))),
+            ((GoogleAuthError, exceptions.GoogleAPICallError, exceptions.RetryError), self._error_for)
         )
+
+    def _error_for(self, exc: Exception) -> RelayError:
+        where = f"the log of project {self.project} cannot be read: "
+        match exc:
+            case GoogleAuthError():
+                return IdentityFailed(where + "no Google credentials; `gcloud auth application-default login`")
+            case exceptions.Forbidden() | exceptions.Unauthorized():
+                why = f"{where}roles/logging.viewer is needed ({_first_line(exc)})"
+                return NotAuthorized(why, status=403, reason="refused")
+            case exceptions.ResourceExhausted():
+                return Unavailable(where + "its quota of reads is used up for this minute")
+            case exceptions.ServerError() | exceptions.RetryError():
+                return Unavailable(where + f"Cloud Logging does not answer ({_first_line(exc)})")
+        return UnexpectedResponse(where + _first_line(exc))
 
 
 def _as_json(message: Any) -> dict[str, Any]:
@@ -84,6 +88,6 @@ def _as_json(message: Any) -> dict[str, Any]:
         return MessageToDict(message)
 
 
-def _first_line(error: exceptions.GoogleAPIError) -> str:
+def _first_line(error: Exception) -> str:
     text = str(getattr(error, "message", "")) or type(error).__name__
     return text.splitlines()[0][:200]
