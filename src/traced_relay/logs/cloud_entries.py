@@ -20,18 +20,9 @@ if TYPE_CHECKING:
 MAX_OBJECT = 8_000_000  # characters; Cloud Logging accepts entries of 256 KB, but an indented list is one object
 HOW_TO_READ = "records are JSON, as the relay prints them or as gcloud logging does with --format=json"
 YAML_HINT = "entries as YAML, which gcloud prints by itself; add --format=json to its command"
-SEVERITIES = {
-    0: "DEFAULT",
-    100: "DEBUG",
-    200: "INFO",
-    300: "NOTICE",
-    400: "WARNING",
-    500: "ERROR",
-    600: "CRITICAL",
-    700: "ALERT",
-    800: "EMERGENCY",
-}
 
+_NAMES = ("DEFAULT", "DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL", "ALERT", "EMERGENCY")
+_SEVERITIES = dict(zip(range(0, 900, 100), _NAMES, strict=True))  # by the API's numbers
 _GOOGLE = "logging.googleapis.com/"
 _YAML = re.compile(
     r"(error_?groups|insert_?id|json_?payload|text_?payload|log_?name|receive_?timestamp):( |$)", re.IGNORECASE
@@ -52,7 +43,7 @@ def as_record(entry: Mapping[str, Any]) -> dict[str, Any]:
     payload = content if isinstance(content, dict) else {"message": json.dumps(content)}
     severity = entry.get("severity", "DEFAULT")
     if isinstance(severity, int):
-        severity = SEVERITIES.get(severity, "DEFAULT")
+        severity = _SEVERITIES.get(severity, "DEFAULT")
     record = {"message": "", **payload, "severity": severity, "time": time_of(entry)}
     if queue_log.is_queue_record(payload):
         record |= {"logger": queue_log.LOGGER, "message": queue_log.summary(payload)}
@@ -130,9 +121,9 @@ def _in_api_form(entry: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("httpRequest", "operation"):
         if isinstance(named.get(name), dict):
             named[name] = {_camel(key): value for key, value in named[name].items() if value not in ("", "0", 0)}
-    return {name: value for name, value in named.items() if value != {}} | {
-        name: with_whole_numbers(named[name]) for name in ("jsonPayload",) if name in named
-    }
+    if "jsonPayload" in named:
+        named["jsonPayload"] = with_whole_numbers(named["jsonPayload"])
+    return {name: value for name, value in named.items() if value != {}}
 
 
 def _camel(name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-_BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # PowerShell's `>` writes them
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # PowerShell's `>` writes them
 _IN_OBJECT = re.compile(r'["{}\n]')
 _IN_STRING = re.compile(r'["\\\n]')
 _PUNCTUATION = re.compile(r"[\[\],]{0,2}")  # of an array, on a line of its own
@@ -26,17 +27,11 @@ _INDENTED = re.compile(r'\{[ \t\r]*\n\s*"')
 
 def decoded(chunks: Iterable[bytes]) -> Iterator[str]:
     """Decodes UTF-8, or UTF-16 with a byte order mark; a chunk may end inside a character."""
-    decoder: codecs.IncrementalDecoder | None = None
-    buffered = b""
-    for chunk in chunks:
-        buffered += chunk
-        if decoder is None and len(buffered) < 2:
-            continue
-        decoder = decoder or codecs.getincrementaldecoder(_BOMS.get(buffered[:2], "utf-8-sig"))("replace")
-        yield decoder.decode(buffered)
-        buffered = b""
-    decoder = decoder or codecs.getincrementaldecoder("utf-8-sig")("replace")
-    yield decoder.decode(buffered, final=True)
+    rest, start = iter(chunks), b""
+    while len(start) < 2 and (chunk := next(rest, None)) is not None:
+        start += chunk
+    encoding = "utf-16" if start[:2] in _UTF16_MARKS else "utf-8-sig"
+    yield from codecs.iterdecode(chain([start], rest), encoding, "replace")
 
 
 class LogInput:

@@ -43,14 +43,13 @@ class Moment:
 
 
 def is_queue_record(payload: Mapping[str, Any]) -> bool:
-    return "/tasks/" in str(payload.get("task")) and _content_key(payload) is not None
+    return "/tasks/" in str(payload.get("task")) and _content_key(payload) != ""
 
 
 def summary(payload: Mapping[str, Any]) -> str:
-    """For example `task 4f0c…-1: answered, UNAVAILABLE after 0.3s`."""
-    name = _content_key(payload) or ""
-    part = payload.get(name)
-    details = part if isinstance(part, dict) else {}
+    """Of a queue's record; for example `task 4f0c…-1: answered, UNAVAILABLE after 0.3s`."""
+    name = _content_key(payload)
+    details = payload[name]
     status = f", {details['status']}" if "status" in details else ""
     lasted = f" after {details['attemptDuration']}" if "attemptDuration" in details else ""
     return f"task {_short_name(payload)}: {_operation(name)}{status}{lasted}"
@@ -62,7 +61,7 @@ def read(records: Iterable[Mapping[str, Any]]) -> tuple[list[Delivery], list[Mom
     deliveries: list[Delivery] = []
     moments: list[Moment] = []
     for record in sorted((r for r in records if is_queue_record(r)), key=lambda record: parse_time(record["time"])):
-        task, at, name = _short_name(record), parse_time(record["time"]), _content_key(record) or ""
+        task, at, name = _short_name(record), parse_time(record["time"]), _content_key(record)
         if name == _DISPATCHED:
             if task in dispatched:
                 deliveries.append(Delivery(task, dispatched[task], dispatched[task], None))
@@ -77,9 +76,9 @@ def read(records: Iterable[Mapping[str, Any]]) -> tuple[list[Delivery], list[Mom
     return deliveries, moments
 
 
-def _content_key(payload: Mapping[str, Any]) -> str | None:
-    """The key of the entry's content, such as `taskCreationLog`; new kinds have such a key as well."""
-    return next((name for name in payload if name.endswith("Log") and isinstance(payload[name], dict)), None)
+def _content_key(payload: Mapping[str, Any]) -> str:
+    """The key of the entry's content, such as `taskCreationLog`; new kinds have such a key, other entries none: ""."""
+    return next((name for name in payload if name.endswith("Log") and isinstance(payload[name], dict)), "")
 
 
 def _operation(name: str) -> str:
