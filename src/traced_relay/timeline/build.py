@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from traced_relay.client import task_text
 from traced_relay.formats.durations import parse_time, readable
+from traced_relay.logs import queue_log
 from traced_relay.timeline import markers
 from traced_relay.timeline.bars import DELAY_LABELS, Bar, Segment, key_of
 from traced_relay.timeline.missing import ENDED, dropped_spans, find_missing
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     Record = Mapping[str, Any]
     Records = Sequence[Record]
     Spans = Sequence[FinishedSpan]
-    Groups = list[list[Bar]]  # bars of a group stay together, in the order of their first bars' starts
+    Groups = Iterator[list[Bar]]  # bars of a group stay together, in the order of their first bars' starts
 
 _PHASES = {"token_ms": "token", "connect_ms": "connect", "tls_ms": "TLS", "first_byte_ms": "answer", "body_ms": "body"}
 _JSON_NAMES = {"duration": "lasted", "heartbeats": "beats"}
@@ -84,6 +85,7 @@ def build(
     of_callbacks = [record for record in known_records if record.get("callback_of") == task_id]
     related = [record for record in known_records if markers.is_related(record, document)]
     own_spans = of_task(spans or (), task_id)
+    dispatches, moments = queue_log.read(known_records)
     latest = max(_times(document, [*own, *of_callbacks], own_spans)) if now is None else now
     groups = [
         _enqueue(document, own_spans),
@@ -92,11 +94,10 @@ def build(
         *_waits_between_attempts(document, own),
         *_last_wait(document, own, latest),
         *([bar] for bar in markers.of_relay(related)),
-        *([bar] for bar in markers.of_queue(known_records, document)),
+        *([bar] for bar in markers.of_queue(dispatches, moments, document)),
         *_callbacks_from_records(of_callbacks, latest),
+        *_callbacks_from_documents(() if of_callbacks else callbacks, latest),
     ]
-    if not of_callbacks:
-        groups += [group for callback in callbacks for group in _callback_from_document(callback, latest)]
     bars = tuple(bar for group in sorted(groups, key=lambda group: group[0].start) for bar in group)
     return Timeline(
         task_id=task_id,
@@ -116,7 +117,7 @@ def build(
             *find_missing(
                 document, None if records is None else own, None if spans is None else own_spans, whole_since
             ),
-            *(() if records is None else markers.unmatched_dispatches(records, related, document)),
+            *markers.unmatched_dispatches(dispatches, related, document),
             *dropped_spans(known_records, document),
         ),
     )
@@ -154,13 +155,11 @@ def _first_wait(document: Document, latest: float) -> Groups:
     end = latest if until is None else until
     oldest = attempts[0]["attempt"] if attempts else 1
     label, note = ("queued", "") if oldest == 1 else ("earlier", f"attempts 1 to {oldest - 1} no longer stored")
-    groups = []
     if due > created:
         due_in = f"due in {readable(due - end)}" if is_open and end < due else ""
-        groups.append([Bar("wait", "scheduled", created, min(due, end), note=due_in, is_open=bool(due_in))])
+        yield [Bar("wait", "scheduled", created, min(due, end), note=due_in, is_open=bool(due_in))]
     if end > due or due <= created:
-        groups.append([Bar("wait", label, max(created, due), max(created, due, end), note=note, is_open=is_open)])
-    return groups
+        yield [Bar("wait", label, max(created, due), max(created, due, end), note=note, is_open=is_open)]
 
 
 def _first_due(document: Document) -> float:
@@ -180,7 +179,6 @@ def _finished_at(document: Document) -> float | None:
 def _attempts(document: Document, records: Records, spans: Spans, latest: float) -> Groups:
     finished = {record.get("attempt"): record for record in records if record.get("event") == "attempt.finished"}
     rewritten = {record.get("attempt") for record in records if record.get("trace_rewritten")}
-    groups = []
     for attempt, following in zip_longest(document["attempts"], document["attempts"][1:]):
         number = attempt["attempt"]
         record, heartbeats = finished.get(number, {}), _heartbeats(attempt, document, records)
@@ -191,8 +189,7 @@ def _attempts(document: Document, records: Records, spans: Spans, latest: float)
         if number in rewritten:
             note += ", traceparent rewritten"
         bar = replace(bar, note=note + _detail(record), key=f"attempt {number}", heartbeats=heartbeats)
-        groups.append([bar, *_downstream(bar, record, attempt["span_id"], spans)])
-    return groups
+        yield [bar, *_downstream(bar, record, attempt["span_id"], spans)]
 
 
 def _heartbeats(attempt: Mapping[str, Any], document: Document, records: Records) -> tuple[float, ...]:
@@ -243,12 +240,10 @@ def _downstream(attempt: Bar, record: Record, span_id: str, spans: Spans) -> lis
 
 
 def _waits_between_attempts(document: Document, records: Records) -> Groups:
-    groups: Groups = []
     for before, after in pairwise(document["attempts"]):
         if before["ended_at"] is not None:
             start, end = parse_time(before["ended_at"]), parse_time(after["started_at"])
-            groups += [[bar] for bar in _wait(before, after["round"], start, end, records)]
-    return groups
+            yield from ([bar] for bar in _wait(before, after["round"], start, end, records))
 
 
 def _wait(before: Mapping[str, Any], round_after: int, start: float, end: float, records: Records) -> list[Bar]:
@@ -273,14 +268,14 @@ def _is_redrive(record: Record, round_after: int) -> bool:
 def _last_wait(document: Document, records: Records, latest: float) -> Groups:
     """The wait after the last attempt: still open, or ended by a cancellation."""
     if not document["attempts"] or document["attempts"][-1]["ended_at"] is None:
-        return []
+        return
     last = document["attempts"][-1]
     start, finished = parse_time(last["ended_at"]), _finished_at(document)
     if finished is None:
         *closed, current = _wait(last, document["round"], start, max(start, latest), records)
-        return [[bar] for bar in (*closed, _open_wait(current, document))]
-    is_cancelled = last["verdict"] == "retry" and finished > start
-    return [[bar] for bar in _wait(last, document["round"], start, finished, records)] if is_cancelled else []
+        yield from ([bar] for bar in (*closed, _open_wait(current, document)))
+    elif last["verdict"] == "retry" and finished > start:
+        yield from ([bar] for bar in _wait(last, document["round"], start, finished, records))
 
 
 def _open_wait(bar: Bar, document: Document) -> Bar:
@@ -293,21 +288,19 @@ def _callbacks_from_records(records: Records, latest: float) -> Groups:
     """The attempts of callback tasks; the task's own document has only the callback's state."""
     started = {_attempt_id(record): record for record in records if record.get("event") == "attempt.started"}
     finished = {_attempt_id(record): record for record in records if record.get("event") == "attempt.finished"}
-    groups: Groups = []
     for name, record in started.items():
         start, label = parse_time(record["time"]), f"callback {record.get('attempt')}"
         bar = Bar("callback", label, start, start, key=key_of(record))
         end = finished.get(name)
         if end is None:
-            groups.append([replace(bar, end=max(start, latest), outcome="running", note="running", is_open=True)])
+            yield [replace(bar, end=max(start, latest), outcome="running", note="running", is_open=True)]
             continue
         note = _outcome_note(end) + _detail(end)
         bar = replace(bar, end=parse_time(end["time"]), outcome=end["verdict"], note=note)
-        groups.append([bar])
+        yield [bar]
         if bar.outcome == "retry":
             following = started.get((record.get("task_id"), record["attempt"] + 1))
-            groups += _callback_wait(end, bar.end, following, latest)
-    return groups
+            yield from _callback_wait(end, bar.end, following, latest)
 
 
 def _attempt_id(record: Record) -> tuple[object, object]:
@@ -317,13 +310,13 @@ def _attempt_id(record: Record) -> tuple[object, object]:
 def _callback_wait(end: Record, since: float, following: Record | None, latest: float) -> Groups:
     until = max(since, latest) if following is None else parse_time(following["time"])
     attempt = {"round": 1, "retry_delay_ms": None, "delay_reason": None} | dict(end)
-    return [[replace(bar, is_open=following is None)] for bar in _wait(attempt, attempt["round"], since, until, ())]
+    for bar in _wait(attempt, attempt["round"], since, until, ()):
+        yield [replace(bar, is_open=following is None)]
 
 
-def _callback_from_document(callback: Document, latest: float) -> Groups:
-    return [[_callback_bar(bar, callback["task_id"])] for [bar] in _attempts(callback, (), (), latest)]
-
-
-def _callback_bar(attempt: Bar, task_id: str) -> Bar:
-    number = attempt.label.removeprefix("attempt ")
-    return replace(attempt, kind="callback", label=f"callback {number}", key=f"callback {task_id} {number}")
+def _callbacks_from_documents(callbacks: Sequence[Document], latest: float) -> Groups:
+    for callback in callbacks:
+        for [bar] in _attempts(callback, (), (), latest):
+            number = bar.label.removeprefix("attempt ")
+            key = f"callback {callback['task_id']} {number}"
+            yield [replace(bar, kind="callback", label=f"callback {number}", key=key)]

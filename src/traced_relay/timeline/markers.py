@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from traced_relay.formats.durations import parse_time
-from traced_relay.logs import queue_log
 from traced_relay.timeline.bars import Bar, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from traced_relay.logs.queue_log import Delivery, Moment
     from traced_relay.timeline.bars import Kind
 
     Document = Mapping[str, Any]
@@ -43,9 +43,8 @@ def of_relay(records: Records) -> Iterator[Bar]:
             yield Bar(kind, label, at, at, note=_note(record), key=key_of(record))
 
 
-def of_queue(records: Records, document: Document) -> Iterator[Bar]:
+def of_queue(dispatches: Iterable[Delivery], moments: Iterable[Moment], document: Document) -> Iterator[Bar]:
     """A bar for each dispatch in the queue's log, and a marker for each other entry."""
-    dispatches, moments = queue_log.read(records)
     for dispatch in dispatches:
         if _is_task_of(dispatch.task, document):
             note = "no response in the queue's log" if dispatch.status is None else f"queue got {dispatch.status}"
@@ -56,9 +55,8 @@ def of_queue(records: Records, document: Document) -> Iterator[Bar]:
             yield Bar("moment", f"task {_number(moment.task)}", moment.at, moment.at, note=note)
 
 
-def unmatched_dispatches(records: Records, related: Records, document: Document) -> Iterator[str]:
-    """Dispatches that are only in the queue's log, and attempts whose dispatch is not in it."""
-    dispatches, _ = queue_log.read(records)
+def unmatched_dispatches(dispatches: Sequence[Delivery], related: Records, document: Document) -> Iterator[str]:
+    """Dispatches that are only in the queue's log, and attempts whose dispatch is not in it; none without a log."""
     if not dispatches:
         return
     recorded = {_short_name(record) for record in related if record.get("event") in _DISPATCH_EVENTS}
