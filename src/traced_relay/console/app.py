@@ -6,6 +6,7 @@ The token for the API stays in this process; the browser gets pages and rows onl
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, render_template, request
@@ -32,17 +33,17 @@ def console_app(
     client: Client, dev_data: DevData | None = None, *, clock: Clock | None = None, patience: float = 10.0
 ) -> Flask:
     """*dev_data* is there only inside `dev`; a page waits at most *patience* seconds for the relay."""
-    return Console(client, dev_data, clock or SystemClock(), BoundedClient(patience)).flask_app()
+    return _Console(client, dev_data, clock or SystemClock(), patience).flask_app()
 
 
-class Console:
+class _Console:
     """The views of the console."""
 
-    def __init__(self, client: Client, dev_data: DevData | None, clock: Clock, bounded_client: BoundedClient) -> None:
+    def __init__(self, client: Client, dev_data: DevData | None, clock: Clock, patience: float) -> None:
         self._client = client
         self._dev_data = dev_data
         self._clock = clock
-        self._bounded_client = bounded_client
+        self._ask = BoundedClient(patience).ask
 
     def flask_app(self) -> Flask:
         app = Flask(__name__)
@@ -57,7 +58,6 @@ class Console:
             app.add_url_rule(rule, name, view)
         app.add_url_rule("/tasks/<task_id>/<action>", "act", self.act, methods=["POST"])
         if self._dev_data is not None:
-            app.add_url_rule("/queues/<queue>/<action>", "act_on_queue", self.act_on_queue, methods=["POST"])
             app.register_blueprint(dev_data_routes(self._dev_data))
         app.context_processor(lambda: {"relay": self._client.url, "dev_data": self._dev_data})
         app.register_error_handler(RelayError, _error_page)
@@ -74,8 +74,7 @@ class Console:
 
     def rows(self) -> dict[str, Any]:
         query = request.args.to_dict()
-        page: dict[str, Any] = self._ask(lambda: pages.page_of_rows(self._client, query, self._clock.now()))
-        return page
+        return self._ask(lambda: pages.page_of_rows(self._client, query, self._clock.now()))
 
     def task(self, task_id: str) -> str:
         content = self._ask(lambda: pages.task(self._client, self._dev_data, task_id, self._clock.now()))
@@ -92,37 +91,24 @@ class Console:
             "resend-callback": self._client.resend_callback,
         }
         if self._dev_data is not None:
-            actions["run"] = self._run_now
+            actions["run"] = partial(self._run_now, self._dev_data)
         if action not in actions:
             raise NotFound(f"unknown action {action[:40]}")
         self._ask(lambda: actions[action](task_id))
         return {}
 
-    def _run_now(self, task_id: str) -> None:
+    def _run_now(self, dev_data: DevData, task_id: str) -> None:
         """Dispatch the pending task; its number is that of the next attempt, or higher if tasks were deleted since."""
         document = self._client.status(task_id)
         error = InvalidCall("the queue has no task for the next attempt", status=409)
         for number in range(document["attempt"] + 1, document["attempt"] + 4):
             try:
-                self._call_queue("RunTask", f"{document['queue']}/tasks/{task_id}-{number}")
+                dev_data.call_queue("RunTask", f"{document['queue']}/tasks/{task_id}-{number}")
             except InvalidCall as exc:
                 error = exc
             else:
                 return
         raise error
-
-    def act_on_queue(self, queue: str, action: str) -> dict[str, str]:
-        if action not in QUEUE_ACTIONS:
-            raise NotFound(f"unknown action {action[:40]}")
-        self._call_queue(QUEUE_ACTIONS[action], queue)
-        return {}
-
-    def _call_queue(self, method: str, name: str) -> None:
-        assert self._dev_data is not None  # noqa: S101  (the routes exist only with it)
-        self._dev_data.call_queue(method, name)
-
-    def _ask(self, request: Callable[[], Any]) -> Any:
-        return self._bounded_client.ask(request)
 
 
 def _rendered(template: str, **content: Any) -> str:

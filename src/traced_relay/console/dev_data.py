@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, request
 
+from traced_relay.errors import NotFound
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -51,7 +53,7 @@ class DevData:
 
 
 def dev_data_routes(dev_data: DevData) -> Blueprint:
-    """Records and spans as JSON, for other programs on this machine."""
+    """Records and spans as JSON, for other programs on this machine, and the actions on a queue."""
     routes = Blueprint("dev_data", __name__)
 
     @routes.get("/tasks/<task_id>/life")
@@ -64,5 +66,12 @@ def dev_data_routes(dev_data: DevData) -> Blueprint:
         after = request.args.get("after", 0, type=int)
         next_record, entries = dev_data.records.since(max(after, 0))
         return {"records": entries, "next": next_record}
+
+    @routes.post("/queues/<queue>/<action>")
+    def act_on_queue(queue: str, action: str) -> dict[str, str]:
+        if action not in QUEUE_ACTIONS:
+            raise NotFound(f"unknown action {action[:40]}")
+        dev_data.call_queue(QUEUE_ACTIONS[action], queue)
+        return {}
 
     return routes
