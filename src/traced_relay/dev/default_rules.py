@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from traced_relay.config.relay_yaml import RelayFile
 
+_LOOPBACK = {"loopback": "http://127.0.0.1:*/", "localhost": "http://localhost:*/", "loopback6": "http://[::1]:*/"}
 DEV_RULES = {
     "queues": [
         {"name": "relay", "max_dispatches_per_second": 500, "max_concurrent_dispatches": 1000},
@@ -32,15 +33,9 @@ DEV_RULES = {
     ],
     "worker": {"app_engine": "default"},
     "downstreams": [
-        {"name": "loopback", "url": "http://127.0.0.1:*/", "auth": "none", "allow_private": True},
-        {"name": "localhost", "url": "http://localhost:*/", "auth": "none", "allow_private": True},
-        {"name": "loopback6", "url": "http://[::1]:*/", "auth": "none", "allow_private": True},
+        {"name": name, "url": url, "auth": "none", "allow_private": True} for name, url in _LOOPBACK.items()
     ],
-    "callbacks": [
-        {"url": "http://127.0.0.1:*/", "allow_private": True},
-        {"url": "http://localhost:*/", "allow_private": True},
-        {"url": "http://[::1]:*/", "allow_private": True},
-    ],
+    "callbacks": [{"url": url, "allow_private": True} for url in _LOOPBACK.values()],
     "callback_first_wait": "1s",
 }
 

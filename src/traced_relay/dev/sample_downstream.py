@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from threading import Condition, Lock
-from typing import TYPE_CHECKING
+from threading import Lock
 
 from flask import Flask, Response, request
 
-from traced_relay.runtime.clock import SystemClock
-
-if TYPE_CHECKING:
-    from traced_relay.runtime.clock import Clock
+from traced_relay.runtime.clock import SystemClock, pause
 
 MAX_NUMBER = 3600.0
 
 
-def sample_downstream(clock: Clock | None = None) -> Flask:
+def sample_downstream() -> Flask:
     """`/ok`, `/slow?seconds=2`, `/flaky?failures=2` (counted for each Idempotency-Key) and `/broken`."""
     app = Flask("sample")
-    waiting, lock, attempts = Condition(), Lock(), Counter[str]()
-    clock = clock or SystemClock()
+    clock, lock, attempts = SystemClock(), Lock(), Counter[str]()
 
     @app.route("/ok", methods=["GET", "POST"])
     def ok() -> Response:
@@ -29,10 +24,7 @@ def sample_downstream(clock: Clock | None = None) -> Flask:
 
     @app.route("/slow", methods=["GET", "POST"])
     def slow() -> Response:
-        until = clock.monotonic() + _number("seconds", 2.0)
-        with waiting:
-            while (left := until - clock.monotonic()) > 0:
-                clock.wait(waiting, left)
+        pause(clock, clock.monotonic() + _number("seconds", 2.0))
         return Response("done", content_type="text/plain")
 
     @app.route("/flaky", methods=["GET", "POST"])
