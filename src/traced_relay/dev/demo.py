@@ -6,16 +6,20 @@ import json
 import os
 import shutil
 import sys
-import urllib.request
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.instrumentation.utils import suppress_http_instrumentation
+
+from traced_relay.client.client import Client
 from traced_relay.dev.environment import Dev
 from traced_relay.timeline import build, waterfall
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from traced_relay.tracing.span_tree import FinishedSpan
 
 TIMEOUT = 20.0
@@ -33,7 +37,7 @@ class _Scenario:
 @dataclass(frozen=True)
 class _Result:
     scenario: _Scenario
-    document: dict[str, Any]
+    document: Mapping[str, Any]
     records: list[dict[str, Any]]
     spans: list[FinishedSpan]
     is_expected: bool
@@ -55,8 +59,10 @@ def run(*, colour: bool, records: bool = False) -> bool:
     """Run the scenarios and print their waterfalls, and their *records*; returns whether all ended as expected."""
     with Path(os.devnull).open("w") as nowhere, Dev(stream=nowhere) as dev:
         _print(f"relay on {dev.url}, embedded queue on {dev.queue.address}, sample downstream on {dev.sample_url}")
-        receipts = [_enqueue(dev, scenario) for scenario in _SCENARIOS]
-        results = [_result(dev, scenario, receipt) for scenario, receipt in zip(_SCENARIOS, receipts, strict=True)]
+        with suppress_http_instrumentation():  # these requests are no part of the traces
+            client = Client(dev.url, timeout=TIMEOUT, tries=1)
+            task_ids = [_enqueue(client, dev, scenario) for scenario in _SCENARIOS]
+            results = [_result(client, dev, *each) for each in zip(_SCENARIOS, task_ids, strict=True)]
         for result in results if records else ():
             sys.stdout.writelines(json.dumps(record) + "\n" for record in result.records)
         width = min(max(shutil.get_terminal_size((100, 24)).columns, 80), 120)
@@ -69,32 +75,22 @@ def run(*, colour: bool, records: bool = False) -> bool:
     return succeeded
 
 
-def _enqueue(dev: Dev, scenario: _Scenario) -> dict[str, Any]:
-    call = {
-        "url": dev.sample_url + scenario.path,
-        "body": {"demo": scenario.title},
-        "retry": scenario.retry,
-        "timeout": "10s",
-    }
-    request = urllib.request.Request(  # noqa: S310  (our own relay, on loopback)
-        f"{dev.url}/v1/tasks", json.dumps(call).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
-        receipt: dict[str, Any] = json.load(response)
-    _print(f"enqueued {receipt['task_id']}: {scenario.title}")
-    return receipt
+def _enqueue(client: Client, dev: Dev, scenario: _Scenario) -> str:
+    url, body = dev.sample_url + scenario.path, {"demo": scenario.title}
+    task_id = client.enqueue(url, body=body, retry=scenario.retry, timeout="10s")["task_id"]
+    _print(f"enqueued {task_id}: {scenario.title}")
+    return task_id
 
 
-def _result(dev: Dev, scenario: _Scenario, receipt: dict[str, Any]) -> _Result:
-    finished = dev.records.wait_for("task.finished", receipt["task_id"], TIMEOUT)
-    with urllib.request.urlopen(receipt["links"]["status"], timeout=TIMEOUT) as response:  # noqa: S310
-        document = json.load(response)
-    records = sorted(dev.records.records(receipt["task_id"]), key=itemgetter("time"))
+def _result(client: Client, dev: Dev, scenario: _Scenario, task_id: str) -> _Result:
+    finished = dev.records.wait_for("task.finished", task_id, TIMEOUT)
+    document = client.status(task_id)
+    records = sorted(dev.records.records(task_id), key=itemgetter("time"))
     is_expected = finished is not None and (document["state"], document["attempt"]) == (
         scenario.state,
         scenario.attempts,
     )
-    return _Result(scenario, document, records, dev.spans.spans(receipt["trace_id"]), is_expected)
+    return _Result(scenario, document, records, dev.spans.spans(document["trace_id"]), is_expected)
 
 
 def _print(line: str) -> None:
