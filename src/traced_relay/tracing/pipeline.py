@@ -96,46 +96,19 @@ def telemetry(
     if path is None:
         if not is_local:
             _log_untraced("there is no otel.yaml beside relay.yaml, and OTEL_CONFIG_FILE names none")
-        identity = log.identity
-        provider = create_provider(version=identity.version, instance=identity.instance, processors=more_processors)
+        provider = create_provider(
+            version=log.identity.version, instance=log.identity.instance, processors=more_processors
+        )
         return Telemetry(provider, log)
+    clock = clock or SystemClock()
     try:
         file = otel_yaml.read(path)
         if file.disabled:
             return Telemetry(create_disabled_provider(), log)
-        return _telemetry_of(file, log, project, is_local, on_google, more_processors, clock or SystemClock())
+        processors = _processors(file, project, clock, is_local=is_local)
     except InvalidSettings as exc:
         _log_untraced(str(exc))
         return Telemetry(create_disabled_provider(), log)
-
-
-def _log_untraced(why: str) -> None:
-    _logger.warning("no spans are exported: %s", why)
-
-
-def _telemetry_of(
-    file: OtelFile,
-    log: Log,
-    project: str,
-    is_local: bool,
-    on_google: bool,
-    more_processors: Iterable[SpanProcessor],
-    clock: Clock,
-) -> Telemetry:
-    batches = [batch for batch in file.batches if not (is_local and batch.sends_to_google)]
-    if len(batches) < len(file.batches):
-        _logger.info("spans are not exported to Google: this relay is local, and RELAY_TRACE_ENDPOINT is not set")
-    exporters = [create_exporter(batch.exporter, project=project) for batch in batches]
-    processors = [
-        BatchProcessor(
-            exporter,
-            clock,
-            delay=batch.schedule_delay / 1000,
-            batch_size=batch.batch_size,
-            queue_size=batch.max_queue_size,
-        )
-        for exporter, batch in zip(exporters, batches, strict=True)
-    ]
     provider = create_provider(
         version=log.identity.version,
         instance=log.identity.instance,
@@ -146,3 +119,25 @@ def _telemetry_of(
         max_value_length=file.attribute_limits.attribute_value_length_limit,
     )
     return Telemetry(provider, log, processors=processors, clock=clock)
+
+
+def _log_untraced(why: str) -> None:
+    _logger.warning("no spans are exported: %s", why)
+
+
+def _processors(file: OtelFile, project: str, clock: Clock, *, is_local: bool) -> list[BatchProcessor]:
+    """One for each exporter; none of them runs if one of the exporters is invalid."""
+    batches = [batch for batch in file.batches if not (is_local and batch.sends_to_google)]
+    if len(batches) < len(file.batches):
+        _logger.info("spans are not exported to Google: this relay is local, and RELAY_TRACE_ENDPOINT is not set")
+    exporters = [create_exporter(batch.exporter, project=project) for batch in batches]
+    return [
+        BatchProcessor(
+            exporter,
+            clock,
+            delay=batch.schedule_delay / 1000,
+            batch_size=batch.batch_size,
+            queue_size=batch.max_queue_size,
+        )
+        for exporter, batch in zip(exporters, batches, strict=True)
+    ]
