@@ -12,14 +12,7 @@ from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2
 from google.cloud.logging_v2.services.logging_service_v2.transports import LoggingServiceV2GrpcTransport
 from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 
-from traced_relay.errors import (
-    IdentityFailed,
-    NotAuthorized,
-    RelayError,
-    Unavailable,
-    UnexpectedResponse,
-    map_exceptions,
-)
+from traced_relay.errors import IdentityFailed, NotAuthorized, Unavailable, UnexpectedResponse, map_exceptions
 from traced_relay.logs.cloud_entries import with_whole_numbers
 
 if TYPE_CHECKING:
