@@ -49,13 +49,10 @@ class _Console:
         app = Flask(__name__)
         app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
         protect(app)
-        for rule, name, view in (
-            ("/", "tasks", self.tasks),
-            ("/rows", "rows", self.rows),
-            ("/tasks/<task_id>", "task", self.task),
-            ("/queues", "queues", self.queues),
-        ):
-            app.add_url_rule(rule, name, view)
+        app.add_url_rule("/", "tasks", self.tasks)
+        app.add_url_rule("/rows", "rows", self.rows)
+        app.add_url_rule("/tasks/<task_id>", "task", self.task)
+        app.add_url_rule("/queues", "queues", self.queues)
         app.add_url_rule("/tasks/<task_id>/<action>", "act", self.act, methods=["POST"])
         if self._dev_data is not None:
             app.register_blueprint(dev_data_routes(self._dev_data))
@@ -131,13 +128,9 @@ def _http_error_page(error: HTTPException) -> Any:
 
 
 def _error_response(message: str, hint: str, status: int) -> Any:
-    if _wants_json():
+    if request.method == "POST" or request.path == "/rows":  # the page's script reads it
         return {"trouble": message}, status
     return render_template("error.html", message=message, hint=hint), status
-
-
-def _wants_json() -> bool:
-    return request.method == "POST" or request.path == "/rows"
 
 
 def _message(error: RelayError) -> str:

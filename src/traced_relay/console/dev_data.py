@@ -39,17 +39,12 @@ class DevData:
         """Time since which all records and spans are present."""
         return max(self.records.whole_since, self.spans.whole_since)
 
-    def records_of(self, task_id: str) -> list[dict[str, Any]]:
-        """Records of the task and its callbacks, sorted by time."""
-        kept = self.records.since(0)[1]
-        entries = [entry for entry in kept if task_id in (entry.get("task_id"), entry.get("callback_of"))]
-        return sorted(entries, key=itemgetter("time"))
-
-    def spans_of(self, task_id: str) -> list[FinishedSpan]:
-        """All spans of the traces that the task's records name."""
-        named = {str(entry.get("logging.googleapis.com/trace", "")) for entry in self.records_of(task_id)}
-        traces = {name.rpartition("/")[2] for name in named}
-        return [span for span in self.spans.spans() if span.trace_id in traces]
+    def records_and_spans(self, task_id: str) -> tuple[list[dict[str, Any]], list[FinishedSpan]]:
+        """Records of the task and its callbacks, sorted by time, and all spans of the traces that they name."""
+        entries = [e for e in self.records.records() if task_id in (e.get("task_id"), e.get("callback_of"))]
+        traces = {str(entry.get("logging.googleapis.com/trace", "")).rpartition("/")[2] for entry in entries}
+        spans = [span for span in self.spans.spans() if span.trace_id in traces]
+        return sorted(entries, key=itemgetter("time")), spans
 
 
 def dev_data_routes(dev_data: DevData) -> Blueprint:
@@ -58,8 +53,8 @@ def dev_data_routes(dev_data: DevData) -> Blueprint:
 
     @routes.get("/tasks/<task_id>/life")
     def life(task_id: str) -> dict[str, Any]:
-        spans = [asdict(span) for span in dev_data.spans_of(task_id)]
-        return {"records": dev_data.records_of(task_id), "spans": spans, "whole_since": dev_data.whole_since}
+        records, spans = dev_data.records_and_spans(task_id)
+        return {"records": records, "spans": [asdict(span) for span in spans], "whole_since": dev_data.whole_since}
 
     @routes.get("/records")
     def records() -> dict[str, Any]:

@@ -62,9 +62,9 @@ def _label(text: str) -> tuple[str, str] | None:
 def task(client: Client, dev_data: DevData | None, task_id: str, now: float) -> dict[str, Any]:
     response = client.status(task_id)
     document, task_id = _limited(legible(response)), response["task_id"]  # the requested id may be a prefix
-    # No records: they were written by an earlier process, or the store has dropped them.
-    records = dev_data.records_of(task_id) or None if dev_data else None
-    spans = dev_data.spans_of(task_id) if dev_data and records else None
+    records, spans = dev_data.records_and_spans(task_id) if dev_data else (None, None)
+    if not records:  # an earlier process wrote them, or the store has dropped them
+        records = spans = None
     is_live = build.is_ongoing(document)
     timeline = build.build(
         document,
