@@ -52,7 +52,7 @@ def dev(port: int, tasks_port: int, data: Path | None, config: Path | None, log_
         Dev(port=port, tasks_port=tasks_port, sample_port=sample_port, data=data, config=config, text=text) as running,
     ):
         click.echo(running.greeting(), err=True)
-        running.interrupt(wait_for_signal())
+        running.application.interrupt(wait_for_signal())
 
 
 @click.command(epilog=options.SERVER_STATUS)

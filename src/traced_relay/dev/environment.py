@@ -123,10 +123,6 @@ class Dev(LocalRelay):
         call = f'{{"url": "{self.sample_url}/flaky?failures=2"}}'
         return f"curl -s {self.url}/v1/tasks -H 'content-type: application/json' -d '{call}'"
 
-    def interrupt(self, signal: str) -> None:
-        """Abort all running calls, because of that *signal*."""
-        self.application.interrupt(signal)
-
     def stop(self) -> None:
         super().stop()
         self._sample.stop()
