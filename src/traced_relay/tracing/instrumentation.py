@@ -33,12 +33,9 @@ _CALLING = create_key("relay-calling")
 
 @dataclass(frozen=True)
 class _Calling:
-    resend_count: int
-    propagate: bool
-    full_url: bool
-
-
-_PLAIN_CALL = _Calling(resend_count=0, propagate=True, full_url=True)
+    resend_count: int = 0
+    propagate: bool = True
+    full_url: bool = True
 
 
 def instrument(app: Flask, provider: TracerProvider) -> None:
@@ -120,7 +117,7 @@ def _is_hidden() -> bool:
 
 def _call() -> _Calling:
     found = get_value(_CALLING)
-    return found if isinstance(found, _Calling) else _PLAIN_CALL
+    return found if isinstance(found, _Calling) else _Calling()
 
 
 def _add_arrival(span: Span, _: Mapping[str, Any]) -> None:
