@@ -27,14 +27,8 @@ _GOOGLE = "logging.googleapis.com/"
 _YAML = re.compile(
     r"(error_?groups|insert_?id|json_?payload|text_?payload|log_?name|receive_?timestamp):( |$)", re.IGNORECASE
 )
-_KEYS = {
-    "trace": "trace",
-    "spanId": "spanId",
-    "traceSampled": "trace_sampled",
-    "operation": "operation",
-    "labels": "labels",
-    "insertId": "insertId",
-}
+_FIELDS = ("trace", "spanId", "traceSampled", "operation", "labels", "insertId")
+_RENAMED = {"traceSampled": "trace_sampled"}  # in a record; the others keep their names
 
 
 def as_record(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +43,7 @@ def as_record(entry: Mapping[str, Any]) -> dict[str, Any]:
         record |= {"logger": queue_log.LOGGER, "message": queue_log.summary(payload)}
     if "httpRequest" in entry:
         record["httpRequest"] = entry["httpRequest"]
-    return record | {_GOOGLE + key: entry[field] for field, key in _KEYS.items() if field in entry}
+    return record | {_GOOGLE + _RENAMED.get(field, field): entry[field] for field in _FIELDS if field in entry}
 
 
 def time_of(entry: Mapping[str, Any]) -> str:
