@@ -18,9 +18,7 @@ from traced_relay.dev.environment import Dev
 from traced_relay.timeline import build, waterfall
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from traced_relay.tracing.span_tree import FinishedSpan
+    from traced_relay.timeline.build import Timeline
 
 TIMEOUT = 20.0
 
@@ -37,14 +35,9 @@ class _Scenario:
 @dataclass(frozen=True)
 class _Result:
     scenario: _Scenario
-    document: Mapping[str, Any]
+    timeline: Timeline
     records: list[dict[str, Any]]
-    spans: list[FinishedSpan]
     is_expected: bool
-
-    def waterfall(self, width: int, *, colour: bool) -> str:
-        built = build.build(self.document, self.records, self.spans)
-        return waterfall.render(built, width=width, colour=colour)
 
 
 _FAST_RETRY = {"min_backoff": "0.4s", "jitter": "none"}
@@ -68,7 +61,8 @@ def run(*, colour: bool, records: bool = False) -> bool:
         width = min(max(shutil.get_terminal_size((100, 24)).columns, 80), 120)
         for result in results:
             # After the records, so that the waterfalls end on the screen.
-            sys.stdout.write(f"\n{result.scenario.title}\n\n{result.waterfall(width, colour=colour)}\n\n")
+            drawn = waterfall.render(result.timeline, width=width, colour=colour)
+            sys.stdout.write(f"\n{result.scenario.title}\n\n{drawn}\n\n")
         sys.stdout.flush()
         succeeded = all(result.is_expected for result in results)
     _print("all three calls ended as expected" if succeeded else "not every call ended as expected")
@@ -86,11 +80,10 @@ def _result(client: Client, dev: Dev, scenario: _Scenario, task_id: str) -> _Res
     finished = dev.records.wait_for("task.finished", task_id, TIMEOUT)
     document = client.status(task_id)
     records = sorted(dev.records.records(task_id), key=itemgetter("time"))
-    is_expected = finished is not None and (document["state"], document["attempt"]) == (
-        scenario.state,
-        scenario.attempts,
-    )
-    return _Result(scenario, document, records, dev.spans.spans(document["trace_id"]), is_expected)
+    timeline = build.build(document, records, dev.spans.spans(document["trace_id"]))
+    expected = (scenario.state, scenario.attempts)
+    is_expected = finished is not None and (timeline.state, timeline.attempt_count) == expected
+    return _Result(scenario, timeline, records, is_expected)
 
 
 def _print(line: str) -> None:
