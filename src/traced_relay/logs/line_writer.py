@@ -35,7 +35,7 @@ class _Share:
 class _Line:
     encoded: bytes
     share: _Share
-    is_settled: Event = field(default_factory=Event)  # written, dropped, or not to be waited for
+    is_settled: Event = field(default_factory=Event)  # written, or not to be waited for
 
     @property
     def size(self) -> int:
@@ -80,22 +80,14 @@ class LineWriter:
             self._begin()
 
     def write(self, line: str) -> None:
-        self._enter()
-        if self._descriptor is None:
-            self._write_through(line)
-            return
-        added = self._add(line, self._commits)
-        if not added.is_settled.wait(PATIENCE):
+        added = self._add(line, is_commit=True)
+        if added is not None and not added.is_settled.wait(PATIENCE):
             with self._changed:
                 self._is_stalled = bool(self._waiting)
                 self._settle_all()
 
     def leave(self, line: str) -> None:
-        self._enter()
-        if self._descriptor is None:
-            self._write_through(line)
-        else:
-            self._add(line, self._left)
+        self._add(line, is_commit=False)
 
     def stop_waiting(self) -> None:
         """Let no `write` wait any more: the process ends, and `flush` gives the reader its last moment."""
@@ -110,22 +102,25 @@ class LineWriter:
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting, seconds)
 
-    def _write_through(self, line: str) -> None:
+    def _add(self, line: str, *, is_commit: bool) -> _Line | None:
+        """Queue the line; None if it is written at once, to memory or a file, or dropped."""
+        self._enter()
         with self._changed:
-            self._stream.write(f"{line}\n")
-            self._stream.flush()
-
-    def _add(self, line: str, share: _Share) -> _Line:
-        added = _Line(f"{line}\n".encode(self._stream.encoding, "backslashreplace"), share)
-        with self._changed:
-            if share.taken + added.size > share.most:
-                share.dropped += 1
-                added.is_settled.set()
-                return added
+            if self._descriptor is None:
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
+                return None
+            added = self._encoded(line, self._commits if is_commit else self._left)
+            if added.share.taken + added.size > added.share.most:
+                added.share.dropped += 1
+                return None
             if self._is_stalled or not self._is_awaited:
                 added.is_settled.set()
             self._queue(added)
         return added
+
+    def _encoded(self, line: str, share: _Share) -> _Line:
+        return _Line(f"{line}\n".encode(self._stream.encoding, "backslashreplace"), share)
 
     def _queue(self, added: _Line) -> None:
         self._waiting.append(added)
@@ -158,8 +153,7 @@ class LineWriter:
         commits, left = self._commits.dropped, self._left.dropped
         if commits or left:
             self._commits.dropped = self._left.dropped = 0
-            notice = f"{self._notice(commits, left)}\n"
-            self._queue(_Line(notice.encode(self._stream.encoding, "backslashreplace"), self._left))
+            self._queue(self._encoded(self._notice(commits, left), self._left))
 
     def _put(self, encoded: bytes) -> None:
         """Write past the stream's own buffer: a blocked thread that held its lock at exit would end the process."""
