@@ -217,7 +217,7 @@ def test_its_entrypoint_starts_as_on_app_engine_with_its_own_ledger(
     )
     _, _, place = APP["env_variables"]["RELAY_LEDGER"].partition(":")
     workers = firestore.ledger(place.partition("/")[2], project="p")
-    assert len(list(workers._workers.documents.list_documents())) == 1
+    assert len(list(workers._workers.list_documents())) == 1
     workers.close()
 
 

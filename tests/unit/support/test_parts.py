@@ -26,9 +26,9 @@ def run(directory: Path, source: str, **environ: str) -> str:
 
 SKIPS = """
 import pytest
-def test_call(): pytest.skip('no mood')
+def test_it_skips_itself(): pytest.skip('no mood')
 @pytest.mark.skip(reason='no mood')
-def test_mark(): pass
+def test_it_has_a_mark(): pass
 """
 SKIPPED_MODULE = "import pytest\npytest.skip('no mood', allow_module_level=True)\n"
 
