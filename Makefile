@@ -10,7 +10,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 # A lock is complete, so nothing is resolved: a release of tomorrow cannot change what is installed today.
 LOCKED := $(INSTALL) --require-hashes --only-binary=:all:
 CHECK := out=$$($(BIN)/pip check --disable-pip-version-check) || { echo "$$out" >&2; exit 1; }
-BY_FILE := --numprocesses=4 --dist=loadfile --no-loadscope-reorder
+BY_FILE := --dist=loadfile --no-loadscope-reorder
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-emit-index-url
 
 .PHONY: help setup demo dev unit test check soak bench lock clean
@@ -42,10 +42,11 @@ dev: $(READY)  ## relay and queue on this machine, kept running
 	@$(BIN)/traced-relay dev
 
 unit: $(DEV_READY)  ## the fast tests, for the inner loop
-	@$(BIN)/pytest -q $(BY_FILE) --hypothesis-profile=quick -m "not whole and not soak" tests/unit tests/architecture
+	@$(BIN)/pytest -q --numprocesses=auto --maxprocesses=4 $(BY_FILE) --hypothesis-profile=quick -m "not whole and not soak" tests/unit tests/architecture
 
+# More workers than processors, since many tests wait for other processes.
 test: $(DEV_READY)  ## all tests but the soak
-	@$(BIN)/pytest $(BY_FILE) -m "not soak"
+	@$(BIN)/pytest --numprocesses=4 $(BY_FILE) -m "not soak"
 
 check: $(DEV_READY)  ## format, lint, types
 	@$(BIN)/ruff format --check .
