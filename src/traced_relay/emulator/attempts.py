@@ -27,7 +27,7 @@ APP_ENGINE = Family(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dispatch:
-    """Everything that sending one attempt requires; each is equal to itself alone."""
+    """Everything that sending one attempt requires; compared by identity."""
 
     task: Task
     headers: dict[str, str]  # those that describe this attempt

@@ -178,7 +178,8 @@ class Engine:
         if task.running:
             return  # another attempt is in flight, and the last to end decides
         progress, config = task.progress, task.queue.retry_config_for(task)
-        if is_exhausted(config, progress.retry_count, now - (progress.first_dispatched_at or now)):
+        since_first = 0.0 if progress.first_dispatched_at is None else now - progress.first_dispatched_at
+        if is_exhausted(config, progress.retry_count, since_first):
             self.delete_task(task, now)
             return
         failed_at = now if dispatch.run_at is None else dispatch.run_at

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         def __setattr__(self, name: str, value: Any) -> None: ...
 
     class Request(_Raw):
-        """Of any method: `METHODS` has the type of each."""
+        """The request of any method; `METHODS` has the type of each."""
 
     class Queue(_Raw): ...
 

@@ -84,7 +84,7 @@ def _content(request: Request) -> bytes:
 
 
 def _refusal(error: ApiError) -> Response:
-    status = int(exception_class_for_grpc_status(error.code).code)  # type: ignore[no-untyped-call]
+    status = int(exception_class_for_grpc_status(error.code).code or 500)  # type: ignore[no-untyped-call]
     described = {"code": status, "message": error.message, "status": error.code.name}
     if error.help_links:
         described["details"] = MessageToDict(status_of(error))["details"]

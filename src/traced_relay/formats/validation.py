@@ -49,7 +49,15 @@ _KINDS = {
     "tuple_type": "a list",
     "list_type": "a list",
 }
-_NAMES = {NoneType: "null", int: "a number", float: "a number", str: "a string", dict: "an object", list: "a list"}
+_NAMES = {
+    NoneType: "null",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    dict: "an object",
+    list: "a list",
+    tuple: "a list",
+}
 _LIMITS = {"greater_than_equal": "at least", "less_than_equal": "at most", "greater_than": "more than"}
 
 

@@ -105,14 +105,15 @@ class LineWriter:
     def _add(self, line: str, *, is_commit: bool) -> _Line | None:
         """Queue the line; None if it is written at once, to memory or a file, or dropped."""
         self._enter()
+        share = self._commits if is_commit else self._left
+        added = None if self._descriptor is None else self._encoded(line, share)
         with self._changed:
-            if self._descriptor is None:
+            if added is None:
                 self._stream.write(f"{line}\n")
                 self._stream.flush()
                 return None
-            added = self._encoded(line, self._commits if is_commit else self._left)
-            if added.share.taken + added.size > added.share.most:
-                added.share.dropped += 1
+            if share.taken + added.size > share.most:
+                share.dropped += 1
                 return None
             if self._is_stalled or not self._is_awaited:
                 added.is_settled.set()

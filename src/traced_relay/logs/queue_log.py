@@ -47,7 +47,7 @@ def is_queue_record(payload: Mapping[str, Any]) -> bool:
 
 
 def summary(payload: Mapping[str, Any]) -> str:
-    """Of a queue's record; for example `task 4f0c…-1: answered, UNAVAILABLE after 0.3s`."""
+    """One line for a queue's record, for example `task 4f0c…-1: answered, UNAVAILABLE after 0.3s`."""
     name = _content_key(payload)
     details = payload[name]
     status = f", {details['status']}" if "status" in details else ""
@@ -77,7 +77,7 @@ def read(records: Iterable[Mapping[str, Any]]) -> tuple[list[Delivery], list[Mom
 
 
 def _content_key(payload: Mapping[str, Any]) -> str:
-    """The key of the entry's content, such as `taskCreationLog`; new kinds have such a key, other entries none: ""."""
+    """The key of the entry's content, such as `taskCreationLog`; new kinds have one too. Empty for others."""
     return next((name for name in payload if name.endswith("Log") and isinstance(payload[name], dict)), "")
 
 

@@ -36,7 +36,7 @@ KEYS_KEPT = 31 * 86_400.0  # of calls with route direct: Cloud Tasks keeps a tas
 
 @dataclass(frozen=True, kw_only=True)
 class Enqueuer:
-    """*direct_account* is whose ID tokens direct calls carry; *links* are made for the host of the current request."""
+    """Direct calls carry ID tokens of *direct_account*; *links* returns those for the host of the current request."""
 
     admission: Admission
     ledger: Ledger

@@ -72,7 +72,7 @@ class Sweeper:
         return not self._is_stopping and self.clock.monotonic() < until
 
     def _judge_abandoned(self, until: float) -> int:
-        """End the attempts of dead workers, as a redelivery would, which may come much later; how many were lost."""
+        """End the attempts of dead workers before a redelivery does; returns the number of workers lost."""
         lost = 0
         while self._continues(until):
             rows = self.ledger.abandoned(BATCH)
@@ -83,7 +83,7 @@ class Sweeper:
         return lost
 
     def _judge(self, row: Row) -> Holder | None:
-        """End the attempt of *row* and return what became of its worker; None if it goes on or *row* has changed."""
+        """End the attempt of *row* and return the status of its worker; None if it goes on or *row* has changed."""
         holder = self.holder_of(row)
         if holder is Holder.ALIVE:  # it renewed its lease after the query
             return None
@@ -95,7 +95,7 @@ class Sweeper:
             return holder
 
     def _check_waiting(self, until: float, before: float) -> int:
-        """Check the tasks of rows that were due *before* then, where the last sweep stopped; how many were created."""
+        """Check tasks due *before* then, from where the last sweep stopped; returns the number of tasks created."""
         recovered = 0
         while rows := self.ledger.overdue(before, BATCH, after=self._resume_after):
             for row in rows:

@@ -53,7 +53,7 @@ class EmbeddedServer:
         config: Any = Config()
         for name, value in options(self._threads).items():
             config.set(name, value)
-        # What the worker reads from gunicorn's application.
+        # The worker reads these attributes of gunicorn's application.
         application = SimpleNamespace(wsgi=lambda: wsgi, client_timeout=CLIENT_TIMEOUT)
         log = config.logger_class(config)
         self._worker = _Worker(1, os.getppid(), [self._socket], application, 0, config, log)

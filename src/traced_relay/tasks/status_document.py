@@ -125,7 +125,7 @@ def _overdue_ms(row: Row, now: float) -> int:
 
 
 def _attempt(attempt: Attempt) -> api_types.Attempt:
-    """The stored attempt, whose fields have the API's names; its times as text."""
+    """The stored attempt; its fields have the API's names, its times are text."""
     times = {"started_at": format_time(attempt.started_at), "ended_at": _time(attempt.ended_at)}
     return cast("api_types.Attempt", attempt.model_dump() | times)
 

@@ -126,7 +126,7 @@ def _log_untraced(why: str) -> None:
 
 
 def _processors(file: OtelFile, project: str, clock: Clock, *, is_local: bool) -> list[BatchProcessor]:
-    """One for each exporter; none of them runs if one of the exporters is invalid."""
+    """One processor for each exporter; none is created if an exporter is invalid."""
     batches = [batch for batch in file.batches if not (is_local and batch.sends_to_google)]
     if len(batches) < len(file.batches):
         _logger.info("spans are not exported to Google: this relay is local, and RELAY_TRACE_ENDPOINT is not set")

@@ -10,17 +10,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import (
-    INVALID_SPAN,
-    NonRecordingSpan,
-    Span,
-    SpanKind,
-    Status,
-    StatusCode,
-    Tracer,
-    TracerProvider,
-    use_span,
-)
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode, Tracer, TracerProvider, use_span
 
 from traced_relay.tracing.attributes import ATTRIBUTES, OWN_PREFIXES, URL_FULL
 
@@ -90,18 +80,12 @@ class _RedactingTracer(Tracer):
                 yield span
 
 
-class RedactingSpan(NonRecordingSpan):
-    """
-    Passes on what is defined here and ignores the rest, as its base class does.
-
-    The rest are events and exceptions: the relay has no events, and an exception's text may contain secrets;
-    `error.type` has its class.
-    """
+class RedactingSpan(Span):
+    """Not a NonRecordingSpan: a no-op tracer of another library would take that for its own, and end it."""
 
     kind = SpanKind.INTERNAL  # the instrumentations record headers only for kind SERVER
 
     def __init__(self, inner: Span) -> None:
-        super().__init__(inner.get_span_context())
         self._inner = inner
         self._is_discarded = False
 
@@ -113,11 +97,17 @@ class RedactingSpan(NonRecordingSpan):
         if not self._is_discarded:
             self._inner.end(end_time)
 
+    def get_span_context(self) -> SpanContext:
+        return self._inner.get_span_context()
+
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         self._inner.set_attributes(redacted(attributes))
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         self.set_attributes({key: value})
+
+    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
+        """Does nothing: the relay has no events, and an exception would be one."""
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         self._inner.add_link(context, redacted(attributes or {}))
@@ -131,6 +121,15 @@ class RedactingSpan(NonRecordingSpan):
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:  # noqa: ARG002
         code = status.status_code if isinstance(status, Status) else status
         self._inner.set_status(Status(code))
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Attributes = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        """Does nothing: `error.type` has the class, and the text may contain secrets."""
 
 
 def redacted(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:

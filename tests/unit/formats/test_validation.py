@@ -147,6 +147,7 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"retry": {"min_backoff": "31d", "max_backoff": "1s"}}, [("retry.min_backoff", "must be at most 30d, got 31d")]),
     ({"retry": {"max_doublings": -1}}, [("retry.max_doublings", "must be at least 0, got -1")]),
     ({"retry": {"jitter": "some"}}, [("retry.jitter", "must be one of 'full', 'equal' or 'none'")]),
+    ({"url": ("http://a/",)}, [("url", "must be a string, got a list")]),
     ({"retry": {"retryable_status_codes": 503}}, [("retry.retryable_status_codes", "must be a list")]),
     (
         {"retry": {"retryable_status_codes": [503, 200, "429", True, 600]}},

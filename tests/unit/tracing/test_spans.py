@@ -392,6 +392,19 @@ def test_a_redacted_span_keeps_known_attributes_only(store: SpanStore) -> None:
     assert "secret" not in inner.to_json()
 
 
+def test_a_no_op_tracer_inside_a_span_does_not_change_it(store: SpanStore) -> None:
+    provider = create_provider(version="v7", instance="i-1", processors=[store])
+    with tracer_of(provider).start_as_current_span("outer") as outer:
+        with trace.NoOpTracer().start_as_current_span("a library's") as inner:
+            inner.update_name("renamed")
+            inner.set_attribute("relay.reason", "of the library")
+        assert inner is not outer
+        outer.set_attribute("relay.verdict", "succeeded")
+    [finished] = store.spans()
+    assert (finished.name, finished.attributes["relay.verdict"]) == ("outer", "succeeded")
+    assert "relay.reason" not in finished.attributes
+
+
 CAPTURED = "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS"
 ASKED = [f"{CAPTURED}_{side}_{part}" for side in ("SERVER", "CLIENT") for part in ("REQUEST", "RESPONSE")]
 
