@@ -168,7 +168,7 @@ def list_(as_json: bool, limit: int, client: Client, **given: Any) -> None:
     List tasks, newest first, one per line, each line starting with the id.
 
     \b
-      traced-relay list --state failed --since 2h | traced-relay redrive - --rate 5
+      traced-relay list --state failed --since 2h --limit 0 | traced-relay redrive - --rate 5
     """
     filters = {name: value for name, value in given.items() if value is not None}
     found = client.list(page_size=min(limit or 200, 200), **filters)
