@@ -7,6 +7,7 @@ from typing import Any
 from traced_relay.tasks.call import Call, Callback, RetryPolicy
 from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.row import Attempt, Response, Row
+from traced_relay.tasks.state_machine import Dispatched, WorkerIdentity
 
 NOW = 1_790_000_000.0
 TASK_ID = "0123456789abcdef0123456789abcdef"
@@ -45,6 +46,11 @@ def row(**changes: Any) -> Row:
         "next_attempt_at": NOW,
     }
     return Row(**plain | changes)
+
+
+def dispatched(number: int = 1, worker: str = "w1", *, task_id: str = TASK_ID, queue_delay_ms: int = 12) -> Dispatched:
+    """The dispatch of attempt *number* to *worker*, of version v1 on instance i1."""
+    return Dispatched(number, WorkerIdentity(worker, "v1", "i1"), f"{task_id}-{number}", queue_delay_ms)
 
 
 ATTEMPT = Attempt(

@@ -8,8 +8,8 @@ from heapq import heapify, heappop, heappush
 from random import Random
 from typing import TYPE_CHECKING
 
-from support.example_rows import BUSY, NOW, SUCCESS, call, policy, row
-from traced_relay.tasks.state_machine import Dispatched, Holder, WorkerIdentity, arrive, end
+from support.example_rows import BUSY, NOW, SUCCESS, call, dispatched, policy, row
+from traced_relay.tasks.state_machine import Holder, arrive, end
 
 if TYPE_CHECKING:
     from traced_relay.tasks.row import Row
@@ -40,7 +40,7 @@ class Herd:
                 heappush(due, (after.next_attempt_at, number))
 
     def _attempted(self, before: Row, now: float) -> Row:
-        event = Dispatched(before.awaited, WorkerIdentity("w", "v", "i"), f"{before.task_id}-{before.awaited}", None)
+        event = dispatched(before.awaited, task_id=before.task_id)
         begun = arrive(before, event, now=now, holder=Holder.LOST, random=self._random)
         assert begun.row is not None
         ending = BUSY if now < NOW + self.away else SUCCESS

@@ -27,7 +27,7 @@ class Readiness:
         self, clock: Clock, ledger: Ledger, check_queue: Callable[[], None], refusal: Callable[[], str | None]
     ) -> None:
         self._ledger = ledger
-        self._see_queue = check_queue
+        self._check_queue = check_queue
         self._refusal = refusal
         self._result = Refreshing(
             self._check,
@@ -43,7 +43,7 @@ class Readiness:
     def _check(self) -> bool:
         try:
             self._ledger.get("")
-            self._see_queue()
+            self._check_queue()
         except (Unavailable, EnqueueFailed):
             return False
         return True

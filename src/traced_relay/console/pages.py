@@ -95,7 +95,7 @@ def task(client: Client, dev_data: DevData | None, task_id: str, now: float) -> 
 
 
 def _limited(document: Document) -> Document:
-    """The document within the limits of our own relay, the response of another server."""
+    """The document, truncated to the limits of our own relay, since another server may send more."""
     return document | {"attempts": document["attempts"][-MAX_ATTEMPTS:], "state": state_of(document)}
 
 

@@ -18,6 +18,7 @@ import urllib3.exceptions
 
 from traced_relay.downstream.connections import OPENING_TIMEOUT, Adapter, ConnectionSetup, current_setup
 from traced_relay.errors import DownstreamDenied, IdentityFailed, Unavailable
+from traced_relay.formats.durations import ms_between
 from traced_relay.tasks import reasons
 from traced_relay.tasks.call import split_target
 from traced_relay.tasks.retry import AttemptResult, parse_retry_after
@@ -112,8 +113,8 @@ class Sender:
         try:
             authorization = self._authorization(call, rule)
         except IdentityFailed as exc:
-            return Exchange.unsent("auth_unavailable", str(exc), self._ms_since(started))
-        token_ms = self._ms_since(started) if authorization else None
+            return Exchange.unsent("auth_unavailable", str(exc), ms_between(started, self._clock.monotonic()))
+        token_ms = ms_between(started, self._clock.monotonic()) if authorization else None
         until = min(until, time.monotonic() + OPENING_TIMEOUT)
         try:
             origin, target = split_target(call.url)
@@ -181,9 +182,6 @@ class Sender:
             body_ms=None if responded_at is None else _ms(ended - responded_at),
         )
         return Exchange(ending, timing, response, size if response else None, detail)
-
-    def _ms_since(self, started: float) -> int:
-        return round((self._clock.monotonic() - started) * 1000)
 
 
 @dataclass(frozen=True)

@@ -118,9 +118,10 @@ class Dispatcher:
 
     def _attempt(self, dispatch: Dispatch) -> Outcome | None:
         """The outcome of the attempt; None if it was aborted because the dispatcher stops."""
-        with self._watch.deadline(seconds(dispatch.task.dispatch_deadline)) as deadline:
+        longest = seconds(dispatch.task.dispatch_deadline)
+        with self._watch.deadline(longest) as deadline:
             try:
-                reply = self._send(dispatch, deadline)
+                reply = self._send(dispatch, longest, deadline)
             except (OSError, NoSuchTarget, BrokenExchange, UnicodeError):
                 if self._watch.is_stopped:
                     return None
@@ -130,9 +131,9 @@ class Dispatcher:
                 return Outcome(End.UNREACHABLE)
         return Outcome(End.RESPONDED, reply.status, reply.retry_after)
 
-    def _send(self, dispatch: Dispatch, deadline: Deadline) -> Reply:
+    def _send(self, dispatch: Dispatch, longest: float, deadline: Deadline) -> Reply:
         request = request_for(dispatch, self._app_engine, self._mint)
-        connection = self._connections.get(request.origin, seconds(dispatch.task.dispatch_deadline), deadline.attach)
+        connection = self._connections.get(request.origin, longest, deadline.attach)
         is_reusable = False
         try:
             reply = exchange(connection, request.message, request.method)

@@ -52,6 +52,7 @@ CREATE TABLE IF NOT EXISTS cuts (
     PRIMARY KEY (worker, attempt_name)
 ) WITHOUT ROWID;
 """
+_SELECT = f"SELECT {', '.join(STORED)} FROM tasks WHERE"  # noqa: S608
 _REMOVE = "DELETE FROM tasks WHERE task_id = ? AND revision = ? AND noted_attempt = 0"
 # An empty response is written too, since it replaces an earlier one. An unchanged response is not written again.
 _SET_RESPONSE = (
@@ -109,8 +110,7 @@ class SqliteLedger:
 
     def get(self, task_id: str) -> Row | None:
         with self._lock, _mapped_errors():
-            query = f"SELECT {', '.join(STORED)} FROM tasks WHERE task_id = ?"  # noqa: S608
-            stored = self._db.execute(query, (task_id,)).fetchone()
+            stored = self._db.execute(f"{_SELECT} task_id = ?", (task_id,)).fetchone()
             bodies = dict(self._db.execute("SELECT part, content FROM bodies WHERE task_id = ?", (task_id,)))
         return None if stored is None else row_of(stored, bodies.get("call", b""), bodies.get("response", b""))
 
@@ -190,8 +190,7 @@ class SqliteLedger:
 
     def _rows(self, where: str, values: Sequence[Any]) -> list[Row]:
         with self._lock, _mapped_errors():
-            query = f"SELECT {', '.join(STORED)} FROM tasks WHERE {where}"  # noqa: S608
-            return [row_of(stored) for stored in self._db.execute(query, values).fetchall()]
+            return [row_of(stored) for stored in self._db.execute(f"{_SELECT} {where}", values).fetchall()]
 
     def keep_alive(self, worker: str, seconds: float) -> list[str]:
         now = self._clock.now()

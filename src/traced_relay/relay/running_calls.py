@@ -9,6 +9,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from traced_relay.errors import Unavailable
+from traced_relay.formats.durations import ms_between
 from traced_relay.runtime.watchdog import Watchdog
 from traced_relay.tasks.state_machine import Holder, LogEvent
 
@@ -135,7 +136,10 @@ class RunningCalls:
         self._watchdog.halt()
         self._task_log.stopping(signal, len(calls))
         for call in calls:
-            fields = {"elapsed_ms": self._ms_since(call.started), "request_sent": call.deadline.was_sent}
+            fields = {
+                "elapsed_ms": ms_between(call.started, self._clock.monotonic()),
+                "request_sent": call.deadline.was_sent,
+            }
             self._task_log.log_event(LogEvent("attempt.interrupted", fields), call.row, call.delivery)
         return [call.row.attempt_name for call in calls if not call.deadline.was_sent]
 
@@ -144,12 +148,9 @@ class RunningCalls:
         self._watchdog.stop()
 
     def _log_heartbeat(self, row: Row, delivery: Delivery, started: float) -> None:
-        elapsed_ms = self._ms_since(started)
+        elapsed_ms = ms_between(started, self._clock.monotonic())
         fields = {"elapsed_ms": elapsed_ms, "deadline_in_ms": max(0, round(row.call.timeout * 1000) - elapsed_ms)}
         self._task_log.log_event(LogEvent("attempt.heartbeat", fields), row, delivery)
-
-    def _ms_since(self, started: float) -> int:
-        return round((self._clock.monotonic() - started) * 1000)
 
 
 def _is_running(row: Row, stored: Row | None) -> bool:

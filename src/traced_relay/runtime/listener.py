@@ -66,6 +66,7 @@ class Listener:
 
 
 def address_of(host: str, port: int) -> str:
+    """The host and port as in a URL: an IPv6 address is in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -35,6 +35,7 @@ from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 
 from traced_relay.api import problems
 from traced_relay.api.request_host import asked_host
+from traced_relay.runtime.listener import address_of
 from traced_relay.runtime.timer_queue import TimerQueue
 from traced_relay.server.request_buffer import RequestBuffer
 
@@ -314,9 +315,8 @@ def _received(sock: socket.socket) -> bytes | None:
 def _set_host(req: Any, address: tuple[Any, ...]) -> None:
     """Give the application exactly one host, or refuse the request; HTTP/1.0 without Host means *address*."""
     hosts = [value for name, value in req.headers if name == "HOST"]
-    own = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
     try:
-        host = asked_host(req.uri, hosts, req.version) or own
+        host = asked_host(req.uri, hosts, req.version) or address_of(address[0], address[1])
     except ValueError as exc:
         raise InvalidHeader(str(exc), req=req) from None
     req.headers = [("HOST", host), *((name, value) for name, value in req.headers if name != "HOST")]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.example_rows import NOW, SUCCESS, TASK_ID, row
+from support.example_rows import NOW, SUCCESS, TASK_ID, dispatched, row
 from traced_relay.cloud_tasks.client import CloudTasks
 from traced_relay.config.relay_yaml import TaskTarget
 from traced_relay.errors import Unavailable
@@ -16,7 +16,7 @@ from traced_relay.relay.commit import StepApplier
 from traced_relay.relay.task_log import TaskLog
 from traced_relay.runtime.clock import ManualClock, SystemClock
 from traced_relay.tasks.callback import CallbackBuilder
-from traced_relay.tasks.state_machine import Dispatched, Holder, Step, WorkerIdentity, arrive, cancel, end
+from traced_relay.tasks.state_machine import Holder, Step, arrive, cancel, end
 from traced_relay.tasks.status_document import Links
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def step_applier(ledger: AnswerLost, records: RecordStore) -> Iterator[StepAppli
 
 def ending(ledger: AnswerLost) -> tuple[Row, Step]:
     assert ledger.insert(row())
-    event = Dispatched(1, WorkerIdentity("w1", "v1", "i1"), f"{TASK_ID}-1", queue_delay_ms=3)
-    running = arrive(row(), event, now=NOW, holder=Holder.LOST, random=lambda: 0.5).row
+    running = arrive(row(), dispatched(), now=NOW, holder=Holder.LOST, random=lambda: 0.5).row
     assert running is not None
     assert ledger.replace(running)
     return running, end(running, SUCCESS, response=None, now=NOW + 2, random=lambda: 0.5)
@@ -104,8 +103,7 @@ def test_an_attempt_starts_if_only_the_ledgers_response_was_lost(
     ledger: AnswerLost, records: RecordStore, step_applier: StepApplier
 ) -> None:
     assert ledger.insert(row())
-    event = Dispatched(1, WorkerIdentity("w1", "v1", "i1"), f"{TASK_ID}-1", queue_delay_ms=3)
-    step = arrive(row(), event, now=NOW, holder=Holder.LOST, random=lambda: 0.5)
+    step = arrive(row(), dispatched(), now=NOW, holder=Holder.LOST, random=lambda: 0.5)
     ledger.lost = 1
     assert step_applier.commit(step, row()) == ledger.get(TASK_ID) == step.row
     assert [record["event"] for record in records.records()] == ["attempt.started"]

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.example_rows import BUSY, NOW, SPAN_ID, TASK_ID, TRACE_ID, call, row
+from support.example_rows import BUSY, NOW, SPAN_ID, TASK_ID, TRACE_ID, call, dispatched, row
 from support.schema import validate
 from traced_relay.cloud_tasks.delivery import Delivery, Dispatch
 from traced_relay.downstream.sender import Exchange, Timing
@@ -15,7 +16,7 @@ from traced_relay.relay.task_log import TaskLog
 from traced_relay.runtime.clock import ManualClock
 from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.row import Response
-from traced_relay.tasks.state_machine import Dispatched, Holder, LogEvent, WorkerIdentity, arrive, end
+from traced_relay.tasks.state_machine import Holder, LogEvent, arrive, end
 
 if TYPE_CHECKING:
     from traced_relay.tasks.row import Row
@@ -82,7 +83,7 @@ def logged() -> Logged:
 
 
 def running(**changes: Any) -> Row:
-    event = Dispatched(1, WorkerIdentity("w1", "v1", "i1"), NAME, 1500)
+    event = replace(dispatched(queue_delay_ms=1500), task_name=NAME)
     begun = arrive(row(**changes), event, now=NOW, holder=Holder.LOST, random=lambda: 0.5).row
     assert begun is not None
     return begun.model_copy(update={"attempts": (begun.attempts[0].model_copy(update={"span_id": PROCESS}),)})

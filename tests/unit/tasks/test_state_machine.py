@@ -4,17 +4,15 @@ from typing import Any
 
 import pytest
 
-from support.example_rows import BUSY, MISSING, NOW, SUCCESS, TASK_ID, call, policy, row
+from support.example_rows import BUSY, MISSING, NOW, SUCCESS, TASK_ID, call, dispatched, policy, row
 from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.row import Attempt, Response, Row
 from traced_relay.tasks.state_machine import (
     AGAIN,
     DONE,
-    Dispatched,
     Holder,
     LogEvent,
     Step,
-    WorkerIdentity,
     arrive,
     end,
 )
@@ -23,10 +21,6 @@ STARTED = LogEvent("attempt.started")
 FINISHED, OVER = LogEvent("attempt.finished"), LogEvent("task.finished")
 LOST = AttemptResult(None, "worker_lost")
 GONE = [Holder.LOST, Holder.STOPPED, Holder.STOPPED_UNSENT]
-
-
-def dispatched(number: int = 1, worker: str = "w1") -> Dispatched:
-    return Dispatched(number, WorkerIdentity(worker, "v1", "i1"), f"{TASK_ID}-{number}", queue_delay_ms=12)
 
 
 def arrived(

@@ -8,15 +8,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from support.example_rows import NOW, TASK_ID, call, policy, row
+from support.example_rows import NOW, call, dispatched, policy, row
 from traced_relay.tasks.call import Callback
 from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.state_machine import (
     AGAIN,
-    Dispatched,
     Holder,
     Step,
-    WorkerIdentity,
     arrive,
     cancel,
     end,
@@ -80,7 +78,7 @@ class TaskLife(RuleBasedStateMachine):
     def dispatch(self, data: st.DataObject, dice: float) -> None:
         number = data.draw(st.sampled_from(sorted(self.tasks | self.gone)))
         before = self.row
-        event = Dispatched(number, WorkerIdentity("w", "v", "i"), f"{TASK_ID}-{number}", None)
+        event = dispatched(number)
         step = arrive(before, event, now=self.now, holder=self.holder, random=lambda: dice)
         if before.state == "running" and number == before.attempt and self.holder is Holder.ALIVE:
             assert step.queue_status == AGAIN

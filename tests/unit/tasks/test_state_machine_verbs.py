@@ -4,18 +4,16 @@ from typing import Any
 
 import pytest
 
-from support.example_rows import BUSY, NOW, SUCCESS, TASK_ID, call, row
+from support.example_rows import BUSY, NOW, SUCCESS, call, dispatched, row
 from traced_relay.tasks.call import Callback
 from traced_relay.tasks.retry import AttemptResult
 from traced_relay.tasks.row import Response, Row
 from traced_relay.tasks.state_machine import (
     DONE,
     FINISHED,
-    Dispatched,
     Holder,
     LogEvent,
     Step,
-    WorkerIdentity,
     arrive,
     cancel,
     end,
@@ -31,10 +29,7 @@ TOLD = Callback(url="https://hooks.example.com/")
 
 
 def begun(before: Row) -> Row:
-    event = Dispatched(
-        before.awaited, WorkerIdentity("w1", "v1", "i1"), f"{TASK_ID}-{before.awaited}", queue_delay_ms=3
-    )
-    return committed(arrive(before, event, now=NOW, holder=Holder.LOST, random=lambda: 0.5))
+    return committed(arrive(before, dispatched(before.awaited), now=NOW, holder=Holder.LOST, random=lambda: 0.5))
 
 
 def ended(before: Row, ending: AttemptResult, response: Response | None = None) -> Row:
@@ -111,8 +106,7 @@ def test_a_redrive_of_an_unstarted_task_uses_a_new_task_name() -> None:
 
 def test_an_earlier_rounds_dispatch_starts_nothing() -> None:
     again = committed(redrive(committed(cancel(row(), actor=WHO, now=NOW)), actor=WHO, now=NOW))
-    late = Dispatched(1, WorkerIdentity("w1", "v1", "i1"), f"{TASK_ID}-1", queue_delay_ms=3)
-    assert arrive(again, late, now=NOW, holder=Holder.LOST, random=lambda: 0.5) == Step(DONE, create_task=True)
+    assert arrive(again, dispatched(), now=NOW, holder=Holder.LOST, random=lambda: 0.5) == Step(DONE, create_task=True)
 
 
 def test_a_cancelled_calls_late_result_has_an_old_revision() -> None:
@@ -135,8 +129,7 @@ def test_an_end_creates_a_callback_if_it_was_asked_for(ending: AttemptResult, on
     before = begun(row(call=call(callback=Callback(url=TOLD.url, on=on))))
     step = end(before, ending, response=None, now=NOW, random=lambda: 0.5)
     assert step.create_callback is create_callback
-    late = Dispatched(1, WorkerIdentity("w2", "v1", "i1"), f"{TASK_ID}-1", queue_delay_ms=3)
-    again = arrive(committed(step), late, now=NOW, holder=Holder.LOST, random=lambda: 0.5)
+    again = arrive(committed(step), dispatched(worker="w2"), now=NOW, holder=Holder.LOST, random=lambda: 0.5)
     assert again == Step(
         DONE, create_callback=create_callback
     )  # applied again: whoever ended it may not have come to make the task
