@@ -8,6 +8,7 @@ from standardwebhooks import Webhook
 from werkzeug.wrappers import Response
 
 from support.asking import ask, get, post
+from support.hanging import Hanging
 from support.storied import story
 from traced_relay.tasks.ids import callback_id
 from traced_relay.testing import Downstream, RunningRelay
@@ -131,13 +132,15 @@ def test_a_receiver_that_is_gone_is_told_no_more(relay: RunningRelay) -> None:
 
 
 def test_a_callback_is_sent_again_with_the_same_id_and_body(relay: RunningRelay) -> None:
-    with Downstream() as downstream, Downstream(410) as receiver:
+    hang = Hanging()  # the second delivery is in progress until the response has been read
+    with Downstream() as downstream, Downstream(410, hang) as receiver:
         receipt = enqueued(relay, downstream.url, receiver)
         task_id = receipt["task_id"]
         relay.wait_for("task.finished", callback_id(task_id, 1))
         again = ask("POST", f"{relay.url}/v1/tasks/{task_id}:resend-callback")
         assert (again.status, again.document["callback"]["state"]) == (202, "pending")
         assert again.document["expires_at"] is None
+        hang.release()
         first, second = receiver.wait_for(2)
         assert len(downstream.arrived) == 1
     assert (first.body, first.headers["webhook-id"]) == (second.body, second.headers["webhook-id"])

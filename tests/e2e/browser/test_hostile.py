@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response
 from support.asking import post
 from support.documents import QUEUE_STATUS
 from support.relay_stand_in import RelayStandIn, document
+from support.watched_page import PATIENCE
 from traced_relay.client.client import Client
 from traced_relay.console.app import console_app
 from traced_relay.formats.terminal import printable
@@ -95,7 +96,7 @@ def _evil(number: int, text: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def console(lying: RelayStandIn) -> Iterator[str]:
-    with Listener(console_app(Client(lying.url, tries=1))) as listener:
+    with Listener(console_app(Client(lying.url, tries=1), patience=PATIENCE / 1000)) as listener:
         yield f"http://localhost:{listener.port}"
 
 

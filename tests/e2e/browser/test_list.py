@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from support.relay_stand_in import RelayStandIn, answer, document
+from support.watched_page import PATIENCE
 from traced_relay.client.client import Client
 from traced_relay.console.app import console_app
 from traced_relay.formats.durations import readable
@@ -35,7 +36,8 @@ def relay() -> Iterator[RelayStandIn]:
 
 @pytest.fixture
 def console(relay: RelayStandIn) -> Iterator[str]:
-    with Listener(console_app(Client(relay.url, tries=1, timeout=5.0))) as listener:
+    seconds = PATIENCE / 1000  # a busy machine must not look like an unreachable relay
+    with Listener(console_app(Client(relay.url, tries=1, timeout=seconds), patience=seconds)) as listener:
         yield f"http://localhost:{listener.port}/"
 
 
