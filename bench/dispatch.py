@@ -8,6 +8,7 @@ its row, ends it and writes its records.
 from __future__ import annotations
 
 import json
+import os
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from bench.figures import (
     compared_latencies,
     sample,
 )
-from bench.processes import free_port
+from bench.processes import Server, free_port
 from bench.relays import HELD, LIVE, Queue, RelayServer
 from bench.sink import Sink
 from bench.tasks_load import REST_BETWEEN, Tasks
@@ -87,37 +88,50 @@ def servers(directory: Path) -> Iterator[Running]:
 def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
     with servers(directory) as running:
         return [
-            _overhead(running, scale, progress),
+            *_overhead(running, scale, progress),
             _at_a_steady_pace(running, scale, progress),
             _whole_path(running, scale, progress),
         ]
 
 
-def _overhead(running: Running, scale: Scale, progress: Progress) -> Table:
+def _overhead(running: Running, scale: Scale, progress: Progress) -> list[Table]:
     posted = http_load.request("POST", "/dispatch", BODY, content_type="application/json")
 
-    def straight(port: int, clients: int) -> Callable[[float], Sample]:
-        return lambda seconds: http_load.run(port, clients, repeat(posted), status=200, seconds=seconds)
+    def straight(server: Server, clients: int) -> Callable[[float], Sample]:
+        return lambda seconds: http_load.run(server, clients, repeat(posted), status=200, seconds=seconds)
 
     def relayed(relay: RelayServer, clients: int) -> Callable[[float], Sample]:
         def measure(seconds: float) -> Sample:
             dispatches = preload(relay, running.sink.url, running.token, int(PRELOADED_PER_SECOND * seconds))
-            return http_load.run(relay.port, clients, dispatches, status=200)
+            return http_load.run(relay, clients, dispatches, status=200)
 
         return measure
 
     variants = []
     for clients in CLIENTS:
-        variants += [Variant(BARE, clients, straight(running.sink.port, clients))]
-        variants += [Variant(FLASK, clients, straight(running.flask.port, clients))]
+        variants += [Variant(BARE, clients, straight(running.sink, clients))]
+        variants += [Variant(FLASK, clients, straight(running.flask, clients))]
         variants += [Variant(name, clients, relayed(relay, clients)) for name, relay in running.relays.items()]
     samples = alternate(variants, rounds=scale.rounds, seconds=scale.seconds, progress=progress)
+    servers = (running.flask, *running.relays.values())
+    of_servers = [variant for variant in variants if variant.name != BARE]
+    cores = os.sched_getaffinity(0)
+    for server in servers:
+        server.set_cores({max(cores)})
+    pinned = alternate(of_servers, rounds=scale.rounds, seconds=scale.seconds, progress=progress)
+    for server in servers:
+        server.set_cores(cores)
     running.held.purge()
     notes = (
         f"{FLASK}: Flask and requests under gunicorn as the relay's, which sends the body on and no more.",
         "Relay: real tasks; spans made but not exported, records written to a file.",
+        "CPU: of the server's process for one dispatch.",
     )
-    return compared("dispatch: POST /dispatch to its answer", variants, samples, (BARE, FLASK), notes)
+    title = "dispatch: POST /dispatch to its answer"
+    return [
+        compared(title, variants, samples, (BARE, FLASK), notes, cpu_floor=FLASK),
+        compared(f"{title}, each server on one core", of_servers, pinned, (FLASK,), cpu_floor=FLASK),
+    ]
 
 
 def _at_a_steady_pace(running: Running, scale: Scale, progress: Progress) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack
 from itertools import repeat
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from bench import http_load
 from bench.bare_flask import BareFlask
 from bench.bare_grpc import BareGrpc
 from bench.figures import Sample, Scale, Table, Variant, alternate, compared
-from bench.processes import free_port
+from bench.processes import Server, free_port
 from bench.relays import HELD, LIVE, Queue, RelayServer
 from bench.sink import Sink
 from bench.tasks_load import Tasks, queue_names
@@ -53,9 +54,9 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
         )
         to_sink = http_load.request("POST", "/work", call, content_type="application/json")
 
-        def http(name: str, port: int, message: bytes, status: int, clients: int) -> Variant:
+        def http(name: str, server: Server, message: bytes, status: int, clients: int) -> Variant:
             def measure(seconds: float) -> Sample:
-                found = http_load.run(port, clients, repeat(message), status=status, seconds=seconds)
+                found = http_load.run(server, clients, repeat(message), status=status, seconds=seconds)
                 held.purge()
                 return found
 
@@ -64,14 +65,22 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
         def grpc(clients: int) -> Variant:
             return Variant(GRPC, clients, lambda seconds: bare.create(clients, seconds=seconds))
 
-        variants = []
+        floors, servers = [], []
         for clients in CLIENTS:
-            variants += [http("the load itself", sink.port, to_sink, 200, clients), grpc(clients)]
-            variants += [http(FLASK, flask.port, posted, 202, clients)]
-            variants += [http(name, relay.port, posted, 202, clients) for name, relay in relays.items()]
-        samples = alternate(variants, rounds=scale.rounds, seconds=scale.seconds, progress=progress)
+            floors += [http("the load itself", sink, to_sink, 200, clients), grpc(clients)]
+            servers += [http(FLASK, flask, posted, 202, clients)]
+            servers += [http(name, relay, posted, 202, clients) for name, relay in relays.items()]
+        samples = alternate([*floors, *servers], rounds=scale.rounds, seconds=scale.seconds, progress=progress)
+        for server in (flask, *relays.values()):
+            server.set_cores({max(os.sched_getaffinity(0))})
+        pinned = alternate(servers, rounds=scale.rounds, seconds=scale.seconds, progress=progress)
     notes = (
         f"{GRPC}: Google's client, an empty server. {FLASK}: gunicorn as the relay's; makes the task and no more.",
         "Flask and the relays make tasks in `traced-relay queue` (memory, paused). The load itself: to a bare socket.",
+        "CPU: of the server's process for one request.",
     )
-    return [compared("enqueue: POST /v1/tasks to 202", variants, samples, (GRPC, FLASK), notes)]
+    title = "enqueue: POST /v1/tasks to 202"
+    return [
+        compared(title, [*floors, *servers], samples, (GRPC, FLASK), notes, cpu_floor=FLASK),
+        compared(f"{title}, each server on one core", servers, pinned, (FLASK,), cpu_floor=FLASK),
+    ]

@@ -64,11 +64,12 @@ QUICK = Scale(
 
 @dataclass(frozen=True)
 class Sample:
-    """One variant in one round; latencies in milliseconds."""
+    """One variant in one round; latencies in milliseconds, and the server's processor time of one request too."""
 
     per_second: float | None = None
     p50: float | None = None
     p99: float | None = None
+    cpu_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,17 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def sample(latencies: Sequence[float], *, seconds: float | None = None) -> Sample:
-    """The sample of so many *latencies* (in seconds) that together took *seconds*; without: one after the other."""
+def sample(latencies: Sequence[float], *, seconds: float | None = None, cpu: float | None = None) -> Sample:
+    """
+    The sample of so many *latencies* (in seconds) that together took *seconds*; without: one after the other.
+
+    *cpu* is the processor time, in seconds, that the server took for all of them.
+    """
     assert latencies, "nothing was measured"
     rate = None if seconds is None else len(latencies) / seconds
     ordered = sorted(latencies)
-    return Sample(rate, percentile(ordered, 50) * 1000, percentile(ordered, 99) * 1000)
+    cpu_ms = None if cpu is None else cpu * 1000 / len(latencies)
+    return Sample(rate, percentile(ordered, 50) * 1000, percentile(ordered, 99) * 1000, cpu_ms)
 
 
 def percentile(ordered: Sequence[float], per_cent: float) -> float:
@@ -149,18 +155,29 @@ def compared(
     samples: Sequence[Sequence[Sample]],
     floors: Sequence[str],
     notes: tuple[str, ...] = (),
+    *,
+    cpu_floor: str | None = None,
 ) -> Table:
-    """One line a variant: rate, latency, and its rate as a part of each floor's with as many clients."""
+    """
+    One line a variant: rate, latency, and its rate as a part of each floor's with as many clients.
+
+    With a *cpu_floor* also the processor time of a request, and the floor's as a part of it.
+    """
     rates = {(v.name, v.clients): [s.per_second for s in found] for v, found in zip(variants, samples, strict=True)}
+    costs = {(v.name, v.clients): [s.cpu_ms for s in found] for v, found in zip(variants, samples, strict=True)}
     has_latencies = any(s.p50 is not None for found in samples for s in found)
     rows: list[tuple[Cell, ...]] = []
     for variant, found in zip(variants, samples, strict=True):
         own = rates[variant.name, variant.clients]
         latencies = (middle(s.p50 for s in found), middle(s.p99 for s in found)) if has_latencies else ()
         parts = [ratio(own, rates[floor, variant.clients]) for floor in floors]
+        if cpu_floor is not None:
+            cost = costs[variant.name, variant.clients]
+            parts += [middle(cost), ratio(costs[cpu_floor, variant.clients], cost)]
         rows.append((variant.name, variant.clients, middle(own), *latencies, *parts))
     named = ("p50 ms", "p99 ms") if has_latencies else ()
-    headings = ("", "clients", "per second", *named, *(f"of {floor}" for floor in floors))
+    of_cpu = () if cpu_floor is None else ("CPU ms", f"of {cpu_floor} by CPU")
+    headings = ("", "clients", "per second", *named, *(f"of {floor}" for floor in floors), *of_cpu)
     return Table(title, headings, rows, notes)
 
 

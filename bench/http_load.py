@@ -7,7 +7,7 @@ import select
 import socket
 import time
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from bench.figures import Sample, sample
 
@@ -27,6 +27,14 @@ def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
     lines = [f"{method} {path} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class Listening(Protocol):
+    """A server whose processor time can be read."""
+
+    port: int
+
+    def cpu_seconds(self) -> float: ...
 
 
 class Client:
@@ -75,14 +83,17 @@ def one_client(port: int, status: int) -> Iterator[Client]:
         client.socket.close()
 
 
-def run(port: int, clients: int, requests: Iterable[bytes], *, status: int, seconds: float = 60.0) -> Sample:
+def run(server: Listening, clients: int, requests: Iterable[bytes], *, status: int, seconds: float = 60.0) -> Sample:
     """Send *requests* from so many clients until there are no more or the time is over."""
     with ExitStack() as open_ones:
-        opened = [open_ones.enter_context(one_client(port, status)) for _ in range(clients)]
-        return _run(opened, requests, seconds)
+        opened = [open_ones.enter_context(one_client(server.port, status)) for _ in range(clients)]
+        before = server.cpu_seconds()
+        latencies, took = _run(opened, requests, seconds)
+        return sample(latencies, seconds=took, cpu=server.cpu_seconds() - before)
 
 
-def _run(opened: list[Client], requests: Iterable[bytes], seconds: float) -> Sample:
+def _run(opened: list[Client], requests: Iterable[bytes], seconds: float) -> tuple[list[float], float]:
+    """The latencies, and how many seconds all of it took."""
     upcoming = iter(requests)
     by_number = {client.socket.fileno(): client for client in opened}
     latencies: list[float] = []
@@ -103,7 +114,7 @@ def _run(opened: list[Client], requests: Iterable[bytes], seconds: float) -> Sam
                     latencies.append(now - client.sent_at)
                     if now > deadline or not _send_next(client, upcoming):
                         busy -= 1
-        return sample(latencies, seconds=time.perf_counter() - started)
+        return latencies, time.perf_counter() - started
 
 
 def _send_next(client: Client, upcoming: Iterable[bytes]) -> bool:

@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from bench import footprint
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 ROOT = Path(__file__).parent.parent
 READY_SECONDS = 30.0
@@ -78,6 +80,12 @@ class Server:
         """In how many of the lines that it has printed *word* stands."""
         with self._said.open(errors="replace") as lines:
             return sum(word in line for line in lines)
+
+    def cpu_seconds(self) -> float:
+        return footprint.cpu_seconds(self.process.pid)
+
+    def set_cores(self, cores: Collection[int]) -> None:
+        footprint.set_cores(self.process.pid, cores)
 
     def end(self) -> None:
         """Tell the process and its children; what is left of them a little later is killed."""

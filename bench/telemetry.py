@@ -77,7 +77,7 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
         def dispatched(server: RelayServer) -> Callable[[float], Sample]:
             def measure(seconds: float) -> Sample:
                 dispatches = preload(server, sink.url, token, int(PRELOADED_PER_SECOND * seconds))
-                found = http_load.run(server.port, CLIENTS, dispatches, status=200)
+                found = http_load.run(server, CLIENTS, dispatches, status=200)
                 held.purge()
                 return found
 
