@@ -47,7 +47,7 @@ def sender(names: Names) -> Iterator[Sender]:
 
 def ending(sender: Sender, url: str, rule: Rule) -> AttemptResult:
     """How a call of *url* ends that no border has looked at."""
-    return made(sender, call(timeout=5.0).model_copy(update={"url": url}), rule).ending
+    return made(sender, call(timeout=5.0).changed(url=url), rule).ending
 
 
 def test_the_corpus_is_large_without_duplicates() -> None:

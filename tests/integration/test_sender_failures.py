@@ -145,7 +145,7 @@ def test_a_downstream_that_does_not_read_the_body_is_a_timeout(sender: Sender) -
 
 @pytest.mark.parametrize("url", ["http://*/", "http://.a/", "http://a:b/"])
 def test_a_url_that_requests_rejects_is_denied(sender: Sender, url: str) -> None:
-    wanted = call(timeout=5.0).model_copy(update={"url": url})
+    wanted = call(timeout=5.0).changed(url=url)
     assert made(sender, wanted).ending == failed_unsent("denied")
 
 
@@ -159,7 +159,7 @@ def test_a_closed_port_is_connect_failed(sender: Sender) -> None:
 
 def test_an_unknown_name_is_dns_failed(sender: Sender) -> None:
     # The border lets no zone pass; here one that is not there makes the lookup fail without leaving this machine.
-    nowhere = call(timeout=5.0).model_copy(update={"url": "http://[fe80::1%25nowhere]/"})
+    nowhere = call(timeout=5.0).changed(url="http://[fe80::1%25nowhere]/")
     assert made(sender, nowhere).ending == failed_unsent("dns_failed")
 
 

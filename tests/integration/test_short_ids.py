@@ -145,5 +145,5 @@ def test_a_followed_task_stays_the_one_its_short_id_fitted(relay: RunningRelay) 
     followed = client(relay, "a").follow("dddd", patience=20)
     assert next(followed)["state"] == "running"
     ledger.insert(later)
-    assert ledger.replace(first.model_copy(update={"revision": first.revision + 1, "state": "failed"}))
+    assert ledger.replace(first.changed(revision=first.revision + 1, state="failed"))
     assert [document["task_id"] for document in followed][-1] == first.task_id

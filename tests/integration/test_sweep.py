@@ -151,9 +151,7 @@ def test_a_callback_whose_task_was_never_made_gets_one(
     with Downstream() as receiver:
         told = {"callback": Callback(url=receiver.url)}
         lost = stored(relay, clock, downstream.url, state="running", worker="w", attempt=1, started=1, call=told)
-        ended = lost.model_copy(
-            update={"state": "succeeded", "worker": None, "finished_at": clock.now(), "revision": 2}
-        )
+        ended = lost.changed(state="succeeded", worker=None, finished_at=clock.now(), revision=2)
         callback_builder = relay.application._step_applier.callback_builder
         assert relay.application.ledger.replace(ended, callback=callback_builder.build(ended, now=clock.now()))
         record = swept(relay)

@@ -47,10 +47,10 @@ class Store:
 
 
 def changed(before: Row, **changes: Any) -> Row:
-    return before.model_copy(update={**changes, "revision": before.revision + 1})
+    return before.changed(**changes, revision=before.revision + 1)
 
 
 def write(ledger: Ledger, full: Row) -> None:
     """As it comes about: enqueued, and changed once there is an answer."""
-    assert ledger.insert(full.model_copy(update={"response": None, "revision": full.revision - 1}))
+    assert ledger.insert(full.changed(response=None, revision=full.revision - 1))
     assert ledger.replace(full)

@@ -139,5 +139,6 @@ class StepApplier:
     def _is_written(self, row: Row) -> bool:
         """Whether the ledger holds this very change; another worker's differs in its times."""
         stored = self.ledger.get(row.task_id)
-        beside = {"noted_attempt": row.noted_attempt, "callback_ended_at": row.callback_ended_at}
-        return stored is not None and stored.model_copy(update=beside) == row
+        if stored is None:
+            return False
+        return stored.changed(noted_attempt=row.noted_attempt, callback_ended_at=row.callback_ended_at) == row

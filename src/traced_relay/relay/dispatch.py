@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 MAX_CHANGES = 3
 IN_PROGRESS = "already in progress in this process, or the process is stopping"
 TRACE_ENDS_AFTER = 7 * 86_400.0  # Cloud Trace refuses spans that are older than 14 days
-_ON_SPANS = {"verdict", "reason", "blame", "retry_delay_ms", "status_code"}
+_ON_SPANS = ("verdict", "reason", "blame", "retry_delay_ms", "status_code")
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class DispatchHandler:
                 if after is None:  # cancelled, or judged as lost, during the call: its result counts no more
                     spans.set_verdict(span, verdict="cancelled", reason="cancelled")
                     return None
-                spans.set_verdict(span, **after.attempts[-1].model_dump(include=_ON_SPANS))
+                spans.set_verdict(span, **{name: getattr(after.attempts[-1], name) for name in _ON_SPANS})
                 self.step_applier.follow(step, after)
                 return DispatchResult(step.queue_status, after)
 

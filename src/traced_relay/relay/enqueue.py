@@ -93,7 +93,7 @@ class Enqueuer:
     def _new_row(self, admitted: Admitted, principal: Principal) -> Row:
         now, call, others = self.clock.now(), admitted.call, {}
         if admitted.is_direct:  # the row only keeps the key: nothing is dispatched, and no request shows it
-            call = call.model_copy(update={"body": b""})
+            call = call.changed(body=b"")
             others = {"kind": "direct", "state": "succeeded", "next_attempt_at": None, "finished_at": now + KEYS_KEPT}
         return new_row(
             task_id=admitted.task_id,
@@ -142,7 +142,7 @@ class Enqueuer:
         If another request changes the row first, returns the unchanged *row*, so that it is read again.
         """
         number = row.awaited + 1
-        renamed = row.model_copy(update={"awaited": number, "first_number": number, "revision": row.revision + 1})
+        renamed = row.changed(awaited=number, first_number=number, revision=row.revision + 1)
         return renamed if self.ledger.replace(renamed) else row
 
     def _repeated(self, row: Row, admitted: Admitted) -> Receipt:

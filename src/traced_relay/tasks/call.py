@@ -6,12 +6,14 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from msgspec import field
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from traced_relay.formats import strict_json
 from traced_relay.formats.durations import format_duration
 from traced_relay.formats.validation import Duration, Model, quoted
 from traced_relay.tasks.api_types import Method
+from traced_relay.tasks.stored import Stored
 
 DAY = 86_400.0
 SCHEDULE_AHEAD = 30 * DAY
@@ -132,17 +134,17 @@ class Callback(Model):
     ] = ("succeeded", "failed", "cancelled")
 
 
-class Call(Model):
+class Call(Stored, frozen=True, kw_only=True):
     """The request to make, as the ledger stores it."""
 
     url: str
     method: Method = "POST"
-    headers: dict[str, str] = Field(default={})
+    headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     timeout: float
     retry: RetryPolicy
     idempotent: bool = False
-    labels: dict[str, str] = Field(default={})
+    labels: dict[str, str] = field(default_factory=dict)
     callback: Callback | None = None
 
 

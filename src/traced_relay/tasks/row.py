@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from traced_relay.formats.durations import ms_between
 from traced_relay.formats.trace_context import TraceContext
 from traced_relay.tasks.call import Call
 from traced_relay.tasks.ids import attempt_name
 from traced_relay.tasks.states import ENDED, State
+from traced_relay.tasks.stored import Stored
 
 ATTEMPTS_KEPT = 100
 
 
-class Stored(BaseModel):
-    """Ignores fields that a later version wrote, so that a rollback can read its rows."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-class Attempt(Stored):
+class Attempt(Stored, frozen=True, kw_only=True):
     """One exchange with the downstream, from claim to verdict."""
 
     attempt: int
@@ -42,7 +35,7 @@ class Attempt(Stored):
     delay_reason: str | None = None
 
 
-class Response(Stored):
+class Response(Stored, frozen=True, kw_only=True):
     """The downstream's last response; the *body* is raw bytes, *truncated* if it was longer than the limit."""
 
     status_code: int
@@ -51,7 +44,7 @@ class Response(Stored):
     truncated: bool = False
 
 
-class Row(Stored):
+class Row(Stored, frozen=True, kw_only=True):
     """One task: a call, or the callback that reports a call's end. A row changes by compare-and-set on *revision*."""
 
     task_id: str
@@ -99,8 +92,7 @@ class Row(Stored):
         return TraceContext(self.carrier, self.trace_id, self.span_id, self.sampled)
 
     def with_last_attempt(self, **update: Any) -> Row:
-        last = self.attempts[-1].model_copy(update=update)
-        return self.model_copy(update={"attempts": (*self.attempts[:-1], last)})
+        return self.changed(attempts=(*self.attempts[:-1], self.attempts[-1].changed(**update)))
 
     @property
     def has_ended(self) -> bool:

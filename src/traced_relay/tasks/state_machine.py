@@ -133,9 +133,7 @@ def end(
     """The step after the running attempt ended with *result*."""
     interruptions = row.interruptions + (result.reason == "interrupted")
     verdict = _verdict(row, result, interruptions, now, random)
-    over = _with_verdict(row, result, verdict, now).model_copy(
-        update={"interruptions": interruptions, "worker": None, "response": response}
-    )
+    over = _with_verdict(row, result, verdict, now).changed(interruptions=interruptions, worker=None, response=response)
     if verdict.verdict == "retry":
         next_attempt_at = now + (verdict.retry_delay or 0.0)
         waiting = _changed(over, state="waiting", awaited=row.attempt + 1, next_attempt_at=next_attempt_at)
@@ -161,7 +159,7 @@ def cancel(row: Row, *, actor: str, now: float) -> Step | None:
     """
     if row.has_ended:
         return Step() if row.state == "cancelled" else None
-    cancelled = row.model_copy(update={"actor": actor, "cancel_requested_at": now, "worker": None})
+    cancelled = row.changed(actor=actor, cancel_requested_at=now, worker=None)
     events: tuple[LogEvent, ...] = (LogEvent("task.cancelled", {"actor": actor}),)
     if row.state == "running":
         verdict = retry.Verdict("cancelled", "cancelled", reasons.blame("cancelled"))
@@ -234,4 +232,4 @@ def _finish(row: Row, state: str, reason: str | None, *, now: float) -> Step:
 
 
 def _changed(row: Row, **update: Any) -> Row:
-    return row.model_copy(update={**update, "revision": row.revision + 1})
+    return row.changed(**update, revision=row.revision + 1)

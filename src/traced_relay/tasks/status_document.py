@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import quote
 
+from msgspec.structs import asdict
+
 from traced_relay.formats.durations import format_time, ms_between
 from traced_relay.tasks.retry import retryable_status_codes
 
@@ -127,7 +129,7 @@ def _overdue_ms(row: Row, now: float) -> int:
 def _attempt(attempt: Attempt) -> api_types.Attempt:
     """The stored attempt; its fields have the API's names, its times are text."""
     times = {"started_at": format_time(attempt.started_at), "ended_at": _time(attempt.ended_at)}
-    return cast("api_types.Attempt", attempt.model_dump() | times)
+    return cast("api_types.Attempt", asdict(attempt) | times)
 
 
 def _response(response: Response) -> api_types.Response:

@@ -161,7 +161,7 @@ PLAIN = Call(
     ],
 )
 def test_a_bare_task_is_a_call(fields: dict[str, Any], changes: dict[str, Any]) -> None:
-    assert made(**fields) == PLAIN.model_copy(update=changes)
+    assert made(**fields) == PLAIN.changed(**changes)
 
 
 def test_a_bare_tasks_timeout_is_limited_to_the_workers() -> None:

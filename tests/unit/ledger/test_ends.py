@@ -68,7 +68,7 @@ def test_a_callbacks_end_is_written_to_its_call(ledger: Ledger) -> None:
     ended = end(ledger)
     over = changed(callback(), state="succeeded", finished_at=NOW + 5)
     assert ledger.replace(over)
-    assert ledger.get(TASK_ID) == ended.model_copy(update={"callback_ended_at": NOW + 5})
+    assert ledger.get(TASK_ID) == ended.changed(callback_ended_at=NOW + 5)
     assert not ledger.replace(over)
     again = changed(over, state="queued", finished_at=None)
     assert ledger.replace(again)

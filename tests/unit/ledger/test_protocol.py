@@ -101,8 +101,8 @@ def test_a_list_has_rows_without_bodies(ledger: Ledger) -> None:
     [found] = ledger.select(Selection(kind="callback"), 1)
     answer = FULL.response
     assert answer is not None
-    bodiless = {"call": FULL.call.model_copy(update={"body": b""}), "response": answer.model_copy(update={"body": b""})}
-    assert found == FULL.model_copy(update={**bodiless, "noted_attempt": 2})
+    bodiless = {"call": FULL.call.changed(body=b""), "response": answer.changed(body=b"")}
+    assert found == FULL.changed(**bodiless, noted_attempt=2)
 
 
 def test_a_row_survives_the_process(store: Store) -> None:
@@ -176,7 +176,7 @@ def test_notes_never_conflict_with_a_change(store: Store) -> None:
         now = changed(now, attempt=attempt)
         assert one.replace(now)
     noting.join(20)
-    assert one.get(TASK_ID) == now.model_copy(update={"noted_attempt": 20})
+    assert one.get(TASK_ID) == now.changed(noted_attempt=20)
 
 
 def test_a_closed_ledger_is_unavailable(ledger: Ledger) -> None:

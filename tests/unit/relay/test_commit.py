@@ -127,7 +127,7 @@ def test_another_workers_change_is_not_taken_for_an_own_one(
     ledger: AnswerLost, records: RecordStore, step_applier: StepApplier
 ) -> None:
     running, step = ending(ledger)
-    ledger.replace(running.model_copy(update={"state": "cancelled", "revision": running.revision + 1}))
+    ledger.replace(running.changed(state="cancelled", revision=running.revision + 1))
     ledger.lost = 1
     assert step_applier.commit(step, running, patience=10) is None
     assert records.records() == []

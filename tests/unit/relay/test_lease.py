@@ -160,7 +160,7 @@ def test_a_lapsed_lease_makes_the_keeper_read_its_rows(clock: WatchedClock, ledg
         clock.advance(RENEW_EVERY)
         clock.wait_for_waits(2)
         assert (one.aborted_by, two.aborted_by) == ("cancelled", None)
-        ledger.replace(judged.model_copy(update={"state": "waiting", "worker": None, "revision": 2}))
+        ledger.replace(judged.changed(state="waiting", worker=None, revision=2))
         clock.advance(RENEW_EVERY)
         clock.wait_for_waits(3)
         assert two.aborted_by is None  # nobody may judge what lives; so nobody looks

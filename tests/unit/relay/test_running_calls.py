@@ -81,7 +81,7 @@ def test_a_held_attempt_is_alive_until_it_is_released(running: RunningCalls) -> 
 
 def test_the_ledger_decides_about_other_workers_calls(running: RunningCalls, ledger: SqliteLedger) -> None:
     ledger.keep_alive("w2", 15)
-    assert running.holder_of(attempted().model_copy(update={"worker": "w2"})) is Holder.ALIVE
+    assert running.holder_of(attempted().changed(worker="w2")) is Holder.ALIVE
 
 
 def test_while_stopping_the_ledger_decides_about_own_calls(running: RunningCalls, ledger: SqliteLedger) -> None:
@@ -97,18 +97,18 @@ def test_while_stopping_the_ledger_decides_about_own_calls(running: RunningCalls
 
 
 def test_only_the_cancelled_call_is_aborted(running: RunningCalls) -> None:
-    other = attempted().model_copy(update={"task_id": "f" * 32})
+    other = attempted().changed(task_id="f" * 32)
     with running.hold(attempted(), DELIVERY) as deadline, running.hold(other, DELIVERY) as left:
         running.abort(attempted().attempt_name)
         assert (deadline.aborted_by, left.aborted_by) == ("cancelled", None)
 
 
 def test_calls_judged_by_others_are_aborted(running: RunningCalls, ledger: SqliteLedger) -> None:
-    still, judged, start_attempt, gone = (attempted().model_copy(update={"task_id": c * 32}) for c in "abcd")
-    for stored in (still, judged, start_attempt.model_copy(update={"state": "queued", "revision": 1})):
+    still, judged, start_attempt, gone = (attempted().changed(task_id=c * 32) for c in "abcd")
+    for stored in (still, judged, start_attempt.changed(state="queued", revision=1)):
         assert ledger.insert(stored)
-    ledger.replace(judged.model_copy(update={"state": "failed", "worker": None, "revision": 2}))
-    start_attempt = start_attempt.model_copy(update={"revision": 2})
+    ledger.replace(judged.changed(state="failed", worker=None, revision=2))
+    start_attempt = start_attempt.changed(revision=2)
     with (
         running.hold(still, DELIVERY) as one,
         running.hold(judged, DELIVERY) as two,

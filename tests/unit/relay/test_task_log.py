@@ -86,7 +86,7 @@ def running(**changes: Any) -> Row:
     event = replace(dispatched(queue_delay_ms=1500), task_name=NAME)
     begun = arrive(row(**changes), event, now=NOW, holder=Holder.LOST, random=lambda: 0.5).row
     assert begun is not None
-    return begun.model_copy(update={"attempts": (begun.attempts[0].model_copy(update={"span_id": PROCESS}),)})
+    return begun.changed(attempts=(begun.attempts[0].changed(span_id=PROCESS),))
 
 
 def after(before: Row, ending: AttemptResult) -> Row:

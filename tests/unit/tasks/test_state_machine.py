@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from support.example_rows import BUSY, MISSING, NOW, SUCCESS, TASK_ID, call, dispatched, policy, row
 from traced_relay.tasks.retry import AttemptResult
@@ -48,7 +49,7 @@ def committed(step: Step) -> Row:
 
 
 def changes(before: Row, after: Row) -> dict[str, Any]:
-    return {name: value for name, value in after if value != getattr(before, name)}
+    return {name: value for name, value in asdict(after).items() if value != getattr(before, name)}
 
 
 FIRST = Attempt(
@@ -165,11 +166,7 @@ def test_a_success_ends_the_task() -> None:
         "finished_at": NOW + 2,
         "worker": None,
         "response": response,
-        "attempts": (
-            FIRST.model_copy(
-                update={"ended_at": NOW + 2, "latency_ms": 2000, "status_code": 200, "verdict": "succeeded"}
-            ),
-        ),
+        "attempts": (FIRST.changed(ended_at=NOW + 2, latency_ms=2000, status_code=200, verdict="succeeded"),),
         "revision": 3,
     }
 
@@ -184,17 +181,15 @@ def test_a_retryable_failure_awaits_the_next_attempt() -> None:
         "worker": None,
         "awaited": 2,
         "attempts": (
-            FIRST.model_copy(
-                update={
-                    "ended_at": NOW + 2,
-                    "latency_ms": 2000,
-                    "status_code": 503,
-                    "verdict": "retry",
-                    "reason": "http_503",
-                    "blame": "downstream",
-                    "retry_delay_ms": 10_000,
-                    "delay_reason": "backoff",
-                }
+            FIRST.changed(
+                ended_at=NOW + 2,
+                latency_ms=2000,
+                status_code=503,
+                verdict="retry",
+                reason="http_503",
+                blame="downstream",
+                retry_delay_ms=10_000,
+                delay_reason="backoff",
             ),
         ),
         "revision": 3,
@@ -230,7 +225,7 @@ def test_an_interrupted_attempt_counts_only_for_the_backoff() -> None:
 
 
 def test_an_attempt_without_response_clears_the_earlier_one() -> None:
-    answered = running(2).model_copy(update={"response": Response(status_code=503, headers={})})
+    answered = running(2).changed(response=Response(status_code=503, headers={}))
     assert committed(ended(answered, AttemptResult(None, "dns_failed"))).response is None
 
 
