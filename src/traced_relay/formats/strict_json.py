@@ -17,13 +17,10 @@ class NotJson(ValueError):
 def loads(text: bytes) -> Any:
     """The value of the UTF-8 *text*."""
     try:
-        value = json.loads(
-            text.decode(),
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_number,
-            parse_constant=_no_constant,
-        )
+        decoded = text.decode()
+        if decoded.startswith("\ufeff"):
+            raise json.JSONDecodeError("Unexpected UTF-8 BOM", decoded, 0)
+        value = _decode(decoded)
         _check_depth(value)
     except UnicodeDecodeError as exc:
         raise NotJson(f"the body is not UTF-8: invalid byte at {exc.start}") from None
@@ -36,12 +33,12 @@ def loads(text: bytes) -> Any:
 
 def dumps(value: Any) -> bytes:
     """Compact UTF-8; UnicodeEncodeError for a text with lone surrogates."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _encode(value).encode()
 
 
 def canonical(value: Any) -> bytes:
     """The same bytes for equal values, regardless of the order of names."""
-    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+    return _encode_sorted(value).encode()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -84,3 +81,11 @@ def _check_depth(value: Any) -> None:
         if not level:
             return
     raise NotJson(f"the body is nested deeper than {MAX_DEPTH} levels")
+
+
+# The functions of the module json make a coder of their own for each call.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_encode_sorted = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+_decode = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_no_constant
+).decode

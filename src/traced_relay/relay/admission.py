@@ -40,7 +40,7 @@ class Admitted:
     call: Call
     at: float | None
     task_id: str
-    fingerprint: str  # hash of the request, to recognise another one with the same Idempotency-Key
+    fingerprint: str  # hash of the request, to recognise another one with the same Idempotency-Key; empty without a key
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Admission:
             callback=request.callback,
         )
         task_id = secrets.token_hex(16) if key is None else derived_id(principal.name, key)
-        fingerprint = hashlib.sha256(strict_json.canonical(document)).hexdigest()
+        fingerprint = "" if key is None else hashlib.sha256(strict_json.canonical(document)).hexdigest()
         return Admitted(request.route == "direct", queue, rule, call, at, task_id, fingerprint)
 
     def _at(self, request: EnqueueRequest, errors: list[FieldError]) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import quote
 
@@ -30,13 +31,17 @@ class Links:
         if self.console is not None:
             page = f"{self.console}/tasks/{task_id}"
             return {"status": status, "trace": page, "logs": page}
-        cloud, project = "https://console.cloud.google.com", quote(self.project)
-        query = quote(f'operation.id="{task_id}"', safe="")
+        cloud, project = "https://console.cloud.google.com", _quoted(self.project)
         return {
             "status": status,
             "trace": f"{cloud}/traces/explorer;traceId={trace_id}?project={project}",
-            "logs": f"{cloud}/logs/query;query={query}?project={project}",
+            "logs": f"{cloud}/logs/query;query=operation.id%3D%22{task_id}%22?project={project}",
         }
+
+
+@lru_cache(maxsize=1)
+def _quoted(project: str) -> str:
+    return quote(project)
 
 
 def receipt(row: Row, task_name: str, links: Links) -> api_types.Receipt:
