@@ -14,7 +14,7 @@ from opentelemetry.instrumentation.requests import RequestsInstrumentor
 
 from traced_relay.tracing.attributes import ARRIVALS, RESEND_COUNT, TRACE_REWRITTEN, URL_FULL
 from traced_relay.tracing.propagation import platform_span, rewritten
-from traced_relay.tracing.redaction import RedactingProvider, RedactingSpan
+from traced_relay.tracing.tracer import InstrumentationProvider, RelaySpan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,7 +51,7 @@ def instrument(app: Flask, provider: TracerProvider) -> None:
     FlaskInstrumentor.instrument_app(  # type: ignore[no-untyped-call]
         app,
         request_hook=_add_arrival,
-        tracer_provider=RedactingProvider(provider, start=_server_attributes),
+        tracer_provider=InstrumentationProvider(provider, start=_server_attributes),
         excluded_urls="",  # none; the default is read from the environment
         enable_commenter=False,
     )
@@ -59,7 +59,7 @@ def instrument(app: Flask, provider: TracerProvider) -> None:
     if outgoing.is_instrumented_by_opentelemetry:
         outgoing.uninstrument()
     outgoing.instrument(
-        tracer_provider=RedactingProvider(provider, start=_client_attributes, hidden=_is_hidden),
+        tracer_provider=InstrumentationProvider(provider, start=_client_attributes, hidden=_is_hidden),
         excluded_urls=_GOOGLE_CREDENTIALS,
     )
 
@@ -67,7 +67,7 @@ def instrument(app: Flask, provider: TracerProvider) -> None:
 def discard_current_span() -> None:
     """Export nothing of the current span, for example because its request is refused."""
     span = trace.get_current_span()
-    if isinstance(span, RedactingSpan):
+    if isinstance(span, RelaySpan):
         span.discard()
 
 

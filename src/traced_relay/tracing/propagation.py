@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 from opentelemetry.context import Context, create_key, get_value, set_value
-from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import (
     CarrierT,
     Getter,
@@ -29,7 +29,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from traced_relay.formats.trace_context import COPY, TraceContext
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 # W3C asks for at least 512; one member may have 513. A task carries it twice, and a server takes 8 kB of headers.
 LONGEST_STATE = 513
@@ -61,16 +61,14 @@ def _shortened(state: str) -> str:
     return state
 
 
-_REWRITTEN = create_key("relay-trace-rewritten")
-_PLATFORM_SPAN = create_key("relay-platform-span")
-_OWN_COPY = create_key("relay-own-copy")
-_PARENT = create_key("relay-parent")
+_ARRIVED = create_key("relay-arrived")
 
 _KNOWN_FLAGS = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 _MEMBER = re.compile(
     r"([a-z0-9][a-z0-9_*/@-]{0,255})=([\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e])"
 )
 _MOST_MEMBERS, _LONGEST_MEMBER = 32, 513
+_LONGEST_REMEMBERED = 1200  # characters
 
 logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)  # it logs headers that it cannot parse
 
@@ -83,34 +81,79 @@ class _State(TraceState):
         self._dict.update(members)
 
 
-class _Level2(TraceContextTextMapPropagator):
+@dataclass(frozen=True)
+class _Arrived:
+    """
+    What a request carried.
+
+    *parent* is the span that it continues; *is_own*: the relay's own copy named it. *platform* is the parent that the
+    platform put in place of the relay's.
+    """
+
+    parent: SpanContext
+    is_own: bool = False
+    is_rewritten: bool = False
+    platform: SpanContext | None = None
+
+
+_NONE = _Arrived(trace.INVALID_SPAN_CONTEXT)
+
+
+class RelayPropagator(TextMapPropagator):
     """
     OpenTelemetry's propagator, with the flags and the `tracestate` of W3C's Trace Context Level 2.
 
-    It clears flags that have no meaning yet, with spans off too: the relay sends version 00.
+    It prefers the relay's own copy of the context to a `traceparent` that the platform may have rewritten, and writes
+    no copy: tasks carry it, other calls never do. It clears flags that have no meaning yet, with spans off too: the
+    relay sends version 00.
     """
 
     def extract(
         self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter
     ) -> Context:
         given = context if context is not None else Context()
-        read = super().extract({"traceparent": getter.get(carrier, "traceparent") or ""}, Context())
-        parent = trace.get_current_span(read).get_span_context()
-        if not parent.is_valid:
-            return given
-        known = SpanContext(
-            parent.trace_id,
-            parent.span_id,
-            is_remote=True,
-            trace_flags=TraceFlags(parent.trace_flags & _KNOWN_FLAGS),
-            trace_state=_State(_members(getter.get(carrier, "tracestate") or ())),
-        )
-        return trace.set_span_in_context(NonRecordingSpan(known), given)
+        parent, own = _read(carrier, getter), _read(carrier, getter, COPY)
+        if own is None:
+            arrived = _Arrived(parent or trace.get_current_span(given).get_span_context())
+        else:
+            is_rewritten = parent is None or not _same_span(parent, own)
+            arrived = _Arrived(own, is_own=True, is_rewritten=is_rewritten, platform=parent if is_rewritten else None)
+        read = set_value(_ARRIVED, arrived, given)
+        continued = own or parent
+        return read if continued is None else trace.set_span_in_context(NonRecordingSpan(continued), read)
+
+    def inject(
+        self, carrier: CarrierT, context: Context | None = None, setter: Setter[CarrierT] = default_setter
+    ) -> None:
+        _W3C.inject(carrier, context, setter)
+
+    @property
+    def fields(self) -> set[str]:
+        return _W3C.fields
 
 
-def _members(lines: Sequence[str]) -> dict[str, str]:
-    """The members of all *lines* in order, the first of each key; empty if one is malformed or there are too many."""
-    text = ",".join(lines)
+def _read(carrier: CarrierT, getter: Getter[CarrierT], prefix: str = "") -> SpanContext | None:
+    """The span that *carrier* names under *prefix*; None if it names none."""
+    lines = getter.get(carrier, f"{prefix}traceparent")
+    if not lines:
+        return None
+    state = ",".join(getter.get(carrier, f"{prefix}tracestate") or ())
+    is_long = len(lines[0]) + len(state) > _LONGEST_REMEMBERED
+    return (_parsed.__wrapped__ if is_long else _parsed)(lines[0], state)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(traceparent: str, tracestate: str) -> SpanContext | None:
+    """The span of the two headers. A dispatch brings them twice, and its row has them once more."""
+    parent = trace.get_current_span(_W3C.extract({"traceparent": traceparent}, Context())).get_span_context()
+    if not parent.is_valid:
+        return None
+    flags = TraceFlags(parent.trace_flags & _KNOWN_FLAGS)
+    return SpanContext(parent.trace_id, parent.span_id, True, flags, _State(_members(tracestate)))
+
+
+def _members(text: str) -> dict[str, str]:
+    """The members of *text* in order, the first of each key; empty if one is malformed or there are too many."""
     if len(text) > _MOST_MEMBERS * (_LONGEST_MEMBER + 1):
         return {}
     listed = [member.strip(" \t") for member in text.split(",")]
@@ -123,59 +166,28 @@ def _members(lines: Sequence[str]) -> dict[str, str]:
     return members
 
 
-_W3C = _Level2()
+_W3C = TraceContextTextMapPropagator()
+PROPAGATOR = RelayPropagator()  # no baggage, in or out
 
 
-class RelayOrigin(TextMapPropagator):
-    """
-    Prefers the relay's own copy of the context to a `traceparent` that the platform may have rewritten.
-
-    Listed after `tracecontext`. Reads only: tasks carry the copy, other calls never do.
-    """
-
-    def extract(
-        self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter
-    ) -> Context:
-        given = context if context is not None else Context()
-        names = ("traceparent", "tracestate")
-        copy = {name: found for name in names if (found := getter.get(carrier, COPY + name))}
-        origin = trace.get_current_span(_W3C.extract(copy, Context()))
-        if not origin.get_span_context().is_valid:
-            return set_value(_PARENT, trace.get_current_span(given).get_span_context(), given)
-        read = set_value(_OWN_COPY, True, set_value(_PARENT, origin.get_span_context(), given))
-        platform = trace.get_current_span(read).get_span_context()
-        if _same_span(platform, origin.get_span_context()):
-            return trace.set_span_in_context(origin, read)
-        kept = set_value(_REWRITTEN, True, trace.set_span_in_context(origin, read))
-        return set_value(_PLATFORM_SPAN, platform, kept) if platform.is_valid else kept
-
-    def inject(
-        self, carrier: CarrierT, context: Context | None = None, setter: Setter[CarrierT] = default_setter
-    ) -> None:
-        """Writes nothing: see the class."""
-
-    @property
-    def fields(self) -> set[str]:
-        return set()
-
-
-PROPAGATOR = CompositePropagator([_W3C, RelayOrigin()])  # no baggage, in or out
+def _arrived(context: Context | None) -> _Arrived:
+    found = get_value(_ARRIVED, context)
+    return found if isinstance(found, _Arrived) else _NONE
 
 
 def rewritten(context: Context | None = None) -> bool:
     """Whether the platform changed or dropped the `traceparent` that the relay had sent."""
-    return bool(get_value(_REWRITTEN, context))
+    return _arrived(context).is_rewritten
 
 
 def has_own_copy(context: Context | None = None) -> bool:
     """Whether the context came from the relay's own copy, so that its flag is the decision taken at enqueue."""
-    return bool(get_value(_OWN_COPY, context))
+    return _arrived(context).is_own
 
 
 def platform_span(context: Context | None = None) -> SpanContext | None:
     """The parent that the platform put in place of the relay's; None if it did not."""
-    found = get_value(_PLATFORM_SPAN, context)
-    return found if isinstance(found, SpanContext) else None
+    return _arrived(context).platform
 
 
 def parent_context(carrier: Mapping[str, str]) -> Context:
@@ -206,15 +218,11 @@ def arrival(task: TraceContext, *, is_old: bool) -> Arrival:
     The attempt's span starts under the dispatch; under the `send` itself, where the dispatch came with another
     context; in a trace of its own, where *is_old*.
     """
-    here, remote = trace.get_current_span().get_span_context(), get_value(_PARENT)
-    came_from_send = _names(task, here)
-    send = None
+    here, remote = trace.get_current_span().get_span_context(), _arrived(None).parent
+    send = _read(task.carrier, default_getter) or trace.INVALID_SPAN_CONTEXT
     # The trace id alone says little: where the relay's copy is lost, a front end's parent is of the same trace, and
     # its flag another decision.
-    if isinstance(remote, SpanContext) and _names(task, remote) and remote.trace_flags.sampled == task.sampled:
-        came_from_send, send = True, remote  # parsed when the request came in
-    if send is None:
-        send = trace.get_current_span(parent_context(task.carrier)).get_span_context()
+    came_from_send = _same_span(here, send) or (_same_span(remote, send) and remote.trace_flags.sampled == task.sampled)
     is_rewritten = rewritten() or not came_from_send
     if is_old:
         return Arrival(Context(), (send,), None, is_rewritten)
@@ -222,10 +230,6 @@ def arrival(task: TraceContext, *, is_old: bool) -> Arrival:
     if came_from_send:
         return Arrival(None, (), context, is_rewritten)
     return Arrival(context, (here,) if here.is_valid else (), context, is_rewritten)
-
-
-def _names(task: TraceContext, span: SpanContext) -> bool:
-    return (format_trace_id(span.trace_id), format_span_id(span.span_id)) == (task.trace_id, task.span_id)
 
 
 def _same_span(one: SpanContext, other: SpanContext) -> bool:

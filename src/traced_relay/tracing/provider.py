@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import propagate
-from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, SamplingResult, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.sdk.version import __version__ as sdk_version
-from opentelemetry.trace import (
-    NonRecordingSpan,
-    Span,
-    SpanContext,
-    Tracer,
-    get_current_span,
-    set_span_in_context,
-    use_span,
-)
-from opentelemetry.trace import TracerProvider as ApiTracerProvider
+from opentelemetry.trace import get_current_span
 
 from traced_relay.tracing.attributes import ARRIVALS, DISPATCH
 from traced_relay.tracing.otel_yaml import MAX_ATTRIBUTES, MAX_VALUE_LENGTH
 from traced_relay.tracing.propagation import PROPAGATOR, has_own_copy
-from traced_relay.tracing.redaction import RedactingProvider
+from traced_relay.tracing.tracer import DisabledProvider, RelayProvider, RelayTracer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import SpanProcessor
-    from opentelemetry.trace import Link, SpanKind, TraceState
+    from opentelemetry.trace import Link, SpanKind, Tracer, TracerProvider, TraceState
     from opentelemetry.util.types import Attributes
 
 
@@ -54,7 +44,7 @@ def create_provider(
     attributes: Mapping[str, Any] | None = None,
     max_attributes: int = MAX_ATTRIBUTES,
     max_value_length: int = MAX_VALUE_LENGTH,
-) -> TracerProvider:
+) -> RelayProvider:
     """
     Create a provider and make the relay's propagator the process's own.
 
@@ -63,11 +53,11 @@ def create_provider(
     """
     propagate.set_global_textmap(PROPAGATOR)
     own = {"service.version": version, "service.instance.id": instance}
-    provider = TracerProvider(
+    provider = RelayProvider(
         sampler=DecideOnceSampler(ratio),
         resource=Resource({"service.name": _SERVICE} | dict(attributes or {}) | _SDK | own),
         id_generator=_IdGenerator(),
-        span_limits=_limits(max_attributes, max_value_length),
+        limits=_limits(max_attributes, max_value_length),
         shutdown_on_exit=False,
     )
     for processor in processors:
@@ -85,26 +75,28 @@ class DecideOnceSampler(Sampler):
 
     def __init__(self, ratio: float) -> None:
         self._ratio = ratio
-        by_ratio = TraceIdRatioBased(ratio)
-        self._undecided = ParentBased(by_ratio, remote_parent_not_sampled=by_ratio)
-        self._decided = ParentBased(by_ratio)
+        self._by_ratio = TraceIdRatioBased(ratio)
 
     def should_sample(
         self,
         parent_context: Context | None,
         trace_id: int,
         name: str,
-        kind: SpanKind | None = None,
+        kind: SpanKind | None = None,  # noqa: ARG002  (the signature is the SDK's)
         attributes: Attributes = None,
         links: Sequence[Link] | None = None,
-        trace_state: TraceState | None = None,
+        trace_state: TraceState | None = None,  # noqa: ARG002
     ) -> SamplingResult:
-        if links and not get_current_span(parent_context).get_span_context().is_valid:
-            # A new trace that continues another one keeps that one's decision.
-            parent_context = set_span_in_context(NonRecordingSpan(links[0].context), Context())
+        parent = get_current_span(parent_context).get_span_context()
+        if links and not parent.is_valid:
+            parent = links[0].context  # a new trace that continues another one keeps that one's decision
         is_decided = name not in ARRIVALS or (name == DISPATCH and has_own_copy(parent_context))
-        sampler = self._decided if is_decided else self._undecided
-        return sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+        if not parent.is_valid or not (is_decided or parent.trace_flags.sampled or not parent.is_remote):
+            is_sampled = self._by_ratio.should_sample(None, trace_id, name).decision is Decision.RECORD_AND_SAMPLE
+        else:
+            is_sampled = parent.trace_flags.sampled
+        decision = Decision.RECORD_AND_SAMPLE if is_sampled else Decision.DROP
+        return SamplingResult(decision, attributes if is_sampled else None, parent.trace_state)
 
     def get_description(self) -> str:
         return f"DecideOnceSampler{{{self._ratio}}}"
@@ -130,40 +122,11 @@ def _limits(attributes: int, length: int) -> SpanLimits:
     )
 
 
-def create_disabled_provider() -> ApiTracerProvider:
-    """A provider that records nothing; context still propagates, and every task has a trace id and span ids."""
+def create_disabled_provider() -> TracerProvider:
     propagate.set_global_textmap(PROPAGATOR)
-    return _IdsOnlyProvider()
+    return DisabledProvider()
 
 
-class _IdsOnlyProvider(ApiTracerProvider):
-    def get_tracer(self, *_: Any, **__: Any) -> Tracer:
-        return _IdsOnlyTracer()
-
-
-class _IdsOnlyTracer(Tracer):
-    _ids = RandomIdGenerator()
-
-    def start_span(self, name: str, context: Context | None = None, *_: Any, **__: Any) -> Span:  # noqa: ARG002
-        parent = get_current_span(context).get_span_context()
-        return NonRecordingSpan(
-            SpanContext(
-                parent.trace_id if parent.is_valid else self._ids.generate_trace_id(),
-                self._ids.generate_span_id(),
-                is_remote=False,
-                trace_flags=parent.trace_flags,
-                trace_state=parent.trace_state,
-            )
-        )
-
-    @contextmanager
-    def start_as_current_span(  # type: ignore[override]  # the original's decorator is private
-        self, name: str, context: Context | None = None, *_: Any, end_on_exit: bool = True, **__: Any
-    ) -> Iterator[Span]:
-        with use_span(self.start_span(name, context), end_on_exit=end_on_exit) as span:
-            yield span
-
-
-def tracer_of(provider: ApiTracerProvider) -> Tracer:
-    """The relay's own tracer, with redaction."""
-    return RedactingProvider(provider, start=lambda _, attributes: attributes).get_tracer(_SERVICE)
+def tracer_of(provider: TracerProvider) -> Tracer:
+    """The relay's own tracer."""
+    return RelayTracer(provider, _SERVICE)
