@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, format_span_id, format_trace_id, get_current_span
@@ -11,7 +10,7 @@ from traced_relay.logs.record import TraceRef
 from traced_relay.tracing import attributes as names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from opentelemetry.context import Context
@@ -99,7 +98,6 @@ def trace_ref(span: Span) -> TraceRef:
     return TraceRef(format_trace_id(context.trace_id), format_span_id(context.span_id), context.trace_flags.sampled)
 
 
-@contextmanager
 def _current(
     tracer: Tracer,
     operation: str,
@@ -109,8 +107,7 @@ def _current(
     attributes: Mapping[str, AttributeValue | None],
     context: Context | None = None,
     links: Sequence[SpanContext] = (),
-) -> Iterator[Span]:
-    """The current span; an exception leaves its class on it, not its text, which may contain a URL with its query."""
+) -> AbstractContextManager[Span]:
     of_operation = {
         names.MESSAGING_SYSTEM: names.SYSTEM,
         names.OPERATION_NAME: operation,
@@ -118,20 +115,9 @@ def _current(
         names.DESTINATION_NAME: queue,
         names.MESSAGE_ID: task_id,
     }
-    with tracer.start_as_current_span(
-        f"{operation} {queue}",
-        context,
-        kind,
-        of_operation | _known(attributes),
-        [Link(linked) for linked in links],
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
-        try:
-            yield span
-        except Exception as exc:
-            set_error(span, type(exc).__qualname__)
-            raise
+    return tracer.start_as_current_span(
+        f"{operation} {queue}", context, kind, of_operation | _known(attributes), [Link(linked) for linked in links]
+    )
 
 
 def _known(attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:

@@ -32,6 +32,7 @@ from opentelemetry.trace import (
 )
 
 from traced_relay.runtime.clock import epoch_ns
+from traced_relay.tracing.attributes import ERROR_TYPE
 from traced_relay.tracing.redaction import redacted
 
 if TYPE_CHECKING:
@@ -158,22 +159,31 @@ class RelayTracer(Tracer):
 
 
 class CurrentSpan:
-    """Makes *span* the current one; an exception sets its status. One that is hidden gives way to an invalid one."""
+    """
+    Makes *span* the current one in *context*, by default the current one, and ends it.
 
-    __slots__ = ("_is_ended", "_is_hidden", "_span", "_token")
+    An exception leaves its class on the span, not its text, which may contain a URL with its query. A span that is
+    hidden gives way to an invalid one, so that no request carries its `traceparent`.
+    """
 
-    def __init__(self, span: Span, *, is_ended: bool = True, is_hidden: bool = False) -> None:
+    __slots__ = ("_context", "_is_ended", "_is_hidden", "_span", "_token")
+
+    def __init__(
+        self, span: Span, context: Context | None = None, *, is_ended: bool = True, is_hidden: bool = False
+    ) -> None:
         self._span = span
+        self._context = context
         self._is_ended = is_ended
         self._is_hidden = is_hidden
 
     def __enter__(self) -> Span:
-        self._token = attach(set_span_in_context(INVALID_SPAN if self._is_hidden else self._span))
+        self._token = attach(set_span_in_context(INVALID_SPAN if self._is_hidden else self._span, self._context))
         return self._span
 
     def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
         detach(self._token)
-        if isinstance(exc, Exception) and self._span.is_recording():
+        if isinstance(exc, Exception):
+            self._span.set_attribute(ERROR_TYPE, type(exc).__qualname__)
             self._span.set_status(StatusCode.ERROR)
         if self._is_ended:
             self._span.end()
