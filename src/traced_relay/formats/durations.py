@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 _PARTS = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,8})h)?(?:(\d{1,10})m)?(?:(\d{1,12}(?:\.\d{1,9})?)s)?", re.ASCII)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
@@ -37,8 +39,15 @@ def parse_time(text: object) -> float:
 
 
 def format_time(seconds: float) -> str:
-    """RFC 3339 in UTC with microseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    """RFC 3339 in UTC with microseconds, rounded half to even."""
+    part, whole = math.modf(seconds)
+    carry, micros = divmod(round(part * 1_000_000), 1_000_000)
+    return f"{_second(int(whole) + carry)}.{micros:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(whole: int) -> str:
+    return datetime.fromtimestamp(whole, UTC).isoformat().removesuffix("+00:00")
 
 
 def ms_between(start: float, end: float) -> int:

@@ -44,7 +44,9 @@ class _Line:
 
 class LineWriter:
     """
-    Writes lines to *stream* in order, by a thread of its own: `leave` never waits for it, `write` at most 1 s.
+    Writes lines to *stream* in order: `leave` never waits for it, `write` at most 1 s.
+
+    What a pipe takes at once is written at once; a thread of its own writes what would block.
 
     Once a line has waited so long, nobody waits again until the reader has taken all that is there. Lines that are
     left, beyond *most* bytes, and those of `write`, beyond *most_commits*, are dropped; *notice* makes of the numbers
@@ -61,6 +63,10 @@ class LineWriter:
     ) -> None:
         self._stream = stream
         self._descriptor = _that_may_block(stream)
+        self._pipe = _pipe(self._descriptor)
+        self._poll = select.poll()
+        if self._pipe is not None:
+            self._poll.register(self._pipe, select.POLLOUT)
         self._notice = notice
         self._most, self._most_commits = most, most_commits
         self._is_awaited = True
@@ -68,7 +74,7 @@ class LineWriter:
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._changed = Condition()  # never held while a line is written, but to memory or a file
+        self._changed = Condition()  # never held while a line is written that may block
         self._waiting: deque[_Line] = deque()
         self._left, self._commits = _Share(self._most), _Share(self._most_commits)
         self._is_stalled = False
@@ -106,11 +112,14 @@ class LineWriter:
         """Queue the line; None if it is written at once, to memory or a file, or dropped."""
         self._enter()
         share = self._commits if is_commit else self._left
-        added = None if self._descriptor is None else self._encoded(line, share)
-        with self._changed:
-            if added is None:
+        if self._descriptor is None:
+            with self._changed:
                 self._stream.write(f"{line}\n")
                 self._stream.flush()
+            return None
+        added = self._encoded(line, share)
+        with self._changed:
+            if not self._waiting and self._is_put_at_once(added.encoded):
                 return None
             if share.taken + added.size > share.most:
                 share.dropped += 1
@@ -122,6 +131,23 @@ class LineWriter:
 
     def _encoded(self, line: str, share: _Share) -> _Line:
         return _Line(f"{line}\n".encode(self._stream.encoding, "backslashreplace"), share)
+
+    def _is_put_at_once(self, encoded: bytes) -> bool:
+        """Whether the pipe had room for all of it: one that is writable takes PIPE_BUF bytes (POSIX, write)."""
+        if self._pipe is None or len(encoded) > select.PIPE_BUF:
+            return False
+        try:
+            fcntl.lockf(self._pipe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another process is writing, or the system has no locks on pipes
+            return False
+        try:
+            writable = self._poll.poll(0)
+            return writable == [(self._pipe, select.POLLOUT)] and os.write(self._pipe, encoded) == len(encoded)
+        except OSError:
+            return False
+        finally:
+            with suppress(OSError):
+                fcntl.lockf(self._pipe, fcntl.LOCK_UN)
 
     def _queue(self, added: _Line) -> None:
         self._waiting.append(added)
@@ -186,6 +212,10 @@ def _alone(descriptor: int) -> Iterator[None]:
     finally:
         with suppress(OSError):
             fcntl.lockf(descriptor, fcntl.LOCK_UN)
+
+
+def _pipe(descriptor: int | None) -> int | None:
+    return descriptor if descriptor is not None and stat.S_ISFIFO(os.fstat(descriptor).st_mode) else None
 
 
 def _that_may_block(stream: TextIO) -> int | None:

@@ -29,7 +29,9 @@ class TraceRef:
 PRODUCER = "traced-relay"
 MAX_TEXT_BYTES = 64 * 1024  # Cloud Logging refuses entries over 256 KB
 _TRUNCATED = " [cut]"
-_GOOGLE = "logging.googleapis.com/"
+_TRACE, _SPAN_ID, _SAMPLED, _OPERATION, _LABELS, _INSERT_ID = (
+    f"logging.googleapis.com/{name}" for name in ("trace", "spanId", "trace_sampled", "operation", "labels", "insertId")
+)
 
 _SEVERITIES = {
     "task.enqueued": "INFO",
@@ -82,22 +84,28 @@ def record(
     labels: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """*fields* come first, so they cannot replace what Cloud Logging reads; the caller's *labels* get a prefix."""
-    entry: dict[str, Any] = {"event": event} | {name: as_json(value) for name, value in fields.items()}
-    entry |= {"version": identity.version, "instance": identity.instance}
-    entry |= {"severity": severity_of(event, fields), "time": format_time(at), "message": truncate(message)}
+    entry: dict[str, Any] = {
+        "event": event,
+        **{name: as_json(value) for name, value in fields.items()},
+        "version": identity.version,
+        "instance": identity.instance,
+        "severity": severity_of(event, fields),
+        "time": format_time(at),
+        "message": truncate(message),
+    }
     if "httpRequest" in entry:
         entry["httpRequest"] = _without_query(entry["httpRequest"])
     if trace is not None:
-        entry[_GOOGLE + "trace"] = f"projects/{identity.project}/traces/{trace.trace_id}"
-        entry[_GOOGLE + "spanId"] = trace.span_id
-        entry[_GOOGLE + "trace_sampled"] = trace.sampled
+        entry[_TRACE] = f"projects/{identity.project}/traces/{trace.trace_id}"
+        entry[_SPAN_ID] = trace.span_id
+        entry[_SAMPLED] = trace.sampled
     if event not in _UNVERIFIED and "task_id" in entry:
-        entry[_GOOGLE + "operation"] = _operation(event, entry["task_id"])
-    entry[_GOOGLE + "labels"] = _labels(event, entry) | {
-        f"label.{name}": truncate(value) for name, value in (labels or {}).items()
-    }
+        entry[_OPERATION] = _operation(event, entry["task_id"])
+    entry[_LABELS] = _labels(event, entry)
+    for name, value in (labels or {}).items():
+        entry[_LABELS][f"label.{name}"] = truncate(value)
     if insert_id := _insert_id(event, entry):
-        entry[_GOOGLE + "insertId"] = insert_id
+        entry[_INSERT_ID] = insert_id
     return entry
 
 
@@ -149,12 +157,17 @@ def truncate(text: str) -> str:
     return encoded[: MAX_TEXT_BYTES - len(_TRUNCATED)].decode(errors="ignore") + _TRUNCATED
 
 
-def _plain(value: object) -> Any:
+def _plain(value: Any) -> Any:
+    kind = type(value)
+    if kind is str:
+        return truncate(value)
+    if value is None or kind is bool:
+        return value
+    if kind is dict:
+        return {truncate(as_text(key)): _plain(item) for key, item in value.items()}
     match value:
-        case None | bool():
-            return value
         case str():
-            return truncate(value)
+            return truncate(str.__str__(value))
         case int():
             return int(value) if value.bit_length() < 64 else as_text(value)
         case float():

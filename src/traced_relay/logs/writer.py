@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
-import google.cloud.logging_v2
-from google.cloud.logging_v2.handlers import StructuredLogHandler
+import msgspec
 
 from traced_relay.logs.early_lines import EarlyLines, library_entry
 from traced_relay.logs.line_writer import LineWriter
@@ -23,12 +21,13 @@ from traced_relay.logs.terminal import one_line
 from traced_relay.runtime.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["Identity", "Log", "RecordStore", "TraceRef", "configure"]
 
 FLUSH_TIMEOUT = 0.3  # seconds
-_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
+_encode_ascii = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
+_encode = msgspec.json.Encoder().encode
 
 
 class Log:
@@ -64,10 +63,11 @@ class Log:
         needs *at*, the time of its event. The caller's *labels* become log labels.
         """
         when = self._clock.now() if at is None else at
-        entry = partial(
-            record, event, fields, message=message, at=when, identity=self.identity, trace=trace, labels=labels
-        )
-        self.handler.handle(_Event(event, entry))
+        try:
+            entry = record(event, fields, message=message, at=when, identity=self.identity, trace=trace, labels=labels)
+        except Exception:  # noqa: BLE001  (an invalid value must not fail the call)
+            entry = _failed(event)
+        self.handler.put(entry, is_commit=is_commit_event(event))
 
     def stop_waiting(self) -> None:
         """Let no record of a commit wait for the stream's reader any more: the process ends."""
@@ -89,47 +89,39 @@ def configure(log: Log) -> Log:
     return log
 
 
-class _Event(logging.LogRecord):
-    """A record of the contract; *entry* builds it in the handler, which catches its errors."""
-
-    def __init__(self, event: str, entry: Callable[[], dict[str, Any]]) -> None:
-        super().__init__(PRODUCER, logging.INFO, "", 0, event, (), None)
-        self.entry = entry
-
-
-class _Handler(StructuredLogHandler):
+class _Handler(logging.Handler):
     """
-    Google's handler with another format.
+    Writes entries as lines, those of libraries and those of the relay.
 
-    The original parses messages that look like JSON, drops records that it cannot serialise, and has no operation,
-    insertId or time. Its filter is removed, since it adds the current request's URL and query to each record.
+    It has no lock of its own: a thread that waits for the stream must not delay the others.
     """
 
     def __init__(self, stream: TextIO, *, text: bool, store: RecordStore | None) -> None:
-        super().__init__(stream=stream)  # type: ignore[no-untyped-call]
-        self.filters.clear()
+        super().__init__()
         self._text = text
         self._colour = stream.isatty()
         self._store = store
         self.lines = LineWriter(stream, notice=self._dropped_notice)
-        google.cloud.logging_v2._instrumentation_emitted = True  # else its first line describes the library
 
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Emits without the handler's lock: a thread that waits for the stream must not delay the others."""
-        if wanted := bool(self.filter(record)):
-            self.emit(record)
-        return wanted
+    def createLock(self) -> None:  # noqa: N802  (the name is logging's)
+        self.lock = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.put(library_entry(record), is_commit=False)
+
+    def put(self, entry: dict[str, Any], *, is_commit: bool) -> None:
         """Waits for the stream only if the ledger has committed the event, which the log must not lack."""
         try:
-            line = self.format(record)
-            if isinstance(record, _Event) and is_commit_event(str(record.msg)):
-                self.lines.write(line)
-            else:
-                self.lines.leave(line)
-        except Exception:  # noqa: BLE001  (as in logging: an error here must not reach the caller)
-            self.handleError(record)
+            try:
+                line = self._line(entry)
+            except Exception:  # noqa: BLE001  (a value that is no JSON)
+                entry = _failed(entry.get("event"))
+                line = self._line(entry)
+            if self._store is not None:
+                self._store.add(entry)
+            (self.lines.write if is_commit else self.lines.leave)(line)
+        except Exception:  # noqa: BLE001, S110  (the stream is closed; as in logging, the caller does not learn it)
+            pass
 
     def flush(self) -> None:
         self.lines.flush(FLUSH_TIMEOUT)
@@ -139,20 +131,14 @@ class _Handler(StructuredLogHandler):
         entry = library_entry(logging.LogRecord(__name__, logging.WARNING, "", 0, text, (), None))
         return self._line(entry)
 
-    def format(self, record: logging.LogRecord) -> str:
-        try:
-            entry = record.entry() if isinstance(record, _Event) else library_entry(record)
-            line = self._line(entry)
-        except Exception:  # noqa: BLE001  (an invalid value must not fail the call)
-            text = f"a record could not be written: {as_text(record.msg)}"
-            entry = library_entry(logging.LogRecord(record.name, logging.ERROR, "", 0, text, (), None))
-            line = self._line(entry)
-        if self._store is not None:
-            self._store.add(entry)
-        return line
-
     def _line(self, entry: dict[str, Any]) -> str:
-        return one_line(entry, colour=self._colour) if self._text else _encode(entry)
+        if self._text:
+            return one_line(entry, colour=self._colour)
+        encoded = _encode(entry)
+        # In ASCII, since some readers take other characters for the end of a line.
+        return encoded.decode() if encoded.isascii() else _encode_ascii(entry)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the name is logging's)
-        """Does nothing: the stream is closed."""
+
+def _failed(event: object) -> dict[str, Any]:
+    text = f"a record could not be written: {as_text(event)}"
+    return library_entry(logging.LogRecord(PRODUCER, logging.ERROR, "", 0, text, (), None))

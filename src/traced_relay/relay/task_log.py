@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from traced_relay.tasks.row import Row
     from traced_relay.tasks.state_machine import LogEvent
 
+_NO_TIMING = Timing()
 _RESULT = ("latency_ms", "verdict", "reason", "blame", "status_code", "retry_delay_ms", "delay_reason")
 
 
@@ -175,7 +175,7 @@ def _result_fields(row: Row, exchange: Exchange | None) -> dict[str, Any]:
     return {
         **{name: getattr(attempt, name) for name in _RESULT},
         "downstream": urlsplit(row.call.url).hostname,
-        "timing": asdict(exchange.timing if exchange else Timing()),
+        "timing": vars(exchange.timing if exchange else _NO_TIMING),
         "httpRequest": request,
     }
 

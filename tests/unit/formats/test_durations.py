@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from math import isfinite
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from traced_relay.formats.durations import format_duration, format_time, parse_duration, parse_time
@@ -130,6 +131,15 @@ def test_a_malformed_time_is_refused_with_the_rule(text: object) -> None:
 
 def test_a_time_is_written_in_utc_with_microseconds() -> None:
     assert format_time(1_795_284_000.25) == "2026-11-21T18:00:00.250000Z"
+
+
+@given(st.floats(-60_000_000_000, 250_000_000_000) | st.integers(0, 4_000_000_000))
+@example(0.9999995)
+@example(-0.0000005)
+@example(1_795_284_000.9999996)
+def test_a_time_has_the_text_of_a_datetime(seconds: float) -> None:
+    expected = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    assert format_time(seconds) == expected
 
 
 @given(st.integers(0, 4_000_000_000_000_000))
