@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from traced_relay.downstream.rules import find
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from traced_relay.config.relay_yaml import Caller
     from traced_relay.downstream.rules import Downstream
@@ -21,6 +22,7 @@ OWN_URL = "its URL is the relay's own"
 NO_RULE = "no rule of relay.yaml allows its URL"
 AMBIGUOUS_PATH = "servers may read the path of its URL in more than one way"
 UNSIGNED = "its receiver has no secret to sign with"
+MAX_DECISIONS = 1024  # cached of calls, and as many of callbacks
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Policy:
     The rules of relay.yaml for calls and callbacks.
 
     *retry* is for calls without a policy of their own, *max_timeout* in seconds; the first of *queues* is the default.
-    *own_hosts* are the relay's own, `*` for any text.
+    *own_hosts* are the relay's own, `*` for any text. Nothing here changes, so a decision is made once for each URL.
     """
 
     queues: Sequence[str]
@@ -62,10 +64,21 @@ class Policy:
 
     def decide_call(self, url: str) -> Decision:
         """Whether a call may go to *url*, by the first downstream that matches; never to the relay itself."""
-        return self._decide(self.downstreams, url)
+        return self._decisions_on_calls(url)
 
     def decide_callback(self, url: str) -> Decision:
         """Whether a callback may go to *url*, by the first receiver that matches; only if it can be signed."""
+        return self._decisions_on_callbacks(url)
+
+    @cached_property
+    def _decisions_on_calls(self) -> Callable[[str], Decision]:
+        return lru_cache(MAX_DECISIONS)(lambda url: self._decide(self.downstreams, url))
+
+    @cached_property
+    def _decisions_on_callbacks(self) -> Callable[[str], Decision]:
+        return lru_cache(MAX_DECISIONS)(self._decide_callback)
+
+    def _decide_callback(self, url: str) -> Decision:
         found = self._decide([receiver.rule for receiver in self.receivers], url)
         if found.rule is None:
             return found

@@ -8,7 +8,16 @@ import pytest
 from traced_relay.config import relay_yaml
 from traced_relay.dev import default_rules
 from traced_relay.downstream.rules import Downstream
-from traced_relay.relay.policy import AMBIGUOUS_PATH, NO_RULE, OWN_URL, UNSIGNED, Decision, Policy, Receiver
+from traced_relay.relay.policy import (
+    AMBIGUOUS_PATH,
+    MAX_DECISIONS,
+    NO_RULE,
+    OWN_URL,
+    UNSIGNED,
+    Decision,
+    Policy,
+    Receiver,
+)
 
 if TYPE_CHECKING:
     from traced_relay.config.settings import Settings
@@ -98,3 +107,27 @@ def test_a_refused_callback_has_one_of_four_reasons(url: str, reason: str | None
     decision = policy.decide_callback(url)
     assert decision == (Decision(None, reason) if reason else Decision(hooks, secret="whsec_secret"))
     assert "whsec" not in repr(decision)
+
+
+def test_a_decision_is_made_once_for_a_url_and_then_cached() -> None:
+    read = given(ON_RUN)
+    policy = Policy(["relay"], [REPORTS], read.rules.retry, 600.0, receivers=[Receiver(REPORTS, "whsec_secret")])
+    url = "https://reports.example.com/7"
+    for decide, expected in (
+        (policy.decide_call, Decision(REPORTS)),
+        (policy.decide_callback, Decision(REPORTS, secret="whsec_secret")),
+    ):
+        first = decide(url)
+        assert first == expected
+        assert decide(url) is first
+        others = [decide(f"{url}/{number}") for number in range(MAX_DECISIONS)]
+        assert others == [expected] * MAX_DECISIONS
+        assert decide(url) == first
+        assert decide(url) is not first  # of the cached ones it was the oldest
+
+
+def test_decisions_of_two_policies_are_apart() -> None:
+    read = given(ON_RUN)
+    allowing, denying = (Policy(["relay"], rules, read.rules.retry, 600.0) for rules in ([REPORTS], []))
+    assert allowing.decide_call(REPORTS.url).rule is REPORTS
+    assert denying.decide_call(REPORTS.url) == Decision(None, NO_RULE)
