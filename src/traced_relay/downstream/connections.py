@@ -7,25 +7,34 @@ They measure how long connecting took, and another thread can abort them.
 from __future__ import annotations
 
 import errno
+import http.client
 import os
+import re
 import socket
 import ssl
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, lru_cache
+from threading import Lock
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 import certifi
-from requests.adapters import HTTPAdapter
+import requests
+import urllib3.exceptions
+from requests.adapters import BaseAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NameResolutionError, NewConnectionError
+from urllib3.util.wait import wait_for_read
 
-from traced_relay.downstream import strict_response
 from traced_relay.downstream.addresses import NO_RANGE, Range, Reach, range_of
+from traced_relay.downstream.strict_response import StrictResponse, idle_limit
 from traced_relay.errors import DownstreamDenied, Unavailable
 
 if TYPE_CHECKING:
@@ -39,6 +48,12 @@ IDLE_LIMIT = 1.0  # seconds for which a server keeps an idle connection, unless 
 # arrives here until after the next request has left, so the rest is for both ways over the network.
 _REUSE_SHARE = 0.5
 _RESOLVERS = 64
+_PORTS = {"http": 80, "https": 443}
+_MOST_ORIGINS = 32  # that keep connections
+_ONE_SEND = 64 * 1024  # bytes of a body that are copied to leave with the head
+_HEAD = re.compile(
+    r"[A-Z]+ [!-~]+ HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: (?:[!-~\x80-\xff][^\r\n\0]*)?\r\n)+\r\n"
+)
 
 # Google's NAT and firewalls forget a connection that is silent for ten minutes.
 _OPTIONS = (
@@ -53,14 +68,39 @@ _OPTIONS = (
 _resolvers = ThreadPoolExecutor(_RESOLVERS, "resolver")
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Scheme, host and port of a URL, as requests normalizes them; *url* has no slash at its end."""
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+    host_header: str
+
+
+@lru_cache(1024)
+def origin_of(text: str) -> Origin:
+    """The origin that *text* names; RequestException or ValueError if requests cannot send to it."""
+    url = str(requests.Request("GET", f"{text}/").prepare().url).removesuffix("/")
+    parts = urlsplit(url)
+    host, usual = parts.hostname, _PORTS.get(parts.scheme)
+    if host is None or usual is None:
+        raise requests.exceptions.InvalidURL("no http or https URL")
+    port = parts.port or usual
+    name = f"[{host}]" if ":" in host else host.rstrip(".")
+    return Origin(url, parts.scheme, host, port, name if port == usual else f"{name}:{port}")
+
+
 @dataclass
 class ConnectionSetup:
     """How the connection of one exchange is opened or reused, and what came of it."""
 
+    origin: Origin
     deadline: Deadline
     allow_private: bool  # the rule lets the call reach private addresses
     until: float  # when name, connection and TLS must be there, by `time.monotonic`
-    target: str  # of the request line, sent unchanged; urllib3 would rewrite it
+    target: str  # of the request line, sent unchanged
     may_repeat: bool  # the call is idempotent, so it may use a connection that has been idle for longer
     head_decides: bool  # the response's body is not needed
     now: Callable[[], float]  # measures idle times
@@ -68,7 +108,7 @@ class ConnectionSetup:
     connect: float | None = None  # seconds to connect; None for a kept connection
     tls: float | None = None  # seconds of the handshake; None without one
     is_kept: bool = False  # the connection was open already
-    response: strict_response.StrictResponse | None = None
+    response: StrictResponse | None = None
     _duplicate: socket.socket | None = field(default=None, init=False)
 
     def seconds_left(self) -> float:
@@ -107,18 +147,7 @@ class ConnectionSetup:
 current_setup: ContextVar[ConnectionSetup] = ContextVar("current_setup")
 
 
-class _Response(strict_response.StrictResponse):
-    """Registers itself: urllib3 drops a response whose headers it refuses, and does not close its connection."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        setup = current_setup.get()
-        setup.response, self.head_decides = self, setup.head_decides
-
-
 class _Http(HTTPConnection):
-    response_class = _Response
-    deadline: Deadline | None = None
     range = NO_RANGE  # of the address that it is connected to
     idle_since = 0.0
     idle_limit = 0.0
@@ -126,24 +155,27 @@ class _Http(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         return _open(self)
 
-    def putrequest(self, method: str, _: str, **options: Any) -> None:  # type: ignore[override]
-        super().putrequest(method, current_setup.get().target, **options)
-
-    def send(self, data: Any) -> None:
-        setup = current_setup.get()
+    def exchange(self, setup: ConnectionSetup, method: str, head: bytes, body: bytes) -> StrictResponse:
+        """Send a request, and read the head of its response."""
         if self.sock is None:
             self.connect()
         if not setup.may_call(self.range.reach):  # kept since a call whose rule allows more
             raise setup.denial(self.range)
-        deadline = setup.deadline
-        if self.deadline is not None and self.deadline is not deadline:
-            self.deadline.detach()  # an earlier exchange must not abort this one
-        self.deadline = deadline
-        deadline.attach(self.sock)
+        connection: socket.socket = self.sock
+        setup.deadline.attach(connection)
         setup.close_duplicate()
-        self.sock.settimeout(None)  # from here on only the deadline ends the exchange
-        deadline.start_sending()
-        super().send(data)
+        connection.settimeout(None)  # from here on only the deadline ends the exchange
+        setup.deadline.start_sending()
+        # A server may respond before it has read the whole request, and close the connection.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            if len(body) <= _ONE_SEND:
+                connection.sendall(head + body)
+            else:
+                connection.sendall(head)
+                connection.sendall(body)
+        setup.response = StrictResponse(connection, method, head_decides=setup.head_decides)
+        setup.response.read_head()
+        return setup.response
 
 
 class _Https(_Http, HTTPSConnection):
@@ -188,7 +220,7 @@ def _open(connection: _Http) -> socket.socket:
 def _resolved(connection: _Http, setup: ConnectionSetup) -> list[tuple[Any, ...]]:
     """The addresses of the host, resolved once: the checked address is the one that is connected to."""
     # getaddrinfo has no timeout; it can only block a thread of this pool, which has no other use.
-    pending = _resolvers.submit(setup.resolve, connection._dns_host, connection.port, type=socket.SOCK_STREAM)
+    pending = _resolvers.submit(setup.resolve, setup.origin.host, connection.port, type=socket.SOCK_STREAM)
     try:
         return pending.result(setup.seconds_left())
     except (OSError, UnicodeError, TimeoutError) as exc:
@@ -233,33 +265,6 @@ def _raise_if_no_descriptor_left(exc: Exception) -> None:
         raise Unavailable("no file descriptor is left for a call") from exc
 
 
-class _HttpPool(HTTPConnectionPool):
-    """Keeps connections; closes one that its server may have closed, or that has bytes after its response."""
-
-    ConnectionCls: type[_Http] = _Http
-
-    def _get_conn(self, timeout: float | None = None) -> Any:
-        connection: Any = super()._get_conn(timeout)
-        setup = current_setup.get()
-        if connection.sock is not None and not setup.may_use(connection):
-            connection.close()
-        setup.is_kept = connection.sock is not None
-        return connection
-
-    def _put_conn(self, conn: Any) -> None:
-        setup = current_setup.get()
-        if conn is not None and setup.response is not None:
-            conn.idle_since = setup.now()
-            conn.idle_limit = strict_response.idle_limit(setup.response.getheader("Keep-Alive"))
-            if setup.response.has_trailing_bytes:
-                conn.close()
-        super()._put_conn(conn)
-
-
-class _HttpsPool(_HttpPool, HTTPSConnectionPool):
-    ConnectionCls = _Https
-
-
 @cache
 def tls_context() -> ssl.SSLContext:
     """
@@ -272,16 +277,90 @@ def tls_context() -> ssl.SSLContext:
     return context
 
 
-class Adapter(HTTPAdapter):
+class Received(requests.Response):
+    """A response whose body is read from *raw*; `close` keeps its connection, if that takes another request."""
+
+    raw: StrictResponse
+
+    def __init__(self, request: requests.PreparedRequest, raw: StrictResponse, release: Callable[[], None]) -> None:
+        # requests would make a jar for cookies, which this relay never takes.
+        self.request, self.raw, self._release = request, raw, release
+        self.url, self.status_code, self.headers = str(request.url), raw.status, CaseInsensitiveDict(raw.headers)
+        self.history: list[requests.Response] = []
+
+    def close(self) -> None:
+        self._release()
+
+
+class Adapter(BaseAdapter):
     """requests' adapter over these connections; it never retries, and shares one TLS context."""
 
     def __init__(self, connections: int, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__()
         self._tls = tls or tls_context()
-        super().__init__(pool_connections=32, pool_maxsize=connections, max_retries=0)
+        self._most = connections  # kept for one origin
+        self._kept: OrderedDict[str, list[_Http]] = OrderedDict()  # the origin that was used last is the last
+        self._lock = Lock()
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._tls, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> Received:
+        setup = current_setup.get()
+        lines = [f"{request.method} {setup.target} HTTP/1.1\r\nHost: {setup.origin.host_header}\r\n"]
+        lines += [f"{name}: {value}\r\n" for name, value in request.headers.items()]
+        head = "".join([*lines, "\r\n"])
+        if not _HEAD.fullmatch(head):
+            raise requests.exceptions.InvalidHeader("a request line or header that HTTP does not allow")
+        connection = self._take(setup)
+        try:
+            raw = connection.exchange(
+                setup, str(request.method), head.encode("latin-1"), cast("bytes", request.body or b"")
+            )
+        except BaseException as exc:
+            connection.close()
+            if isinstance(exc, ssl.SSLCertVerificationError):
+                raise requests.exceptions.SSLError(exc, request=request) from exc
+            if isinstance(exc, (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError)):
+                raise requests.ConnectionError(exc, request=request) from exc
+            raise
+        return Received(request, raw, lambda: self._release(connection, setup))
 
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Do nothing: the shared context verifies; requests would read its certificates again for every connection."""
+    def close(self) -> None:
+        with self._lock:
+            self._most, kept = 0, self._kept
+            self._kept = OrderedDict()
+        for connections in kept.values():
+            _close_all(connections)
+
+    def _take(self, setup: ConnectionSetup) -> _Http:
+        """A kept connection that its server still keeps, or else a new one."""
+        with self._lock:
+            kept = self._kept.get(setup.origin.url)
+            connection = kept.pop() if kept else None
+        if connection is not None and setup.may_use(connection) and not wait_for_read(connection.sock, 0.0):
+            setup.is_kept = True
+            return connection
+        if connection is not None:
+            connection.close()
+        if setup.origin.scheme == "https":
+            return _Https(setup.origin.host, setup.origin.port, ssl_context=self._tls, cert_reqs="CERT_REQUIRED")
+        return _Http(setup.origin.host, setup.origin.port)
+
+    def _release(self, connection: _Http, setup: ConnectionSetup) -> None:
+        """Keep the *connection*, or close it: if its response is incomplete, or bytes follow, or it was aborted."""
+        response, dropped = setup.response, [connection]
+        if response is not None and response.keeps_connection and not setup.deadline.is_aborted:
+            connection.idle_since = setup.now()
+            connection.idle_limit = idle_limit(response.headers.get("keep-alive"))
+            with self._lock:
+                kept = self._kept.setdefault(setup.origin.url, [])
+                self._kept.move_to_end(setup.origin.url)
+                if len(kept) < self._most:
+                    kept.append(connection)
+                    dropped = []
+                if len(self._kept) > _MOST_ORIGINS:
+                    dropped += self._kept.popitem(last=False)[1]
+        _close_all(dropped)
+
+
+def _close_all(connections: list[_Http]) -> None:
+    for connection in connections:
+        connection.close()

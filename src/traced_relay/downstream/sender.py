@@ -10,13 +10,14 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
+from requests.structures import CaseInsensitiveDict
 
-from traced_relay.downstream.connections import OPENING_TIMEOUT, Adapter, ConnectionSetup, current_setup
+from traced_relay.downstream.connections import OPENING_TIMEOUT, Adapter, ConnectionSetup, current_setup, origin_of
 from traced_relay.errors import DownstreamDenied, IdentityFailed, Unavailable
 from traced_relay.formats.durations import ms_between
 from traced_relay.tasks import reasons
@@ -28,16 +29,15 @@ from traced_relay.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from traced_relay.downstream.connections import Resolve
+    from traced_relay.downstream.connections import Origin, Received, Resolve
     from traced_relay.downstream.rules import Downstream
-    from traced_relay.downstream.strict_response import StrictResponse
     from traced_relay.runtime.clock import Clock
     from traced_relay.runtime.watchdog import Deadline
     from traced_relay.tasks.call import Call
 
 BODY_KEPT = 64 * 1024
 HEADERS_KEPT = 8 * 1024
-_CHUNK = 64 * 1024
+_USER_AGENT = f"traced-relay/{__version__}"
 BODY_TIMEOUT = 1.0  # seconds for a body that is not needed; the connection is kept if the response ends in time
 
 
@@ -67,8 +67,9 @@ class Exchange:
 
 
 class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """None: a redirect is a response. requests would read its whole body to prepare the next request."""
+    def resolve_redirects(self, *_: Any, **__: Any) -> Iterator[requests.Response]:
+        """Nothing: a redirect is a response. requests would read its whole body to prepare the next request."""
+        return iter(())
 
 
 class Sender:
@@ -117,11 +118,13 @@ class Sender:
         token_ms = ms_between(started, self._clock.monotonic()) if authorization else None
         until = min(until, time.monotonic() + OPENING_TIMEOUT)
         try:
-            origin, target = split_target(call.url)
-            request = _prepared(call, origin, target, {**authorization, **added})
+            text, target = split_target(call.url)
+            origin = origin_of(text)
         except (requests.RequestException, ValueError):  # the API accepts this URL and requests does not
             return Exchange.unsent("denied", "the URL cannot be sent", token_ms)
+        request = _prepared(call, origin, target, {**authorization, **added})
         setup = ConnectionSetup(
+            origin=origin,
             deadline=deadline,
             allow_private=rule.allow_private,
             until=until,
@@ -150,21 +153,16 @@ class Sender:
         deadline, sent = setup.deadline, self._clock.monotonic()
         responded_at, response, size, retry_after, detail = None, None, None, None, None
         try:
-            with self._session.send(
-                request, stream=True, allow_redirects=False, timeout=(OPENING_TIMEOUT, None)
-            ) as received:
+            with self._send_prepared(request) as received:
                 responded_at = self._clock.monotonic()
-                head = setup.response if setup.head_decides else None
-                body = _read(received) if head is None else _read_for_a_moment(received, head)
-                if not deadline.detach() and head is None:
+                body = _read_for_a_moment(received) if setup.head_decides else _read(received)
+                if not deadline.detach() and not setup.head_decides:
                     raise requests.Timeout
         except _FAILURES as exc:
             deadline.detach()
             detail = str(exc) if isinstance(exc, DownstreamDenied) else None
             ending = AttemptResult(None, _reason(exc, setup), was_sent=deadline.was_sent)
             setup.close_duplicate()
-            if setup.response is not None:
-                setup.response.close()
         else:
             headers, size = _kept_headers(received), body.size
             response = Response(
@@ -183,6 +181,10 @@ class Sender:
         )
         return Exchange(ending, timing, response, size if response else None, detail)
 
+    def _send_prepared(self, request: requests.PreparedRequest) -> Received:
+        """The one place where a request leaves; its response's body is still to be read."""
+        return cast("Received", self._session.send(request, stream=True, allow_redirects=False, proxies={}))
+
 
 @dataclass(frozen=True)
 class _Body:
@@ -192,22 +194,22 @@ class _Body:
     size: int | None
 
 
-def _read(received: requests.Response) -> _Body:
+def _read(received: Received) -> _Body:
     """The whole body, neither decoded nor parsed."""
     kept, size = bytearray(), 0
-    while chunk := received.raw.read1(_CHUNK, decode_content=False):
+    while chunk := received.raw.read():
         kept += chunk[: max(0, BODY_KEPT - size)]
         size += len(chunk)
     return _Body(bytes(kept), size)
 
 
-def _read_for_a_moment(received: requests.Response, head: StrictResponse) -> _Body:
+def _read_for_a_moment(received: Received) -> _Body:
     """What arrives within 1 s of a body that is not needed."""
     kept = bytearray()
-    head.stop_after(BODY_TIMEOUT)
+    received.raw.stop_after(BODY_TIMEOUT)
     with suppress(*_FAILURES):
         while len(kept) <= BODY_KEPT:
-            chunk = received.raw.read1(_CHUNK, decode_content=False)
+            chunk = received.raw.read()
             if not chunk:
                 return _Body(bytes(kept[:BODY_KEPT]), len(kept))
             kept += chunk
@@ -218,27 +220,30 @@ def _ms(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1000)
 
 
-def _prepared(call: Call, origin: str, target: str, added: Mapping[str, str]) -> requests.PreparedRequest:
-    """The request as spans show it. requests gets only the origin to read, because it would rewrite the target."""
+def _prepared(call: Call, origin: Origin, target: str, added: Mapping[str, str]) -> requests.PreparedRequest:
+    """The request as requests prepares it, without what no call has: cookies, passwords, forms, files and hooks."""
     headers = {
         "accept": "*/*",
-        "user-agent": f"traced-relay/{__version__}",
+        "user-agent": _USER_AGENT,
         **{name.lower(): value for name, value in call.headers.items()},
         **added,
         "accept-encoding": "identity",
     }
-    prepared = requests.Request(call.method, f"{origin}/", headers=headers, data=call.body or None).prepare()
-    prepared.url = f"{str(prepared.url).removesuffix('/')}{target}"
+    if call.body or call.method not in ("GET", "HEAD"):
+        headers["Content-Length"] = str(len(call.body))
+    prepared = requests.PreparedRequest()
+    prepared.method, prepared.url, prepared.body = call.method, f"{origin.url}{target}", call.body or None
+    prepared.headers = CaseInsensitiveDict(headers)
     return prepared
 
 
-def _kept_headers(received: requests.Response) -> dict[str, str]:
+def _kept_headers(received: Received) -> dict[str, str]:
     """The response's headers up to 8 KB in all; no cookies, since these are the relay's own."""
     kept, size = {}, 0
-    for name, value in received.headers.items():
+    for name, value in received.raw.headers.items():
         size += len(name) + len(value)
-        if size <= HEADERS_KEPT and name.lower() not in ("set-cookie", "set-cookie2"):
-            kept[name.lower()] = value
+        if size <= HEADERS_KEPT and name not in ("set-cookie", "set-cookie2"):
+            kept[name] = value
     return kept
 
 
@@ -246,7 +251,7 @@ _FAILURES = (
     DownstreamDenied,
     Unavailable,
     requests.RequestException,
-    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
     OSError,
     ValueError,
 )
@@ -268,7 +273,7 @@ _BEFORE_SENDING = ("dns_failed", "tls_failed")
 def _reason(exc: BaseException, setup: ConnectionSetup) -> str:
     """The reason code: of an abort by the relay first, then of the innermost cause that has one."""
     deadline = setup.deadline
-    if isinstance(exc, (DownstreamDenied, requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
+    if isinstance(exc, (DownstreamDenied, requests.exceptions.InvalidHeader)):
         return "denied"
     if deadline.aborted_by == "cancelled":
         return "cancelled"

@@ -7,207 +7,222 @@ A malformed response raises an HTTPException before its headers are read.
 from __future__ import annotations
 
 import http.client
-import io
 import math
 import re
+import ssl
 import time
-from contextlib import suppress
-from email.parser import HeaderParser
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import socket
 
 _MOST_HEAD = 64 * 1024  # bytes of all header lines
-_FIELD = re.compile(rb"[!-9;-~]+:")
+_MOST_LINE = 64 * 1024  # bytes of a status line, or of a chunk's size and extensions
+_RECEIVED = 8 * 1024  # bytes at once of a head; waiting calls hold as much memory
+_CHUNK = 64 * 1024  # bytes at once of a body
+_STATUS = re.compile(rb"(HTTP/1\.[0-9]) ([1-9][0-9]{2})(?![^ \r\n])")  # http.client would accept +200 and 2_00
+_FIELD = re.compile(rb"([!-9;-~]+):[ \t]*([^\r\n\0]*)\r?\n")
+_FOLD = re.compile(r"(?:(?<![ \t])[ \t]+)?\r\n[ \t]+")  # obsolete, and read as a space (RFC 9112, section 5.2)
+_SPLITS_LINE = re.compile(rb"\r(?=[^\n])|\0")  # some parsers read two lines (RFC 9112, section 2.2)
+_HTTP_1_0, _HTTP_1_1 = 10, 11  # as http.client numbers them
 _WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _LENGTH = re.compile(r"[ \t]*0*([0-9]{1,18})[ \t]*(,[ \t]*0*\1[ \t]*)*")  # RFC 9110 knows no other blanks
 _CHUNK_SIZE = re.compile(rb"0*([0-9a-fA-F]{1,15})[ \t]*(;.*)?\r?\n", re.DOTALL)
-_MOST_LINE = 64 * 1024  # of a chunk's size and extensions
 _IDLE_LIMIT = re.compile(
     r"(?:^|[,;\s])(?:timeout\s*=\s*\"?(?P<seconds>[0-9]+(?:\.[0-9]+)?)|max\s*=\s*\"?0+)\"?(?=\s*(?:[,;]|$))",
     re.ASCII | re.IGNORECASE,
 )
 
 
-class _Source(io.RawIOBase):
-    """The bytes from a socket, until *until* by `time.monotonic`."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
-        self._raw = raw
-        self._socket = sock
-        self.until = math.inf
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int | None:
-        if self.until < math.inf:
-            left = self.until - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            self._socket.settimeout(left)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-    def stop_waiting(self) -> None:
-        """Let a read return at once where nothing has arrived."""
-        self.until = math.inf
-        self._socket.settimeout(0)
-
-
-class _Lines(io.BufferedReader):
-    """The lines of a response; *last* is the line that was read last."""
-
-    last = b""
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        self.last = super().readline(size)
-        if re.search(rb"\r(?=[^\n])|\0", self.last):  # some parsers read two lines (RFC 9112, section 2.2)
-            raise http.client.HTTPException("a line with a bare CR or a NUL")
-        return self.last
-
-
-class StrictResponse(http.client.HTTPResponse):
+class StrictResponse:
     """
     A final response with a status line of HTTP/1 and complete headers.
 
-    Where *head_decides*, a response without a defined end of its body ends with its head.
+    Where *head_decides*, a response without a defined end of its body ends with its head. Names of headers are in lower
+    case; the values of one that is repeated are joined.
     """
 
-    head_decides = False
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self._source = _Source(self.fp.detach(), sock)
-        self.fp = self._lines = _Lines(self._source)
-        self._is_interim = False
+    def __init__(self, sock: socket.socket, method: str, *, head_decides: bool = False) -> None:
+        self._socket = sock
+        self._method = method
+        self._head_decides = head_decides
+        self._buffer, self._at = b"", 0  # what has arrived, and how much of it is read
+        self._until = math.inf
         self.has_started = False  # a byte of it, or of an interim response, has arrived
-        self.has_trailing_bytes = False  # which belong to no response
+        self.is_complete = False
+        self.version, self.status = 0, 0
+        self.headers: dict[str, str] = {}
+        self._is_chunked = False
+        self._left: int | None = None  # bytes of the body, or of the chunk; None: the end of the connection, or a size
+        self._will_close = False
 
-    def begin(self) -> None:
-        """Read the head as http.client does, but for its limit of 100 lines: _MOST_HEAD counts the bytes of all."""
-        if self.headers is not None:
-            return
-        status = HTTPStatus.CONTINUE
-        while status == HTTPStatus.CONTINUE:
-            version, status, reason = self._read_status()
-            lines, is_whole = self._read_head()
-        self.code = self.status = status
-        self.reason = reason.strip()
-        self.version = 10 if version == "HTTP/1.0" else 11
-        head = b"".join(lines).decode("latin-1")
-        self.headers = self.msg = HeaderParser(_class=http.client.HTTPMessage).parsestr(head)
-        self.chunked, self.chunk_left = self.msg.get("Transfer-Encoding", "").strip(" \t").lower() == "chunked", None
-        length = None if self.chunked else _LENGTH.fullmatch(self.msg.get("Content-Length", ""))
-        self.length = int(length[1]) if length else None
-        is_closed_by_end = not (self.chunked or length or self._ends_with_head())
-        self.will_close = is_closed_by_end or self._check_close()
+    def read_head(self) -> None:
+        """Read the heads of interim responses, and the one of the final response."""
+        is_interim, self.status = False, HTTPStatus.CONTINUE
+        while is_interim or self.status == HTTPStatus.CONTINUE:
+            self.version, self.status = self._read_status(after_interim=is_interim)
+            fields, is_whole = self._read_fields()
+            is_interim = HTTPStatus.SWITCHING_PROTOCOLS < self.status < HTTPStatus.OK
+        self.headers = _joined(fields)
         self._find_end()
         if not is_whole:  # what was left out could have said where the body ends
-            self.chunked, self.length, self.will_close = False, 0, True
-            del self.msg["Content-Length"], self.msg["Transfer-Encoding"]
+            self._is_chunked, self._left, self._will_close = False, 0, True
+        self.headers = {name: _FOLD.sub(" ", value) if "\n" in value else value for name, value in self.headers.items()}
+        self.is_complete = self._left == 0 and not self._is_chunked
 
-    def _read_head(self) -> tuple[list[bytes], bool]:
+    def read(self) -> bytes:
+        """The next bytes of the body, neither decoded nor parsed; none after its end."""
+        if self.is_complete:
+            return b""
+        if self._is_chunked and not self._left:
+            self._left = self._next_chunk_size()
+            if not self._left:
+                try:
+                    self._read_fields()  # the trailers
+                except http.client.IncompleteRead:  # the body is whole all the same
+                    self._will_close = True
+                self.is_complete = True
+                return b""
+        if self._at == len(self._buffer) and not self._receive(_CHUNK):
+            if self._left is not None:
+                raise http.client.IncompleteRead(b"")
+            self.is_complete = True
+        start = self._at
+        self._at = len(self._buffer) if self._left is None else min(len(self._buffer), start + self._left)
+        if self._left is not None:
+            self._left -= self._at - start
+            self.is_complete = not self._left and not self._is_chunked
+        return self._buffer[start : self._at]
+
+    def stop_after(self, seconds: float) -> None:
+        """Let every read from here on raise TimeoutError after so many *seconds*."""
+        self._until = time.monotonic() + seconds
+
+    @property
+    def keeps_connection(self) -> bool:
+        """Whether its connection takes another request: not if it closes, or has bytes that belong to no response."""
+        has_bytes = self._at < len(self._buffer) or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending())
+        return self.is_complete and not self._will_close and not has_bytes
+
+    def _read_status(self, *, after_interim: bool) -> tuple[int, int]:
+        if self._at == len(self._buffer) and not self._receive(_RECEIVED):
+            if after_interim:
+                raise http.client.BadStatusLine("an interim response, and no final one")
+            raise http.client.RemoteDisconnected("no response")
+        self.has_started = True
+        line = self._line(_MOST_LINE)
+        found = _STATUS.match(line)
+        if found is None or _SPLITS_LINE.search(line) or (len(line) == _MOST_LINE and not line.endswith(b"\n")):
+            raise http.client.BadStatusLine(repr(line[:100]))
+        return _HTTP_1_0 if found[1] == b"HTTP/1.0" else _HTTP_1_1, int(found[2])
+
+    def _read_fields(self) -> tuple[list[tuple[bytes, bytes]], bool]:
         """
-        The header lines up to the empty one, and whether they are all.
+        The header lines up to the empty one as names and values, and whether they are all.
 
         HTTPException where one is no header line, or all take more than _MOST_HEAD. Where the head decides, such lines
         are left out: what they say decides nothing.
         """
-        lines: list[bytes] = []
+        fields: list[tuple[bytes, bytes]] = []
         size, is_whole, begins, may_fold = 0, True, True, False
         while True:
-            is_sound = True
-            try:
-                line = self._lines.readline(_MOST_HEAD)
-            except http.client.HTTPException:
-                line, is_sound = self._lines.last, False
+            if begins:
+                while (found := _FIELD.match(self._buffer, self._at)) and size + len(found[0]) <= _MOST_HEAD:
+                    fields.append((found[1], found[2]))
+                    self._at, size, may_fold = found.end(), size + len(found[0]), True
+            line = self._line(_MOST_HEAD)
             if begins and line in (b"\r\n", b"\n"):
-                return lines, is_whole
+                return fields, is_whole
             if len(line) < _MOST_HEAD and not line.endswith(b"\n"):
                 raise http.client.IncompleteRead(b"")
             size += len(line)
-            is_field = _FIELD.match(line) or (may_fold and line.startswith((b" ", b"\t")))
-            may_fold = bool(is_sound and begins and is_field and size <= _MOST_HEAD)
-            if may_fold:
-                lines.append(line)
-            elif self.head_decides:
+            found = _FIELD.fullmatch(line) if begins and size <= _MOST_HEAD else None
+            folds = begins and may_fold and line.startswith((b" ", b"\t")) and not _SPLITS_LINE.search(line)
+            if found is not None:
+                fields.append((found[1], found[2]))
+            elif folds and size <= _MOST_HEAD:
+                fields[-1] = fields[-1][0], fields[-1][1] + b"\r\n" + line.rstrip(b"\r\n")
+            elif self._head_decides:
                 is_whole = False
             else:
                 raise http.client.HTTPException("an invalid header line, or a head over 64 KiB")
-            begins = line.endswith(b"\n")
-
-    def stop_after(self, seconds: float) -> None:
-        """Let every read from here on raise TimeoutError after so many *seconds*."""
-        self._source.until = time.monotonic() + seconds
+            may_fold, begins = bool(found or folds), line.endswith(b"\n")
 
     def _find_end(self) -> None:
         """Find where the body ends; HTTPException if the headers do not define it (RFC 9112, section 6.3)."""
-        length, coding = self.getheader("Content-Length"), self.getheader("Transfer-Encoding")
+        length, coding = self.headers.get("content-length"), self.headers.get("transfer-encoding")
         flaw = _flaw(length, coding)
-        if self._ends_with_head() or (flaw and self.head_decides):
-            self.chunked, self.length = False, 0
+        self._will_close = self._closes()
+        if self._ends_with_head() or (flaw and self._head_decides):
+            self._left = 0
             # With 204 no length is legal; with HEAD and 304 it is that of the body that GET would get (RFC 9110).
             has_odd_length = self.status == HTTPStatus.NO_CONTENT and (length or "0").strip("0")
             if flaw or coding is not None or has_odd_length:
-                self.will_close = True  # a body that is sent all the same would be read as the next response
-            if length is not None and not _LENGTH.fullmatch(length):
-                del self.msg["Content-Length"]  # urllib3 would reject the response for it
+                self._will_close = True  # a body that is sent all the same would be read as the next response
         elif flaw:
             raise http.client.HTTPException(flaw)
+        elif coding is not None:
+            self._is_chunked = True
+        elif (found := _LENGTH.fullmatch(length or "")) is not None:
+            self._left = int(found[1])
+        else:
+            self._will_close = True
+
+    def _closes(self) -> bool:
+        """Whether the server closes the connection after this response, by its headers."""
+        connection = self.headers.get("connection", "").lower()
+        is_kept = self.version == _HTTP_1_1 or self.headers.get("keep-alive") or "keep-alive" in connection
+        return "close" in connection or not is_kept
 
     def _ends_with_head(self) -> bool:
-        is_head = self._method == "HEAD"  # type: ignore[attr-defined]
-        return is_head or self.status < HTTPStatus.OK or self.status in _WITHOUT_BODY
+        return self._method == "HEAD" or self.status < HTTPStatus.OK or self.status in _WITHOUT_BODY
 
-    def _read_status(self) -> tuple[str, int, str]:
-        """The status line of the final response; http.client skips only 100 (RFC 9110, section 15.2)."""
-        if self._lines.peek(1):
-            self.has_started = True
-        elif self._is_interim:
-            raise http.client.BadStatusLine("an interim response, and no final one")
-        version, status, reason = super()._read_status()  # type: ignore[misc]
-        if not re.match(
-            rb"HTTP/1\.[0-9] [0-9]{3}(?![^ \r\n])", self._lines.last
-        ):  # http.client would accept +200 and 2_00
-            raise http.client.BadStatusLine(repr(self._lines.last[:100]))
-        self._is_interim = HTTPStatus.SWITCHING_PROTOCOLS < status < HTTPStatus.OK
-        return version, HTTPStatus.CONTINUE if self._is_interim else status, reason
+    def _next_chunk_size(self) -> int:
+        """The bytes of the next chunk, 0 for the last; http.client reads sizes like -5 and 0_2, and any line end."""
+        if self._left == 0 and self._whole_line(2) not in (b"\r\n", b"\n"):
+            raise http.client.HTTPException("a chunk that is longer than its size")
+        size = _CHUNK_SIZE.fullmatch(self._whole_line(_MOST_LINE))
+        if size is None:
+            raise http.client.HTTPException("an invalid chunk size")
+        return int(size[1], 16)
 
-    def _get_chunk_left(self) -> int | None:
-        """Bytes left in this chunk, None after the last; http.client reads sizes like -5 and 0_2, and any line end."""
-        if not self.chunk_left:
-            if self.chunk_left == 0 and self._line(2) not in (b"\r\n", b"\n"):
-                raise http.client.HTTPException("a chunk that is longer than its size")
-            size = _CHUNK_SIZE.fullmatch(self._line(_MOST_LINE))
-            if size is None:
-                raise http.client.HTTPException("an invalid chunk size")
-            self.chunk_left = int(size[1], 16) or None
-            if self.chunk_left is None:
-                with suppress(http.client.IncompleteRead):  # the body is whole all the same
-                    self._read_head()
-                self._close_conn()
-        return self.chunk_left
-
-    def _line(self, most: int) -> bytes:
+    def _whole_line(self, most: int) -> bytes:
         """The next line, or its first bytes; IncompleteRead where the connection ends in it."""
-        line = self._lines.readline(most)
+        line = self._line(most)
         if len(line) < most and not line.endswith(b"\n"):
             raise http.client.IncompleteRead(b"")
+        if _SPLITS_LINE.search(line):
+            raise http.client.HTTPException("a line with a bare CR or a NUL")
         return line
 
-    def _close_conn(self) -> None:
-        """Check, without waiting, whether bytes follow the response: they would be lost with its buffer."""
-        if not self.will_close:
-            with suppress(OSError):  # TLS raises if nothing has arrived
-                self._source.stop_waiting()
-                self.has_trailing_bytes = bool(self._lines.peek(1))
-        super()._close_conn()  # type: ignore[misc]
+    def _line(self, most: int) -> bytes:
+        """The next line, its first *most* bytes, or what came before the connection ended."""
+        start, end = self._at, self._buffer.find(b"\n", self._at, self._at + most) + 1
+        while not end and len(self._buffer) - self._at < most and self._receive(_RECEIVED):
+            start, end = self._at, self._buffer.find(b"\n", self._at, self._at + most) + 1
+        self._at = end or min(len(self._buffer), start + most)
+        return self._buffer[start : self._at]
+
+    def _receive(self, most: int) -> bool:
+        """Whether more arrived before the end of the connection; waits for it."""
+        if self._until < math.inf:
+            left = self._until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left)
+        received = self._socket.recv(most)
+        self._buffer, self._at = self._buffer[self._at :] + received, 0
+        return bool(received)
+
+
+def _joined(fields: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The values by the names in lower case; those of one name are joined (RFC 9110, section 5.3)."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in fields:
+        name, value = raw_name.decode().lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def _flaw(length: str | None, coding: str | None) -> str | None:
