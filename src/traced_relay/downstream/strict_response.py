@@ -68,6 +68,8 @@ class StrictResponse:
         self._find_end()
         if not is_whole:  # what was left out could have said where the body ends
             self._is_chunked, self._left, self._will_close = False, 0, True
+            self.headers.pop("content-length", None)
+            self.headers.pop("transfer-encoding", None)
         self.headers = {name: _FOLD.sub(" ", value) if "\n" in value else value for name, value in self.headers.items()}
         self.is_complete = self._left == 0 and not self._is_chunked
 
@@ -160,6 +162,8 @@ class StrictResponse:
             has_odd_length = self.status == HTTPStatus.NO_CONTENT and (length or "0").strip("0")
             if flaw or coding is not None or has_odd_length:
                 self._will_close = True  # a body that is sent all the same would be read as the next response
+            if not _LENGTH.fullmatch(length or ""):
+                self.headers.pop("content-length", None)
         elif flaw:
             raise http.client.HTTPException(flaw)
         elif coding is not None:
@@ -198,11 +202,12 @@ class StrictResponse:
 
     def _line(self, most: int) -> bytes:
         """The next line, its first *most* bytes, or what came before the connection ended."""
-        start, end = self._at, self._buffer.find(b"\n", self._at, self._at + most) + 1
-        while not end and len(self._buffer) - self._at < most and self._receive(_RECEIVED):
-            start, end = self._at, self._buffer.find(b"\n", self._at, self._at + most) + 1
-        self._at = end or min(len(self._buffer), start + most)
-        return self._buffer[start : self._at]
+        while not (end := self._buffer.find(b"\n", self._at, self._at + most) + 1):
+            if len(self._buffer) - self._at >= most or not self._receive(_RECEIVED):
+                end = min(len(self._buffer), self._at + most)
+                break
+        line, self._at = self._buffer[self._at : end], end
+        return line
 
     def _receive(self, most: int) -> bool:
         """Whether more arrived before the end of the connection; waits for it."""
