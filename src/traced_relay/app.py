@@ -79,6 +79,7 @@ class Application:
         self._log = log
         self._clock = clock or SystemClock()
         self._tracer = tracer_of(provider)
+        self._client_spans = instrumentation.ClientSpans(provider)
         self._worker = WorkerIdentity(uuid.uuid4().hex, settings.version, settings.instance)
         self._task_log = TaskLog(log, settings.queue_prefix)
         self.ledger = _open_ledger(settings, self._clock)
@@ -205,6 +206,7 @@ class Application:
             sender=self._sender,
             task_log=self._task_log,
             tracer=self._tracer,
+            client_spans=self._client_spans,
             clock=self._clock,
             random=_random,
             policy=policy,

@@ -7,10 +7,10 @@ import re
 import socket
 import ssl
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
@@ -27,7 +27,7 @@ from traced_relay.tasks.row import Response
 from traced_relay.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from traced_relay.downstream.connections import Origin, Received, Resolve
     from traced_relay.downstream.rules import Downstream
@@ -66,10 +66,12 @@ class Exchange:
         return cls(AttemptResult(None, reason, was_sent=False), Timing(token_ms), detail=detail)
 
 
-class _Session(requests.Session):
-    def resolve_redirects(self, *_: Any, **__: Any) -> Iterator[requests.Response]:
-        """Nothing: a redirect is a response. requests would read its whole body to prepare the next request."""
-        return iter(())
+# Opens the span of a request, and returns what takes its response's head.
+ClientSpan = Callable[[requests.PreparedRequest], AbstractContextManager[Callable[[requests.Response], None]]]
+
+
+def _no_span(_: requests.PreparedRequest) -> AbstractContextManager[Callable[[requests.Response], None]]:
+    return nullcontext(lambda _: None)
 
 
 class Sender:
@@ -87,12 +89,7 @@ class Sender:
         self._clock = clock
         self._id_token = id_token
         self._resolve = resolve
-        self._session = _Session()
-        self._session.trust_env = False
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = Adapter(connections, tls)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._adapter = Adapter(connections, tls)
 
     def send(
         self,
@@ -102,6 +99,7 @@ class Sender:
         deadline: Deadline,
         *,
         head_decides: bool = False,
+        client_span: ClientSpan = _no_span,
     ) -> Exchange:
         """
         Make the *call* with *added* headers as its *rule* says; without a rule, deny it. The *deadline* may abort it.
@@ -135,10 +133,10 @@ class Sender:
             resolve=self._resolve,
         )
         current_setup.set(setup)
-        return self._exchange(request, setup, token_ms)
+        return self._exchange(request, setup, token_ms, client_span)
 
     def close(self) -> None:
-        self._session.close()
+        self._adapter.close()
 
     def _authorization(self, call: Call, rule: Downstream) -> dict[str, str]:
         """The header with the ID token that the rule asks for; never over http, and never to an IP address."""
@@ -149,11 +147,16 @@ class Sender:
             raise IdentityFailed("no ID token: it is sent over https to a host name only")
         return {"authorization": f"Bearer {self._id_token(rule.audience_of(call.url))}"}
 
-    def _exchange(self, request: requests.PreparedRequest, setup: ConnectionSetup, token_ms: int | None) -> Exchange:
+    def _exchange(
+        self, request: requests.PreparedRequest, setup: ConnectionSetup, token_ms: int | None, client_span: ClientSpan
+    ) -> Exchange:
         deadline, sent = setup.deadline, self._clock.monotonic()
         responded_at, response, size, retry_after, detail = None, None, None, None, None
         try:
-            with self._send_prepared(request) as received:
+            with client_span(request) as responded:
+                received = self._adapter.send(request)
+                responded(received)
+            with received:
                 responded_at = self._clock.monotonic()
                 body = _read_for_a_moment(received) if setup.head_decides else _read(received)
                 if not deadline.detach() and not setup.head_decides:
@@ -180,10 +183,6 @@ class Sender:
             body_ms=None if responded_at is None else _ms(ended - responded_at),
         )
         return Exchange(ending, timing, response, size if response else None, detail)
-
-    def _send_prepared(self, request: requests.PreparedRequest) -> Received:
-        """The one place where a request leaves; its response's body is still to be read."""
-        return cast("Received", self._session.send(request, stream=True, allow_redirects=False, proxies={}))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import get_current_span
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from traced_relay.runtime.watchdog import Deadline
     from traced_relay.tasks.row import Row
     from traced_relay.tasks.state_machine import WorkerIdentity
+    from traced_relay.tracing.instrumentation import ClientSpans
     from traced_relay.tracing.propagation import Arrival
 
 MAX_CHANGES = 3
@@ -61,6 +63,7 @@ class DispatchHandler:
     sender: Sender
     task_log: TaskLog
     tracer: Tracer
+    client_spans: ClientSpans
     clock: Clock
     random: Callable[[], float]
     policy: Policy
@@ -195,12 +198,19 @@ class DispatchHandler:
         decision = self.policy.decide(row)
         rule = decision.rule
         propagate = rule is not None and rule.trace == "w3c"
-        with instrumentation.calling(attempt=row.attempt, propagate=propagate, full_url=row.kind == "call"):
-            try:
-                headers = self._headers(row, decision.secret)
-            except IdentityFailed as exc:
-                return Exchange.unsent("auth_unavailable", str(exc))
-            exchange = self.sender.send(row.call, rule, headers, deadline, head_decides=row.kind == "callback")
+        is_call = row.kind == "call"
+        try:
+            headers = self._headers(row, decision.secret)
+        except IdentityFailed as exc:
+            return Exchange.unsent("auth_unavailable", str(exc))
+        exchange = self.sender.send(
+            row.call,
+            rule,
+            headers,
+            deadline,
+            head_decides=not is_call,
+            client_span=partial(self.client_spans.of, attempt=row.attempt, propagate=propagate, full_url=is_call),
+        )
         if exchange.ending.reason == "denied":
             self.task_log.denied(row, delivery, exchange.detail or decision.reason or "")
         return exchange

@@ -1,56 +1,50 @@
-"""SERVER spans as OpenTelemetry's instrumentation of Flask writes them, and CLIENT spans from that of requests."""
+"""SERVER and CLIENT spans, as OpenTelemetry's instrumentations of Flask and requests write them."""
 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from opentelemetry import trace
-from opentelemetry.context import attach, create_key, detach, get_value, set_value
-from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.propagators.textmap import Getter
-from opentelemetry.trace import Link, SpanKind, StatusCode
+from opentelemetry.trace import Link, SpanKind
 
-from traced_relay.tracing.attributes import ARRIVALS, ERROR_TYPE, RESEND_COUNT, TRACE_REWRITTEN, URL_FULL
+from traced_relay.tracing.attributes import ARRIVALS, RESEND_COUNT, TRACE_REWRITTEN, URL_FULL
 from traced_relay.tracing.propagation import PROPAGATOR, platform_span, rewritten
+from traced_relay.tracing.spans import set_error
 from traced_relay.tracing.tracer import CurrentSpan, InstrumentationProvider, RelaySpan, RelayTracer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Flask
-    from opentelemetry.trace import Tracer, TracerProvider
+    from opentelemetry.trace import Span, Tracer, TracerProvider
     from opentelemetry.util.types import AttributeValue
+    from requests import PreparedRequest, Response
 
 _GOOGLE_CREDENTIALS = (
     r"^https?://(oauth2\.googleapis\.com|metadata\.google\.internal|169\.254\.169\.254|iamcredentials\.googleapis\.com"
     r"|secretmanager\.googleapis\.com|accounts\.google\.com/o/oauth2|www\.googleapis\.com/oauth2)(:\d+)?(/|$)"
 )
 _OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
-_CALLING = create_key("relay-calling")
-
-
-@dataclass(frozen=True)
-class _Calling:
-    resend_count: int = 0
-    propagate: bool = True
-    full_url: bool = True
 
 
 def instrument(app: Flask, provider: TracerProvider) -> None:
     """
-    Create SERVER spans for *app*'s tasks and dispatches and CLIENT spans for `requests`, all from *provider*.
+    Create SERVER spans for *app*'s tasks and dispatches, and CLIENT spans for what others send with `requests`.
 
-    `requests` is patched for the whole process, so the last provider gets its spans. An existing instrumentation of
-    *app* or `requests` is removed first, since OpenTelemetry would ignore a second one.
+    All are from *provider*; calls to downstreams have ClientSpans. `requests` is patched for the whole process, so the
+    last provider gets its spans. An existing instrumentation of *app* or `requests` is removed first, since
+    OpenTelemetry would ignore a second one.
     """
     _use_stable_conventions()
     if getattr(app, "_is_instrumented_by_opentelemetry", False):
+        from opentelemetry.instrumentation.flask import FlaskInstrumentor
+
         FlaskInstrumentor.uninstrument_app(app)  # type: ignore[no-untyped-call]
     traced: Any = app  # mypy lets nobody replace a method
     inner = traced.wsgi_app.app if isinstance(traced.wsgi_app, ServerSpans) else traced.wsgi_app
@@ -58,10 +52,7 @@ def instrument(app: Flask, provider: TracerProvider) -> None:
     outgoing = RequestsInstrumentor()
     if outgoing.is_instrumented_by_opentelemetry:
         outgoing.uninstrument()
-    outgoing.instrument(
-        tracer_provider=InstrumentationProvider(provider, start=_client_attributes, hidden=_is_hidden),
-        excluded_urls=_GOOGLE_CREDENTIALS,
-    )
+    outgoing.instrument(tracer_provider=InstrumentationProvider(provider), excluded_urls=_GOOGLE_CREDENTIALS)
 
 
 def discard_current_span() -> None:
@@ -69,21 +60,6 @@ def discard_current_span() -> None:
     span = trace.get_current_span()
     if isinstance(span, RelaySpan):
         span.discard()
-
-
-@contextmanager
-def calling(*, attempt: int = 1, propagate: bool = True, full_url: bool = True) -> Iterator[None]:
-    """
-    Set the attempt that CLIENT spans inside belong to.
-
-    Without *propagate* the request carries no `traceparent`; without *full_url* the span has only the origin.
-    """
-    call = _Calling(resend_count=attempt - 1, propagate=propagate, full_url=full_url)
-    token = attach(set_value(_CALLING, call))
-    try:
-        yield
-    finally:
-        detach(token)
 
 
 def _use_stable_conventions() -> None:
@@ -123,15 +99,14 @@ class ServerSpans:
             "http.route": path,
             TRACE_REWRITTEN: rewritten(context),
         }
-        known = {name: value for name, value in attributes.items() if value not in (None, "")}
-        span = self._tracer.start_span(name, context, SpanKind.SERVER, known, [Link(platform)] if platform else ())
+        links = [Link(platform)] if platform else ()
+        span = self._tracer.start_span(name, context, SpanKind.SERVER, _known(attributes), links)
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             code = int(status[:3])
             span.set_attribute("http.response.status_code", code)
             if code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                span.set_attribute(ERROR_TYPE, str(code))
-                span.set_status(StatusCode.ERROR)
+                set_error(span, str(code))
             return start_response(status, headers, *exc_info)
 
         with CurrentSpan(span, context):
@@ -150,24 +125,70 @@ class _Environ(Getter[dict[str, Any]]):
 _environ = _Environ()
 
 
-def _client_attributes(_: str, attributes: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue]:
-    call = _call()
-    known = dict(attributes)
-    if call.resend_count > 0:
-        known[RESEND_COUNT] = call.resend_count
-    if not call.full_url and URL_FULL in known:
-        known[URL_FULL] = _origin(str(known[URL_FULL]))
-    return known
+class ClientSpans:
+    """
+    CLIENT spans of calls to downstreams, with what the requests instrumentation writes.
+
+    The instrumentation itself parses each URL several times, and collects what redaction drops.
+    """
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._tracer = RelayTracer(provider, "opentelemetry.instrumentation.requests")
+
+    def of(
+        self, request: PreparedRequest, *, attempt: int = 1, propagate: bool = True, full_url: bool = True
+    ) -> ClientSpan:
+        """
+        The span of *request*, which starts when the with statement does.
+
+        Without *propagate* the request carries no `traceparent`; without *full_url* the span has only the origin.
+        """
+        url, method = str(request.url), str(request.method)
+        parts = urlsplit(url)
+        attributes = {
+            "http.request.method": method,
+            URL_FULL: url if full_url else f"{parts.scheme}://{parts.netloc}/",
+            "server.address": parts.hostname,
+            "network.peer.address": parts.hostname,
+            "server.port": parts.port,
+            "network.peer.port": parts.port,
+            RESEND_COUNT: attempt - 1 or None,
+        }
+        span = self._tracer.start_span(method, kind=SpanKind.CLIENT, attributes=_known(attributes))
+        if propagate:
+            PROPAGATOR.inject(request.headers, trace.set_span_in_context(span))
+        return ClientSpan(span)
 
 
-def _origin(url: str) -> str:
-    return "/".join([*url.split("/", 3)[:3], ""])
+class ClientSpan:
+    """Ends *span* with the with statement; an exception leaves its class on it."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> Callable[[Response], None]:
+        """What to call with the response's head."""
+        return self._respond
+
+    def _respond(self, response: Response) -> None:
+        code = response.status_code
+        self._span.set_attributes(
+            {
+                "http.response.status_code": code,
+                "network.protocol.version": "1.0" if response.raw.version == _HTTP_1_0 else "1.1",
+            }
+        )
+        if code >= HTTPStatus.BAD_REQUEST:
+            set_error(self._span, str(code))
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        if isinstance(exc, Exception):
+            set_error(self._span, type(exc).__qualname__)
+        self._span.end()
 
 
-def _is_hidden() -> bool:
-    return not _call().propagate
+_HTTP_1_0 = 10  # as http.client numbers it
 
 
-def _call() -> _Calling:
-    found = get_value(_CALLING)
-    return found if isinstance(found, _Calling) else _Calling()
+def _known(attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
+    return {name: value for name, value in attributes.items() if value not in (None, "")}

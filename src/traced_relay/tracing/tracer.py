@@ -17,7 +17,6 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
-    INVALID_SPAN,
     Link,
     Span,
     SpanContext,
@@ -36,13 +35,12 @@ from traced_relay.tracing.attributes import ERROR_TYPE
 from traced_relay.tracing.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import SpanLimits, SpanProcessor
     from opentelemetry.util.types import Attributes, AttributeValue
 
-    Start = Callable[[str, Mapping[str, AttributeValue]], Mapping[str, AttributeValue] | None]
 
 _UNSET = Status(StatusCode.UNSET)
 _ids = RandomIdGenerator()
@@ -69,16 +67,10 @@ class DisabledProvider(TracerProvider):
 
 
 class InstrumentationProvider(TracerProvider):
-    """
-    What an instrumentation gets as its provider: its tracers are RelayTracers with *start* and *hidden*.
-    """
+    """What an instrumentation gets as its provider: its tracers are RelayTracers of *provider*."""
 
-    def __init__(
-        self, provider: TracerProvider, *, start: Start | None = None, hidden: Callable[[], bool] | None = None
-    ) -> None:
+    def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
-        self._start = start
-        self._hidden = hidden
 
     def get_tracer(
         self,
@@ -87,38 +79,17 @@ class InstrumentationProvider(TracerProvider):
         schema_url: str | None = None,
         attributes: Attributes = None,  # noqa: ARG002  (of the scope; no instrumentation of ours has any)
     ) -> Tracer:
-        return RelayTracer(
-            self._provider,
-            instrumenting_module_name,
-            instrumenting_library_version,
-            schema_url,
-            start=self._start,
-            hidden=self._hidden,
-        )
+        return RelayTracer(self._provider, instrumenting_module_name, instrumenting_library_version, schema_url)
 
 
 class RelayTracer(Tracer):
-    """
-    Starts spans of *provider*; without a RelayProvider, spans that only have ids.
-
-    *start* returns the attributes of a span that is about to start, or None for no span. If *hidden* returns true, the
-    request that the span stands for carries no `traceparent`.
-    """
+    """Starts spans of *provider*; without a RelayProvider, spans that only have ids."""
 
     def __init__(
-        self,
-        provider: TracerProvider | None,
-        scope: str,
-        version: str | None = None,
-        schema_url: str | None = None,
-        *,
-        start: Start | None = None,
-        hidden: Callable[[], bool] | None = None,
+        self, provider: TracerProvider | None, scope: str, version: str | None = None, schema_url: str | None = None
     ) -> None:
         self.provider = provider if isinstance(provider, RelayProvider) else None
         self.scope = InstrumentationScope(scope, version, schema_url)
-        self._start = start
-        self._hidden = hidden
 
     def start_span(
         self,
@@ -131,53 +102,42 @@ class RelayTracer(Tracer):
         record_exception: bool = True,  # noqa: ARG002  (its text may contain a URL with its query)
         set_status_on_exception: bool = True,  # noqa: ARG002  (start_as_current_span sets it)
     ) -> Span:
-        allowed = attributes or {}
-        if self._start is not None:
-            if (chosen := self._start(name, allowed)) is None:
-                return INVALID_SPAN
-            allowed = chosen
         parent = get_current_span(context).get_span_context()
         trace_id = parent.trace_id if parent.is_valid else _ids.generate_trace_id()
         flags, state, is_recording = parent.trace_flags, parent.trace_state, False
         if self.provider is not None:
-            sampling = self.provider.sampler.should_sample(context, trace_id, name, kind, allowed, links)
+            sampling = self.provider.sampler.should_sample(context, trace_id, name, kind, attributes, links)
             is_recording = sampling.decision is Decision.RECORD_AND_SAMPLE
             flags = TraceFlags((flags & ~TraceFlags.SAMPLED) | (TraceFlags.SAMPLED if is_recording else 0))
             state = sampling.trace_state or state
         own = SpanContext(trace_id, _ids.generate_span_id(), is_remote=False, trace_flags=flags, trace_state=state)
         span = RelaySpan(self, name, own, parent if parent.is_valid else None, kind, links or ())
         if is_recording:
-            span.record(redacted(allowed), start_time)
+            span.record(redacted(attributes or {}), start_time)
         return span
 
     def start_as_current_span(  # type: ignore[override]  # the original's decorator is private
         self, name: str, *args: Any, end_on_exit: bool = True, **kwargs: Any
     ) -> CurrentSpan:
-        span = self.start_span(name, *args, **kwargs)
-        is_hidden = self._hidden is not None and self._hidden()
-        return CurrentSpan(span, is_ended=end_on_exit, is_hidden=is_hidden)
+        return CurrentSpan(self.start_span(name, *args, **kwargs), is_ended=end_on_exit)
 
 
 class CurrentSpan:
     """
     Makes *span* the current one in *context*, by default the current one, and ends it.
 
-    An exception leaves its class on the span, not its text, which may contain a URL with its query. A span that is
-    hidden gives way to an invalid one, so that no request carries its `traceparent`.
+    An exception leaves its class on the span, not its text, which may contain a URL with its query.
     """
 
-    __slots__ = ("_context", "_is_ended", "_is_hidden", "_span", "_token")
+    __slots__ = ("_context", "_is_ended", "_span", "_token")
 
-    def __init__(
-        self, span: Span, context: Context | None = None, *, is_ended: bool = True, is_hidden: bool = False
-    ) -> None:
+    def __init__(self, span: Span, context: Context | None = None, *, is_ended: bool = True) -> None:
         self._span = span
         self._context = context
         self._is_ended = is_ended
-        self._is_hidden = is_hidden
 
     def __enter__(self) -> Span:
-        self._token = attach(set_span_in_context(INVALID_SPAN if self._is_hidden else self._span, self._context))
+        self._token = attach(set_span_in_context(self._span, self._context))
         return self._span
 
     def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:

@@ -12,10 +12,12 @@ from opentelemetry.context import Context
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from requests.adapters import HTTPAdapter
 
 from support.surroundings import surroundings
 from traced_relay.runtime.listener import Listener
 from traced_relay.tracing import instrumentation, propagation
+from traced_relay.tracing.instrumentation import ClientSpans
 from traced_relay.tracing.propagation import PROPAGATOR, task_headers
 from traced_relay.tracing.provider import create_provider, tracer_of
 from traced_relay.tracing.span_store import SpanStore
@@ -176,8 +178,8 @@ def downstream_app(received: list[dict[str, str]]) -> Flask:
     return app
 
 
-def relay_app(tracer: trace.Tracer, downstream: str) -> Flask:
-    app = Flask("relay")
+def relay_app(provider: TracerProvider, downstream: str) -> Flask:
+    app, tracer, clients = Flask("relay"), tracer_of(provider), ClientSpans(provider)
 
     @app.post("/v1/tasks")
     def enqueue() -> Any:
@@ -196,12 +198,15 @@ def relay_app(tracer: trace.Tracer, downstream: str) -> Flask:
     def dispatch() -> Any:
         given = {name: request.args[name] == "True" for name in ("propagate", "full_url") if name in request.args}
         attempt = int(request.args.get("attempt", 1))
+        url = request.args.get("url", f"{downstream}/work?answer=503&token=secret")
+        sent = requests.Request("GET", url).prepare()
         with (
             processing(tracer, "relay", "t1", task_name="t1-1", attempt=attempt),
-            instrumentation.calling(attempt=attempt, **given),
+            clients.of(sent, attempt=attempt, **given) as responded,
         ):
-            url = request.args.get("url", f"{downstream}/work?answer=503&token=secret")
-            return str(requests.get(url, timeout=5).status_code)
+            received = HTTPAdapter().send(sent, timeout=5)
+            responded(received)
+            return str(received.status_code)
 
     @app.post("/v1/tasks:batch")
     def broken() -> str:
@@ -215,7 +220,7 @@ def running() -> Iterator[tuple[Service, TracerProvider]]:
     provider = create_provider(version="v7", instance="i-1")
     received: list[dict[str, str]] = []
     with Listener(downstream_app(received)) as downstream:
-        app = relay_app(tracer_of(provider), downstream.url)
+        app = relay_app(provider, downstream.url)
         instrumentation.instrument(app, provider)
         with Listener(app) as relay:
             yield Service(relay.url, SpanStore(), provider, received), provider
@@ -365,11 +370,10 @@ def test_the_last_provider_gets_the_client_spans(
 ) -> None:
     spans = SpanStore()
     instrumentation.instrument(Flask("second"), create_provider(version="v7", instance="i-2", processors=[spans]))
-    service.post("/dispatch")
+    requests.get(f"{service.url}/health", timeout=5)
     instrumentation.instrument(Flask("third"), running[1])
-    service.post("/dispatch")
-    kinds = [span.kind for span in service.spans.spans()]
-    assert ([span.kind for span in spans.spans()], kinds.count("CLIENT"), kinds.count("CONSUMER")) == (["CLIENT"], 1, 2)
+    requests.get(f"{service.url}/health", timeout=5)
+    assert [span.kind for span in spans.spans()] == [span.kind for span in service.spans.spans()] == ["CLIENT"]
     assert caplog.records == []
 
 
@@ -420,7 +424,7 @@ def test_captured_headers_are_in_no_span(service: Service, pattern: str) -> None
     with surroundings(**dict.fromkeys(ASKED, pattern)):
         spans = SpanStore()
         provider = create_provider(version="v7", instance="i-2", processors=[spans])
-        app = relay_app(tracer_of(provider), service.url)
+        app = relay_app(provider, service.url)
         instrumentation.instrument(app, provider)
         headers = {"Authorization": "Bearer secret", "X-Api-Key": "secret", "User-Agent": "secret"}
         answer = app.test_client().post("/dispatch?url=http://127.0.0.1:1/", headers=headers)
