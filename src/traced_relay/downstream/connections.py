@@ -52,7 +52,7 @@ _PORTS = {"http": 80, "https": 443}
 _MOST_ORIGINS = 32  # that keep connections
 _ONE_SEND = 64 * 1024  # bytes of a body that are copied to leave with the head
 _HEAD = re.compile(
-    r"[A-Z]+ [!-~]+ HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: (?:[!-~\x80-\xff][^\r\n\0]*)?\r\n)+\r\n"
+    r"[A-Z]+ [!-~]+ HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: (?:[!-~\x80-\xff][\t -~\x80-\xff]*)?\r\n)+\r\n"
 )
 
 # Google's NAT and firewalls forget a connection that is silent for ten minutes.
@@ -307,7 +307,7 @@ class Adapter(BaseAdapter):
         lines = [f"{request.method} {setup.target} HTTP/1.1\r\nHost: {setup.origin.host_header}\r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in request.headers.items()]
         head = "".join([*lines, "\r\n"])
-        if not _HEAD.fullmatch(head):
+        if not _HEAD.fullmatch(head) or head.count("\n") != len(lines) + 2:  # no header is two lines
             raise requests.exceptions.InvalidHeader("a request line or header that HTTP does not allow")
         connection = self._take(setup)
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from threading import Lock
 from typing import Any
 
@@ -43,12 +42,15 @@ class IdTokens:
 
     def __init__(self, impersonate: str | None = None) -> None:
         self._impersonate = impersonate
-        self._credentials = lru_cache(MAX_AUDIENCES)(self._fetch)
+        self._credentials: dict[str, Any] = {}  # by audience
         self._lock = Lock()
         self._transport: Any = google.auth.transport.requests.Request(session=requests.Session())
         self._last_status: int | None = None
 
     def token(self, audience: str) -> str:
+        known = self._credentials.get(audience)
+        if known is not None and known.valid:  # without the lock, which another audience's slow refresh may hold
+            return str(known.token)
         with self._lock:
             self._last_status = None
             try:
@@ -72,7 +74,10 @@ class IdTokens:
         return response
 
     def _token(self, audience: str) -> str:
-        credentials = self._credentials(audience)
+        credentials = self._credentials.get(audience) or self._fetch(audience)
+        self._credentials[audience] = credentials
+        if len(self._credentials) > MAX_AUDIENCES:
+            del self._credentials[next(iter(self._credentials))]
         if not credentials.valid:
             credentials.refresh(self._request)
         return str(credentials.token)

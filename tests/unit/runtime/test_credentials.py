@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import sys
+import time
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,14 +39,36 @@ NOWHERE = (
 UNKNOWN = "the metadata server has no service account for this process (404)"
 
 
-def told(directory: Path, metadata: str = "127.0.0.1:1", **environ: str) -> str:
+ASK_WHILE_ANOTHER_WAITS = """
+import sys
+from threading import Thread
+from traced_relay.runtime.credentials import IdTokens
+tokens = IdTokens()
+first = tokens.token("https://quick.example.com")
+Thread(target=tokens.token, args=("https://slow.example.com",), daemon=True).start()
+sys.stdin.readline()
+print(tokens.token("https://quick.example.com") == first)
+"""
+
+
+def environment(directory: Path, metadata: str) -> dict[str, str]:
     given = {"HOME": str(directory), "GCE_METADATA_HOST": metadata, "GCE_METADATA_IP": metadata, "PATH": ""}
-    given |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    return given | {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+
+
+def told(directory: Path, metadata: str = "127.0.0.1:1", **environ: str) -> str:
+    given = environment(directory, metadata)
     ran = subprocess.run(
         [sys.executable, "-c", ASK], env=given | environ, capture_output=True, text=True, timeout=50, check=True
     )
     assert "hunter2" not in ran.stdout
     return ran.stdout.strip().removeprefix("no ID token for https://reports.example.com: ")
+
+
+def id_token() -> str:
+    """A token that google-auth takes for one: it reads the expiry alone."""
+    parts = [{"alg": "none"}, {"exp": int(time.time()) + 3600}]
+    return ".".join([base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts] + ["c2ln"])
 
 
 def metadata_server(identity: Response, account: Response | None = None) -> Callable[[Arrived], Response]:
@@ -116,3 +141,29 @@ def test_expired_credentials_are_reported() -> None:
     assert why_none(expired) == "the credentials expired or were revoked; run: gcloud auth application-default login"
     assert why_none(RefreshError("hunter2", {"x": "hunter2"})) == "Google's token service returned no token"
     assert why_none(KeyError("hunter2")) == "the credentials or Google's response cannot be parsed"
+
+
+@pytest.mark.whole
+def test_a_slow_audience_does_not_delay_a_cached_token(tmp_path: Path) -> None:
+    asked, answered, identities = Event(), Event(), iter(["quick", "slow"])
+    usual = metadata_server(Response(id_token(), headers=FLAVOR))
+
+    def answer(request: Arrived) -> Response:
+        if "/identity" in request.path and next(identities) == "slow":
+            asked.set()
+            answered.wait(30)
+        return usual(request)
+
+    with Downstream(*[answer] * 20) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", ASK_WHILE_ANOTHER_WAITS],
+            env=environment(tmp_path, server.url.removeprefix("http://")),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            assert asked.wait(30)
+            output, _ = process.communicate("\n", timeout=30)
+            answered.set()
+    assert output == "True\n"
