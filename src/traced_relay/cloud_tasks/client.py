@@ -121,7 +121,7 @@ class CloudTasks:
 
     @cached_property
     def _beta(self) -> Any:
-        """The beta API of the same service, which alone has statistics; loading it takes a tenth of a second."""
+        """The beta API of the same service, which alone has statistics; loaded when they are first wanted."""
         from google.cloud import tasks_v2beta3
         from google.cloud.tasks_v2beta3.services.cloud_tasks.transports import CloudTasksGrpcTransport
 

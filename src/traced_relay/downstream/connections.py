@@ -289,7 +289,8 @@ class Received(requests.Response):
         self.history: list[requests.Response] = []
 
     def close(self) -> None:
-        self._release()
+        release, self._release = self._release, lambda: None
+        release()
 
 
 class Adapter(BaseAdapter):
