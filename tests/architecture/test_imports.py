@@ -35,7 +35,7 @@ MAY_IMPORT = {
         "client": "tracing.propagation tracing.span_tree tasks formats runtime",
         "timeline": "client.task_text tracing logs formats runtime",
         "console": "timeline client tasks logs(types) tracing(types) formats runtime",
-        "deploy": "config downstream cloud_tasks ledger.location ledger.sqlite tracing.otel_yaml formats runtime",
+        "deploy": "config downstream cloud_tasks ledger.location ledger.sqlite_file tracing.otel_yaml formats runtime",
         "server": "app api config logs tracing runtime",
         "dev": "app server console client downstream(types) emulator config logs tracing timeline formats runtime",
         "testing": "dev config downstream(types) logs tracing runtime",
@@ -49,7 +49,7 @@ KNOWN_TO = {
     "google.cloud.firestore": r"ledger\.firestore\..*",
     "grpc": r"cli\.queue|cloud_tasks\.client|ledger\.firestore\.requests|tracing\.exporters|emulator\..*",
     "gunicorn": r"server\..*",
-    "sqlite3": r"ledger\.sqlite|emulator\.(store|service)|runtime\.private_file",
+    "sqlite3": r"ledger\.(sqlite.*|group_commit)|emulator\.(store|service)|runtime\.private_file",
     "urllib3": r"downstream\.(connections|sender)|runtime\.bounded_fetch",
     "yaml": r"formats\.yaml_file",
 }

@@ -45,7 +45,7 @@ def settle(ledger: Ledger, fleet: Fleet) -> None:
 def _rows(ledger: Ledger) -> Iterator[Row]:
     for kind in ("call", "callback"):
         before = None
-        while page := ledger.select(Selection(kind=kind, before=before), 200):
+        while page := ledger.select(Selection(kind=kind, before=before), 200).rows:
             yield from page
             before = (page[-1].created_at, page[-1].task_id)
 

@@ -18,7 +18,7 @@ from traced_relay.tasks.states import STATES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from traced_relay.tasks.row import Row
+    from traced_relay.ledger.protocol import Position
 
 T = TypeVar("T")
 
@@ -77,13 +77,13 @@ def _parsed(
         return None
 
 
-def page_token(row: Row) -> str:
-    """The token of the page that follows *row*; opaque to callers."""
-    return base64.urlsafe_b64encode(json.dumps([row.created_at, row.task_id]).encode()).decode().rstrip("=")
+def page_token(after: Position) -> str:
+    """The token of the page that follows this position; opaque to callers."""
+    return base64.urlsafe_b64encode(json.dumps(after).encode()).decode().rstrip("=")
 
 
-def page_position(token: str) -> tuple[float, str]:
-    """`created_at` and `task_id` of the row that a page follows; ValueError if no list returned this token."""
+def page_position(token: str) -> Position:
+    """The position that a page follows; ValueError if no list returned this token."""
     match strict_json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))):
         case [float(created_at), str(task_id)] if task_id.isascii():
             return created_at, task_id

@@ -74,11 +74,10 @@ class TaskReader:
         """A page of the tasks that the *principal* may see; InvalidCall for a wrong *query*."""
         caller = None if principal.is_operator else principal.name
         selection, limit = listing.parse(query, caller=caller, now=self.clock.now())
-        rows = self.ledger.select(selection, limit + 1)
-        shown = rows[:limit]
+        page = self.ledger.select(selection, limit)
         return {
-            "tasks": list(map(status_document.summary, shown, self._contexts(shown))),
-            "next_page_token": listing.page_token(shown[-1]) if len(rows) > limit else None,
+            "tasks": list(map(status_document.summary, page.rows, self._contexts(page.rows))),
+            "next_page_token": None if page.after is None else listing.page_token(page.after),
         }
 
     def _contexts(self, rows: Sequence[Row]) -> list[Context]:

@@ -20,7 +20,7 @@ from traced_relay.downstream.webhook_signature import SECRET_NAME
 from traced_relay.errors import InvalidSettings, Unavailable
 from traced_relay.formats.yaml_file import document_of
 from traced_relay.ledger.location import sqlite_file
-from traced_relay.ledger.sqlite import check_file
+from traced_relay.ledger.sqlite_file import check_file
 from traced_relay.tracing import otel_yaml
 
 if TYPE_CHECKING:

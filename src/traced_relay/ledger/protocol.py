@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from traced_relay.tasks.row import Row
     from traced_relay.tasks.state_machine import Holder
 
 WORKERS_KEPT = 7 * 86_400.0  # long after the calls of a dead worker were judged
 BEYOND_DIGITS = "g"  # sorts after every hexadecimal digit
+EXAMINED = 10_000  # rows that one select examines when its filters reject them
 FILTERS = ("kind", "state", "queue", "rule", "reason", "version", "caller")
+
+Position = tuple[float, str]  # created_at and task_id of a row in a list
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,15 @@ class Selection:
     caller: str | None = None
     since: float | None = None
     label: tuple[str, str] | None = None
-    before: tuple[float, str] | None = None  # created_at and task_id of the row before the page
+    before: Position | None = None  # the row before the page
+
+
+@dataclass(frozen=True)
+class Page:
+    """*rows* and the position after which the list continues; None at its end. Any page may be short, even empty."""
+
+    rows: list[Row]
+    after: Position | None
 
 
 @dataclass(frozen=True)
@@ -82,11 +93,14 @@ class Ledger(Protocol):
     def note(self, task_id: str, attempt: int) -> bool:
         """Record that the task of *attempt* exists; True for a row's first note. Conflicts with no change."""
 
+    def note_soon(self, task_id: str, attempt: int, when_first: Callable[[], None]) -> None:
+        """The same with the next change or 50 ms later; calls *when_first* once a row's first note is written."""
+
     def remove(self, row: Row) -> bool:
         """Delete a row whose task was not created; False if it has changed since, or its task is noted."""
 
-    def select(self, selection: Selection, limit: int) -> list[Row]:
-        """Up to *limit* rows, newest first, without bodies."""
+    def select(self, selection: Selection, limit: int) -> Page:
+        """Up to *limit* rows, newest first, without bodies; fewer if the query has examined EXAMINED rows."""
 
     def overdue(self, before: float, limit: int, *, after: tuple[float, str] | None = None) -> list[Row]:
         """Rows that await a dispatch due *before* then, ordered by due time and id, *after* those; without bodies."""

@@ -3,198 +3,174 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import contextmanager
-from functools import partial
-from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from traced_relay.errors import Unavailable, map_exceptions
-from traced_relay.ledger.protocol import BEYOND_DIGITS, FILTERS, WORKERS_KEPT, Tally
+from traced_relay.ledger import sqlite_lists
+from traced_relay.ledger.group_commit import GroupCommit, Note, write_note
+from traced_relay.ledger.protocol import EXAMINED, WORKERS_KEPT, Tally
 from traced_relay.ledger.row_codec import STORED, columns_of, row_of
-from traced_relay.runtime.private_file import check_content, make_private
+from traced_relay.ledger.sqlite_file import (
+    LARGEST_WITH_ROW,
+    Connections,
+    mapped_errors,
+    open_reader,
+    open_writer,
+)
 from traced_relay.tasks.state_machine import Holder
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    import sqlite3
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
-    from traced_relay.ledger.protocol import Selection
+    from traced_relay.ledger.protocol import Page, Selection
     from traced_relay.runtime.clock import Clock
     from traced_relay.tasks.row import Row
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS tasks (
-    task_id TEXT PRIMARY KEY,
-    kind TEXT NOT NULL, state TEXT NOT NULL, queue TEXT NOT NULL, caller TEXT NOT NULL,
-    rule TEXT, reason TEXT, version TEXT, created_at REAL NOT NULL,
-    next_attempt_at REAL, worker TEXT, round INTEGER NOT NULL, expires_at REAL,
-    revision INTEGER NOT NULL, noted_attempt INTEGER NOT NULL DEFAULT 0, callback_ended_at REAL, document TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS tasks_by_time ON tasks (next_attempt_at, task_id) WHERE next_attempt_at IS NOT NULL;
-CREATE INDEX IF NOT EXISTS tasks_by_worker ON tasks (worker) WHERE worker IS NOT NULL;
-CREATE INDEX IF NOT EXISTS tasks_by_end ON tasks (expires_at) WHERE expires_at IS NOT NULL;
-CREATE INDEX IF NOT EXISTS tasks_by_age ON tasks (kind, created_at DESC, task_id DESC);
-CREATE INDEX IF NOT EXISTS tasks_by_state ON tasks (kind, state, created_at DESC, task_id DESC);
-CREATE TABLE IF NOT EXISTS bodies (
-    task_id TEXT NOT NULL REFERENCES tasks ON DELETE CASCADE, part TEXT NOT NULL, content BLOB NOT NULL,
-    PRIMARY KEY (task_id, part)
-);
-CREATE TABLE IF NOT EXISTS labels (
-    task_id TEXT NOT NULL REFERENCES tasks ON DELETE CASCADE, name TEXT NOT NULL, value TEXT NOT NULL,
-    PRIMARY KEY (task_id, name)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS workers (
-    worker TEXT PRIMARY KEY, seen_at REAL NOT NULL, alive_until REAL NOT NULL, unsent TEXT
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS cuts (
-    worker TEXT NOT NULL REFERENCES workers ON DELETE CASCADE, attempt_name TEXT NOT NULL,
-    PRIMARY KEY (worker, attempt_name)
-) WITHOUT ROWID;
-"""
-_SELECT = f"SELECT {', '.join(STORED)} FROM tasks WHERE"  # noqa: S608
+LIST_READERS = 2
+EXAMINED_IN_MEMORY = 2_000  # there lists and changes use one connection
+EXPIRED_AT_ONCE = 20  # rows in one transaction
+
+_ONCE = ("task_id", "kind", "queue", "caller", "rule", "created_at")  # no change of a row writes these
+_CHANGED = (
+    *("state", "reason", "version", "next_attempt_at", "worker", "round", "expires_at", "revision"),
+    *("callback_ended_at", "document"),
+)
+_NAMES = (*_ONCE, *_CHANGED, "noted_attempt", "body", "response_body")
+_VALUES = ", ".join(f":{name}" for name in _NAMES)
+_INSERT = f"INSERT INTO tasks ({', '.join(_NAMES)}) VALUES ({_VALUES}) ON CONFLICT DO NOTHING"  # noqa: S608
+_UPDATE, _UPDATE_WITH_RESPONSE = (
+    f"UPDATE tasks SET {', '.join(f'{name} = :{name}' for name in names)}"  # noqa: S608
+    " WHERE task_id = :task_id AND revision = :revision - 1"
+    for names in (_CHANGED, (*_CHANGED, "response_body"))
+)
+_BODIES = ", ".join(
+    f"COALESCE({column}, (SELECT content FROM bodies WHERE task_id = tasks.task_id AND part = '{part}'))"  # noqa: S608
+    for column, part in (("body", "call"), ("response_body", "response"))
+)
+_GET = f"SELECT {', '.join(STORED)}, {_BODIES} FROM tasks WHERE task_id = ?"  # noqa: S608
 _REMOVE = "DELETE FROM tasks WHERE task_id = ? AND revision = ? AND noted_attempt = 0"
-# An empty response is written too, since it replaces an earlier one. An unchanged response is not written again.
-_SET_RESPONSE = (
-    "INSERT INTO bodies VALUES (?, 'response', ?)"
+_SET_BODY = (
+    "INSERT INTO bodies VALUES (:task_id, :part, :content)"
     " ON CONFLICT DO UPDATE SET content = excluded.content WHERE content != excluded.content"
 )
 _SET_CALLBACK_ENDED = (
     "UPDATE tasks SET callback_ended_at = ?, expires_at = ?"
     " WHERE task_id = ? AND round = ? AND state IN ('succeeded', 'failed', 'cancelled')"
 )
-_PENDING_CALLBACKS = (
-    "SELECT COUNT(*), MIN(created_at) FROM tasks"
-    " WHERE kind = 'callback' AND state NOT IN ('succeeded', 'failed', 'cancelled')"
+_EXPIRE = (
+    "DELETE FROM tasks WHERE rowid IN"
+    " (SELECT rowid FROM tasks INDEXED BY tasks_by_end WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"
 )
-_VERSION = 2
+_NOTED = STORED.index("noted_attempt")
 
 
 class SqliteLedger:
     """
     Rows in a SQLite file (WAL, every commit synced), or in memory without one.
 
-    One connection under one lock: a commit takes 0.1 ms. A second process on the same file waits for the write lock.
+    One connection writes; others read what is committed and wait for no writer (in memory there is only the one). A
+    second process on the same file waits for the write lock.
     """
 
     def __init__(self, clock: Clock, file: Path | None = None, *, retention: float = 7 * 86_400.0) -> None:
         self._clock = clock
         self._retention = retention
-        self._lock = RLock()
-        with _mapped_errors():
-            self._db = _open(file)
+        with mapped_errors():
+            self._db = open_writer(file)
+            self._writer = self._reader = self._list_readers = Connections(self._db)
+            if file is not None:
+                self._reader = Connections(open_reader(file))
+                self._list_readers = Connections(*(open_reader(file) for _ in range(LIST_READERS)))
+        self._is_file = file is not None
+        self._commits = GroupCommit(self._writer)
 
     def close(self) -> None:
-        with self._lock:
-            self._db.close()
+        self._commits.close()
+        for connections in {self._writer, self._reader, self._list_readers}:
+            connections.close()
 
     def insert(self, row: Row) -> bool:
-        with self._transaction() as db:
-            return self._insert(db, row)
-
-    def _insert(self, db: sqlite3.Connection, row: Row) -> bool:
-        columns, values = self._columns(row)
-        names = ("task_id", "created_at", "noted_attempt", *columns)
-        marks = ", ".join("?" * len(names))
-        inserted = db.execute(
-            f"INSERT INTO tasks ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING",  # noqa: S608
-            (row.task_id, row.created_at, row.noted_attempt, *values),
-        )
-        if not inserted.rowcount:
-            return False
-        labels = [(row.task_id, name, value) for name, value in row.call.labels.items()]
-        db.executemany("INSERT INTO labels VALUES (?, ?, ?)", labels)
-        if row.call.body:
-            db.execute("INSERT INTO bodies VALUES (?, 'call', ?)", (row.task_id, row.call.body))
-        return True
+        values = self._values(row)
+        return bool(self._commits.write(lambda db: _insert(db, row, values)))
 
     def get(self, task_id: str) -> Row | None:
-        with self._lock, _mapped_errors():
-            stored = self._db.execute(f"{_SELECT} task_id = ?", (task_id,)).fetchone()
-            bodies = dict(self._db.execute("SELECT part, content FROM bodies WHERE task_id = ?", (task_id,)))
-        return None if stored is None else row_of(stored, bodies.get("call", b""), bodies.get("response", b""))
+        note = self._commits.notes.get(task_id)  # first, since it goes once it is in the row
+        for *stored, body, response_body in self._reader.read(_GET, (task_id,)):
+            if note is not None:
+                stored[_NOTED] = max(stored[_NOTED], note.attempt)
+            return row_of(stored, body, response_body)
+        return None
 
     def starting_with(self, prefix: str, limit: int, *, after: str = "") -> list[Row]:
-        where = "task_id >= ? AND task_id > ? AND task_id < ? ORDER BY task_id LIMIT ?"
-        return self._rows(where, (prefix, after, prefix + BEYOND_DIGITS, limit))
+        return sqlite_lists.starting_with(self._list_readers, prefix, limit, after)
 
     def get_many(self, task_ids: Sequence[str]) -> dict[str, Row]:
-        marks = ", ".join("?" * len(task_ids))
-        return {row.task_id: row for row in self._rows(f"task_id IN ({marks})", task_ids)}
+        return sqlite_lists.get_many(self._list_readers, task_ids)
 
     def replace(self, row: Row, *, callback: Row | None = None) -> bool:
-        with self._transaction() as db:
-            columns, values = self._columns(row)
-            changes = ", ".join(f"{column} = ?" for column in columns)
-            done = db.execute(
-                f"UPDATE tasks SET {changes} WHERE task_id = ? AND revision = ?",  # noqa: S608
-                (*values, row.task_id, row.revision - 1),
-            )
-            if not done.rowcount:
-                return False
-            if row.response:
-                db.execute(_SET_RESPONSE, (row.task_id, row.response.body))
-            if row.callback_of is not None:
-                ended = (row.finished_at, row.expires_at(self._retention))  # its call expires when it does
-                db.execute(_SET_CALLBACK_ENDED, (*ended, row.callback_of, row.callback_round))
-            if callback is not None:
-                self._insert(db, callback)
-            return True
+        values = self._values(row)
+        new = None if callback is None else (callback, self._values(callback))
+        return bool(self._commits.write(lambda db: self._replace(db, row, values, new)))
+
+    def _replace(
+        self, db: sqlite3.Connection, row: Row, values: dict[str, Any], callback: tuple[Row, dict[str, Any]] | None
+    ) -> bool:
+        if not db.execute(_UPDATE if row.response is None else _UPDATE_WITH_RESPONSE, values).rowcount:
+            return False
+        if values["response_body"] is None and row.response is not None:
+            _set_body(db, row.task_id, "response", row.response.body)
+        if row.callback_of is not None:
+            ended = (row.finished_at, row.expires_at(self._retention))  # its call expires when it does
+            db.execute(_SET_CALLBACK_ENDED, (*ended, row.callback_of, row.callback_round))
+        if callback is not None:
+            _insert(db, *callback)
+        return True
+
+    def _values(self, row: Row) -> dict[str, Any]:
+        body, response_body = row.call.body, row.response.body if row.response else b""
+        return columns_of(row) | {
+            "task_id": row.task_id,
+            "created_at": row.created_at,
+            "expires_at": row.expires_at(self._retention),
+            "noted_attempt": row.noted_attempt,
+            "body": body if len(body) <= LARGEST_WITH_ROW else None,
+            "response_body": response_body if len(response_body) <= LARGEST_WITH_ROW else None,
+        }
 
     def note(self, task_id: str, attempt: int) -> bool:
-        with self._transaction() as db:
-            first = db.execute(
-                "UPDATE tasks SET noted_attempt = ? WHERE task_id = ? AND noted_attempt = 0", (attempt, task_id)
-            )
-            if first.rowcount:
-                return True
-            db.execute("UPDATE tasks SET noted_attempt = MAX(noted_attempt, ?) WHERE task_id = ?", (attempt, task_id))
-            return False
+        return bool(self._commits.write(lambda db: write_note(db, task_id, attempt)))
+
+    def note_soon(self, task_id: str, attempt: int, when_first: Callable[[], None]) -> None:
+        if self._is_file:
+            self._commits.note(task_id, Note(attempt, when_first))
+        elif self.note(task_id, attempt):  # no commit to spare
+            when_first()
 
     def remove(self, row: Row) -> bool:
-        with self._transaction() as db:
-            done = db.execute(_REMOVE, (row.task_id, row.revision))
-            return done.rowcount == 1
+        return bool(self._commits.write(lambda db: db.execute(_REMOVE, (row.task_id, row.revision)).rowcount))
 
-    def select(self, selection: Selection, limit: int) -> list[Row]:
-        wheres = [(f"{name} = ?", getattr(selection, name)) for name in FILTERS]
-        wheres.append(("created_at >= ?", selection.since))
-        given: list[tuple[str, tuple[Any, ...]]] = [(where, (value,)) for where, value in wheres if value is not None]
-        if selection.label:
-            labelled = "task_id IN (SELECT task_id FROM labels WHERE name = ? AND value = ?)"
-            given.append((labelled, selection.label))
-        if selection.before:
-            given.append(("(created_at, task_id) < (?, ?)", selection.before))
-        where = " AND ".join(where for where, _ in given)
-        values = [value for _, values in given for value in values]
-        return self._rows(f"{where} ORDER BY created_at DESC, task_id DESC LIMIT ?", (*values, limit))
+    def select(self, selection: Selection, limit: int) -> Page:
+        examined = EXAMINED if self._is_file else EXAMINED_IN_MEMORY
+        return sqlite_lists.select(self._list_readers, selection, limit, examined)
 
     def overdue(self, before: float, limit: int, *, after: tuple[float, str] | None = None) -> list[Row]:
-        start = after or (float("-inf"), "")
-        where = "next_attempt_at < ? AND (next_attempt_at, task_id) > (?, ?) ORDER BY next_attempt_at, task_id LIMIT ?"
-        return self._rows(where, (before, *start, limit))
+        values = (before, *(after or (float("-inf"), "")), limit)
+        return sqlite_lists.rows_of(self._list_readers.read(sqlite_lists.OVERDUE, values))
 
     def abandoned(self, limit: int) -> list[Row]:
-        alive = "SELECT worker FROM workers WHERE unsent IS NULL AND alive_until > ?"
-        where = f"worker IS NOT NULL AND worker NOT IN ({alive}) LIMIT ?"
-        return self._rows(where, (self._clock.now(), limit))
+        return sqlite_lists.rows_of(self._list_readers.read(sqlite_lists.ABANDONED, (self._clock.now(), limit)))
 
     def tally(self, overdue_before: float) -> Tally:
-        late = "SELECT COUNT(*), MIN(next_attempt_at) FROM tasks WHERE next_attempt_at < ?"
-        running = "SELECT COUNT(*) FROM tasks WHERE worker IS NOT NULL"
-        with self._lock, _mapped_errors():
-            overdue, oldest_overdue_at = self._db.execute(late, (overdue_before,)).fetchone()
-            (count,) = self._db.execute(running).fetchone()
-            callbacks, oldest_callback_at = self._db.execute(_PENDING_CALLBACKS).fetchone()
-        return Tally(overdue, oldest_overdue_at, count, callbacks, oldest_callback_at)
-
-    def _rows(self, where: str, values: Sequence[Any]) -> list[Row]:
-        with self._lock, _mapped_errors():
-            return [row_of(stored) for stored in self._db.execute(f"{_SELECT} {where}", values).fetchall()]
+        [(overdue, oldest_overdue_at)] = self._list_readers.read(sqlite_lists.COUNT_OVERDUE, (overdue_before,))
+        [(running,)] = self._list_readers.read(sqlite_lists.COUNT_RUNNING)
+        [(callbacks, oldest_callback_at)] = self._list_readers.read(sqlite_lists.COUNT_CALLBACKS)
+        return Tally(overdue, oldest_overdue_at, running, callbacks, oldest_callback_at)
 
     def keep_alive(self, worker: str, seconds: float) -> list[str]:
         now = self._clock.now()
-        with self._transaction() as db:
+
+        def renew(db: sqlite3.Connection) -> list[str]:
             db.execute("DELETE FROM workers WHERE alive_until < ?", (now - WORKERS_KEPT,))
             db.execute(
                 "INSERT INTO workers VALUES (?, ?, ?, NULL) ON CONFLICT DO UPDATE"
@@ -205,83 +181,62 @@ class SqliteLedger:
             db.execute("DELETE FROM cuts WHERE worker = ?", (worker,))
             return [attempt_name for (attempt_name,) in to_abort]
 
+        names: list[str] = self._commits.write(renew)
+        return names
+
     def abort(self, worker: str, attempt_name: str) -> None:
-        with self._transaction() as db:
-            insert = "INSERT INTO cuts SELECT worker, ? FROM workers WHERE worker = ? ON CONFLICT DO NOTHING"
-            db.execute(insert, (attempt_name, worker))
+        insert = "INSERT INTO cuts SELECT worker, ? FROM workers WHERE worker = ? ON CONFLICT DO NOTHING"
+        self._commits.write(lambda db: db.execute(insert, (attempt_name, worker)))
 
     def stop(self, worker: str, unsent: Sequence[str]) -> None:
         now = self._clock.now()
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO workers VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
-                " SET seen_at = excluded.seen_at, alive_until = excluded.alive_until, unsent = excluded.unsent",
-                (worker, now, now, json.dumps(list(unsent))),
-            )
+        values = (worker, now, now, json.dumps(list(unsent)))
+        insert = (
+            "INSERT INTO workers VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET seen_at = excluded.seen_at, alive_until = excluded.alive_until, unsent = excluded.unsent"
+        )
+        self._commits.write(lambda db: db.execute(insert, values))
 
     def holder_of(self, row: Row) -> Holder:
-        with self._lock, _mapped_errors():
-            query = "SELECT alive_until, unsent FROM workers WHERE worker = ?"
-            found = self._db.execute(query, (row.worker,)).fetchone()
-        if found is None:
-            return Holder.LOST
-        alive_until, unsent = found
-        if unsent is not None:
-            return Holder.STOPPED_UNSENT if row.attempt_name in json.loads(unsent) else Holder.STOPPED
-        return Holder.ALIVE if alive_until > self._clock.now() else Holder.LOST
+        query = "SELECT alive_until, unsent FROM workers WHERE worker = ?"
+        for alive_until, unsent in self._reader.read(query, (row.worker,)):
+            if unsent is not None:
+                return Holder.STOPPED_UNSENT if row.attempt_name in json.loads(unsent) else Holder.STOPPED
+            return Holder.ALIVE if alive_until > self._clock.now() else Holder.LOST
+        return Holder.LOST
 
     def heartbeats(self, workers: Collection[str]) -> dict[str, float]:
         marks = ", ".join("?" * len(workers))
-        with self._lock, _mapped_errors():
-            query = f"SELECT worker, seen_at FROM workers WHERE worker IN ({marks})"  # noqa: S608
-            return dict(self._db.execute(query, tuple(workers)).fetchall())
+        query = f"SELECT worker, seen_at FROM workers WHERE worker IN ({marks})"  # noqa: S608
+        return dict(self._list_readers.read(query, tuple(workers)))
 
     def expire(self, limit: int) -> int:
-        over = "SELECT task_id FROM tasks WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
-        with self._transaction() as db:
-            gone = db.execute(f"DELETE FROM tasks WHERE task_id IN ({over})", (self._clock.now(), limit))  # noqa: S608
-            return gone.rowcount
+        """In several transactions, so that no other change waits for all of them."""
+        expired = 0
+        while expired < limit:
+            count = self._expire(min(limit - expired, EXPIRED_AT_ONCE))
+            expired += count
+            if count < EXPIRED_AT_ONCE:
+                break
+        return expired
 
-    def _columns(self, row: Row) -> tuple[list[str], list[Any]]:
-        values = columns_of(row) | {"expires_at": row.expires_at(self._retention)}
-        return list(values), list(values.values())
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, _mapped_errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # SQLite itself rolls back after some errors
-                    self._db.execute("ROLLBACK")
-                raise
+    def _expire(self, limit: int) -> int:
+        now = self._clock.now()
+        count: int = self._commits.write(lambda db: db.execute(_EXPIRE, (now, limit)).rowcount)
+        return count
 
 
-_mapped_errors = partial(
-    map_exceptions, ((sqlite3.Error, OSError), lambda exc: Unavailable(f"the ledger cannot be used: {exc}"))
-)
+def _insert(db: sqlite3.Connection, row: Row, values: dict[str, Any]) -> bool:
+    if not db.execute(_INSERT, values).rowcount:
+        return False
+    if row.call.labels:
+        labels = [(row.task_id, name, value, row.kind, row.created_at) for name, value in row.call.labels.items()]
+        db.executemany("INSERT INTO labels VALUES (?, ?, ?, ?, ?)", labels)
+    if values["body"] is None:
+        _set_body(db, row.task_id, "call", row.call.body)
+    return True
 
 
-def check_file(file: Path) -> None:
-    """Raise Unavailable if *file* exists and is no ledger of this version; nothing is created or changed."""
-    with _mapped_errors():
-        if file.exists():
-            check_content(file, _SCHEMA, _VERSION)
-
-
-def _open(file: Path | None) -> sqlite3.Connection:
-    """The database, created if it is new; Unavailable if another version created it."""
-    if file:
-        make_private(file, _SCHEMA, _VERSION)
-    db = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False, timeout=10)
-    try:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            db.execute(f"PRAGMA {pragma}")
-        db.executescript(f"{_SCHEMA} DROP TABLE IF EXISTS direct_keys; DROP TABLE IF EXISTS key_uses;")  # now rows
-        db.execute(f"PRAGMA user_version={_VERSION}")
-    except BaseException:
-        db.close()
-        raise
-    return db
+def _set_body(db: sqlite3.Connection, task_id: str, part: str, content: bytes) -> None:
+    """An unchanged body is not written again."""
+    db.execute(_SET_BODY, {"task_id": task_id, "part": part, "content": content})

@@ -98,14 +98,16 @@ class StepApplier:
 
         If the ledger does not respond, it is logged as well: a duplicate has the same insertId.
         """
+
+        def log_first() -> None:
+            if row.noted_attempt == 0:  # a row of an earlier version has no count of notes
+                self.task_log.enqueued(row, self.task_name(row, row.first_number))
+
         try:
-            is_first = self.ledger.note(row.task_id, row.awaited if number is None else number)
-            is_first = is_first and row.noted_attempt == 0  # a row of an earlier version has no count of notes
+            self.ledger.note_soon(row.task_id, row.awaited if number is None else number, log_first)
         except Unavailable as exc:
             _logger.warning("the sweep will note that the task of %s exists: %s", row.task_id, exc)
-            is_first = row.noted_attempt == 0
-        if is_first:
-            self.task_log.enqueued(row, self.task_name(row, row.first_number))
+            log_first()
 
     def note_first_task(self, row: Row) -> None:
         """Note and log the first task if that has not happened: whoever created it was cut off."""

@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 _logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class UnusableFile(OSError):
     """The file must not or cannot be used; the message names it and the reason."""
 
 
-def make_private(path: Path, schema: str, version: int = 0) -> None:
+def make_private(path: Path, schema: str, version: int = 0, migrated: Collection[int] = ()) -> None:
     """
     Create *path* with mode 0600 unless it exists, and remove all other permissions from it and SQLite's own files.
 
@@ -40,7 +41,7 @@ def make_private(path: Path, schema: str, version: int = 0) -> None:
     try:
         _create(path)
     except FileExistsError:
-        check_content(path, schema, version)
+        check_content(path, schema, version, migrated)
         for file in (path, *(path.with_name(path.name + suffix) for suffix in _BESIDE)):
             _restrict(file)
         _check_access(path)
@@ -56,8 +57,12 @@ def _create(path: Path) -> None:
         os.close(created)
 
 
-def check_content(path: Path, schema: str, version: int = 0) -> None:
-    """Raise UnusableFile if the database was not made with *schema* and *version*; nothing is changed."""
+def check_content(path: Path, schema: str, version: int = 0, migrated: Collection[int] = ()) -> None:
+    """
+    Raise UnusableFile if the database was not made with *schema* and *version*; nothing is changed.
+
+    One of a *migrated* version has the same tables, with other columns.
+    """
     found = path.lstat()
     if not (stat.S_ISREG(found.st_mode) and found.st_size and _may(path, os.R_OK)):
         return
@@ -86,7 +91,7 @@ def check_content(path: Path, schema: str, version: int = 0) -> None:
     foreign = sorted(others | {table for table, _ in known - columns} & tables)
     if foreign and not (is_complete and is_other_version):
         raise UnusableFile(f"{path}: is a database of another program, with the table {foreign[0]}; name another file")
-    if is_other_version:
+    if is_other_version and named not in migrated:
         raise UnusableFile(f"{path}: has schema version {named}; this relay supports {version}")
 
 

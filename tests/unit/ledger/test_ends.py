@@ -46,7 +46,7 @@ def test_an_end_and_its_callback_are_written_together(ledger: Ledger) -> None:
     ended = end(ledger)
     assert ledger.get(TASK_ID) == ended
     assert ledger.get("report") == callback()
-    assert [listed.task_id for listed in ledger.select(Selection(kind="callback"), 5)] == ["report"]
+    assert [listed.task_id for listed in ledger.select(Selection(kind="callback"), 5).rows] == ["report"]
 
 
 def test_no_callback_is_written_if_its_end_is_not(ledger: Ledger) -> None:

@@ -19,7 +19,7 @@ ATTEMPT = Attempt(attempt=1, round=1, task_name="t-1", span_id="", version="v7",
 
 
 def listed(ledger: Ledger, limit: int = 10, **selection: Any) -> list[str]:
-    return [found.task_id for found in ledger.select(Selection(**selection), limit)]
+    return [found.task_id for found in ledger.select(Selection(**selection), limit).rows]
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_list_follows_what_changed(filled: Ledger) -> None:
 def test_pages_follow_each_other_without_gap_or_overlap(filled: Ledger) -> None:
     seen: list[str] = []
     before: tuple[float, str] | None = None
-    while page := filled.select(Selection(before=before), 1):
+    while page := filled.select(Selection(before=before), 1).rows:
         seen += [found.task_id for found in page]
         before = (page[-1].created_at, page[-1].task_id)
     assert seen == ["d", "c", "b", "a"]

@@ -34,7 +34,7 @@ def test_a_task_is_written_once(ledger: Ledger) -> None:
     assert ledger.insert(row())
     assert not ledger.insert(row(queue="other", call=call(labels={"a": "b"})))
     assert ledger.get(TASK_ID) == row()
-    assert ledger.select(Selection(label=("a", "b")), 10) == []
+    assert ledger.select(Selection(label=("a", "b")), 10).rows == []
 
 
 def test_a_change_replaces_only_the_revision_before_it(ledger: Ledger) -> None:
@@ -84,7 +84,7 @@ def test_a_row_is_removed_unless_it_has_changed(ledger: Ledger) -> None:
     assert not ledger.remove(row(revision=2))
     assert ledger.get(TASK_ID) is None
     assert ledger.insert(row(call=call(labels={"a": "c"})))
-    assert ledger.select(Selection(label=("a", "b")), 10) == []
+    assert ledger.select(Selection(label=("a", "b")), 10).rows == []
 
 
 def test_a_row_with_a_noted_task_is_not_removed(ledger: Ledger) -> None:
@@ -98,7 +98,7 @@ def test_a_row_with_a_noted_task_is_not_removed(ledger: Ledger) -> None:
 def test_a_list_has_rows_without_bodies(ledger: Ledger) -> None:
     write(ledger, FULL)
     ledger.note(TASK_ID, 2)
-    [found] = ledger.select(Selection(kind="callback"), 1)
+    [found] = ledger.select(Selection(kind="callback"), 1).rows
     answer = FULL.response
     assert answer is not None
     bodiless = {"call": FULL.call.changed(body=b""), "response": answer.changed(body=b"")}
@@ -188,7 +188,7 @@ def test_a_closed_ledger_is_unavailable(ledger: Ledger) -> None:
         lambda: ledger.insert(row()),
         lambda: ledger.replace(changed(row())),
         lambda: ledger.note(TASK_ID, 1),
-        lambda: ledger.select(Selection(), 1),
+        lambda: ledger.select(Selection(), 1).rows,
         lambda: ledger.overdue(0, 1),
         lambda: ledger.abandoned(1),
         lambda: ledger.tally(0),

@@ -17,7 +17,8 @@ import pytest
 from support.example_rows import TASK_ID, row
 from traced_relay.emulator.emulator import LocalQueue
 from traced_relay.errors import InvalidSettings, Unavailable
-from traced_relay.ledger.sqlite import SqliteLedger, check_file
+from traced_relay.ledger.sqlite import SqliteLedger
+from traced_relay.ledger.sqlite_file import check_file
 from traced_relay.runtime.clock import ManualClock
 
 if TYPE_CHECKING:

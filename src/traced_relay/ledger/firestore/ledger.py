@@ -17,12 +17,12 @@ from traced_relay.ledger.firestore import queries
 from traced_relay.ledger.firestore.queries import document, label, moment
 from traced_relay.ledger.firestore.requests import Database
 from traced_relay.ledger.firestore.workers import WorkerLeases
-from traced_relay.ledger.protocol import WORKERS_KEPT, Tally
+from traced_relay.ledger.protocol import WORKERS_KEPT, Page, Tally
 from traced_relay.ledger.row_codec import STORED, columns_of, row_of
 from traced_relay.tasks.states import ENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from traced_relay.ledger.firestore.requests import Requests
     from traced_relay.ledger.protocol import Selection
@@ -154,6 +154,10 @@ class FirestoreLedger(WorkerLeases):
             batch.update(document(self._tasks, task_id), {"noted_attempt": Maximum(attempt), "notes": Increment(1)})
             return requests.commit(batch) and batch.write_results[0].transform_results[-1].integer_value == 1
 
+    def note_soon(self, task_id: str, attempt: int, when_first: Callable[[], None]) -> None:
+        if self.note(task_id, attempt):
+            when_first()
+
     def remove(self, row: Row) -> bool:
         with self._database.requests() as requests:
             found = requests.read([document(self._tasks, row.task_id)], _COMPARED).get(row.task_id)
@@ -168,8 +172,11 @@ class FirestoreLedger(WorkerLeases):
         if stored.to_dict().get("body_apart"):
             batch.delete(document(self._bodies, stored.id))
 
-    def select(self, selection: Selection, limit: int) -> list[Row]:
-        return self._rows(queries.selected(self._tasks, selection), limit)
+    def select(self, selection: Selection, limit: int) -> Page:
+        """Never short: Firestore merges the indexes of several filters, and returns only what matches."""
+        rows = self._rows(queries.selected(self._tasks, selection), limit + 1)
+        is_more = len(rows) > limit
+        return Page(rows[:limit], (rows[limit - 1].created_at, rows[limit - 1].task_id) if is_more else None)
 
     def overdue(self, before: float, limit: int, *, after: tuple[float, str] | None = None) -> list[Row]:
         return self._rows(queries.overdue(self._tasks, before, after), limit)
