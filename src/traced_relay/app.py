@@ -13,6 +13,7 @@ from flask import request
 from google.auth.exceptions import GoogleAuthError
 
 from traced_relay.api.auth import GOOGLE_ISSUERS, Authenticator, CertificateCache, Certificates
+from traced_relay.api.list_pacing import ListPacer
 from traced_relay.api.middleware import AuthMiddleware
 from traced_relay.api.readiness import Readiness
 from traced_relay.api.routes import Api
@@ -153,6 +154,7 @@ class Application:
                 ledger=self.ledger,
                 clock=self._clock,
                 retention=settings.rules.retention,
+                pacer=ListPacer(SystemClock()),  # processor time passes in no other
                 links=self._links_here,
             ),
             actions=TaskActions(

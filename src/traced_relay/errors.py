@@ -7,6 +7,7 @@ The errors of this package, as a tree. Each line: who gets the error, and what t
     |- InvalidSettings       the operator, at start: names the file and key, or the variable
     |- NotAuthorized         the caller: 401 or 403
     |- NotFound              the caller: 404
+    |- TooManyRequests       the caller: too many lists at once; 429, retried after Retry-After
     |- Unavailable           ledger, queue or certificates cannot be reached; 503, at /dispatch 500
     |- EnqueueFailed         the operator: Cloud Tasks refused; 503
     |- IdentityFailed        no ID token or no signing secret
@@ -81,6 +82,10 @@ class NotAuthorized(RelayError):
 
 class NotFound(RelayError):
     """The task does not exist, or is not the caller's."""
+
+
+class TooManyRequests(RelayError):
+    """The caller's lists would slow other requests. The caller repeats the request later."""
 
 
 class Unavailable(RelayError):

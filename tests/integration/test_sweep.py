@@ -237,5 +237,4 @@ def test_a_key_that_outlived_its_row_gets_a_task_of_another_name(
 def forget(relay: RunningRelay, task_id: str) -> None:
     ledger = relay.application.ledger
     assert isinstance(ledger, SqliteLedger)
-    with ledger._transaction() as db:
-        db.execute("DELETE FROM tasks WHERE task_id = ?", (task_id,))
+    ledger._commits.write(lambda db: db.execute("DELETE FROM tasks WHERE task_id = ?", (task_id,)))

@@ -18,6 +18,7 @@ _PROBLEMS = {
     415: "The content type is not application/json, or the content has a content coding: then the response has "
     "`Accept-Encoding: identity`",
     422: "A field or parameter breaks a rule; `errors` names it",
+    429: "Too many of the caller's lists at once; retry after `Retry-After` seconds",
     501: "The transfer coding is not chunked",
     503: "The ledger, the queue or the certificates are unreachable; retry after `Retry-After` seconds",
 }
@@ -84,7 +85,7 @@ def _paths() -> dict[str, Any]:
                 "list",
                 "List tasks, newest first; one `label.NAME=VALUE` selects by a label",
                 {200: ("A page of tasks", "TaskList")},
-                problems=(422, *_REFUSED),
+                problems=(422, 429, *_REFUSED),
                 parameters=[_parameter(name, "query", schema) for name, schema in fields(ListQuery).items()],
             ),
         },
@@ -103,7 +104,7 @@ def _paths() -> dict[str, Any]:
                 "status",
                 "Get a task with its attempts",
                 {200: ("The task", "Status")},
-                problems=(404, 422, *_REFUSED),
+                problems=(404, 422, 429, *_REFUSED),
                 parameters=[_task_id()],
             )
         },
@@ -113,7 +114,7 @@ def _paths() -> dict[str, Any]:
                     action.replace("-", "_"),
                     summary,
                     responses,
-                    problems=(404, 409, 415, 422, 501, *_REFUSED),
+                    problems=(404, 409, 415, 422, 429, 501, *_REFUSED),
                     parameters=[_task_id()],
                 )
             }

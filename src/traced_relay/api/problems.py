@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response
 
-from traced_relay.errors import EnqueueFailed, FieldError, InvalidCall, NotAuthorized, NotFound, RelayError, Unavailable
+from traced_relay.errors import (
+    EnqueueFailed,
+    FieldError,
+    InvalidCall,
+    NotAuthorized,
+    NotFound,
+    RelayError,
+    TooManyRequests,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +32,7 @@ def problem(status: int, detail: str, errors: Sequence[FieldError] = (), *, chal
     headers = {"Cache-Control": "no-store"}
     if challenge or status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = challenge or "Bearer"
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         headers["Retry-After"] = "5"
     return Response(json.dumps(document), status, headers, content_type="application/problem+json")
 
@@ -60,6 +69,8 @@ def status_of(error: RelayError) -> int:
             return error.status
         case NotFound():
             return HTTPStatus.NOT_FOUND
+        case TooManyRequests():
+            return HTTPStatus.TOO_MANY_REQUESTS
         case Unavailable() | EnqueueFailed():
             return HTTPStatus.SERVICE_UNAVAILABLE
     return HTTPStatus.INTERNAL_SERVER_ERROR

@@ -124,7 +124,9 @@ class Api:
         return items
 
     def list(self) -> Response:
-        return _json(self.tasks.page(request.args.items(multi=True), _principal()), 200)
+        principal = _principal()
+        with self.tasks.pacer.turn(principal.name):
+            return _json(self.tasks.page(request.args.items(multi=True), principal), 200)
 
     def status(self, task_id: str) -> Response:
         return self._status(self._find(task_id), 200)

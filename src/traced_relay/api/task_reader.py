@@ -16,6 +16,7 @@ from traced_relay.tasks.status_document import Context
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from traced_relay.api.list_pacing import ListPacer
     from traced_relay.ledger.protocol import Ledger
     from traced_relay.relay.policy import Principal
     from traced_relay.runtime.clock import Clock
@@ -29,11 +30,16 @@ PREFIX_BATCH, MAX_PREFIX_BATCHES = 50, 10  # rows read to resolve a short id
 
 @dataclass(frozen=True, kw_only=True)
 class TaskReader:
-    """*retention* is in seconds; *links* are made for the host of the current request."""
+    """
+    *retention* is in seconds; *links* are made for the host of the current request.
+
+    *pacer* limits what reads many rows: lists, and the search for a short id.
+    """
 
     ledger: Ledger
     clock: Clock
     retention: float
+    pacer: ListPacer
     links: Callable[[], Links]
 
     def find(self, task_id: str, principal: Principal) -> Row:
@@ -46,12 +52,16 @@ class TaskReader:
         return row
 
     def _full_id(self, task_id: str, principal: Principal) -> str:
-        """The only id with this prefix among those that the *principal* may see; without one *task_id* itself."""
         if len(task_id) == ID_LENGTH:
             return task_id
         if len(task_id) < MIN_ID_PREFIX:
             message = f"must have at least {MIN_ID_PREFIX} digits, got {task_id!a}"
             raise validation.invalid_call([FieldError("task_id", message)])
+        with self.pacer.turn(principal.name):
+            return self._matching_id(task_id, principal)
+
+    def _matching_id(self, task_id: str, principal: Principal) -> str:
+        """The only id with this prefix among those that the *principal* may see; without one *task_id* itself."""
         ids: list[str] = []
         after = ""
         for _ in range(MAX_PREFIX_BATCHES):

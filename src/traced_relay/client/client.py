@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from traced_relay.tasks.api_types import CallFields, Filters
 
 TRIES = 3
-RETRY_DELAY, RETRY_AFTER_503 = 1.0, 5.0  # seconds; a relay's 503 says Retry-After: 5
+RETRY_DELAY, RETRY_AFTER_503 = 1.0, 5.0  # seconds; a relay's 503 and 429 say Retry-After: 5
+_RETRIED = (requests.codes.too_many_requests, requests.codes.unavailable)
 _GATEWAY_ERRORS = (502, 503, 504)
 MIN_POLL, MAX_POLL, POLL_GROWTH = 0.2, 5.0, 1.5  # seconds between two requests while a task is followed
 
@@ -233,7 +234,7 @@ class Client:
                     raise Unavailable(f"the relay at {self.url} {how}") from exc
                 self._pause(RETRY_DELAY)
                 continue
-            if response.status != requests.codes.unavailable or tries == 0:
+            if response.status not in _RETRIED or tries == 0:
                 return _document_of(response, shape)
             self._pause(RETRY_AFTER_503)
 
@@ -333,7 +334,7 @@ def error_of(document: object) -> RelayError:
             return NotAuthorized(detail, status=status, reason="refused")
         case {"status": 404, "detail": str(detail)}:
             return NotFound(detail)
-        case {"status": 503, "detail": str(detail)}:
+        case {"status": 429 | 503, "detail": str(detail)}:
             return Unavailable(detail)
         case {"status": int(status), "detail": str(detail)}:
             return UnexpectedResponse(f"the relay answered {status}: {detail[:200]}")

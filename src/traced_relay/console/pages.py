@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from traced_relay.console.dev_data import DevData
 
 PAGE_SIZE, SHORT_PAGE_SIZE = 200, 50  # short: what the server renders and the script polls
+MAX_SHORT_PAGES = 10  # of the relay for one of the console
 MAX_ATTEMPTS, MAX_ROUNDS = 100, 10  # the latest ones are shown
 _GOOGLE = "https://console.cloud.google.com/"
 _PENDING = ("queued", "waiting")
@@ -43,12 +44,16 @@ def first_page(client: Client, query: Mapping[str, str], now: float) -> dict[str
 def page_of_rows(client: Client, query: Mapping[str, str], now: float) -> dict[str, Any]:
     """A page of the list for the script; a short one with `few` in the *query*."""
     filters: Any = {name: query[name] for name in ("state", "queue", "rule") if query.get(name)}
-    documents, next_token = client.page(
-        query.get("page_token") or None,
-        label=_label(query.get("label", "")),
-        page_size=SHORT_PAGE_SIZE if "few" in query else PAGE_SIZE,
-        **filters,
-    )
+    documents: list[Document] = []
+    next_token = query.get("page_token") or None
+    size = SHORT_PAGE_SIZE if "few" in query else PAGE_SIZE
+    for _ in range(MAX_SHORT_PAGES):
+        found, next_token = client.page(
+            next_token, label=_label(query.get("label", "")), page_size=size - len(documents), **filters
+        )
+        documents += found
+        if next_token is None or len(documents) >= size:
+            break
     return {"now": now, "rows": [row(document) for document in legible(documents)], "next": next_token}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from traced_relay.errors import Unavailable, map_exceptions
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION, MIGRATED = 3, (2,)
-LISTED_BY = ("state", "queue", "rule", "reason", "version", "caller")  # each has an index in the order of a list
+LISTED_BY = ("state", "reason", "version", "caller")  # each has an index in the order of a list
 LARGEST_WITH_ROW = 2048  # bytes of a body; every change of its row writes it again, with the document
 
-_PARTIAL = {name: f" WHERE {name} IS NOT NULL" for name in ("rule", "reason", "version")}
+_PARTIAL = {name: f" WHERE {name} IS NOT NULL" for name in ("reason", "version")}
 _LIST_INDEXES = "\n".join(
     f"CREATE INDEX IF NOT EXISTS tasks_by_{name} ON tasks (kind, {name}, created_at DESC, task_id DESC)"
     f"{_PARTIAL.get(name, '')};"
@@ -35,11 +35,10 @@ CREATE TABLE IF NOT EXISTS tasks (
     body BLOB, response_body BLOB -- NULL: too large for the row, in bodies
 );
 CREATE INDEX IF NOT EXISTS tasks_by_time ON tasks (next_attempt_at, task_id) WHERE next_attempt_at IS NOT NULL;
-CREATE INDEX IF NOT EXISTS tasks_by_worker ON tasks (worker) WHERE worker IS NOT NULL;
 CREATE INDEX IF NOT EXISTS tasks_by_end ON tasks (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS tasks_undelivered ON tasks (created_at)
     WHERE kind = 'callback' AND state NOT IN ('succeeded', 'failed', 'cancelled');
-CREATE INDEX IF NOT EXISTS tasks_by_age ON tasks (kind, created_at DESC, task_id DESC);
+CREATE INDEX IF NOT EXISTS tasks_by_age ON tasks (kind, created_at DESC, task_id DESC, queue, rule);
 {_LIST_INDEXES}
 CREATE TABLE IF NOT EXISTS bodies (
     task_id TEXT NOT NULL REFERENCES tasks (task_id) ON DELETE CASCADE, part TEXT NOT NULL, content BLOB NOT NULL,
@@ -113,6 +112,19 @@ class Connections:
         db = self._idle.get()
         try:
             return work(db)
+        finally:
+            self._idle.put(db)
+
+    def try_read(self, query: str, values: Sequence[Any]) -> list[Any] | None:
+        """The same as `read`; None if no connection is idle."""
+        try:
+            db = self._idle.get_nowait()
+        except Empty:
+            return None
+        try:
+            return db.execute(query, values).fetchall()
+        except (sqlite3.Error, OSError) as exc:
+            raise unavailable(exc) from exc
         finally:
             self._idle.put(db)
 

@@ -28,21 +28,25 @@ _BY_ID = f"SELECT {_STORED} FROM tasks WHERE"  # noqa: S608  (no value of a requ
 # caller's is the first, so that a page token only names the caller's own tasks.
 _INDEXED = ("caller", "label", *(name for name in LISTED_BY if name != "caller"))
 
+_IN_AGE = ("queue", "rule")  # parts of the index by age, which rejects rows without reading them
+
 OVERDUE = (
     f"SELECT {_STORED} FROM tasks INDEXED BY tasks_by_time"  # noqa: S608
     " WHERE next_attempt_at IS NOT NULL AND next_attempt_at < ? AND (next_attempt_at, task_id) > (?, ?)"
     " ORDER BY next_attempt_at, task_id LIMIT ?"
 )
 ABANDONED = (
-    f"SELECT {_STORED} FROM tasks INDEXED BY tasks_by_worker"  # noqa: S608
-    " WHERE worker IS NOT NULL AND worker NOT IN"
+    f"SELECT {_STORED} FROM tasks INDEXED BY tasks_by_state"  # noqa: S608
+    " WHERE kind IN ('call', 'callback') AND state = 'running' AND worker NOT IN"
     " (SELECT worker FROM workers WHERE unsent IS NULL AND alive_until > ?) LIMIT ?"
 )
 COUNT_OVERDUE = (
     "SELECT COUNT(*), MIN(next_attempt_at) FROM tasks INDEXED BY tasks_by_time"
     " WHERE next_attempt_at IS NOT NULL AND next_attempt_at < ?"
 )
-COUNT_RUNNING = "SELECT COUNT(*) FROM tasks INDEXED BY tasks_by_worker WHERE worker IS NOT NULL"
+COUNT_RUNNING = (
+    "SELECT COUNT(*) FROM tasks INDEXED BY tasks_by_state WHERE kind IN ('call', 'callback') AND state = 'running'"
+)
 COUNT_CALLBACKS = (
     "SELECT COUNT(*), MIN(created_at) FROM tasks INDEXED BY tasks_undelivered"
     " WHERE kind = 'callback' AND state NOT IN ('succeeded', 'failed', 'cancelled')"
@@ -52,15 +56,16 @@ STARTING_WITH = f"{_BY_ID} task_id >= ? AND task_id > ? AND task_id < ? ORDER BY
 
 def select(connections: Connections, selection: Selection, limit: int, examined: int) -> Page:
     """The page of at most *limit* rows after *examined* rows at most."""
-    given = {name: getattr(selection, name) for name in _INDEXED if getattr(selection, name) is not None}
+    given = {name: getattr(selection, name) for name in (*_INDEXED, *_IN_AGE) if getattr(selection, name) is not None}
     values = {"kind": selection.kind, "limit": limit + 1, "last": examined - 1, **given}
     values["before"], values["before_id"] = selection.before or _NEWEST
     values["end"], values["end_id"] = float("-inf") if selection.since is None else selection.since, ""
     if selection.label:
         values["label"], values["value"] = selection.label
-    index, end = next(iter(given), "age"), None
-    if len(given) > 1:  # else the index has no row that a filter rejects
-        index, end = _best(connections, values, list(given))
+    indexes = [name for name in given if name not in _IN_AGE] or ["age"]
+    index, end = indexes[0], None
+    if given.keys() - {index}:  # else the index has no row that a filter rejects
+        index, end = _best(connections, values, indexes)
     if end is not None:
         values["end"], values["end_id"] = end
     rows = rows_of(connections.read(page_query(index, tuple(name for name in given if name != index)), values))

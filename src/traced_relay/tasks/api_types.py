@@ -203,12 +203,16 @@ class Status(Summary):
 
 
 class TaskList(TypedDict):
-    """A page of tasks, newest first."""
+    """A page of tasks, newest first. It may be short, even empty, before the last one."""
 
     tasks: Annotated[list[Summary], Doc("Tasks by `created_at`, then `task_id`, newest first.")]
     next_page_token: Annotated[
         str | None,
-        Doc("Value of `page_token` for the next page; null on the last one.", "WzE3OTUyODQwMDAuMCwiNGYxYyJd"),
+        Doc(
+            "Value of `page_token` for the next page; null on the last one. With several filters, a page may contain "
+            "less than `limit`: what was found among 10,000 tasks.",
+            "WzE3OTUyODQwMDAuMCwiNGYxYyJd",
+        ),
     ]
 
 
