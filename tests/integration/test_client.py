@@ -106,26 +106,35 @@ def test_an_uninstrumented_caller_is_the_parent(downstream: Downstream, relay: R
 class FrontEnd:
     """What a front end does: hand the request on, and sometimes lose the answer."""
 
-    def __init__(self, relay: RunningRelay, *, loses_the_answer: bool = False) -> None:
+    def __init__(self, relay: RunningRelay, *, instead: Response | None = None) -> None:
         self._relay = relay
-        self._loses = loses_the_answer
+        self._instead = instead
 
     def __call__(self, arrived: Arrived) -> Response:
         headers = {name: value for name, value in arrived.headers.items() if name != "host"}
         answer = ask(arrived.method, self._relay.url + arrived.path, body=arrived.body, headers=headers)
-        if self._loses:
-            return Response("upstream went away", 503)
+        if self._instead is not None:
+            return self._instead
         return Response(json.dumps(answer.document), answer.status, content_type="application/json")
 
 
-def test_a_retry_after_a_lost_response_makes_no_second_task(relay: RunningRelay, downstream: Downstream) -> None:
+LOST = Response("upstream went away", 503)
+TOO_MANY = Response(json.dumps({"status": 429, "detail": "too many"}), 429, content_type="application/problem+json")
+
+
+@pytest.mark.parametrize("instead", [LOST, TOO_MANY], ids=["503", "429"])
+def test_a_retry_after_a_lost_response_makes_no_second_task(
+    relay: RunningRelay, downstream: Downstream, instead: Response
+) -> None:
     clock = Unhurried()
-    lost, given = FrontEnd(relay, loses_the_answer=True), FrontEnd(relay)
+    lost, given = FrontEnd(relay, instead=instead), FrontEnd(relay)
     with Downstream(lost, lost, given) as before:
-        receipt = Client(before.url, clock=clock).enqueue(downstream.url, labels={"lost": "answer"})
+        receipt = Client(before.url, clock=clock).enqueue(
+            downstream.url, labels={"lost": f"answer {instead.status_code}"}
+        )
     keys = {arrived.headers["idempotency-key"] for arrived in before.arrived}
     assert (len(before.arrived), len(keys), clock.waits) == (3, 1, [RETRY_AFTER_503] * 2)
-    listed = get(f"{relay.url}/v1/tasks?label.lost=answer").document["tasks"]
+    listed = get(f"{relay.url}/v1/tasks?label.lost=answer%20{instead.status_code}").document["tasks"]
     assert [task["task_id"] for task in listed] == [receipt["task_id"]]
 
 

@@ -36,8 +36,6 @@ CREATE TABLE IF NOT EXISTS tasks (
 );
 CREATE INDEX IF NOT EXISTS tasks_by_time ON tasks (next_attempt_at, task_id) WHERE next_attempt_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS tasks_by_end ON tasks (expires_at) WHERE expires_at IS NOT NULL;
-CREATE INDEX IF NOT EXISTS tasks_undelivered ON tasks (created_at)
-    WHERE kind = 'callback' AND state NOT IN ('succeeded', 'failed', 'cancelled');
 CREATE INDEX IF NOT EXISTS tasks_by_age ON tasks (kind, created_at DESC, task_id DESC, queue, rule);
 {_LIST_INDEXES}
 CREATE TABLE IF NOT EXISTS bodies (

@@ -28,7 +28,7 @@ _BY_ID = f"SELECT {_STORED} FROM tasks WHERE"  # noqa: S608  (no value of a requ
 # caller's is the first, so that a page token only names the caller's own tasks.
 _INDEXED = ("caller", "label", *(name for name in LISTED_BY if name != "caller"))
 
-_IN_AGE = ("queue", "rule")  # parts of the index by age, which rejects rows without reading them
+IN_AGE = ("queue", "rule")  # parts of the index by age, which rejects rows without reading them
 
 OVERDUE = (
     f"SELECT {_STORED} FROM tasks INDEXED BY tasks_by_time"  # noqa: S608
@@ -48,21 +48,21 @@ COUNT_RUNNING = (
     "SELECT COUNT(*) FROM tasks INDEXED BY tasks_by_state WHERE kind IN ('call', 'callback') AND state = 'running'"
 )
 COUNT_CALLBACKS = (
-    "SELECT COUNT(*), MIN(created_at) FROM tasks INDEXED BY tasks_undelivered"
-    " WHERE kind = 'callback' AND state NOT IN ('succeeded', 'failed', 'cancelled')"
+    "SELECT COUNT(*), MIN(created_at) FROM tasks INDEXED BY tasks_by_state"
+    " WHERE kind = 'callback' AND state IN ('queued', 'running', 'waiting')"
 )
 STARTING_WITH = f"{_BY_ID} task_id >= ? AND task_id > ? AND task_id < ? ORDER BY task_id LIMIT ?"
 
 
 def select(connections: Connections, selection: Selection, limit: int, examined: int) -> Page:
     """The page of at most *limit* rows after *examined* rows at most."""
-    given = {name: getattr(selection, name) for name in (*_INDEXED, *_IN_AGE) if getattr(selection, name) is not None}
+    given = {name: getattr(selection, name) for name in (*_INDEXED, *IN_AGE) if getattr(selection, name) is not None}
     values = {"kind": selection.kind, "limit": limit + 1, "last": examined - 1, **given}
     values["before"], values["before_id"] = selection.before or _NEWEST
     values["end"], values["end_id"] = float("-inf") if selection.since is None else selection.since, ""
     if selection.label:
         values["label"], values["value"] = selection.label
-    indexes = [name for name in given if name not in _IN_AGE] or ["age"]
+    indexes = [name for name in given if name not in IN_AGE] or ["age"]
     index, end = indexes[0], None
     if given.keys() - {index}:  # else the index has no row that a filter rejects
         index, end = _best(connections, values, indexes)

@@ -25,6 +25,7 @@ BROKEN = errors.InvalidCall("retry.max_attempts must be at least 1, got 0", erro
         ),
         (errors.NotAuthorized("only Cloud Tasks may", status=403, reason="x"), 403, "only Cloud Tasks may"),
         (errors.NotFound("there is no task"), 404, "there is no task"),
+        (errors.TooManyRequests("too many lists at once"), 429, "too many lists at once"),
         (
             errors.Unavailable("/data/ledger is locked"),
             503,
@@ -71,6 +72,7 @@ def test_a_problem_without_fields_has_no_errors() -> None:
     [
         (401, "WWW-Authenticate", "Bearer"),
         (503, "Retry-After", "5"),
+        (429, "Retry-After", "5"),
         (403, "WWW-Authenticate", None),
         (500, "Retry-After", None),
     ],
