@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import console, dispatch, embedded_queue, enqueue, many_calls, peers, report, telemetry
+from bench import console, dispatch, embedded_queue, enqueue, lists, many_calls, peers, report, telemetry
 from bench.figures import FULL, QUICK
 from bench.progress import Progress
 
@@ -25,6 +25,7 @@ BENCHES: dict[str, Callable[[Scale, Progress, Path], list[Table]]] = {
     "enqueue": enqueue.run,
     "queue": embedded_queue.run,
     "dispatch": dispatch.run,
+    "lists": lists.run,
     "many": many_calls.run,
     "telemetry": telemetry.run,
     "console": console.run,

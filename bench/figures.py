@@ -31,6 +31,7 @@ class Scale:
     held: tuple[int, ...]  # calls that one relay holds at once
     idle: float  # seconds for which it holds them
     listed: tuple[int, ...]  # tasks in a console's list
+    rows: tuple[int, ...]  # in a ledger whose lists are asked for
     spans: int  # through one outbox, for its memory
 
 
@@ -45,6 +46,7 @@ FULL = Scale(
     held=(1000, 2000),
     idle=30.0,
     listed=(200, 10_000),
+    rows=(100_000, 1_000_000),
     spans=100_000,
 )
 QUICK = Scale(
@@ -58,6 +60,7 @@ QUICK = Scale(
     held=(100, 200),
     idle=2.0,
     listed=(200, 1000),
+    rows=(10_000,),
     spans=5_000,
 )
 
