@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_DELAY = 0.05  # seconds until a note is written that no other transaction took along
 RETRY_DELAY = 1.0
+LAST_WAIT = 500  # milliseconds for the lock of another process, when this one ends
 
 _FIRST_NOTE = "UPDATE tasks SET noted_attempt = ? WHERE task_id = ? AND noted_attempt = 0"
 _LATER_NOTE = "UPDATE tasks SET noted_attempt = MAX(noted_attempt, ?) WHERE task_id = ?"
@@ -168,8 +169,12 @@ class GroupCommit:
         with self._lock:
             self._is_closed.set()
         self._has_notes.set()
-        if self.notes and not self._write_notes():
-            self._follow(dict(self.notes), list(self.notes.values()))
+        if self.notes:
+            self._writer.use(
+                lambda db: db.execute(f"PRAGMA busy_timeout={LAST_WAIT}")
+            )  # a process that ends is not held up
+            if not self._write_notes():
+                self._follow(dict(self.notes), list(self.notes.values()))
 
 
 def write_note(db: sqlite3.Connection, task_id: str, attempt: int) -> bool:
