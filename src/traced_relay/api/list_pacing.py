@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from traced_relay.runtime.clock import Clock
 
-SHARE = 0.1  # of one processor, for each caller
+SHARE = 0.08  # of one processor, for each caller; a tenth with what its requests cost besides
 MAX_PAUSE = 5.0  # seconds after one list
 MAX_WAIT = 5.0
 WAITING_PER_CALLER, WAITING = 4, 8  # each occupies a thread

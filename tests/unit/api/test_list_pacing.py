@@ -57,15 +57,15 @@ def test_a_list_without_processor_time_delays_none(paced: Paced) -> None:
     assert [paced.list() for _ in range(5)] == [0.0] * 5
 
 
-def test_the_next_list_begins_when_a_tenth_is_kept(paced: Paced) -> None:
+def test_the_next_list_begins_when_the_share_is_kept(paced: Paced) -> None:
     paced.list("a", 0.02)
     with ThreadPoolExecutor(1) as pool:
         asked = paced.later(pool)
         assert paced.list("b") == 0.0
-        paced.clock.advance(0.17)
+        paced.clock.advance(0.22)
         assert not asked.done()
         paced.clock.advance(0.02)
-        assert asked.result(SOON) == pytest.approx(0.19)
+        assert asked.result(SOON) == pytest.approx(0.24)
 
 
 def test_a_pause_is_bounded(paced: Paced) -> None:
