@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import console, dispatch, embedded_queue, enqueue, lists, many_calls, peers, report, telemetry
-from bench.figures import FULL, QUICK
+from bench.figures import FULL, QUICK, Table
 from bench.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.figures import Scale, Table
+    from bench.figures import Scale
 
 BENCHES: dict[str, Callable[[Scale, Progress, Path], list[Table]]] = {
     "enqueue": enqueue.run,
@@ -46,7 +46,7 @@ def main() -> None:
         signal.signal(number, _end)
     signal.alarm(LONGEST_QUICK if given.quick else LONGEST)
     facts = report.machine()
-    tables = {}
+    tables: dict[str, list[Table]] = {}
     if not given.json:
         print(*(f"{name} {value}" for name, value in facts.items()), sep=", ", flush=True)
     for name in given.names or BENCHES:
@@ -56,6 +56,7 @@ def main() -> None:
     if given.json:
         documents = {name: [dataclasses.asdict(table) for table in found] for name, found in tables.items()}
         json.dump({"machine": facts, "benches": documents}, sys.stdout, indent=1)
+    sys.exit(any(table.failures for found in tables.values() for table in found))
 
 
 def _run(name: str, scale: Scale) -> list[Table]:
@@ -64,6 +65,8 @@ def _run(name: str, scale: Scale) -> list[Table]:
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         try:
             return BENCHES[name](scale, progress, Path(directory))
+        except Exception as exc:  # noqa: BLE001  whatever it is, the other benches run
+            return [Table(name, (), [], failures=(f"{type(exc).__name__}: {exc}"[:400],))]
         finally:
             progress.clear()
 

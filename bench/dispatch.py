@@ -34,7 +34,7 @@ from bench.sink import Sink
 from bench.tasks_load import REST_BETWEEN, Tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from bench.progress import Progress
@@ -51,6 +51,7 @@ BODY = b'{"report": 7}'
 @dataclass(frozen=True)
 class Running:
     sink: Sink
+    queue: Queue
     flask: BareFlask
     relays: dict[str, RelayServer]
     held: Tasks
@@ -82,7 +83,7 @@ def servers(directory: Path) -> Iterator[Running]:
         held.pause()
         for relay in relays.values():
             relay.wait_ready()
-        yield Running(sink, flask, relays, held, queue.token())
+        yield Running(sink, queue, flask, relays, held, queue.token())
 
 
 def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
@@ -191,21 +192,22 @@ def _whole_path(running: Running, scale: Scale, progress: Progress) -> Table:
     )
     passed_on = http_load.request("POST", "/dispatch", BODY, content_type="application/json")
 
-    def arriving(port: int, message: bytes, status: int) -> Callable[[float], Sample]:
-        return lambda _: _singles(running.sink, port, message, status, scale.singles)
+    def arriving(message: bytes, status: int, *servers: Server) -> Callable[[float], Sample]:
+        return lambda _: _singles(running.sink, servers, message, status, scale.singles)
 
     variants = [
-        Variant(FLASK, 1, arriving(running.flask.port, passed_on, 200)),
-        Variant("whole path", 1, arriving(running.relays[SQLITE].port, enqueued, 202)),
+        Variant(FLASK, 1, arriving(passed_on, 200, running.flask)),
+        Variant("whole path", 1, arriving(enqueued, 202, running.relays[SQLITE], running.queue)),
     ]
     running.sink.forget()
     samples = alternate(variants, rounds=scale.few_rounds, seconds=scale.seconds, progress=progress)
-    return compared_latencies("dispatch: one call at a time, from POST to downstream", variants, samples, FLASK)
+    notes = ("CPU: of the server, and for the whole path of relay and queue, until the call has ended.",)
+    return compared_latencies("dispatch: one call at a time, from POST to downstream", variants, samples, FLASK, notes)
 
 
-def _singles(sink: Sink, port: int, message: bytes, status: int, calls: int) -> Sample:
-    latencies = []
-    with http_load.one_client(port, status) as client:
+def _singles(sink: Sink, servers: Sequence[Server], message: bytes, status: int, calls: int) -> Sample:
+    latencies, before = [], sum(server.cpu_seconds() for server in servers)
+    with http_load.one_client(servers[0].port, status) as client:
         for _ in range(calls):
             sink.ask(1)
             started = time.monotonic()
@@ -213,4 +215,4 @@ def _singles(sink: Sink, port: int, message: bytes, status: int, calls: int) -> 
             latencies.append(sink.moments()[0] - started)
             client.await_answer()
             time.sleep(REST_BETWEEN)
-    return sample(latencies)
+    return sample(latencies, cpu=sum(server.cpu_seconds() for server in servers) - before)

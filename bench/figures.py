@@ -73,6 +73,7 @@ class Sample:
     p50: float | None = None
     p99: float | None = None
     cpu_ms: float | None = None
+    failed: str = ""  # why it was not measured
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,15 @@ class Table:
     headings: tuple[str, ...]
     rows: list[tuple[Cell, ...]]
     notes: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()  # what should have been measured and was not, and why
+
+
+def failures_of(variants: Sequence[Variant], samples: Sequence[Sequence[Sample]]) -> tuple[str, ...]:
+    return tuple(
+        f"{variant.name}, {variant.clients}: {found[-1].failed}"
+        for variant, found in zip(variants, samples, strict=True)
+        if found[-1].failed
+    )
 
 
 def sample(latencies: Sequence[float], *, seconds: float | None = None, cpu: float | None = None) -> Sample:
@@ -115,19 +125,30 @@ def alternate(variants: Sequence[Variant], *, rounds: int, seconds: float, progr
     The samples of each variant, one a round.
 
     Every second round goes backwards, so that nobody always follows the same
-    neighbour; a short round before the first warms everything up.
+    neighbour; a short round before the first warms everything up. A variant
+    that fails is left out from then on, and its last sample says why.
     """
     samples: list[list[Sample]] = [[] for _ in variants]
+    failed: dict[int, Sample] = {}
     for number in range(rounds + 1):
         places = list(range(len(variants)))
         for place in places if number % 2 else reversed(places):
             variant = variants[place]
             progress.say(f"round {number} of {rounds}: {variant.name}, {variant.clients}")
-            with undisturbed():
-                found = variant.measure(seconds if number else seconds / 4)
+            found = failed.get(place) or measured(variant, seconds if number else seconds / 4)
+            if found.failed:
+                failed[place] = found
             if number:
                 samples[place].append(found)
     return samples
+
+
+def measured(variant: Variant, seconds: float) -> Sample:
+    try:
+        with undisturbed():
+            return variant.measure(seconds)
+    except Exception as exc:  # noqa: BLE001  whatever it is, the other variants are measured
+        return Sample(failed=f"{type(exc).__name__}: {exc}"[:200])
 
 
 @contextmanager
@@ -181,19 +202,26 @@ def compared(
     named = ("p50 ms", "p99 ms") if has_latencies else ()
     of_cpu = () if cpu_floor is None else ("CPU ms", f"of {cpu_floor} by CPU")
     headings = ("", "clients", "per second", *named, *(f"of {floor}" for floor in floors), *of_cpu)
-    return Table(title, headings, rows, notes)
+    return Table(title, headings, rows, notes, failures_of(variants, samples))
 
 
 def compared_latencies(
-    title: str, variants: Sequence[Variant], samples: Sequence[Sequence[Sample]], floor: str
+    title: str,
+    variants: Sequence[Variant],
+    samples: Sequence[Sequence[Sample]],
+    floor: str,
+    notes: tuple[str, ...] = (),
 ) -> Table:
-    """One line a variant: how long one takes, and how much longer that is than the floor's."""
+    """One line a variant: how long one takes, how much longer than the floor's, and CPU time where it was measured."""
     floors = next([s.p50 for s in found] for v, found in zip(variants, samples, strict=True) if v.name == floor)
+    has_cpu = any(s.cpu_ms is not None for found in samples for s in found)
     rows: list[tuple[Cell, ...]] = []
     for variant, found in zip(variants, samples, strict=True):
         times = [s.p50 for s in found]
-        rows.append((variant.name, middle(times), middle(s.p99 for s in found), ratio(times, floors)))
-    return Table(title, ("", "p50 ms", "p99 ms", f"times {floor}"), rows)
+        cpu = (middle(s.cpu_ms for s in found),) if has_cpu else ()
+        rows.append((variant.name, middle(times), middle(s.p99 for s in found), ratio(times, floors), *cpu))
+    headings = ("", "p50 ms", "p99 ms", f"times {floor}", *(("CPU ms",) if has_cpu else ()))
+    return Table(title, headings, rows, notes, failures_of(variants, samples))
 
 
 def compared_additions(
@@ -206,9 +234,10 @@ def compared_additions(
         own = (middle(s.p50 for s in found), middle(s.p99 for s in found))
         more = (None, None) if found is floors else (_more(found, floors, "p50"), _more(found, floors, "p99"))
         rows.append((variant.name, *own, *more))
-    return Table(title, ("", "p50 ms", "p99 ms", "p50 more", "p99 more"), rows, notes)
+    headings = ("", "p50 ms", "p99 ms", "p50 more", "p99 more")
+    return Table(title, headings, rows, notes, failures_of(variants, samples))
 
 
 def _more(found: Sequence[Sample], floors: Sequence[Sample], name: str) -> float | None:
     pairs = zip((getattr(s, name) for s in found), (getattr(s, name) for s in floors), strict=True)
-    return middle(value - floor for value, floor in pairs)
+    return middle(None if value is None or floor is None else value - floor for value, floor in pairs)

@@ -45,7 +45,9 @@ def text_of(table: Table) -> str:
     cells = [table.headings, *(tuple(_text(cell) for cell in row) for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [table.title, "-" * len(table.title), *(_line(row, widths) for row in cells)]
-    return "\n".join([*lines, *(f"  {note}" for note in table.notes)])
+    return "\n".join(
+        [*lines, *(f"  {note}" for note in table.notes), *(f"  not measured: {why}" for why in table.failures)]
+    )
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:

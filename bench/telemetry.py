@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from bench.progress import Progress
 
 CLIENTS = 8
-OFF, RECORDS, TRACING, BOTH = "off", "records", "tracing", "tracing and records"
+OFF, ON, NEITHER, TRACING = "off", "on", "off, no records", "on, no records"
 HEALTHY, DEAD, HUNG, REFUSING, DENYING = "healthy", "dead", "hung", "UNAVAILABLE", "PERMISSION_DENIED"
+COSTS_NOTE = "On: every span is exported, to a Cloud Trace API of this machine. Off: OTEL_SDK_DISABLED."
 _SILENT = module("bench.silent_relay")
 
 
@@ -58,10 +59,10 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
         takes = traces[TAKES].address
         both = relay(takes)
         costs = {
-            OFF: relay(None, silent=True),
-            RECORDS: relay(None),
+            OFF: relay(None),
+            ON: both,
+            NEITHER: relay(None, silent=True),
             TRACING: relay(takes, silent=True),
-            BOTH: both,
         }
         backends = {
             HEALTHY: both,
@@ -86,10 +87,10 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
         def table(title: str, relays: Mapping[str, RelayServer], floor: str, note: str) -> Table:
             variants = [Variant(name, CLIENTS, dispatched(server)) for name, server in relays.items()]
             samples = alternate(variants, rounds=scale.few_rounds, seconds=scale.seconds, progress=progress)
-            return compared(title, variants, samples, (floor,), (note,))
+            return compared(title, variants, samples, (floor,), (note,), cpu_floor=floor)
 
         tables = [
-            table("telemetry: what it costs a dispatch", costs, OFF, "Spans go to a Cloud Trace API of this machine."),
+            table("telemetry: what it costs a dispatch", costs, OFF, COSTS_NOTE),
             table("telemetry: a backend that is away", backends, HEALTHY, "Tracing and records in all of them."),
         ]
         return [*tables, _ends(backends, {name: _endpoint(name, traces) for name in backends}, scale, progress)]
