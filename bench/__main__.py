@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import console, dispatch, embedded_queue, enqueue, lists, many_calls, peers, report, telemetry
+from bench import calls, console, dispatch, embedded_queue, enqueue, lists, many_calls, peers, report, telemetry
 from bench.figures import FULL, QUICK, Table
 from bench.progress import Progress
 
@@ -30,6 +30,7 @@ BENCHES: dict[str, Callable[[Scale, Progress, Path], list[Table]]] = {
     "telemetry": telemetry.run,
     "console": console.run,
     "peers": peers.run,
+    "calls": calls.run,
 }
 LONGEST, LONGEST_QUICK = 900, 180  # seconds; something hangs if even this is not enough
 

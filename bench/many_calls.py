@@ -14,7 +14,7 @@ import subprocess
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.dispatch import BATCH, dispatch_of
 from bench.figures import Table, sample
@@ -123,7 +123,7 @@ def _held(parts: Parts, calls: int, marks: list[str]) -> tuple[Cell, ...]:
 def relay_with(parts: Parts, calls: int) -> Iterator[RelayServer]:
     ledger, downstream = f"sqlite:{parts.directory / f'{calls}.db'}", parts.downstream
     trusted, threads = str(downstream.certificate), str(calls + SPARE_THREADS)
-    variables = {"SSL_CERT_FILE": trusted, "RELAY_THREADS": threads}
+    variables: dict[str, Any] = {"SSL_CERT_FILE": trusted, "RELAY_THREADS": threads}
     with RelayServer(
         parts.directory, ledger=ledger, queue=parts.queue, downstream=downstream.url, port=free_port(), **variables
     ) as relay:

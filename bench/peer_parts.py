@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.processes import ROOT
 
-REQUIREMENTS = Path(__file__).parent / "requirements-peers.txt"
+PLACE = Path(__file__).parent
 INSTALL_SECONDS = 120.0
 
 
@@ -18,25 +18,26 @@ class Missing(Exception):
     """What cannot be measured here, and why."""
 
 
-def environment() -> Path:
-    """The Python of the peers' environment, made where there is none for these very requirements."""
-    mark = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
-    place = ROOT / "build" / f"bench-peers-{mark}"
+def environment(name: str = "peers") -> Path:
+    """The Python of an environment of that name, made where there is none for these very requirements."""
+    requirements = PLACE / f"requirements-{name}.txt"
+    mark = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
+    place = ROOT / "build" / f"bench-{name}-{mark}"
     python = place / "bin" / "python"
     if not (place / "complete").exists():
-        _install(place, python)
+        _install(requirements, place, python)
         (place / "complete").touch()
     return python
 
 
-def _install(place: Path, python: Path) -> None:
+def _install(requirements: Path, place: Path, python: Path) -> None:
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
     if uv:
         _run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(place)])
-        _run([uv, "pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", str(REQUIREMENTS)])
+        _run([uv, "pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", str(requirements)])
     else:
         _run([sys.executable, "-m", "venv", "--clear", str(place)])
-        _run([str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(REQUIREMENTS)])
+        _run([str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(requirements)])
 
 
 def _run(command: list[str]) -> None:

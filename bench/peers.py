@@ -70,7 +70,7 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
 
 def _emulator(running: ExitStack, directory: Path, sink: Sink) -> dict[str, System]:
     port = free_port()
-    python = str(peer_parts.environment())
+    python = str(peer_parts.environment("emulator"))
     command = [python, "-m", "bench.emulator_main", "start", "--quiet", f"--port={port}"]
     running.enter_context(Server(command, port=port, directory=directory)).wait()
     tasks = Tasks(f"127.0.0.1:{port}", queue_names(QUEUES), sink)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench.processes import READY_SECONDS, NotReady, Server, free_port, module
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 PROJECT, LOCATION = "bench", "us-central1"
@@ -21,8 +22,7 @@ _CALLER = "caller@bench.iam.gserviceaccount.com"
 _RULES = """
 location: {location}
 queues:
-  - {{name: held, max_dispatches_per_second: 500, max_concurrent_dispatches: 1000}}
-  - {{name: live, max_dispatches_per_second: 500, max_concurrent_dispatches: 1000}}
+{queues}
 worker: {{app_engine: default}}
 audience: {audience}
 callers:
@@ -30,6 +30,9 @@ callers:
 downstreams:
   - {{name: sink, url: "{url}/", auth: none, allow_private: true}}
 """
+
+
+_QUEUE = "  - {{name: {name}, max_dispatches_per_second: 500, max_concurrent_dispatches: 1000}}"
 
 
 class Queue(Server):
@@ -60,10 +63,13 @@ class RelayServer(Server):
         downstream: str,
         port: int,
         command: list[str] | None = None,
+        queues: Sequence[str] = ("held", "live"),
         **variables: str,
     ) -> None:
         rules = directory / "relay.yaml"
-        rules.write_text(_RULES.format(location=LOCATION, audience=_AUDIENCE, caller=_CALLER, url=downstream))
+        named = "\n".join(_QUEUE.format(name=name) for name in queues)
+        content = _RULES.format(location=LOCATION, audience=_AUDIENCE, caller=_CALLER, url=downstream, queues=named)
+        rules.write_text(content)
         environ = {
             "RELAY_CONFIG": str(rules),
             "RELAY_LEDGER": ledger,
