@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import calls, console, dispatch, embedded_queue, enqueue, lists, many_calls, peers, report, telemetry
+from bench import calls, console, dispatch, embedded_queue, enqueue, lists, many_calls, peers, report, start, telemetry
 from bench.figures import FULL, QUICK, Table
 from bench.progress import Progress
 
@@ -28,6 +28,7 @@ BENCHES: dict[str, Callable[[Scale, Progress, Path], list[Table]]] = {
     "lists": lists.run,
     "many": many_calls.run,
     "telemetry": telemetry.run,
+    "start": start.run,
     "console": console.run,
     "peers": peers.run,
     "calls": calls.run,

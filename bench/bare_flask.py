@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bench.processes import Server, free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from flask import Flask
@@ -20,12 +21,12 @@ KEEP_ALIVE = 620
 class BareFlask(Server):
     """gunicorn with one of the applications of this file."""
 
-    def __init__(self, application: str, directory: Path) -> None:
+    def __init__(self, application: str, directory: Path, environ: Mapping[str, str] | None = None) -> None:
         port = free_port()
         settings = [f"--bind=127.0.0.1:{port}", "--workers=1", "--worker-class=gthread", f"--threads={THREADS}"]
         settings += [f"--keep-alive={KEEP_ALIVE}", "--timeout=0", "--graceful-timeout=1", "--no-control-socket"]
         command = [sys.executable, "-m", "gunicorn", *settings, f"bench.bare_flask:{application}"]
-        super().__init__(command, port=port, directory=directory)
+        super().__init__(command, port=port, directory=directory, environ=environ)
 
 
 def creates_tasks(address: str, queue: str) -> Flask:
@@ -62,4 +63,14 @@ def passes_on(url: str) -> Flask:
         answer = session.post(url, data=request.get_data(), headers=headers, timeout=60)
         return answer.content, answer.status_code
 
+    return app
+
+
+def starts(address: str) -> Flask:
+    """Has the clients of both, and a route for App Engine's start request."""
+    import requests
+
+    app = creates_tasks(address, "")
+    app.extensions["session"] = requests.Session()
+    app.get("/_ah/start")(lambda: "ok")
     return app
