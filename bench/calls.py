@@ -230,7 +230,7 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
         found: dict[str, list[Measured]] = {name: [] for name in systems}
         failures: dict[str, str] = {}
         for number in range(-1, scale.few_rounds):  # the first warms everything up
-            jobs, singles = (scale.tasks // 2, scale.singles) if number >= 0 else (scale.tasks // 8, 5)
+            jobs, singles = (scale.tasks // 4, scale.singles) if number >= 0 else (scale.tasks // 16, 5)
             for name in systems if number % 2 else reversed(systems):
                 progress.say(f"round {number + 1} of {scale.few_rounds}: {name}")
                 try:

@@ -21,7 +21,6 @@ Options = tuple[str, ...]
 
 IN_MEMORY = ("--save", "", "--appendonly", "no")
 ON_DISK = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
-ONE_PROCESS = ("--pool=prefork", "--concurrency=1")
 EIGHT_THREADS = ("--pool=threads", "--concurrency=8")
 _QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from bench import peer_parts
-from bench.celery_peer import EIGHT_THREADS, IN_MEMORY, ON_DISK, ONE_PROCESS, Celery
+from bench.celery_peer import EIGHT_THREADS, IN_MEMORY, ON_DISK, Celery
 from bench.embedded_queue import QUEUES, servers
 from bench.figures import Sample, Scale, Table, middle, ratio, undisturbed
 from bench.processes import NotReady, Server, free_port
@@ -81,7 +81,6 @@ def _emulator(running: ExitStack, directory: Path, sink: Sink) -> dict[str, Syst
 def _celery(running: ExitStack, directory: Path, _: Sink) -> dict[str, System]:
     redis, python = peer_parts.redis_server(), peer_parts.environment()
     forms = {
-        "Celery, prefork 1": (IN_MEMORY, ONE_PROCESS),
         "Celery, 8 threads": (IN_MEMORY, EIGHT_THREADS),
         "Celery, 8 threads, AOF always": (ON_DISK, EIGHT_THREADS),
     }

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from bench.bare_flask import BareFlask
-from bench.figures import Sample, Table, Variant, alternate, failures_of, middle
+from bench.figures import Sample, Table, Variant, alternate, failures_of, measured, middle
 from bench.footprint import memory
 from bench.processes import READY_SECONDS, ROOT, NotReady, free_port
 from bench.relays import HELD, LIVE, Queue, RelayServer
@@ -62,10 +62,12 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
             for server, make in makers.items()
             if server == RELAY or how == COMPILED
         ]
-        imports, starts = (
-            alternate(variants, rounds=rounds, seconds=scale.seconds, progress=progress)
-            for variants, rounds in ((of_imports, scale.rounds), (of_starts, scale.few_rounds - 1))
-        )
+        imports = alternate(of_imports, rounds=scale.rounds, seconds=scale.seconds, progress=progress)
+        starts: list[list[Sample]] = [[] for _ in of_starts]
+        for _ in range(scale.few_rounds - 1):
+            for variant, found in zip(of_starts, starts, strict=True):
+                progress.say(f"starting {variant.name}")
+                found.append(measured(variant, scale.seconds))
     return [
         Table(
             "start: importing",
