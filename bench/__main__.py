@@ -68,7 +68,7 @@ def _run(name: str, scale: Scale) -> list[Table]:
         try:
             return BENCHES[name](scale, progress, Path(directory))
         except Exception as exc:  # noqa: BLE001  whatever it is, the other benches run
-            return [Table(name, (), [], failures=(f"{type(exc).__name__}: {exc}"[:400],))]
+            return [Table(name, ("",), [], failures=(f"{type(exc).__name__}: {exc}"[:400],))]
         finally:
             progress.clear()
 
