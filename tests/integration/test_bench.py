@@ -46,5 +46,6 @@ def test_a_bench_that_is_not_there_is_one_clear_line() -> None:
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 2
     assert ran.stderr.splitlines()[-1].endswith(
-        "there is no bench enqueues; there are enqueue, queue, dispatch, lists, many, telemetry, start, console, peers, calls"
+        "there is no bench enqueues; there are"
+        " enqueue, queue, dispatch, lists, many, telemetry, start, console, peers, calls"
     )
