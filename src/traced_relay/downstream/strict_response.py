@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _MOST_HEAD = 64 * 1024  # bytes of all header lines
 _MOST_LINE = 64 * 1024  # bytes of a status line, or of a chunk's size and extensions
-_RECEIVED = 8 * 1024  # bytes at once of a head; waiting calls hold as much memory
+_RECEIVED = 4 * 1024  # bytes at once of a head; waiting calls hold as much memory
 _CHUNK = 64 * 1024  # bytes at once of a body
 _STATUS = re.compile(rb"(HTTP/1\.[0-9]) ([1-9][0-9]{2})(?![^ \r\n])")  # http.client would accept +200 and 2_00
 _FIELD = re.compile(rb"([!-9;-~]+):[ \t]*([^\r\n\0]*)\r?\n")
