@@ -47,7 +47,7 @@ KNOWN_TO = {
     "click": r"cli\..*",
     "flask": r"app|api\..*|console\..*|dev\.sample_downstream|tracing\.instrumentation",
     "google.cloud.firestore": r"ledger\.firestore\..*",
-    "grpc": r"cli\.queue|cloud_tasks\.client|ledger\.firestore\.requests|tracing\.exporters|emulator\..*",
+    "grpc": r"cli\.queue|cloud_tasks\.client|ledger\.firestore\.requests|tracing\.cloud_trace|emulator\..*",
     "gunicorn": r"server\..*",
     "sqlite3": r"ledger\.(sqlite.*|group_commit)|emulator\.(store|service)|runtime\.private_file",
     "urllib3": r"downstream\.(connections|sender)|runtime\.bounded_fetch",

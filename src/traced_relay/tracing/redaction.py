@@ -7,7 +7,9 @@ have no setting for this, but they use the tracer provider that they are given.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.attributes import BoundedAttributes
 
 from traced_relay.tracing.attributes import ATTRIBUTES, OWN_PREFIXES, URL_FULL
 
@@ -16,21 +18,27 @@ if TYPE_CHECKING:
 
     from opentelemetry.util.types import AttributeValue
 
-_MAX_VALUE_BYTES = 256  # Cloud Trace's limit; the SDK counts characters
+MAX_VALUE_BYTES = 256  # Cloud Trace's limit; the SDK counts characters
 
 
 def redacted(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
     return {
-        name: _value(name, value)
+        name: shown
         for name, value in attributes.items()
-        if name in ATTRIBUTES or name.startswith(OWN_PREFIXES)
+        if (name in ATTRIBUTES or name.startswith(OWN_PREFIXES)) and (shown := _value(name, value)) is not None
     }
 
 
-def _value(name: str, value: AttributeValue) -> AttributeValue:
+def _value(name: str, value: AttributeValue) -> AttributeValue | None:
     if not isinstance(value, str):
-        return value
+        return value if isinstance(value, int | float) else _other(name, value)
     shown = value.partition("?")[0].partition("#")[0] if name == URL_FULL else value
-    if shown.isascii() and len(shown) <= _MAX_VALUE_BYTES:
+    if shown.isascii() and len(shown) <= MAX_VALUE_BYTES:
         return shown
-    return shown.encode(errors="replace")[:_MAX_VALUE_BYTES].decode(errors="ignore")
+    return shown.encode(errors="replace")[:MAX_VALUE_BYTES].decode(errors="ignore")
+
+
+def _other(name: str, value: Any) -> AttributeValue | None:
+    """*value*, for example a list, as the SDK keeps it; None for what is no attribute, which it logs."""
+    kept: AttributeValue | None = BoundedAttributes(None, {name: value}, max_value_len=MAX_VALUE_BYTES).get(name)
+    return kept

@@ -7,6 +7,7 @@ copies all attributes at every change, which made spans the most expensive part 
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.attributes import BoundedAttributes
@@ -32,7 +33,7 @@ from opentelemetry.trace import (
 
 from traced_relay.runtime.clock import epoch_ns
 from traced_relay.tracing.attributes import ERROR_TYPE
-from traced_relay.tracing.redaction import redacted
+from traced_relay.tracing.redaction import MAX_VALUE_BYTES, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -248,6 +249,7 @@ class RelaySpan(Span):
 
 def _bounded(attributes: dict[str, AttributeValue], limits: SpanLimits) -> Attributes:
     """The *attributes* within the *limits*, as the SDK counts them: the latest remain."""
-    return BoundedAttributes(
-        limits.max_span_attributes, attributes, immutable=True, max_value_len=limits.max_span_attribute_length
-    )
+    most, longest = limits.max_span_attributes, limits.max_span_attribute_length
+    if (most is None or len(attributes) <= most) and (longest is None or longest >= MAX_VALUE_BYTES):
+        return MappingProxyType(attributes)
+    return BoundedAttributes(most, attributes, immutable=True, max_value_len=longest)

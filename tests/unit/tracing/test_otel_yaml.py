@@ -359,3 +359,11 @@ def test_no_plug_in_is_loaded() -> None:
     command = [sys.executable, "-c", _WITHOUT_PLUG_INS]
     ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30, check=False)
     assert ran.stdout.split() == ["['CloudTrace']", "[]"], ran.stderr
+
+
+def test_an_exporter_that_is_not_selected_is_not_loaded() -> None:
+    loaded = "print('google.cloud.trace_v2' in sys.modules)"
+    command = [sys.executable, "-c", f"import sys; from traced_relay.tracing import exporters, pipeline; {loaded}"]
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src")}
+    ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.stdout.split() == ["False"], ran.stderr

@@ -402,6 +402,25 @@ def test_a_span_keeps_known_attributes_only() -> None:
     assert "secret" not in finished.to_json()
 
 
+@pytest.mark.parametrize("value", [None, object()])
+def test_a_value_that_is_no_attribute_is_left_out(value: Any) -> None:
+    kept = Kept()
+    with tracer_of(create_provider(version="v7", instance="i-1", processors=[kept])).start_as_current_span("a") as span:
+        span.set_attributes({"relay.reason": value, "relay.attempt": 1})
+    assert kept.spans[0].attributes == {"relay.attempt": 1}
+
+
+def test_attributes_of_an_ended_span_cannot_change() -> None:
+    kept = Kept()
+    with tracer_of(create_provider(version="v7", instance="i-1", processors=[kept])).start_as_current_span("a") as span:
+        span.set_attribute("relay.attempt", 1)
+    span.set_attribute("relay.attempt", 2)
+    attributes: Any = kept.spans[0].attributes
+    with pytest.raises(TypeError):
+        attributes["relay.attempt"] = 2
+    assert attributes == {"relay.attempt": 1}
+
+
 def test_a_no_op_tracer_inside_a_span_does_not_change_it(store: SpanStore) -> None:
     provider = create_provider(version="v7", instance="i-1", processors=[store])
     with tracer_of(provider).start_as_current_span("outer") as outer:
