@@ -137,7 +137,7 @@ class Two:
         assert self.ledger.expire(10) == 1
 
     def enqueued_records(self) -> list[dict[str, Any]]:
-        self.ledger.keep_alive("w", 1)  # every change writes the notes that wait, and the records that follow them
+        self.ledger.abort("w", "a")  # every change writes the notes that wait, and the records that follow them
         records = [r for r in self.relay.records.records(TASK_ID) if r["event"] == "task.enqueued"]
         for record in records:
             validate(record)

@@ -29,14 +29,15 @@ class Note(NamedTuple):
     """The task of *attempt* exists; *when_first* follows the commit of a row's first note."""
 
     attempt: int
-    when_first: Callable[[], None] | None
+    when_first: Callable[[], None]
 
 
 class _Change:
-    __slots__ = ("error", "is_done", "result", "turn", "work")
+    __slots__ = ("error", "is_done", "result", "takes_notes", "turn", "work")
 
-    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+    def __init__(self, work: Callable[[sqlite3.Connection], Any], *, takes_notes: bool) -> None:
         self.work = work
+        self.takes_notes = takes_notes
         self.turn: Any = None  # a lock that is released when the change is done, or is the next to lead
         self.is_done = False
         self.result: Any = None
@@ -48,7 +49,7 @@ class GroupCommit:
     Runs changes in transactions on the one connection of *writer*.
 
     The thread that comes first commits for all that wait; the next of them then leads. A note waits for the next
-    transaction, at most MAX_DELAY.
+    transaction, at most MAX_DELAY; the leading thread calls what follows a first note, after it has let others go on.
     """
 
     def __init__(self, writer: Connections) -> None:
@@ -61,9 +62,13 @@ class GroupCommit:
         self._has_notes, self._is_closed = Event(), Event()
         self._flusher: Thread | None = None
 
-    def write(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """The result of *work* once it is committed; after an error nothing of it is. It may run twice."""
-        change = _Change(work)
+    def write(self, work: Callable[[sqlite3.Connection], Any], *, takes_notes: bool = True) -> Any:
+        """
+        The result of *work* once it is committed; after an error nothing of it is. It may run twice.
+
+        A thread that must not wait for the log *takes_notes* of no others.
+        """
+        change = _Change(work, takes_notes=takes_notes)
         with self._lock:
             leads, self._is_led = not self._is_led, True
             self._waiting.append(change)
@@ -73,16 +78,18 @@ class GroupCommit:
         if not leads:
             change.turn.acquire()
         if not change.is_done:
-            self._lead()
+            self._lead(change)
         if change.error is not None:
             raise change.error
         return change.result
 
-    def _lead(self) -> None:
+    def _lead(self, leading: _Change) -> None:
         with self._lock:
             changes, self._waiting = self._waiting, []
+            notes = dict(self.notes) if leading.takes_notes else {}
+        firsts: list[Note] = []
         try:
-            self._writer.use(lambda db: self._run(db, changes))
+            firsts = self._writer.use(lambda db: self._run(db, changes, notes))
         finally:
             with self._lock:
                 following = self._waiting[:1]
@@ -92,14 +99,16 @@ class GroupCommit:
             for change in (*changes, *following):
                 if change.turn is not None:
                     change.turn.release()
+        for note in firsts:
+            note.when_first()
 
-    def _run(self, db: sqlite3.Connection, changes: list[_Change]) -> None:
+    def _run(self, db: sqlite3.Connection, changes: list[_Change], notes: dict[str, Note]) -> list[Note]:
+        """Commit *changes* and *notes*; returns the notes that were a row's first."""
         try:
             db.execute("BEGIN IMMEDIATE")
         except BaseException as exc:  # noqa: BLE001  (raised by the threads of the changes)
             _fail(changes, exc)
-            return
-        notes = dict(self.notes)
+            return []
         try:
             firsts = [note for task_id, note in notes.items() if write_note(db, task_id, note.attempt)]
             for change in changes:
@@ -110,22 +119,18 @@ class GroupCommit:
                 db.execute("ROLLBACK")
             if len(changes) == 1:
                 _fail(changes, exc)
-                return
-            for change in changes:  # one that fails, fails alone
-                self._run(db, [change])
-            return
+                return []
+            return [first for change in changes for first in self._run(db, [change], notes)]  # one fails alone
         self._transactions += 1
         if notes:
-            self._follow(notes, firsts)
+            self._forget(notes)
+        return firsts
 
-    def _follow(self, notes: dict[str, Note], firsts: list[Note]) -> None:
+    def _forget(self, notes: dict[str, Note]) -> None:
         with self._lock:
             for task_id, note in notes.items():
-                if self.notes[task_id] is note:
+                if self.notes.get(task_id) is note:  # else another one came meanwhile
                     del self.notes[task_id]
-        for note in firsts:
-            if note.when_first is not None:
-                note.when_first()
 
     def note(self, task_id: str, note: Note) -> None:
         """Write the *note* with the next transaction."""
@@ -134,7 +139,7 @@ class GroupCommit:
                 raise Unavailable("the ledger cannot be used: it is closed")
             earlier = self.notes.get(task_id)
             if earlier is not None:
-                note = Note(max(note.attempt, earlier.attempt), earlier.when_first or note.when_first)
+                note = Note(max(note.attempt, earlier.attempt), earlier.when_first)
             self.notes[task_id] = note
             if self._flusher is None:
                 self._flusher = Thread(target=self._flush, name="the ledger's notes", daemon=True)
@@ -174,7 +179,10 @@ class GroupCommit:
                 lambda db: db.execute(f"PRAGMA busy_timeout={LAST_WAIT}")
             )  # a process that ends is not held up
             if not self._write_notes():
-                self._follow(dict(self.notes), list(self.notes.values()))
+                notes = dict(self.notes)
+                self._forget(notes)
+                for note in notes.values():
+                    note.when_first()
 
 
 def write_note(db: sqlite3.Connection, task_id: str, attempt: int) -> bool:

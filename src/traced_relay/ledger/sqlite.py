@@ -186,7 +186,7 @@ class SqliteLedger:
             db.execute("DELETE FROM cuts WHERE worker = ?", (worker,))
             return [attempt_name for (attempt_name,) in to_abort]
 
-        names: list[str] = self._commits.write(renew)
+        names: list[str] = self._commits.write(renew, takes_notes=False)
         return names
 
     def abort(self, worker: str, attempt_name: str) -> None:

@@ -114,7 +114,7 @@ def test_many_changes_at_once_are_all_made(ledger: SqliteLedger) -> None:
     noted: list[str] = []
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(enqueue, range(CLIENTS)))
-    ledger.keep_alive("w", 15)
+    ledger.abort("w", "a")
     assert sorted(noted) == sorted(f"{client:x}{number:02}" for client in range(CLIENTS) for number in range(20))
     assert ledger.tally(NOW).running == CLIENTS * 20
 
@@ -179,6 +179,23 @@ def test_a_note_that_no_change_takes_along_is_written_soon(ledger: SqliteLedger,
     assert stored() == 0
 
 
+def test_what_follows_a_note_holds_up_no_other_change(ledger: SqliteLedger, noted: Any) -> None:
+    calls, stored = noted
+    begun, over = Event(), Event()
+
+    def follow() -> None:
+        begun.set()
+        assert over.wait(SOON)
+        calls.append(1)
+
+    ledger.note_soon(TASK_ID, 1, follow)
+    ledger.keep_alive("w", 15)  # a lease waits for no log
+    assert begun.wait(SOON)
+    assert ledger.insert(row(task_id="next"))
+    assert (calls, stored()) == ([], 1)
+    over.set()
+
+
 def test_notes_are_written_at_the_latest_on_close(ledger: SqliteLedger, noted: Any) -> None:
     calls, stored = noted
     ledger.note_soon(TASK_ID, 1, lambda: calls.append(1))
@@ -192,7 +209,7 @@ def test_of_two_notes_of_a_task_one_is_the_first(ledger: SqliteLedger, file: Pat
     calls, stored = noted
     ledger.note_soon(TASK_ID, 2, lambda: calls.append(2))
     ledger.note_soon(TASK_ID, 1, lambda: calls.append(1))
-    ledger.keep_alive("w", 15)
+    ledger.abort("w", "a")
     assert (calls, stored()) == ([2], 2)
     other = SqliteLedger(ManualClock(NOW), file)
     other.note_soon(TASK_ID, 3, lambda: calls.append(3))
