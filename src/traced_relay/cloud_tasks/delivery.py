@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from pydantic import ConfigDict, Field
 
 from traced_relay.errors import InvalidCall
@@ -25,8 +25,7 @@ BARE_TIMEOUT = DAY / 2
 _TASK_ID = re.compile(r"[0-9a-f]{32}")
 
 
-@dataclass(frozen=True)
-class Dispatch:
+class Dispatch(Struct, frozen=True):
     """
     The headers of one delivery; None for those that the queue did not send.
 
@@ -60,8 +59,7 @@ class Dispatch:
         return None if self.task_eta is None else ms_between(self.task_eta, now)
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """A dispatch and what the relay derived from it; *number* is the attempt that its task is for."""
 
     dispatch: Dispatch
@@ -79,8 +77,7 @@ def _seconds(text: str | None) -> float | None:
     return float(text) if text and re.fullmatch(r"\d{1,10}(\.\d{1,9})?", text) else None
 
 
-@dataclass(frozen=True)
-class RelayTask:
+class RelayTask(Struct, frozen=True):
     """A task that the relay created: one attempt of a call in the ledger."""
 
     task_id: str

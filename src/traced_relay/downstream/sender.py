@@ -9,12 +9,12 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
+from msgspec import Struct
 from requests.structures import CaseInsensitiveDict
 
 from traced_relay.downstream.connections import OPENING_TIMEOUT, Adapter, ConnectionSetup, current_setup, origin_of
@@ -41,8 +41,7 @@ _USER_AGENT = f"traced-relay/{__version__}"
 BODY_TIMEOUT = 1.0  # seconds for a body that is not needed; the connection is kept if the response ends in time
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(Struct, frozen=True):
     """Where an attempt's time went, in milliseconds; None for a part it did not have."""
 
     token_ms: int | None = None
@@ -52,8 +51,7 @@ class Timing:
     body_ms: int | None = None
 
 
-@dataclass(frozen=True)
-class Exchange:
+class Exchange(Struct, frozen=True):
     ending: AttemptResult
     timing: Timing
     response: Response | None = None
@@ -185,8 +183,7 @@ class Sender:
         return Exchange(ending, timing, response, size if response else None, detail)
 
 
-@dataclass(frozen=True)
-class _Body:
+class _Body(Struct, frozen=True):
     """The first bytes of a body and its size; the size is None if its end did not arrive."""
 
     kept: bytes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -11,8 +12,7 @@ if TYPE_CHECKING:
 COPY = "x-relay-"
 
 
-@dataclass(frozen=True)
-class TraceContext:
+class TraceContext(Struct, frozen=True):
     """Context of a task's first `send` span: *carrier* is its `traceparent` and `tracestate`, the rest its parts."""
 
     carrier: Mapping[str, str]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from msgspec import Struct
+
 from traced_relay.formats.durations import format_time
 
 
@@ -19,8 +21,7 @@ class Identity:
     instance: str
 
 
-@dataclass(frozen=True)
-class TraceRef:
+class TraceRef(Struct, frozen=True):
     trace_id: str  # 32 lower-case hex digits
     span_id: str  # 16
     sampled: bool

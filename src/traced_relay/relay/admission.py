@@ -8,6 +8,8 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from traced_relay.cloud_tasks.client import MAX_DEADLINE_HTTP
 from traced_relay.errors import FieldError, InvalidCall
 from traced_relay.formats import strict_json, validation
@@ -30,8 +32,7 @@ _UNCHANGED_BY_CLOUD_TASKS = re.compile(r"(?!([^?]*/)(\.|%2e){1,2}(/|\?|$))[a-z0-
 _WITH_BODY = ("POST", "PUT", "PATCH")
 
 
-@dataclass(frozen=True)
-class Admitted:
+class Admitted(Struct, frozen=True):
     """A request that breaks no rule: the *call* to make *at* a time, None for now."""
 
     is_direct: bool

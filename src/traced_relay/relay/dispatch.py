@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+from msgspec.structs import replace
 from opentelemetry.trace import get_current_span
 
 from traced_relay.cloud_tasks.delivery import BareTask, Delivery, read_task
@@ -47,8 +49,7 @@ TRACE_ENDS_AFTER = 7 * 86_400.0  # Cloud Trace refuses spans that are older than
 _ON_SPANS = ("verdict", "reason", "blame", "retry_delay_ms", "status_code")
 
 
-@dataclass(frozen=True)
-class DispatchResult:
+class DispatchResult(Struct, frozen=True):
     """The response to Cloud Tasks, and the task it is about, if known."""
 
     status_code: int

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from traced_relay.errors import Unavailable
 from traced_relay.formats.durations import ms_between
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from traced_relay.tasks.row import Row
 
 
-@dataclass(frozen=True)
-class _Call:
+class _Call(Struct, frozen=True):
     row: Row
     delivery: Delivery
     deadline: Deadline

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from msgspec.structs import asdict
+
 from traced_relay.downstream.sender import Timing
 from traced_relay.logs.record import TraceRef
 
@@ -158,7 +160,7 @@ def _dispatched(row: Row, delivery: Delivery | None) -> dict[str, Any]:
 
 def _as_sent(dispatch: Dispatch) -> dict[str, Any]:
     """The queue's own counts and times, as Cloud Tasks sent them."""
-    return {name: value for name, value in vars(dispatch).items() if name.startswith("task_")}
+    return {name: value for name, value in asdict(dispatch).items() if name.startswith("task_")}
 
 
 def _result_fields(row: Row, exchange: Exchange | None) -> dict[str, Any]:
@@ -175,7 +177,7 @@ def _result_fields(row: Row, exchange: Exchange | None) -> dict[str, Any]:
     return {
         **{name: getattr(attempt, name) for name in _RESULT},
         "downstream": urlsplit(row.call.url).hostname,
-        "timing": vars(exchange.timing if exchange else _NO_TIMING),
+        "timing": asdict(exchange.timing if exchange else _NO_TIMING),
         "httpRequest": request,
     }
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import email.utils
 import re
-from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
 
 from traced_relay.errors import FieldError
 from traced_relay.formats.durations import format_duration
@@ -34,8 +35,7 @@ _DATE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class AttemptResult:
+class AttemptResult(Struct, frozen=True):
     """How one attempt ended: with a status code, or without one for a reason. *retry_after* in seconds."""
 
     status_code: int | None
@@ -44,8 +44,7 @@ class AttemptResult:
     was_sent: bool = True
 
 
-@dataclass(frozen=True)
-class History:
+class History(Struct, frozen=True):
     """The attempts of this round so far, the one that just ended among them."""
 
     counted_attempts: int  # towards max_attempts: without interrupted ones
@@ -53,8 +52,7 @@ class History:
     since_first: float  # seconds since the first attempt's start
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     verdict: Literal["succeeded", "retry", "gave_up", "cancelled"]
     reason: str | None = None
     blame: reasons.Blame | None = None

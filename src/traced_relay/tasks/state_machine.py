@@ -7,9 +7,12 @@ may apply it again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from traced_relay.formats.durations import ms_between
 from traced_relay.tasks import reasons, retry
@@ -22,8 +25,7 @@ DONE, AGAIN = 200, 500
 HELD = "held_by_another_worker"
 
 
-@dataclass(frozen=True)
-class LogEvent:
+class LogEvent(Struct, frozen=True):
     """A record to write once the step is committed."""
 
     event: str
@@ -33,8 +35,7 @@ class LogEvent:
 FINISHED = LogEvent("attempt.finished")
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Struct, frozen=True):
     """What follows an event. The booleans are about *row*, or the row as it was."""
 
     queue_status: int = DONE  # response to Cloud Tasks
@@ -71,8 +72,7 @@ class WorkerIdentity:
     instance: str
 
 
-@dataclass(frozen=True)
-class Dispatched:
+class Dispatched(Struct, frozen=True):
     """*worker* received the task of attempt *number*."""
 
     number: int

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import quote
 
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from traced_relay.formats.durations import format_time, ms_between
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from traced_relay.tasks.row import Attempt, Response, Row
 
 
-@dataclass(frozen=True)
-class Links:
+class Links(Struct, frozen=True):
     """URLs of a task's pages: in the local *console*, or in Google's without one."""
 
     base: str
@@ -57,8 +56,7 @@ def receipt(row: Row, task_name: str, links: Links) -> api_types.Receipt:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Context:
+class Context(Struct, frozen=True, kw_only=True):
     """What a document shows besides its row; *callback* is the row of this round's callback."""
 
     links: Links

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from opentelemetry import trace
 from opentelemetry.context import Context, create_key, get_value, set_value
 from opentelemetry.propagators.textmap import (
@@ -81,8 +81,7 @@ class _State(TraceState):
         self._dict.update(members)
 
 
-@dataclass(frozen=True)
-class _Arrived:
+class _Arrived(Struct, frozen=True):
     """
     What a request carried.
 
@@ -195,8 +194,7 @@ def parent_context(carrier: Mapping[str, str]) -> Context:
     return PROPAGATOR.extract({name.lower(): value for name, value in carrier.items()}, Context())
 
 
-@dataclass(frozen=True)
-class Arrival:
+class Arrival(Struct, frozen=True):
     """
     How a dispatch belongs to the trace of its task.
 
