@@ -93,21 +93,29 @@ class _Handler(logging.Handler):
     """
     Writes entries as lines, those of libraries and those of the relay.
 
-    It has no lock of its own: a thread that waits for the stream must not delay the others.
+    *stream* is public, as that of `logging.StreamHandler`.
     """
 
     def __init__(self, stream: TextIO, *, text: bool, store: RecordStore | None) -> None:
         super().__init__()
+        self.stream = stream
         self._text = text
         self._colour = stream.isatty()
         self._store = store
         self.lines = LineWriter(stream, notice=self._dropped_notice)
 
-    def createLock(self) -> None:  # noqa: N802  (the name is logging's)
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Emits without the handler's lock: a thread that waits for the stream must not delay the others."""
+        if wanted := bool(self.filter(record)):
+            self.emit(record)
+        return wanted
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.put(library_entry(record), is_commit=False)
+        try:
+            entry = library_entry(record)
+        except Exception:  # noqa: BLE001  (as in logging: an error here must not reach the caller)
+            entry = _failed(record.msg, logger=record.name)
+        self.put(entry, is_commit=False)
 
     def put(self, entry: dict[str, Any], *, is_commit: bool) -> None:
         """Waits for the stream only if the ledger has committed the event, which the log must not lack."""
@@ -135,10 +143,11 @@ class _Handler(logging.Handler):
         if self._text:
             return one_line(entry, colour=self._colour)
         encoded = _encode(entry)
-        # In ASCII, since some readers take other characters for the end of a line.
-        return encoded.decode() if encoded.isascii() else _encode_ascii(entry)
+        # Printable ASCII alone: some readers take other characters for the end of a line, a terminal obeys them.
+        is_printable = encoded.isascii() and b"\x7f" not in encoded
+        return encoded.decode() if is_printable else _encode_ascii(entry)
 
 
-def _failed(event: object) -> dict[str, Any]:
-    text = f"a record could not be written: {as_text(event)}"
-    return library_entry(logging.LogRecord(PRODUCER, logging.ERROR, "", 0, text, (), None))
+def _failed(what: object, *, logger: str = PRODUCER) -> dict[str, Any]:
+    text = f"a record could not be written: {as_text(what)}"
+    return library_entry(logging.LogRecord(logger, logging.ERROR, "", 0, text, (), None))

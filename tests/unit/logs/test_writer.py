@@ -7,9 +7,12 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from support.example_records import DISPATCH, FINISHED, RETRY, TASK, TASK_ID, TRACE
 from support.schema import validated
+from traced_relay.logs.record import as_json
 from traced_relay.logs.store import RecordStore
 from traced_relay.logs.writer import Identity, Log, configure
 from traced_relay.runtime.clock import ManualClock
@@ -102,6 +105,48 @@ def test_a_library_record_with_wrong_arguments_is_written(log: Log, stream: io.S
     log.handler.handle(logging.LogRecord("some.library", logging.WARNING, "", 0, "%d of %d", ("x",), None))
     [record] = validated(stream.getvalue())
     assert record["message"] == "%d of %d"
+
+
+def test_a_library_record_that_fails_is_reported(log: Log, stream: io.StringIO) -> None:
+    record = logging.LogRecord("some.library", logging.WARNING, "", 0, "so it is", (), None)
+    record.created = float("inf")
+    log.handler.handle(record)
+    [written] = validated(stream.getvalue())
+    expected = ("ERROR", "some.library", "a record could not be written: so it is")
+    assert (written["severity"], written["logger"], written["message"]) == expected
+
+
+def test_a_line_needs_no_lock_of_the_handler(log: Log, stream: io.StringIO) -> None:
+    assert log.handler.lock is not None
+    with log.handler.lock:
+        writing = Thread(target=logging.getLogger("some.library").warning, args=("hm",), daemon=True)
+        writing.start()
+        writing.join(10)
+        assert json.loads(stream.getvalue())["message"] == "hm"
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example("\x7f\x9b\u2028\u202e\u0085\n")
+def test_a_line_is_printable_ascii_whatever_is_in_it(text: str) -> None:
+    stream = io.StringIO()
+    Log(IDENTITY, stream=stream, clock=ManualClock(0)).write("relay.started", message=text, fields={"note": [text]})
+    line = stream.getvalue()
+    assert (line[-1], line[:-1].isascii(), line[:-1].isprintable()) == ("\n", True, True)
+    assert (json.loads(line)["message"], json.loads(line)["note"]) == (text, [text])
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers(-(2**66), 2**66) | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text() | st.integers(), inner),
+)
+
+
+@given(VALUES)
+@example([2**63, 2**64 - 1, -(2**63), float("nan"), "\ud800", {1: "a", "1": "b"}, -0.0, 1e16])
+def test_a_line_has_the_values_of_as_json(value: object) -> None:
+    stream = io.StringIO()
+    Log(IDENTITY, stream=stream, clock=ManualClock(0)).write("relay.started", message="up", fields={"note": value})
+    assert repr(json.loads(stream.getvalue())["note"]) == repr(as_json(value))
 
 
 @pytest.mark.parametrize(
