@@ -64,9 +64,6 @@ class LineWriter:
         self._stream = stream
         self._descriptor = _that_may_block(stream)
         self._pipe = _pipe(self._descriptor)
-        self._poll = select.poll()
-        if self._pipe is not None:
-            self._poll.register(self._pipe, select.POLLOUT)
         self._notice = notice
         self._most, self._most_commits = most, most_commits
         self._is_awaited = True
@@ -74,6 +71,9 @@ class LineWriter:
 
     def _begin(self) -> None:
         self._process = os.getpid()
+        self._poll = select.poll()  # a fork's own: one that a thread of the parent was in would refuse every call
+        if self._pipe is not None:
+            self._poll.register(self._pipe, select.POLLOUT)
         self._changed = Condition()  # never held while a line is written that may block
         self._waiting: deque[_Line] = deque()
         self._left, self._commits = _Share(self._most), _Share(self._most_commits)
@@ -117,10 +117,11 @@ class LineWriter:
                 self._stream.write(f"{line}\n")
                 self._stream.flush()
             return None
-        added = self._encoded(line, share)
+        encoded = self._encoded(line)
         with self._changed:
-            if not self._waiting and self._is_put_at_once(added.encoded):
+            if not self._waiting and self._is_put_at_once(encoded):
                 return None
+            added = _Line(encoded, share)
             if share.taken + added.size > share.most:
                 share.dropped += 1
                 return None
@@ -129,8 +130,8 @@ class LineWriter:
             self._queue(added)
         return added
 
-    def _encoded(self, line: str, share: _Share) -> _Line:
-        return _Line(f"{line}\n".encode(self._stream.encoding, "backslashreplace"), share)
+    def _encoded(self, line: str) -> bytes:
+        return f"{line}\n".encode(self._stream.encoding, "backslashreplace")
 
     def _is_put_at_once(self, encoded: bytes) -> bool:
         """Whether the pipe had room for all of it: one that is writable takes PIPE_BUF bytes (POSIX, write)."""
@@ -180,7 +181,7 @@ class LineWriter:
         commits, left = self._commits.dropped, self._left.dropped
         if commits or left:
             self._commits.dropped = self._left.dropped = 0
-            self._queue(self._encoded(self._notice(commits, left), self._left))
+            self._queue(_Line(self._encoded(self._notice(commits, left)), self._left))
 
     def _put(self, encoded: bytes) -> None:
         """Write past the stream's own buffer: a blocked thread that held its lock at exit would end the process."""

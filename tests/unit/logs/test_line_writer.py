@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import time
 from threading import Event, Thread
+from threading import enumerate as enumerate_threads
 from typing import TYPE_CHECKING, TextIO
 
 import pytest
@@ -55,6 +57,23 @@ def test_a_line_that_is_left_is_written_though_nothing_follows(pipe: Pipe) -> No
     outlet.leave("one")
     assert pipe.read(4) == b"one\n"
     assert outlet.flush(10)
+
+
+def test_a_line_that_a_pipe_takes_at_once_needs_no_thread(pipe: Pipe) -> None:
+    outlet, before = LineWriter(pipe.stream, notice=notice), set(enumerate_threads())
+    outlet.leave("one")
+    outlet.write("two")
+    assert "log-writer" not in {thread.name for thread in set(enumerate_threads()) - before}
+    assert os.read(pipe.reader.fileno(), 100) == b"one\ntwo\n"
+
+
+def test_what_is_written_outlives_a_killed_process(pipe: Pipe) -> None:
+    child = os.fork()
+    if child == 0:
+        LineWriter(pipe.stream, notice=notice).write("committed")
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert pipe.read(10) == b"committed\n"
 
 
 def test_nobody_waits_who_leaves_a_line_and_drops_are_counted_once(pipe: Pipe) -> None:
