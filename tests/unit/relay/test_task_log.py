@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from support.example_rows import BUSY, NOW, SPAN_ID, TASK_ID, TRACE_ID, call, dispatched, row
 from support.schema import validate
