@@ -71,10 +71,8 @@ class Authenticator:
     ) -> None:
         self._callers = {caller.email: Principal.of(caller) for caller in rules.callers}
         self._queues = {queue.name for queue in rules.queues}
-        self._audience = rules.audience
         self._queue_account = rules.worker.service_account
-        self._keys = keys
-        self._issuers = issuers
+        self._tokens = id_token.Verifier(keys.having, audience=rules.audience, issuers=issuers)
         self._trusts_app_engine = trusts_app_engine
         self._is_local = is_local
         self._open = open_on_loopback
@@ -143,11 +141,4 @@ class Authenticator:
         if scheme.lower() != "bearer" or not token.strip():
             detail = "the Authorization header must be: Bearer ID_TOKEN" if given else "an ID token is required"
             raise NotAuthorized(detail, status=401, reason="no_token")
-        claims = id_token.verify(
-            token.strip(),
-            self._keys.having,
-            audience=self._audience,
-            issuers=self._issuers,
-            now=self._clock.now(),
-        )
-        return id_token.email_of(claims)
+        return id_token.email_of(self._tokens.verify(token.strip(), self._clock.now()))

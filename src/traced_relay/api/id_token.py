@@ -7,8 +7,11 @@ Reads no clock. A refusal quotes nothing from an unverified token: only the rule
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections import OrderedDict
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from google.auth import crypt
 
@@ -20,41 +23,83 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 MAX_TOKEN = 8192
+MAX_SIGNED = 1000  # tokens whose signature is remembered
 SKEW = 30
 _LATEST = 253_402_300_799  # the end of year 9999
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]*")  # base64url without padding (RFC 7515, section 2)
 _crypt: Any = crypt  # untyped
 
 
-def verify(
-    token: str,
-    keys: Callable[[str], Mapping[str, str]],
-    *,
-    audience: str | None,
-    issuers: tuple[str, ...] | None,
-    now: float,
-) -> Mapping[str, Any]:
-    """
-    The claims of a valid *token*; NotAuthorized (401) for any other text.
+class _Signed(NamedTuple):
+    """What the signature of a token was checked with, and what it signs."""
 
-    *keys* returns the public keys for a key id, or raises Unavailable. Without *issuers*, any is accepted.
+    key_id: str
+    key: str
+    claims: Mapping[str, Any]
+
+
+class Verifier:
     """
-    if not audience:
-        _refuse("relay.yaml sets no audience, so the relay accepts no ID token", reason="no_audience")
-    header, claims, signed, signature = _decoded(token)
-    key_id = _key_id(header)
-    key = keys(key_id).get(key_id)
-    if key is None:
-        _check_issuer(claims, issuers)  # unverified, but the likeliest cause: each issuer has its own keys
-        also = ", and the token has expired (exp)" if _says_expired(claims.get("exp"), now) else ""
-        _refuse(f"the token's key id (kid) is not among the issuer's current keys{also}", reason="unknown_key")
-    if not _is_signed(signed, signature, key):
-        _refuse("the token's signature does not match its content", reason="bad_signature")
-    _check_issuer(claims, issuers)
-    if claims.get("aud") != audience:
-        _refuse(f"the token is for another audience; this relay requires {audience}", reason="wrong_audience")
-    _check_times(claims, now)
-    return claims
+    Verifies ID tokens, the signature of each only once per key.
+
+    *keys* returns the public keys for a key id, or raises Unavailable. Without *issuers*, any is accepted. The
+    signatures of the *most* tokens that were used last are remembered, by the tokens' hashes.
+    """
+
+    def __init__(
+        self,
+        keys: Callable[[str], Mapping[str, str]],
+        *,
+        audience: str | None,
+        issuers: tuple[str, ...] | None,
+        most: int = MAX_SIGNED,
+    ) -> None:
+        self._keys = keys
+        self._audience = audience
+        self._issuers = issuers
+        self._most = most
+        self._signed: OrderedDict[bytes, _Signed] = OrderedDict()  # the least recently used first
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        """The number of remembered signatures."""
+        return len(self._signed)
+
+    def verify(self, token: str, now: float) -> Mapping[str, Any]:
+        """The claims of a valid *token*; NotAuthorized (401) for any other text."""
+        if not self._audience:
+            _refuse("relay.yaml sets no audience, so the relay accepts no ID token", reason="no_audience")
+        digest = hashlib.sha256(token.encode(errors="replace")).digest()
+        with self._lock:
+            signed = self._signed.pop(digest, None)
+        # The key is compared at each use, so a key that was revoked or replaced ends what was verified with it.
+        if signed is None or self._keys(signed.key_id).get(signed.key_id) != signed.key:
+            signed = self._checked(token, now)
+        self._check_issuer(signed.claims)
+        if signed.claims.get("aud") != self._audience:
+            _refuse(f"the token is for another audience; this relay requires {self._audience}", reason="wrong_audience")
+        _check_times(signed.claims, now)
+        with self._lock:
+            self._signed[digest] = signed
+            if len(self._signed) > self._most:
+                self._signed.popitem(last=False)
+        return signed.claims
+
+    def _checked(self, token: str, now: float) -> _Signed:
+        header, claims, signed, signature = _decoded(token)
+        key_id = _key_id(header)
+        key = self._keys(key_id).get(key_id)
+        if key is None:
+            self._check_issuer(claims)  # unverified, but the likeliest cause: each issuer has its own keys
+            also = ", and the token has expired (exp)" if _says_expired(claims.get("exp"), now) else ""
+            _refuse(f"the token's key id (kid) is not among the issuer's current keys{also}", reason="unknown_key")
+        if not _is_signed(signed, signature, key):
+            _refuse("the token's signature does not match its content", reason="bad_signature")
+        return _Signed(key_id, key, claims)
+
+    def _check_issuer(self, claims: Mapping[str, Any]) -> None:
+        if self._issuers is not None and claims.get("iss") not in self._issuers:
+            _refuse(f"the token's issuer (iss) must be {self._issuers[0]}", reason="unknown_issuer")
 
 
 def email_of(claims: Mapping[str, Any]) -> str:
@@ -122,11 +167,6 @@ def _is_signed(signed: bytes, signature: bytes, key: str) -> bool:
     except ValueError as exc:
         raise Unavailable("a certificate to verify ID tokens is unreadable") from exc
     return bool(verifier.verify(signed, signature))
-
-
-def _check_issuer(claims: Mapping[str, Any], issuers: tuple[str, ...] | None) -> None:
-    if issuers is not None and claims.get("iss") not in issuers:
-        _refuse(f"the token's issuer (iss) must be {issuers[0]}", reason="unknown_issuer")
 
 
 def _check_times(claims: Mapping[str, Any], now: float) -> None:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from werkzeug.wrappers import Request
+from werkzeug.datastructures import EnvironHeaders
 
 from traced_relay.api import problems
 from traced_relay.cloud_tasks.delivery import APP_ENGINE, HTTP_TARGET, Dispatch
@@ -40,47 +40,53 @@ class AuthMiddleware:
     task_log: TaskLog
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        request = Request(environ)
-        is_dispatch = request.path == "/dispatch"
+        path, headers = _path(environ), EnvironHeaders(environ)
+        is_dispatch = path == "/dispatch"
         try:
-            self.authenticator.check_host(request.headers.get("Host", ""))
-            if request.method not in ("GET", "HEAD") or request.path == "/sweep":
-                self.authenticator.check_site(request.headers)
+            self.authenticator.check_host(environ.get("HTTP_HOST", ""))
+            if path == "/sweep" or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+                self.authenticator.check_site(headers)
             if is_dispatch:
-                environ[DISPATCH] = self.authenticator.authenticate_queue(request.headers)
-            elif request.path == "/sweep":
-                self.authenticator.check_sweep(request.headers)
-            elif request.path.startswith(_API):
-                environ[PRINCIPAL] = self.authenticator.authenticate_caller(request.headers)
-            elif request.path not in _OPEN:
+                environ[DISPATCH] = self.authenticator.authenticate_queue(headers)
+            elif path == "/sweep":
+                self.authenticator.check_sweep(headers)
+            elif path.startswith(_API):
+                environ[PRINCIPAL] = self.authenticator.authenticate_caller(headers)
+            elif path not in _OPEN:
                 return problems.problem(404, "the relay has no such path")(environ, start_response)
         except NotAuthorized as exc:
-            self._log_refusal(request, exc, is_dispatch=is_dispatch)
+            self._log_refusal(environ, exc, is_dispatch=is_dispatch)
             return problems.refusal(exc)(environ, start_response)
         except Unavailable as exc:
             if is_dispatch:
-                self.task_log.deferred(_unverified_dispatch(request), reason="unavailable", detail=str(exc))
+                self.task_log.deferred(_unverified_dispatch(headers), reason="unavailable", detail=str(exc))
             else:
                 self.task_log.enqueue_rejected(reason="unavailable", detail=str(exc))
             status = 500 if is_dispatch else 503  # a 503 at /dispatch makes App Engine slow down the whole queue
             return problems.problem(status, problems.detail_of(exc))(environ, start_response)
         return self.app(environ, start_response)
 
-    def _log_refusal(self, request: Request, refusal: NotAuthorized, *, is_dispatch: bool) -> None:
+    def _log_refusal(self, environ: WSGIEnvironment, refusal: NotAuthorized, *, is_dispatch: bool) -> None:
         if is_dispatch:
             self.task_log.dispatch_rejected(
-                _unverified_dispatch(request),
+                _unverified_dispatch(EnvironHeaders(environ)),
                 reason=refusal.reason,
                 detail=without_values(refusal),
                 principal=refusal.email,
             )
             return
-        path = _PATH.match(request.path)  # decoded, so that %3F would start a query here
-        detail = f"{request.method} {path[0] if path else ''}: {without_values(refusal)}"
+        path = _PATH.match(_path(environ))  # decoded, so that %3F would start a query here
+        detail = f"{environ['REQUEST_METHOD']} {path[0] if path else ''}: {without_values(refusal)}"
         self.task_log.enqueue_rejected(reason=refusal.reason, detail=detail, principal=refusal.email)
 
 
-def _unverified_dispatch(request: Request) -> Dispatch:
+def _path(environ: WSGIEnvironment) -> str:
+    """The path as Flask routes it."""
+    path: str = environ["PATH_INFO"]
+    return "/" + path.lstrip("/")
+
+
+def _unverified_dispatch(headers: EnvironHeaders) -> Dispatch:
     """The dispatch that the headers claim, for the record of its refusal."""
-    family = APP_ENGINE if request.headers.get(f"{APP_ENGINE}QueueName") else HTTP_TARGET
-    return Dispatch.from_headers(request.headers, family)
+    family = APP_ENGINE if headers.get(f"{APP_ENGINE}QueueName") else HTTP_TARGET
+    return Dispatch.from_headers(headers, family)

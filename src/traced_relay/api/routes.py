@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from flask import Flask, Response, request
+from flask.sessions import NullSession, SessionInterface
 from werkzeug import exceptions
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
@@ -32,7 +34,9 @@ from traced_relay.tasks import enqueue_request
 from traced_relay.tracing import instrumentation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     from traced_relay.api.task_reader import TaskReader
     from traced_relay.cloud_tasks.delivery import Dispatch
@@ -47,6 +51,23 @@ if TYPE_CHECKING:
     from traced_relay.tasks.row import Row
 
 _logger = logging.getLogger(__name__)
+
+
+class _NoSessions(SessionInterface):
+    """The API has no cookies."""
+
+    _none = NullSession()
+
+    def open_session(self, app: Flask, request: Any) -> NullSession:  # noqa: ARG002  (the signature is Flask's)
+        return self._none
+
+
+class _Response(Response):
+    """A response whose headers are final: absolute Location, known length."""
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response(self.status, self.headers.to_wsgi_list())
+        return () if environ["REQUEST_METHOD"] == "HEAD" else [self.get_data()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +86,8 @@ class Api:
     def flask_app(self) -> Flask:
         app = Flask("traced_relay")
         app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST
+        app.session_interface = _NoSessions()
+        app.response_class = _Response
         for rule, methods, view in (
             ("/v1/tasks", ["POST"], self.enqueue),
             ("/v1/tasks:batch", ["POST"], self.enqueue_batch),
@@ -273,6 +296,8 @@ def _too_large() -> InvalidCall:
 
 
 def _json(document: Any, status: int) -> Response:
-    response = Response(json.dumps(document), status, content_type="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    try:
+        body = msgspec.json.encode(document)
+    except UnicodeEncodeError:  # a lone surrogate has no UTF-8
+        body = json.dumps(document).encode()
+    return _Response(body, status, {"Cache-Control": "no-store"}, content_type="application/json")
