@@ -25,9 +25,8 @@ class _Worker(BufferedWorker):
     def is_parent_alive(self) -> bool:
         return True
 
-    def _cap_keepalive(self, deadline: float) -> None:  # noqa: ARG002  (the signature is gunicorn's)
-        """Close idle connections at once."""
-        super()._cap_keepalive(0.0)
+    def keeps_idle_while_stopping(self) -> bool:
+        return False
 
     def close(self) -> None:
         for descriptor in self.PIPE:

@@ -1,4 +1,4 @@
-"""Whether a request has arrived completely. Checks only its framing; gunicorn's parser reads it."""
+"""Whether a request has arrived completely. Checks only its framing; `request` reads it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class RequestBuffer:
         self.stage: Stage = "head"
         self.expects_continue = False
         self._bytes = bytearray()
-        self._limit = MAX_REQUEST
-        self._end: int | None = None  # of the body, if it has a Content-Length
+        self.limit = MAX_REQUEST
+        self._end: int | None = None  # of the request, once it is known
         self._chunk = 0  # offset of the first incomplete chunk
         self._body_bytes = 0  # in the chunks before it
 
@@ -43,6 +43,11 @@ class RequestBuffer:
         taken, self._bytes = bytes(self._bytes), bytearray()
         return taken
 
+    def take_request(self) -> tuple[bytes, bytes]:
+        """Return and drop all bytes: the request, and what follows it."""
+        end, taken = self._end if self.stage == "complete" else None, self.take()
+        return taken[:end], b"" if end is None else taken[end:]
+
     def add(self, received: bytes) -> Stage:
         before = len(self._bytes)
         self._bytes += received
@@ -53,7 +58,7 @@ class RequestBuffer:
                 self.stage = self._after_chunks()
             elif len(self) >= self._end:
                 self.stage = "complete"
-        if self.stage == "body" and len(self) > 2 * self._limit:  # mostly chunk framing
+        if self.stage == "body" and len(self) > 2 * self.limit:  # mostly chunk framing
             self.stage = "rejectable"
         return self.stage
 
@@ -63,7 +68,7 @@ class RequestBuffer:
             return "head_too_long" if len(self) > MAX_HEAD else "head"
         head, self._chunk = self._bytes[: end + 2].lower(), end + len(_BLANK)
         if _DISPATCH.match(self._bytes):
-            self._limit = MAX_DISPATCH
+            self.limit = MAX_DISPATCH
         self.expects_continue = _EXPECTING.search(head) is not None
         if b"\r\ntransfer-encoding:" in head:
             return "body" if _CHUNKED.search(head) else "rejectable"
@@ -72,7 +77,7 @@ class RequestBuffer:
             return "rejectable"  # repeated or no valid number: the end of the body is unknown
         length = int(length_header[1]) if length_header else 0
         self._end = self._chunk + length
-        return "rejectable" if length > self._limit else "body"
+        return "rejectable" if length > self.limit else "body"
 
     def _after_chunks(self) -> Stage:
         while (line_end := self._bytes.find(b"\r\n", self._chunk)) >= 0:
@@ -83,7 +88,7 @@ class RequestBuffer:
             if length == 0:
                 return self._after_trailers(line_end)
             begin = line_end + 2
-            if self._body_bytes + min(length, len(self) - begin) >= self._limit:
+            if self._body_bytes + min(length, len(self) - begin) >= self.limit:
                 return "rejectable"
             if len(self) < begin + length + 2:
                 return "body"
@@ -91,7 +96,11 @@ class RequestBuffer:
         return self._unless_too_long()
 
     def _after_trailers(self, begin: int) -> Stage:
-        return "complete" if self._bytes.find(_BLANK, begin) >= 0 else self._unless_too_long()
+        end = self._bytes.find(_BLANK, begin)
+        if end < 0:
+            return self._unless_too_long()
+        self._end = end + len(_BLANK)
+        return "complete"
 
     def _unless_too_long(self) -> Stage:
         """Chunk size lines and trailers have a limit."""

@@ -1,46 +1,34 @@
 """
-gunicorn's threaded worker, changed to buffer each request: a thread gets only complete requests.
+gunicorn's worker of this server: its threads wait for connections together, and each answers what it has read.
 
-Until then a connection costs a file descriptor and its bytes, never a thread, and has a timeout.
+A connection with an incomplete request costs a file descriptor and its bytes, never a thread, and has a timeout.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
+import os
 import selectors
 import socket
 import time
 import traceback
 from contextlib import suppress
-from functools import partial
 from http import HTTPStatus
-from math import inf
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.glogging import Logger
-from gunicorn.http import get_parser
-from gunicorn.http.errors import (
-    ExpectationFailed,
-    InvalidHeader,
-    InvalidResponseHeader,
-    InvalidResponseHeaderName,
-    LimitRequestHeaders,
-    LimitRequestLine,
-    ParseException,
-    UnsupportedTransferCoding,
-)
-from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
+from gunicorn.workers.base import Worker
 
-from traced_relay.api import problems
-from traced_relay.api.request_host import asked_host
 from traced_relay.runtime.listener import address_of
-from traced_relay.runtime.timer_queue import TimerQueue
+from traced_relay.server import request, response
+from traced_relay.server.poller import Poller
 from traced_relay.server.request_buffer import RequestBuffer
+from traced_relay.server.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from _typeshed.wsgi import WSGIEnvironment
 
 _logger = logging.getLogger(__name__)
 
@@ -49,34 +37,19 @@ CLIENT_TIMEOUT = 30.0
 LINGER_SECONDS = 5.0  # for the client to read a response that was sent before it had sent everything
 SPARE_CONNECTIONS = 1000  # besides one for every thread
 MAX_BUFFERED = 64 * 1024 * 1024  # bytes of all incomplete requests
-_PAUSE = 1.0
+_TICK, _DRAIN_TICK = 1.0, 0.02
 _CHUNK = 32 * 1024
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-
-# The statuses of gunicorn, most special class first.
-_STATUSES = (
-    ((InvalidResponseHeader, InvalidResponseHeaderName), HTTPStatus.INTERNAL_SERVER_ERROR),
-    (UnsupportedTransferCoding, HTTPStatus.NOT_IMPLEMENTED),
-    (LimitRequestLine, HTTPStatus.REQUEST_URI_TOO_LONG),
-    (LimitRequestHeaders, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
-    (ExpectationFailed, HTTPStatus.EXPECTATION_FAILED),
-    (ParseException, HTTPStatus.BAD_REQUEST),
-)
 
 
 def options(threads: int) -> dict[str, Any]:
     """The settings of gunicorn that the worker requires."""
     return {
         "threads": threads,
-        "worker_connections": 2 * (threads + SPARE_CONNECTIONS),  # including those that wait for a thread
         "timeout": 0,
         "graceful_timeout": 1,
         "keepalive": 620,  # longer than Google's front ends, so that they close first
         "logger_class": _PropagatingLogger,
-        # A client on this machine must not set path or scheme by a header either.
-        "forwarded_allow_ips": "",
-        "forwarder_headers": "",
-        "secure_scheme_headers": {},
     }
 
 
@@ -88,236 +61,328 @@ class _PropagatingLogger(Logger):  # type: ignore[misc]
         self.error_log.handlers.clear()
 
 
-class _Connection(TConn):  # type: ignore[misc]
-    """A connection that gunicorn takes for initialized, and whose close does not wait for the client."""
+class _Connection:
+    """One thread at a time owns it: the one that has removed it from those that wait."""
 
-    def __init__(self, *args: Any, linger: Callable[[socket.socket], None]) -> None:
-        super().__init__(*args)
-        self.initialized = True
+    def __init__(self, sock: socket.socket, client: tuple[Any, ...], deadline: float) -> None:
+        self.sock = sock
+        self.descriptor = sock.fileno()
+        self.client = client
+        self.server = sock.getsockname()
         self.buffer = RequestBuffer()
-        self._linger = linger
-
-    def close(self, graceful: bool = False) -> None:
-        if graceful:
-            self._linger(self.sock)
-        else:
-            super().close()
+        self.buffered = 0  # bytes of *buffer* that count as buffered
+        self.since = time.monotonic()  # when the wait for this request began
+        self.deadline = deadline
 
 
-def _problem(status: int, detail: str) -> bytes:
-    document = json.dumps(problems.document_of(status, detail)).encode()
-    head = (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
-        f"Content-Type: application/problem+json\r\nContent-Length: {len(document)}\r\n\r\n"
-    )
-    return head.encode() + document
-
-
-class _OpenQueue(PollableMethodQueue):  # type: ignore[misc]
-    def close(self) -> None:
-        """Stay open: a request may end after the worker, and its descriptor could by then be another file's."""
-
-
-class BufferedWorker(ThreadWorker):  # type: ignore[misc]
-    """Runs in its main thread, except `handle_request` and `handle_error`."""
+class BufferedWorker(Worker):  # type: ignore[misc]
+    """The main thread accepts connections, and closes those whose time is over; the others read and answer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.method_queue = _OpenQueue()
         self._client_timeout: float = self.app.client_timeout
-        self._receiving: TimerQueue[_Connection] = TimerQueue()
-        self._lingering: TimerQueue[socket.socket] = TimerQueue()
+        self._threads = Threads(self.cfg.threads, self._serve)
+        self._max_waiting: int = self.cfg.threads + SPARE_CONNECTIONS
+        self._open: set[_Connection] = set()
+        # By descriptor. Whoever pops a connection owns it.
+        self._waiting: dict[int, _Connection] = {}
+        self._lingering: dict[int, _Connection] = {}
+        self._lock = Lock()
         self._buffered = 0
-        self._lacks_files = False
+        self._is_over = False
         self._accepts_from = 0.0
 
-    def set_accept_enabled(self, enabled: bool) -> None:
-        super().set_accept_enabled(enabled and time.monotonic() >= self._accepts_from)
+    def init_process(self) -> None:
+        self._poller = Poller()  # after the fork
+        self._end, self._ending = os.pipe()
+        self._poller.add(self._end)
+        super().init_process()
 
-    def accept(self, listener: Any) -> None:
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        os.write(self.PIPE[1], b"x")  # interrupts the main thread's wait, also without a signal
+
+    def run(self) -> None:
+        self._threads.start()
+        with selectors.DefaultSelector() as events:
+            self._accept_until_stopped(events)
+            self._drain(events)
+        self._is_over = True
+        self._threads.stop()
+        os.write(self._ending, b"x")
+        for conn in [*self._waiting.values(), *self._lingering.values()]:
+            if self._owns(conn):
+                self._close(conn)
+
+    def _accept_until_stopped(self, events: selectors.BaseSelector) -> None:
+        events.register(self.PIPE[0], selectors.EVENT_READ, lambda _: os.read(self.PIPE[0], 4096))
+        is_accepting, next_tick = False, 0.0
+        while self.alive:
+            now = time.monotonic()
+            if now >= next_tick:
+                next_tick = now + _TICK
+                self.notify()
+                if not self.is_parent_alive():
+                    break
+                self._close_late(now)
+            accepts = now >= self._accepts_from and len(self._open) < self._max_waiting + self.cfg.threads
+            if accepts != is_accepting:
+                is_accepting = accepts
+                for listener in self.sockets:
+                    listener.setblocking(False)
+                    if accepts:
+                        events.register(listener, selectors.EVENT_READ, self._accept)
+                    else:
+                        events.unregister(listener)
+            for key, _ in events.select(_TICK):
+                key.data(key.fileobj)
+        for listener in self.sockets:
+            if is_accepting:
+                events.unregister(listener)
+            listener.close()
+
+    def _drain(self, events: selectors.BaseSelector) -> None:
+        """Wait a while for the running requests, and for those that clients may be sending on kept connections."""
+        end = time.monotonic() + self.cfg.graceful_timeout
+        while len(self._open) > len(self._lingering) and time.monotonic() < end:
+            self.notify()
+            if not self.keeps_idle_while_stopping():
+                for conn in list(self._waiting.values()):
+                    if not len(conn.buffer) and self._owns(conn):
+                        self._close(conn)
+            for key, _ in events.select(_DRAIN_TICK):
+                key.data(key.fileobj)
+
+    def is_parent_alive(self) -> bool:
+        return bool(self.ppid == os.getppid())
+
+    def keeps_idle_while_stopping(self) -> bool:
+        return True
+
+    def _accept(self, listener: socket.socket) -> None:
         try:
             opened, address = listener.accept()
         except OSError as exc:
             if exc.errno in _OUT_OF_RESOURCES:
-                self._pause_accepting(exc)
+                self._lack_files(exc)
             return  # else the client has disconnected, or none is waiting
-        self.nr_conns += 1
-        self._receive(_Connection(self.cfg, opened, address, listener.getsockname(), linger=self._linger))
+        opened.setblocking(False)
+        try:
+            conn = _Connection(opened, address, time.monotonic() + self._client_timeout)
+        except OSError:  # disconnected
+            opened.close()
+            return
+        self._open.add(conn)
+        self._waiting[conn.descriptor] = conn
+        self._poller.add(conn.descriptor)
+        if len(self._waiting) + len(self._lingering) > self._max_waiting:
+            self._close_some(1)
 
-    def _pause_accepting(self, exc: OSError) -> None:
-        """Stop accepting for a second, since the process has no file descriptor left."""
+    def _lack_files(self, exc: OSError) -> None:
+        """Close half of the waiting connections, so that the descriptors last for a while; without any, pause."""
         _logger.warning("cannot accept a connection: %s", exc.strerror)
-        self._lacks_files = True
-        self._accepts_from = time.monotonic() + _PAUSE
-        self.set_accept_enabled(False)
+        if not self._close_some(len(self._lingering) + (len(self._waiting) + 1) // 2):
+            self._accepts_from = time.monotonic() + _TICK
 
-    def enqueue_req(self, conn: _Connection) -> None:
-        """Receive the next request on this connection; its first bytes may be buffered already."""
-        conn.buffer = RequestBuffer()
-        if pipelined := conn.parser.unreader.take_buffered():
-            self._buffered += len(pipelined)
-            conn.buffer.add(pipelined)
-        self._receive(conn)
+    def _close_some(self, count: int) -> int:
+        """Close lingering connections, then those that have waited longest for a request or its rest."""
+        oldest = sorted(self._waiting.values(), key=lambda conn: conn.since)
+        closed = [conn for conn in [*self._lingering.values(), *oldest][:count] if self._owns(conn)]
+        for conn in closed:
+            self._close(conn)
+        return len(closed)
 
-    def _receive(self, conn: _Connection) -> None:
-        conn.sock.setblocking(False)
-        if not (self._advance(conn) or self._read(conn)):
-            self._receiving.put(conn, time.monotonic() + self._client_timeout)
-            self._watch(conn)
+    def _close_late(self, now: float) -> None:
+        """Close connections whose time is over, but for those whose input no thread was free to read."""
+        for conn in list(self._lingering.values()):
+            if conn.deadline <= now and self._owns(conn):
+                self._close(conn)
+        for conn in list(self._waiting.values()):
+            if conn.deadline > now or not self._owns(conn):
+                continue
+            if _has_input(conn.sock):
+                self._wait(conn)
+            elif len(conn.buffer):
+                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
+            else:
+                self._close(conn)
 
-    def _watch(self, conn: _Connection) -> None:
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
-
-    def _on_readable(self, conn: _Connection, _: Any) -> None:
-        self.poller.unregister(conn.sock)
-        if self._read(conn):
-            self._receiving.discard(conn)
-        else:
-            self._watch(conn)
-
-    def _read(self, conn: _Connection) -> bool:
-        received = _received(conn.sock)
-        if received is None:
-            return False
-        if not received:
-            self._drop(conn)
-            return True
-        self._buffered += len(received)
-        conn.buffer.add(received)
-        return self._advance(conn)
-
-    def _advance(self, conn: _Connection) -> bool:
-        """Hand a complete request to a thread, or refuse it; returns False while bytes are missing."""
-        match conn.buffer.stage:
-            case "complete" | "rejectable":
-                self._buffered -= len(conn.buffer)
-                conn.parser = get_parser(self.cfg, (), conn.client)
-                conn.parser.unreader.unread(conn.buffer.take())
-                super().enqueue_req(conn)
-                return True
-            case "head_too_long":
-                self._refuse(conn, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too long")
-                return True
-            case "body" if conn.buffer.expects_continue:
-                conn.buffer.expects_continue = False
-                with suppress(OSError):
-                    conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    def _owns(self, conn: _Connection) -> bool:
+        """Whether this thread has removed *conn* from those that wait."""
+        for waiting in (self._waiting, self._lingering):
+            if waiting.get(conn.descriptor) is conn:
+                return waiting.pop(conn.descriptor, None) is conn
         return False
+
+    def _serve(self) -> None:
+        """Runs in each thread."""
+        while not self._is_over:
+            descriptor = self._poller.wait()
+            conn = self._waiting.pop(descriptor, None)
+            if conn is None:
+                self._discard_input(descriptor)
+            elif self._receive(conn):
+                self._threads.leave()
+                self._answer(conn)
+                self._threads.enter()
+        with suppress(OSError):
+            self._poller.arm(self._end)  # for the next thread
+
+    def _receive(self, conn: _Connection) -> bool:
+        """Read what has arrived; True if the request can be answered, and not yet counted as waiting."""
+        try:
+            received = conn.sock.recv(_CHUNK)
+        except BlockingIOError:
+            self._wait(conn)
+            return False
+        except OSError:
+            received = b""
+        if not received:
+            self._close(conn)
+            return False
+        if not len(conn.buffer):
+            conn.since = time.monotonic()
+            conn.deadline = conn.since + self._client_timeout
+        conn.buffer.add(received)
+        return self._is_ready(conn)
+
+    def _is_ready(self, conn: _Connection) -> bool:
+        """Whether the buffered request can be answered; else it waits for more, or is refused."""
+        stage = conn.buffer.stage
+        if stage == "complete" or stage == "rejectable":
+            self._count(conn, 0)
+            return True
+        if stage == "head_too_long":
+            self._refuse(conn, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too long")
+            return False
+        if stage == "body" and conn.buffer.expects_continue:
+            conn.buffer.expects_continue = False
+            with suppress(OSError):
+                conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._count(conn, len(conn.buffer))
+        self._wait(conn)
+        while self._buffered > MAX_BUFFERED and self._close_some(1):
+            pass
+        return False
+
+    def _count(self, conn: _Connection, buffered: int) -> None:
+        if buffered != conn.buffered:
+            with self._lock:
+                self._buffered += buffered - conn.buffered
+            conn.buffered = buffered
+
+    def _wait(self, conn: _Connection) -> None:
+        """Let *conn* wait for input; from here on another thread may own it."""
+        self._waiting[conn.descriptor] = conn
+        with suppress(OSError):  # closed by another thread meanwhile
+            self._poller.arm(conn.descriptor)
+
+    def _answer(self, conn: _Connection) -> None:
+        """Answer the complete request, and those that have arrived behind it."""
+        while True:
+            sent, behind = conn.buffer.take_request()
+            is_complete = conn.buffer.stage == "complete"
+            answer, keeps = self._answer_to(conn, sent, None if is_complete else conn.buffer.limit)
+            if not self._send(conn.sock, answer):
+                self._close(conn)
+                return
+            if not keeps:
+                self._linger(conn)
+                return
+            conn.buffer = RequestBuffer()
+            conn.since = time.monotonic()
+            if not behind:
+                conn.deadline = conn.since + self.cfg.keepalive
+                self._wait(conn)
+                return
+            conn.deadline = conn.since + self._client_timeout
+            conn.buffer.add(behind)
+            if not self._is_ready(conn):
+                return
+
+    def _answer_to(self, conn: _Connection, sent: bytes, limit: int | None) -> tuple[bytes, bool]:
+        try:
+            environ, keeps = request.read(sent, limit=limit)
+            _add_addresses(environ, conn)
+            keeps = keeps and self.alive
+            return response.of_application(self.wsgi, environ, keeps=keeps), keeps
+        except request.Refused as exc:
+            _logger.warning("a request from %s was refused with %d: %s", conn.client[0], exc.status, exc.detail)
+            return response.problem(exc.status, exc.detail), False
+        except Exception as exc:  # noqa: BLE001  (of the application; its text would quote the request)
+            frames = "".join(traceback.format_tb(exc.__traceback__))
+            _logger.error("a request from %s failed: %s\n%s", conn.client[0], type(exc).__name__, frames)  # noqa: TRY400
+            return response.problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed"), False
+
+    def _send(self, sock: socket.socket, answer: bytes) -> bool:
+        """Send all of *answer*; False if the client is gone, or does not read it in time."""
+        try:
+            sent = sock.send(answer)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return False
+        if sent == len(answer):
+            return True
+        try:
+            sock.settimeout(self._client_timeout)
+            sock.sendall(memoryview(answer)[sent:])
+            sock.setblocking(False)
+        except OSError:
+            return False
+        return True
 
     def _refuse(self, conn: _Connection, status: int, detail: str) -> None:
         """Send a problem document, if that does not block, and close."""
         with suppress(OSError):
-            conn.sock.send(_problem(status, detail))
-        self._drop(conn, graceful=True)
+            conn.sock.send(response.problem(status, detail))
+        self._linger(conn)
 
-    def _drop(self, conn: _Connection, *, graceful: bool = False) -> None:
-        self._buffered -= len(conn.buffer)
-        self.nr_conns -= 1
-        conn.close(graceful)
-
-    def murder_pending(self) -> None:
-        """Close connections whose time is over; gunicorn calls this at least once a second."""
-        now = time.monotonic()
-        while (conn := self._receiving.pop_due(now)) is not None:
-            self.poller.unregister(conn.sock)
-            if len(conn.buffer):
-                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
-            else:
-                self._drop(conn)
-        while (closing := self._lingering.pop_due(now)) is not None:
-            self._close(closing)
-        if self._lacks_files:
-            self._free_files()
-        while self._exceeds_limits():
-            self._close_one()
-
-    def _free_files(self) -> None:
-        """Close half of the waiting connections, so that the descriptors last for a while."""
-        self._lacks_files = False
-        waiting = len(self._receiving) + len(self.keepalived_conns)
-        for _ in range(len(self._lingering) + (waiting + 1) // 2):
-            self._close_one()
-            self._accepts_from = 0.0
-
-    def _exceeds_limits(self) -> bool:
-        """Whether too many connections or bytes wait; requests that have a thread do not count."""
-        waiting = len(self._receiving) + len(self._lingering) + len(self.keepalived_conns)
-        return waiting > self.cfg.threads + SPARE_CONNECTIONS or self._buffered > MAX_BUFFERED
-
-    def _close_one(self) -> None:
-        """Close a lingering connection, else the one that has waited longest for a request or its rest."""
-        began = (self._receiving.next_time() or inf) - self._client_timeout
-        if (closing := self._lingering.pop_due(inf)) is not None:
-            self._close(closing)
-        elif self.keepalived_conns and self.keepalived_conns[0].timeout - self.cfg.keepalive < began:
-            self.keepalived_conns[0].timeout = 0.0
-            self.murder_keepalived()
-        elif (conn := self._receiving.pop_due(inf)) is not None:
-            self.poller.unregister(conn.sock)
-            self._drop(conn)
-
-    def _linger(self, closing: socket.socket) -> None:
+    def _linger(self, conn: _Connection) -> None:
         """Discard input for a while: a close with unread bytes would reset the response (RFC 9112, section 9.6)."""
+        self._count(conn, 0)
         try:
-            closing.setblocking(False)
-            closing.shutdown(socket.SHUT_WR)
+            conn.sock.shutdown(socket.SHUT_WR)
         except OSError:
-            closing.close()
+            self._close(conn)
             return
-        self._lingering.put(closing, time.monotonic() + LINGER_SECONDS)
-        self.poller.register(closing, selectors.EVENT_READ, self._discard_input)
-
-    def _discard_input(self, closing: socket.socket) -> None:
-        if _received(closing) == b"":
-            self._lingering.discard(closing)
-            self._close(closing)
-
-    def _close(self, closing: socket.socket) -> None:
-        self.poller.unregister(closing)
-        closing.close()
-
-    def handle_request(self, req: Any, conn: _Connection) -> Any:
-        """Runs in a thread. A response that the client does not read in time counts as a disconnect."""
-        req._expected_100_continue = False  # sent already, or too late
-        _set_host(req, conn.sock.getsockname())
-        if conn.buffer.stage == "rejectable":
-            req.force_close()
-        conn.sock.settimeout(self._client_timeout)
-        try:
-            return super().handle_request(req, conn)
-        except TimeoutError as exc:
-            raise ConnectionResetError(errno.ECONNRESET, "the client did not read the response") from exc
-
-    def handle_error(self, _: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
-        """Runs in a thread. Logs the error's class and the address only: its text would quote the request."""
-        status = next((status for kind, status in _STATUSES if isinstance(exc, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
-        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            detail, frames = "the server failed", "".join(traceback.format_tb(exc.__traceback__))
-            _logger.error("a request from %s failed: %s\n%s", addr[0], type(exc).__name__, frames)
-        else:
-            detail = "the request violates HTTP or exceeds a limit, and was not read"
-            _logger.warning("a request from %s was refused with %d: %s", addr[0], status, type(exc).__name__)
-        client.settimeout(self._client_timeout)
+        conn.deadline = time.monotonic() + LINGER_SECONDS
+        self._lingering[conn.descriptor] = conn
         with suppress(OSError):
-            client.sendall(_problem(status, detail))
+            self._poller.arm(conn.descriptor)
+
+    def _discard_input(self, descriptor: int) -> None:
+        conn = self._lingering.pop(descriptor, None)
+        if conn is None:
+            return  # closed by another thread meanwhile, or the end
+        try:
+            is_closed = not conn.sock.recv(_CHUNK)
+        except OSError as exc:
+            is_closed = not isinstance(exc, BlockingIOError)
+        if is_closed:
+            self._close(conn)
+            return
+        self._lingering[descriptor] = conn
+        with suppress(OSError):
+            self._poller.arm(descriptor)
+
+    def _close(self, conn: _Connection) -> None:
+        self._count(conn, 0)
+        self._open.discard(conn)
+        conn.sock.close()
 
 
-def _received(sock: socket.socket) -> bytes | None:
-    """The next bytes; None if none have arrived, empty if none will: the client has closed or reset the connection."""
+def _has_input(sock: socket.socket) -> bool:
     try:
-        return sock.recv(_CHUNK)
-    except BlockingIOError:
-        return None
+        return bool(sock.recv(1, socket.MSG_PEEK))
     except OSError:
-        return b""
+        return False
 
 
-def _set_host(req: Any, address: tuple[Any, ...]) -> None:
-    """Give the application exactly one host, or refuse the request; HTTP/1.0 without Host means *address*."""
-    hosts = [value for name, value in req.headers if name == "HOST"]
-    try:
-        host = asked_host(req.uri, hosts, req.version) or address_of(address[0], address[1])
-    except ValueError as exc:
-        raise InvalidHeader(str(exc), req=req) from None
-    req.headers = [("HOST", host), *((name, value) for name, value in req.headers if name != "HOST")]
-    req.path = req.path or "/"
+def _add_addresses(environ: WSGIEnvironment, conn: _Connection) -> None:
+    environ["REMOTE_ADDR"] = conn.client[0]
+    environ["REMOTE_PORT"] = str(conn.client[1])
+    environ["SERVER_NAME"] = conn.server[0]
+    environ["SERVER_PORT"] = str(conn.server[1])
+    if "HTTP_HOST" not in environ:  # HTTP/1.0
+        environ["HTTP_HOST"] = address_of(conn.server[0], conn.server[1])

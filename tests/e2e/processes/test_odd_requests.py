@@ -164,5 +164,5 @@ def test_the_log_quotes_nothing_of_a_refused_request(place: Place) -> None:
     logged = json.dumps([relay.records, relay.torn])
     assert statuses == [status for _, status in REFUSED]
     assert "SECRET" not in logged
-    assert "a request from 127.0.0.1 was refused with 400: InvalidRequestLine" in logged
+    assert "a request from 127.0.0.1 was refused with 400: the request line must be METHOD TARGET HTTP/1.1" in logged
     assert "GET /v1/tasks: an ID token is required" in logged
