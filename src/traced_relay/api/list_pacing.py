@@ -1,4 +1,4 @@
-"""Pacing of lists: those of one caller use about a tenth of a processor, so that they do not slow other requests."""
+"""Pacing of lists: those of one caller use a twentieth of a processor, so that they hardly slow other requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from traced_relay.runtime.clock import Clock
 
-SHARE = 0.08  # of one processor, for each caller; a tenth with what its requests cost besides
+SHARE = 0.05  # of one processor, for each caller: with all that its requests cost, others keep 0.9 of their rate
 MAX_PAUSE = 5.0  # seconds after one list
 MAX_WAIT = 5.0
 WAITING_PER_CALLER, WAITING = 4, 8  # each occupies a thread

@@ -62,10 +62,10 @@ def test_the_next_list_begins_when_the_share_is_kept(paced: Paced) -> None:
     with ThreadPoolExecutor(1) as pool:
         asked = paced.later(pool)
         assert paced.list("b") == 0.0
-        paced.clock.advance(0.22)
+        paced.clock.advance(0.37)
         assert not asked.done()
         paced.clock.advance(0.02)
-        assert asked.result(SOON) == pytest.approx(0.24)
+        assert asked.result(SOON) == pytest.approx(0.39)
 
 
 def test_a_pause_is_bounded(paced: Paced) -> None:
