@@ -63,7 +63,7 @@ def read(sent: bytes, *, limit: int | None = None) -> tuple[WSGIEnvironment, boo
         raise Refused("the request line is too long", HTTPStatus.REQUEST_URI_TOO_LONG)
     method, target, version = (part.decode() for part in line.groups())
     message = _Message()
-    flaw = message.feed(sent)
+    flaw = message.feed(_without_upgrade(sent))
     environ, body = message.environ, b"".join(message.body)
     _check_fields(message, flaw, version)
     _set_host(environ, method, target, version)
@@ -94,9 +94,11 @@ class _Message:
     def feed(self, sent: bytes) -> str | None:
         """Parse *sent*; the rule that it breaks, in the parser's words, which quote nothing."""
         try:
-            httptools.HttpRequestParser(self).feed_data(_UPGRADE.sub(b"\r\nx-upgrade", sent, count=1))
+            httptools.HttpRequestParser(self).feed_data(sent)
         except httptools.HttpParserError as exc:
             return str(exc)
+        except httptools.HttpParserUpgrade:  # the parser leaves the rest to another protocol
+            return "CONNECT is not supported"
         return self._flaw
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -143,6 +145,14 @@ def _key_of(name: bytes) -> str:
     if b"_" in name:
         return _DROPPED
     return upper if upper in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{upper}"
+
+
+def _without_upgrade(sent: bytes) -> bytes:
+    """Rename Upgrade fields, which a server may ignore (RFC 9110, section 7.8) and the parser does not."""
+    if _UPGRADE.search(sent) is None:
+        return sent
+    head, blank, rest = sent.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nX-Upgrade", head) + blank + rest
 
 
 def _check_fields(message: _Message, flaw: str | None, version: str) -> None:
