@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 _random = random.SystemRandom().random
+_ORIGIN = "traced_relay.origin"  # in the environ of a request, since it is asked for several times
 _GOOGLE_CERTIFICATES = "https://www.googleapis.com/oauth2/v1/certs"
 
 
@@ -307,8 +308,11 @@ class Application:
 
     def _origin(self) -> str:
         """Scheme and host of the request; App Engine and Cloud Run terminate TLS in front of this process."""
-        scheme = "https" if self._settings.platform in ("app_engine", "cloud_run") else request.scheme
-        return f"{scheme}://{request.host}"
+        origin: str | None = request.environ.get(_ORIGIN)
+        if origin is None:
+            scheme = "https" if self._settings.platform in ("app_engine", "cloud_run") else request.scheme
+            origin = request.environ[_ORIGIN] = f"{scheme}://{request.host}"
+        return origin
 
 
 def _open_ledger(settings: Settings, clock: Clock) -> Ledger:

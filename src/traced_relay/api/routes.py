@@ -268,6 +268,8 @@ def _json_body() -> Any:
 
 def _check_codings() -> None:
     """Refuse a content coding (RFC 9110, section 8.4), and a transfer coding other than chunked."""
+    if not ("Content-Encoding" in request.headers or "Transfer-Encoding" in request.headers):
+        return
     if wrong := _codings("Content-Encoding") - {"identity"}:
         raise UnsupportedCoding(f"Content-Encoding: must be absent or identity, got {_listed(wrong)}", status=415)
     if wrong := _codings("Transfer-Encoding") - {"chunked", "identity"}:

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import msgspec
 from google.api_core import exceptions, gapic_v1, grpc_helpers, retry
 from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, RetryError
 from google.auth.exceptions import GoogleAuthError
@@ -141,7 +142,7 @@ class CloudTasks:
             target = request.task.http_request
             target.url = f"{str(self._worker.url).rstrip('/')}/dispatch"
             _set_token(target, self._worker.service_account, self._audience)
-        target.body = json.dumps({"task_id": row.task_id, "attempt": row.awaited}, separators=(",", ":")).encode()
+        target.body = msgspec.json.encode({"task_id": row.task_id, "attempt": row.awaited})
         target.headers.update({"content-type": "application/json", **headers})
         return self._create(request)
 

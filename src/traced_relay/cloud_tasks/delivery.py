@@ -91,8 +91,8 @@ class BareTask(Model):
 
     url: Url
     method: Method = "POST"
-    headers: dict[str, str] = Field(default={})
-    body: JsonBody = Field(default={})
+    headers: dict[str, str] = Field(default_factory=dict)
+    body: JsonBody = Field(default_factory=dict)
     content_type: str = "application/json"
     timeout: Any = BARE_TIMEOUT
 

@@ -97,7 +97,7 @@ class EnqueueRequest(Model):
     url: Url
     method: Annotated[Method, Field(description="HTTP method of the request.")] = "POST"
     headers: dict[str, str] = Field(
-        default={},
+        default_factory=dict,
         description="Header fields of the request; hop-by-hop fields and those that the relay sets are refused.",
         examples=[{"content-type": "application/json"}],
     )
@@ -161,7 +161,7 @@ class EnqueueRequest(Model):
             description="At most 16 labels to find the task by: keys of 1 to 63 characters, values up to 256.",
             examples=[{"team": "billing"}],
         ),
-    ] = Field(default={})
+    ] = Field(default_factory=dict)
 
     @field_validator("body_base64")
     @classmethod
