@@ -25,7 +25,8 @@ from traced_relay.emulator.rest_server import RestApp
 from traced_relay.emulator.service import Service
 from traced_relay.emulator.store import Store
 from traced_relay.runtime.clock import Clock, SystemClock
-from traced_relay.runtime.listener import Listener, address_of
+from traced_relay.runtime.listener import Listener
+from traced_relay.runtime.sockets import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

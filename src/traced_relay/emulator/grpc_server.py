@@ -18,7 +18,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from traced_relay.emulator.errors import ApiError, invalid, status_of, unimplemented
 from traced_relay.emulator.methods import METHODS
 from traced_relay.errors import PortTaken
-from traced_relay.runtime.listener import address_of, listen
+from traced_relay.runtime.sockets import address_of, listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

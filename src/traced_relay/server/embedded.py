@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.config import Config
 
-from traced_relay.runtime.listener import listen
+from traced_relay.runtime.sockets import listen
 from traced_relay.server.worker import CLIENT_TIMEOUT, BufferedWorker, options
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from traced_relay.app import Application
 from traced_relay.config.on_google import is_on_google
 from traced_relay.config.settings import from_environment
 from traced_relay.logs import writer
-from traced_relay.runtime.listener import listen
+from traced_relay.runtime.sockets import listen
 from traced_relay.server.captured_output import CapturedOutput, log_uncaught
 from traced_relay.server.worker import CLIENT_TIMEOUT, SPARE_CONNECTIONS, BufferedWorker, options
 from traced_relay.tracing.pipeline import telemetry

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
-from traced_relay.runtime.listener import address_of
+from traced_relay.runtime.sockets import address_of
 from traced_relay.server import request, response
 from traced_relay.server.poller import Poller
 from traced_relay.server.request_buffer import RequestBuffer

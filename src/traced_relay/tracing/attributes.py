@@ -32,5 +32,7 @@ ATTRIBUTES = frozenset(
     }
 )
 
+MAX_ATTRIBUTES, MAX_VALUE_LENGTH = 32, 256  # Cloud Trace's limits
+
 DISPATCH = "POST /dispatch"
 ARRIVALS = frozenset({"POST /v1/tasks", "POST /v1/tasks:batch", DISPATCH})  # other requests have no span

@@ -15,7 +15,7 @@ from google.cloud.trace_v2.types import Span as GoogleSpan
 from opentelemetry.sdk.version import __version__ as sdk_version
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
-from traced_relay.tracing.otel_yaml import MAX_ATTRIBUTES, MAX_VALUE_LENGTH
+from traced_relay.tracing.attributes import MAX_ATTRIBUTES, MAX_VALUE_LENGTH
 from traced_relay.version import __version__
 
 if TYPE_CHECKING:

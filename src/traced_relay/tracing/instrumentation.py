@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Link, SpanKind
 
@@ -52,7 +53,11 @@ def instrument(app: Flask, provider: TracerProvider) -> None:
     outgoing = RequestsInstrumentor()
     if outgoing.is_instrumented_by_opentelemetry:
         outgoing.uninstrument()
-    outgoing.instrument(tracer_provider=InstrumentationProvider(provider), excluded_urls=_GOOGLE_CREDENTIALS)
+    outgoing.instrument(
+        tracer_provider=InstrumentationProvider(provider),
+        meter_provider=NoOpMeterProvider(),
+        excluded_urls=_GOOGLE_CREDENTIALS,
+    )
 
 
 def discard_current_span() -> None:

@@ -14,12 +14,11 @@ from traced_relay.errors import InvalidCall, InvalidSettings
 from traced_relay.formats import validation
 from traced_relay.formats.validation import Model
 from traced_relay.formats.yaml_file import document_of
+from traced_relay.tracing.attributes import MAX_ATTRIBUTES, MAX_VALUE_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-MAX_ATTRIBUTES, MAX_VALUE_LENGTH = 32, 256  # Cloud Trace's limits
 
 
 def _use_default(value: Any) -> Any:

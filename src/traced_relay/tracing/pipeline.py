@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 from traced_relay.errors import InvalidSettings
 from traced_relay.runtime.clock import Clock, SystemClock
 from traced_relay.runtime.periodic import Periodic
-from traced_relay.tracing import otel_yaml
 from traced_relay.tracing.batch_processor import SHUTDOWN_TIMEOUT, BatchProcessor
-from traced_relay.tracing.exporters import create_exporter, detected_attributes
 from traced_relay.tracing.provider import create_disabled_provider, create_provider
 
 if TYPE_CHECKING:
@@ -100,6 +98,9 @@ def telemetry(
             version=log.identity.version, instance=log.identity.instance, processors=more_processors
         )
         return Telemetry(provider, log)
+    from traced_relay.tracing import otel_yaml
+    from traced_relay.tracing.exporters import detected_attributes
+
     clock = clock or SystemClock()
     try:
         file = otel_yaml.read(path)
@@ -130,6 +131,8 @@ def _processors(file: OtelFile, project: str, clock: Clock, *, is_local: bool) -
     batches = [batch for batch in file.batches if not (is_local and batch.sends_to_google)]
     if len(batches) < len(file.batches):
         _logger.info("spans are not exported to Google: this relay is local, and RELAY_TRACE_ENDPOINT is not set")
+    from traced_relay.tracing.exporters import create_exporter
+
     exporters = [create_exporter(batch.exporter, project=project) for batch in batches]
     return [
         BatchProcessor(

@@ -12,8 +12,7 @@ from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult, 
 from opentelemetry.sdk.version import __version__ as sdk_version
 from opentelemetry.trace import get_current_span
 
-from traced_relay.tracing.attributes import ARRIVALS, DISPATCH
-from traced_relay.tracing.otel_yaml import MAX_ATTRIBUTES, MAX_VALUE_LENGTH
+from traced_relay.tracing.attributes import ARRIVALS, DISPATCH, MAX_ATTRIBUTES, MAX_VALUE_LENGTH
 from traced_relay.tracing.propagation import PROPAGATOR, has_own_copy
 from traced_relay.tracing.tracer import DisabledProvider, RelayProvider, RelayTracer
 

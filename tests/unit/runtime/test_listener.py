@@ -10,7 +10,8 @@ import pytest
 
 from support.asking import get
 from traced_relay.errors import InvalidSettings, PortTaken
-from traced_relay.runtime.listener import Listener, listen
+from traced_relay.runtime.listener import Listener
+from traced_relay.runtime.sockets import listen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
