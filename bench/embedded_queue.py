@@ -1,16 +1,41 @@
-"""The embedded queue alone: creating tasks, keeping its rate limit, its maximum rate, and the latency of one task."""
+"""
+The embedded queue alone: creating tasks, its rate limit, its maximum rate, the latency of one task, a hostile client.
+
+`python -m bench.embedded_queue ADDRESS METHOD QUEUE` is that client: it calls METHOD in a loop.
+"""
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import grpc
+from google.cloud import tasks_v2
+
 from bench.bare_grpc import BareGrpc
-from bench.figures import Sample, Scale, Table, Variant, alternate, compared, compared_latencies, undisturbed
+from bench.figures import (
+    Cell,
+    Sample,
+    Scale,
+    Table,
+    Variant,
+    alternate,
+    compared,
+    compared_latencies,
+    failures_of,
+    middle,
+    ratio,
+    undisturbed,
+)
+from bench.processes import ROOT, module
 from bench.relays import Queue
 from bench.sink import Sink
-from bench.tasks_load import THREADS, NoQueue, Tasks, queue_names
+from bench.tasks_load import LOCATION, THREADS, NoQueue, Tasks, queue_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +49,8 @@ BURST = 100
 FLOOR = "bare gRPC"
 HOPS = "no queue"
 MEMORY, DURABLE = "queue, memory", "queue, durable"
+LARGE = f"{LOCATION}/queues/large"
+HOSTILE = {"lists": "ListTasks", "purges": "PurgeQueue"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +91,7 @@ def run(scale: Scale, progress: Progress, directory: Path) -> list[Table]:
             _hold(running, scale, progress),
             _ceiling(hops, several, scale, progress),
             _single(hops, several, scale, progress),
+            _beside_hostile(running, several[DURABLE], scale, progress),
         ]
 
 
@@ -138,3 +166,92 @@ def _single(hops: NoQueue, several: dict[str, Tasks], scale: Scale, progress: Pr
     variants = [Variant(name, 1, alone(tasks)) for name, tasks in {HOPS: hops, **several}.items()]
     samples = alternate(variants, rounds=scale.few_rounds, seconds=scale.seconds, progress=progress)
     return compared_latencies("queue: one task at a time, from create to handler", variants, samples, HOPS)
+
+
+def _beside_hostile(running: Running, tasks: Tasks, scale: Scale, progress: Progress) -> Table:
+    """The durable queues alone, and while another client lists or purges one with many tasks in a loop."""
+    address, size = running.queues[DURABLE].address, scale.rows[0]
+    held = Tasks(address, [LARGE], running.sink)
+    held.make_queues()
+    held.pause()
+    kept = 0  # tasks in the large queue
+
+    def create(seconds: float) -> Sample:
+        tasks.pause()
+        found = tasks.create(THREADS, seconds=seconds)
+        tasks.purge()
+        tasks.resume()
+        return found
+
+    def work(seconds: float) -> Sample:
+        return Sample(tasks.work_off(_share(scale, seconds)).per_second)
+
+    def beside(name: str, measure: Callable[[float], Sample]) -> Callable[[float], Sample]:
+        def measured(seconds: float) -> Sample:
+            nonlocal kept
+            _fill(address, size - kept)
+            kept = 0 if name == "purges" else size
+            with _hostile(address, HOSTILE[name]):
+                return measure(seconds)
+
+        return measured
+
+    variants = []
+    for what, measure in (("create", create), ("worked off", work)):
+        variants.append(Variant(what, THREADS, measure))
+        variants += [Variant(f"{what} beside {name}", THREADS, beside(name, measure)) for name in HOSTILE]
+    samples = alternate(variants, rounds=scale.few_rounds, seconds=scale.seconds * 2, progress=progress)
+    rows: list[tuple[Cell, ...]] = []
+    for place, (variant, found) in enumerate(zip(variants, samples, strict=True)):
+        alone = samples[place - place % (len(HOSTILE) + 1)]
+        part = ratio((s.per_second for s in found), (s.per_second for s in alone))
+        rows.append((variant.name, middle(s.per_second for s in found), middle(s.p99 for s in found), part))
+    notes = (f"{DURABLE}; beside: one client calls the method in a loop for a paused queue of {size:,} tasks.",)
+    headings = ("", "per second", "p99 ms", "of alone")
+    return Table("queue: beside a hostile client", headings, rows, notes, failures_of(variants, samples))
+
+
+def _method(channel: grpc.Channel, name: str) -> Callable[[bytes], object]:
+    """The method as Google's client calls it, but with bytes, which cost this process least."""
+    called: Callable[[bytes], object] = channel.unary_unary(f"/google.cloud.tasks.v2.CloudTasks/{name}", bytes, bytes)
+    return called
+
+
+def _fill(address: str, count: int) -> None:
+    """Create so many tasks in the large queue."""
+    task = tasks_v2.Task({"http_request": {"url": "http://127.0.0.1:9/work", "body": b"{}"}})
+    request = tasks_v2.CreateTaskRequest.serialize(tasks_v2.CreateTaskRequest(parent=LARGE, task=task))
+    with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(THREADS) as pool:
+        create = _method(channel, "CreateTask")
+        for _ in pool.map(create, [request] * count):
+            pass
+
+
+@contextmanager
+def _hostile(address: str, method: str) -> Iterator[None]:
+    command = module("bench.embedded_queue", address, method, LARGE)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()  # its first call was answered
+        yield
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def _loop(address: str, method: str, queue: str) -> None:
+    request = (
+        tasks_v2.ListTasksRequest(parent=queue) if method == "ListTasks" else tasks_v2.PurgeQueueRequest(name=queue)
+    )
+    content = type(request).serialize(request)
+    with grpc.insecure_channel(address) as channel:
+        call = _method(channel, method)
+        call(content)
+        print(flush=True)
+        while True:
+            call(content)
+
+
+if __name__ == "__main__":
+    _loop(*sys.argv[1:])

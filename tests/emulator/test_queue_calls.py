@@ -270,7 +270,7 @@ def test_a_page_holds_no_more_than_a_thousand_tasks(rig: Rig) -> None:
     assert page.next_page_token
 
 
-@pytest.mark.parametrize("token", ["not base64!", "YQ", "_w=="])
+@pytest.mark.parametrize("token", ["not base64!", "YQ", "_w==", "YQ=="])
 def test_an_invalid_page_token_is_refused(rig: Rig, token: str) -> None:
     said = refused(rig, "ListTasks", parent=QUEUE, page_token=token)
 
@@ -281,3 +281,19 @@ def test_a_negative_page_size_is_refused(rig: Rig) -> None:
     said = refused(rig, "ListTasks", parent=QUEUE, page_size=-1)
 
     assert said == ("INVALID_ARGUMENT", "The page size must be non-negative.")
+
+
+def test_a_later_page_follows_its_token_among_many_tasks(rig: Rig) -> None:
+    names = [f"t{n}" for n in range(1500)]
+    for name in names:
+        rig.create(name)
+    for name in names[:1400:2]:
+        rig.delete(name)
+
+    listed, token = [], ""
+    while token or not listed:
+        page = rig.call("ListTasks", parent=QUEUE, page_size=70, page_token=token)
+        listed += [task.name.rpartition("/")[2] for task in page.tasks]
+        token = page.next_page_token
+
+    assert listed == names[1:1400:2] + names[1400:]

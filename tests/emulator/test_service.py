@@ -1,4 +1,5 @@
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Self
@@ -10,7 +11,7 @@ from traced_relay.emulator import messages as m
 from traced_relay.emulator.attempts import Dispatch
 from traced_relay.emulator.errors import ApiError
 from traced_relay.emulator.methods import METHODS
-from traced_relay.emulator.service import Service
+from traced_relay.emulator.service import LIST_PART, LISTS_AT_ONCE, Service
 from traced_relay.emulator.store import Store
 from traced_relay.runtime.clock import ManualClock, SystemClock
 
@@ -239,3 +240,45 @@ def test_an_error_also_waits_for_the_disk(tmp_path: Path) -> None:
 
     assert rows == (1,)
     assert [type(error) for error in errors].count(ApiError) == 3
+
+
+def test_a_long_page_is_complete_and_has_its_token() -> None:
+    service = Service(ManualClock())
+    make_queue(service)
+    made = [create(service).rpartition("/")[2] for _ in range(2 * LIST_PART + 20)]
+
+    pages, token = [], ""
+    while token or not pages:
+        request = METHODS["ListTasks"].request(parent=QUEUE, page_size=LIST_PART + 10, page_token=token)
+        found: Any = service.call("ListTasks", request)
+        pages.append([task.name.rpartition("/")[2] for task in found.tasks])
+        token = found.next_page_token
+
+    assert pages == [made[: LIST_PART + 10], made[LIST_PART + 10 :]]
+    assert names(service) == made
+
+
+def test_more_lists_at_once_than_allowed_are_refused() -> None:
+    service = Service(ManualClock())
+    make_queue(service)
+    go_on, is_held = Event(), Event()
+
+    def hold() -> None:
+        """Keep the service busy, since a sink is called under its lock."""
+        is_held.set()
+        assert go_on.wait(10)
+
+    with Sink(service) as sink, ThreadPoolExecutor(3 * LISTS_AT_ONCE + 1) as pool:
+        sink.then = hold
+        pool.submit(create, service)
+        assert is_held.wait(10)
+        lists = [pool.submit(names, service) for _ in range(3 * LISTS_AT_ONCE)]
+        refused = list(islice(as_completed(lists, 10), 2 * LISTS_AT_ONCE))
+        go_on.set()
+        served = [listing.result() for listing in lists if listing not in refused]
+
+    text = f"{LISTS_AT_ONCE} lists of tasks are in progress; try again."
+    errors = [listing.exception() for listing in refused]
+    assert {refusal(error) for error in errors if isinstance(error, ApiError)} == {("UNAVAILABLE", text)}
+    assert len(served) == LISTS_AT_ONCE
+    assert len(names(service)) == 1

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(240)]
 
 TABLES = {
     "enqueue": 2,
-    "queue": 4,
+    "queue": 5,
     "dispatch": 4,
     "lists": 1,
     "many": 1,

@@ -32,6 +32,21 @@ class DropTask(NamedTuple):
     serial: int
 
 
+class PutPurge(NamedTuple):
+    """The tasks of queue *name* up to *serial* are gone; the names that callers chose stay reserved until *until*."""
+
+    name: str
+    serial: int
+    until: float | None
+
+
+class DropPurge(NamedTuple):
+    """All rows of these tasks are dropped."""
+
+    name: str
+    serial: int
+
+
 class AddTombstone(NamedTuple):
     name: str
     until: float
@@ -41,7 +56,9 @@ class ExpireTombstones(NamedTuple):
     until: float
 
 
-Change = PutQueue | DropQueue | PutTask | SaveProgress | DropTask | AddTombstone | ExpireTombstones
+Change = (
+    PutQueue | DropQueue | PutTask | SaveProgress | DropTask | PutPurge | DropPurge | AddTombstone | ExpireTombstones
+)
 
 
 class StoredState(NamedTuple):
@@ -51,3 +68,4 @@ class StoredState(NamedTuple):
     tasks: list[tuple[int, Task, bool, tuple[Any, ...] | None]]
     task_names: list[tuple[str, float]]
     queue_names: list[tuple[str, float]]
+    purges: tuple[PutPurge, ...] = ()

@@ -7,14 +7,17 @@ and collects the changes to store.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import astuple
+from math import inf
 from typing import TYPE_CHECKING
 
-from traced_relay.emulator import attempts, changes, resource_names
+from traced_relay.emulator import attempts, changes
 from traced_relay.emulator import messages as m
 from traced_relay.emulator.attempts import Dispatch, End, Outcome
 from traced_relay.emulator.backoff import RETENTION, delay, is_exhausted, retry_after, seconds
-from traced_relay.emulator.state import Progress, QueueState, TaskState
+from traced_relay.emulator.state import Progress, Purge, QueueState, TaskState
+from traced_relay.emulator.task_table import TaskTable
 from traced_relay.emulator.tombstones import Tombstones
 from traced_relay.runtime.timer_queue import TimerQueue
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 QUEUE_NAME_WINDOW = 7 * 86400.0
 TASK_NAME_WINDOW = 3600.0  # production: up to 24 hours
 EXPIRE_EVERY = 60.0
+# Removing purged tasks takes a few per cent of one core, so that the other calls keep their rate.
+PURGE_STEP, PURGE_EVERY = 100, 0.02
 _ID_DIGITS = 19
 
 _OVERLOAD_STATUSES = {attempts.HTTP: (429, 503), attempts.APP_ENGINE: (503,)}
@@ -39,6 +44,8 @@ class Engine:
         self._running: dict[Dispatch, TaskState] = {}
         self._forced: list[Dispatch] = []
         self._changes: list[changes.Change] = []
+        self._purges: deque[Purge] = deque()
+        self._purges_at = 0.0
         self._task_names = Tombstones(TASK_NAME_WINDOW)
         self.queue_names = Tombstones(QUEUE_NAME_WINDOW)
         self._expired_at = 0.0
@@ -52,11 +59,20 @@ class Engine:
             self.queue_names.restore(name, until)
         for name, until in stored.task_names:
             self._task_names.restore(name, until)
-        for serial, message, is_named, progress in stored.tasks:
-            queue = self.queues[message.name.partition("/tasks/")[0]]
-            state = Progress(*progress) if progress else Progress(seconds(message.schedule_time))
-            self._insert(TaskState(queue, serial, message, is_named, state))
+        for name, serial, ends_at in stored.purges:
+            queue = self.queues.get(name) or QueueState(m.Queue(name=name))
+            self._purges.append(Purge(queue, serial, ends_at, TaskTable(), TimerQueue()))
             self._last_serial = serial
+        purges = {purge.queue.name: purge for purge in self._purges}
+        for serial, message, is_named, progress in stored.tasks:
+            name = message.name.partition("/tasks/")[0]
+            purge = purges.get(name)
+            state = Progress(*progress) if progress else Progress(seconds(message.schedule_time))
+            if purge is not None and serial <= purge.serial:
+                purge.tasks.add(TaskState(purge.queue, serial, message, is_named, state))
+            else:
+                self._insert(TaskState(self.queues[name], serial, message, is_named, state))
+            self._last_serial = max(self._last_serial, serial)
         for queue in self.queues.values():
             self._schedule_wake(queue, now)
 
@@ -73,11 +89,14 @@ class Engine:
         self._schedule_wake(queue, now)
 
     def delete_queue(self, queue: QueueState, now: float) -> None:
-        for task in tuple(queue.tasks.values()):
-            self._remove(task)
+        self._purge(queue, None)
         del self.queues[queue.name]
         self._wakes.discard(queue)
         self._changes.append(changes.DropQueue(queue.name, self.queue_names.add(queue.name, now)))
+
+    def purge(self, queue: QueueState, now: float) -> None:
+        """Remove all tasks; names that callers chose stay reserved for a while."""
+        self._purge(queue, now + TASK_NAME_WINDOW)
 
     # Tasks
 
@@ -102,17 +121,16 @@ class Engine:
                 return task_id
 
     def is_taken(self, queue: QueueState, task_id: str, now: float) -> bool:
-        return task_id in queue.tasks or self._task_names.is_reserved(f"{queue.name}/tasks/{task_id}", now)
+        return task_id in queue.tasks or self._is_reserved(queue, task_id, now)
 
-    def task_existed_recently(self, name: str, now: float) -> bool:
+    def task_existed_recently(self, queue: QueueState, task_id: str, now: float) -> bool:
         """
-        Whether a task with this *name* existed recently.
+        Whether a task with this id existed recently.
 
         A generated id contains its time of creation, so no tombstone is kept for it.
         """
-        if self._task_names.is_reserved(name, now):
+        if self._is_reserved(queue, task_id, now):
             return True
-        task_id = resource_names.short(name)
         if len(task_id) != _ID_DIGITS or not task_id.isdigit():
             return False
         made_at = int(task_id[:-3]) / 1e6
@@ -136,6 +154,8 @@ class Engine:
     def start_due(self, now: float) -> list[Dispatch]:
         """Start every attempt that may start now."""
         started, self._forced = self._forced, []
+        if self._purges and now >= self._purges_at:
+            self._remove_purged(now)
         while (queue := self._wakes.pop_due(now)) is not None:
             while (task := queue.pop_due(now)) is not None:
                 if now < seconds(task.message.create_time) + RETENTION:
@@ -147,7 +167,10 @@ class Engine:
 
     def next_wake_time(self) -> float | None:
         """When to call `start_due` again, unless something else happens before."""
-        return self._wakes.next_time()
+        wake = self._wakes.next_time()
+        if not self._purges:
+            return wake
+        return self._purges_at if wake is None else min(wake, self._purges_at)
 
     def finish_attempt(self, dispatch: Dispatch, outcome: Outcome, now: float) -> None:
         """End an attempt: the task is deleted, or waits for its next attempt."""
@@ -202,14 +225,44 @@ class Engine:
             self._wakes.put(queue, wake)
 
     def _insert(self, task: TaskState) -> None:
-        task.queue.tasks[task.task_id] = task
+        task.queue.tasks.add(task)
         task.queue.waiting.put(task, task.progress.due_at)
 
     def _remove(self, task: TaskState) -> None:
         self._changes.append(changes.DropTask(task.serial))
-        task.is_gone = True
-        del task.queue.tasks[task.task_id]
+        task.queue.tasks.remove(task)
         task.queue.waiting.discard(task)
+
+    def _is_reserved(self, queue: QueueState, task_id: str, now: float) -> bool:
+        if self._task_names.is_reserved(f"{queue.name}/tasks/{task_id}", now):
+            return True
+        return any(purge.reserves(queue, task_id, now) for purge in self._purges)
+
+    def _purge(self, queue: QueueState, until: float | None) -> None:
+        """Empty the queue at once, and remove a step's tasks; `start_due` removes the rest."""
+        purge = Purge(queue, self._last_serial, until, queue.tasks, queue.waiting)
+        queue.empty()
+        self._remove_step(purge)
+        if purge.tasks:
+            self._purges.append(purge)
+            self._changes.append(changes.PutPurge(queue.name, purge.serial, until))
+
+    def _remove_purged(self, now: float) -> None:
+        self._purges_at = now + PURGE_EVERY
+        purge = self._purges[0]
+        self._remove_step(purge)
+        if not purge.tasks:
+            self._purges.popleft()
+            self._changes.append(changes.DropPurge(purge.queue.name, purge.serial))
+
+    def _remove_step(self, purge: Purge) -> None:
+        for _ in range(min(PURGE_STEP, len(purge.tasks))):
+            purge.waiting.pop_due(inf)
+            task = purge.tasks.pop()
+            self._changes.append(changes.DropTask(task.serial))
+            if task.is_named and purge.until is not None:
+                name = task.message.name
+                self._changes.append(changes.AddTombstone(name, self._task_names.restore(name, purge.until)))
 
     def _expire_tombstones(self, now: float) -> None:
         if now < self._expired_at + EXPIRE_EVERY:

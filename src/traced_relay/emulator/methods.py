@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from copy import deepcopy
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from traced_relay.emulator.state import QueueState, TaskState
 
 MOST_QUEUES, MOST_TASKS = 9800, 1000
+_SERIAL = re.compile("[0-9]{19}")
 
 
 def create_queue(engine: Engine, request: m.Request, now: float) -> m.Queue:
@@ -91,8 +93,7 @@ def delete_queue(engine: Engine, request: m.Request, now: float) -> m.Empty:
 
 def purge_queue(engine: Engine, request: m.Request, now: float) -> m.Queue:
     queue = _queue(engine, request.name)
-    for task in tuple(queue.tasks.values()):
-        engine.delete_task(task, now)
+    engine.purge(queue, now)
     message = deepcopy(queue.message)
     set_time(message.purge_time, now)
     return _configure(engine, queue, message, now)
@@ -122,9 +123,15 @@ def get_task(engine: Engine, request: m.Request, now: float) -> m.Task:
 
 def list_tasks(engine: Engine, request: m.Request, now: float) -> m.ListTasksResponse:  # noqa: ARG001
     queue = _queue(engine, request.parent)
-    found = ((f"{task.serial:019d}", task) for task in queue.tasks.values())
+    after = _last_key(request.page_token)
+    if after and not _SERIAL.fullmatch(after):
+        raise invalid("The page token is invalid.")
+    found = ((f"{task.serial:019d}", task) for task in queue.tasks.after(int(after or 0)))
     page, token = _page_of(found, request.page_size, request.page_token, most=MOST_TASKS)
-    return m.ListTasksResponse(tasks=[task.to_message(request.response_view) for task in page], next_page_token=token)
+    response = m.ListTasksResponse(next_page_token=token)
+    for task in page:
+        task.fill(response.tasks.add(), request.response_view)
+    return response
 
 
 def delete_task(engine: Engine, request: m.Request, now: float) -> m.Empty:
@@ -175,7 +182,7 @@ def _task(engine: Engine, name: str, now: float) -> TaskState:
     queue = engine.queues.get(queue_name)
     task = queue.tasks.get(task_id) if queue else None
     if task is None:
-        raise task_existed_recently() if queue and engine.task_existed_recently(name, now) else not_found()
+        raise task_existed_recently() if queue and engine.task_existed_recently(queue, task_id, now) else not_found()
     return task
 
 

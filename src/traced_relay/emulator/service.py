@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import random as randomness
 import sqlite3
-from threading import Condition, Lock
-from typing import TYPE_CHECKING
+from threading import BoundedSemaphore, Condition, Lock
+from typing import TYPE_CHECKING, Any
 
 from grpc import StatusCode
 
+from traced_relay.emulator import messages as m
 from traced_relay.emulator.engine import Engine
 from traced_relay.emulator.errors import ApiError, unimplemented
-from traced_relay.emulator.methods import METHODS
+from traced_relay.emulator.methods import METHODS, MOST_TASKS
+from traced_relay.runtime.clock import SystemClock, pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from traced_relay.emulator import messages as m
     from traced_relay.emulator.attempts import Dispatch, Outcome
     from traced_relay.emulator.store import Commit, Store
     from traced_relay.runtime.clock import Clock
 
 # The timers of a suspended machine stop while its calendar goes on, so no wait is long.
 LONGEST_WAIT = 30.0
+# A client that lists tasks in a loop must not slow down the others: a list is built in parts with a pause after each,
+# and lists occupy at most half of the threads that serve gRPC.
+LIST_PART = 50
+PAUSE_PER_TASK = 1e-4
+LISTS_AT_ONCE = 8
 
 
 class Service:
@@ -35,6 +41,7 @@ class Service:
         self._store = store
         self._engine = Engine(random)
         self._lock = Lock()
+        self._lists = BoundedSemaphore(LISTS_AT_ONCE)
         self._time_moved = Condition(self._lock)
         self._idle_check = Condition(self._lock)
         self._sink: Callable[[Dispatch], None] | None = None
@@ -44,6 +51,34 @@ class Service:
 
     def call(self, method: str, request: m.Message) -> m.Message:
         """The response to *request*; raises ApiError."""
+        return self._list_tasks(request) if method == "ListTasks" else self._call(method, request)
+
+    def _list_tasks(self, request: Any) -> m.Message:
+        if not self._lists.acquire(blocking=False):
+            raise ApiError(StatusCode.UNAVAILABLE, f"{LISTS_AT_ONCE} lists of tasks are in progress; try again.")
+        try:
+            return self._listed(request)
+        finally:
+            self._lists.release()
+
+    def _listed(self, request: Any) -> m.Message:
+        wanted = min(request.page_size or MOST_TASKS, MOST_TASKS)
+        part: Any = METHODS["ListTasks"].request()
+        part.CopyFrom(request)
+        page = m.ListTasksResponse()
+        timer = SystemClock()
+        while True:
+            part.page_size = min(wanted - len(page.tasks), LIST_PART)
+            found: Any = self._call("ListTasks", part)
+            pause(timer, timer.monotonic() + PAUSE_PER_TASK * len(found.tasks))
+            page.MergeFrom(found)
+            if not found.next_page_token:
+                page.next_page_token = ""
+            if not found.next_page_token or len(page.tasks) >= wanted:
+                return page
+            part.page_token = found.next_page_token
+
+    def _call(self, method: str, request: m.Message) -> m.Message:
         response: m.Message | ApiError
         if method not in METHODS:
             raise unimplemented(method)

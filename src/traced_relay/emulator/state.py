@@ -10,6 +10,7 @@ from traced_relay.emulator.attempts import Dispatch, End, Outcome
 from traced_relay.emulator.queue_rules import completed
 from traced_relay.emulator.rates import LastMinute, Rate
 from traced_relay.emulator.task_rules import set_time
+from traced_relay.emulator.task_table import TaskTable
 from traced_relay.runtime.timer_queue import TimerQueue
 
 _GATEWAY_TIMEOUT = 504
@@ -56,13 +57,16 @@ class TaskState:
     is_named: bool
     progress: Progress
     running: int = 0
-    is_gone: bool = False
     task_id: str = field(init=False)
     family: attempts.Family = field(init=False)
 
     def __post_init__(self) -> None:
         self.task_id = resource_names.short(self.message.name)
         self.family = attempts.HTTP if self.message.HasField("http_request") else attempts.APP_ENGINE
+
+    @property
+    def is_gone(self) -> bool:
+        return self.queue.tasks.get(self.task_id) is not self
 
     def dispatch(self, now: float, *, run_at: float | None = None) -> Dispatch:
         """Start an attempt; *run_at* is the time of the RunTask that starts it."""
@@ -92,7 +96,13 @@ class TaskState:
 
     def to_message(self, view: int) -> m.Task:
         """The task for callers; the BASIC view omits only the body."""
-        progress, task = self.progress, m.Task()
+        task = m.Task()
+        self.fill(task, view)
+        return task
+
+    def fill(self, task: m.Task, view: int) -> None:
+        """Write the task for callers into an empty message."""
+        progress = self.progress
         task.CopyFrom(self.message)
         task.view = m.FULL if view == m.FULL else m.BASIC
         if task.view == m.BASIC:
@@ -102,7 +112,6 @@ class TaskState:
             task.dispatch_count, task.response_count = progress.dispatch_count, progress.response_count
             set_time(task.first_attempt.dispatch_time, progress.first_dispatched_at)
             self._fill_last_attempt(task.last_attempt)
-        return task
 
     def _fill_last_attempt(self, attempt: m.Attempt) -> None:
         progress = self.progress
@@ -124,14 +133,18 @@ class QueueState:
     """*tasks* holds all tasks, *waiting* those that are not in flight, by schedule time."""
 
     def __init__(self, message: m.Queue) -> None:
+        self.empty()
         self.name: str = message.name
         self.queue_id = resource_names.short(message.name)
-        self.tasks: dict[str, TaskState] = {}
-        self.waiting: TimerQueue[TaskState] = TimerQueue()
         self.in_flight = 0
         self.responses = LastMinute()
         self.rate = Rate(message.rate_limits.max_dispatches_per_second, message.rate_limits.max_burst_size)
         self.configure(message)
+
+    def empty(self) -> None:
+        """Start with new tables, which takes no longer for many tasks."""
+        self.tasks = TaskTable()
+        self.waiting: TimerQueue[TaskState] = TimerQueue()
 
     def configure(self, message: m.Queue) -> None:
         self.message = message
@@ -167,3 +180,24 @@ class QueueState:
 
     def _may_dispatch(self) -> bool:
         return not self.is_paused and self.in_flight < self._most_concurrent
+
+
+@dataclass(slots=True, eq=False)
+class Purge:
+    """
+    Tasks that are gone for callers: the engine removes them from memory and disk in steps.
+
+    The names that callers chose stay reserved until *until*; None reserves none.
+    """
+
+    queue: QueueState
+    serial: int  # of the last task that is gone
+    until: float | None
+    tasks: TaskTable
+    waiting: TimerQueue[TaskState]
+
+    def reserves(self, queue: QueueState, task_id: str, now: float) -> bool:
+        if queue is not self.queue or self.until is None or self.until <= now:
+            return False
+        task = self.tasks.get(task_id)
+        return task is not None and task.is_named

@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY, message BLOB NOT NULL)
 CREATE TABLE IF NOT EXISTS tasks (
   serial INTEGER PRIMARY KEY, is_named INTEGER NOT NULL, message BLOB NOT NULL, progress TEXT
 );
+CREATE TABLE IF NOT EXISTS purges (name TEXT PRIMARY KEY, serial INTEGER NOT NULL, until REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS used_task_names (name TEXT NOT NULL, until REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS used_task_names_by_end ON used_task_names (until);
 CREATE TABLE IF NOT EXISTS used_queue_names (name TEXT NOT NULL, until REAL NOT NULL);
@@ -72,6 +73,7 @@ class Store:
             ],
             task_names=list(rows("SELECT name, until FROM used_task_names ORDER BY until")),
             queue_names=list(rows("SELECT name, until FROM used_queue_names ORDER BY until")),
+            purges=tuple(c.PutPurge(*row) for row in rows("SELECT name, serial, until FROM purges ORDER BY serial")),
         )
 
     def write(self, changes: Sequence[c.Change]) -> Commit | None:
@@ -196,6 +198,10 @@ def _write(connection: sqlite3.Connection, changes: Sequence[c.Change]) -> None:
 def _apply(connection: sqlite3.Connection, change: c.Change) -> None:
     execute = connection.execute
     match change:
+        case c.PutPurge(name, serial, until):
+            execute("INSERT OR REPLACE INTO purges VALUES (?, ?, ?)", (name, serial, until))
+        case c.DropPurge(name, serial):
+            execute("DELETE FROM purges WHERE name = ? AND serial = ?", (name, serial))
         case c.AddTombstone(name, until):
             execute("INSERT INTO used_task_names VALUES (?, ?)", (name, until))
         case c.ExpireTombstones(until):
