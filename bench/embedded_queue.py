@@ -12,6 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
@@ -171,44 +172,45 @@ def _single(hops: NoQueue, several: dict[str, Tasks], scale: Scale, progress: Pr
 def _beside_hostile(running: Running, tasks: Tasks, scale: Scale, progress: Progress) -> Table:
     """The durable queues alone, and while another client lists or purges one with many tasks in a loop."""
     address, size = running.queues[DURABLE].address, scale.rows[0]
-    held = Tasks(address, [LARGE], running.sink)
-    held.make_queues()
-    held.pause()
-    kept = 0  # tasks in the large queue
+    made: dict[str, list[Sample]] = {"alone": [], **{name: [] for name in HOSTILE}}
+    for method in HOSTILE.values():
+        large = Tasks(address, [f"{LARGE}-{method}"], running.sink)
+        large.make_queues()
+        large.pause()
+    progress.say(f"fill a queue with {size} tasks")
+    _fill(address, f"{LARGE}-{HOSTILE['lists']}", size)
 
-    def create(seconds: float) -> Sample:
-        tasks.pause()
-        found = tasks.create(THREADS, seconds=seconds)
-        tasks.purge()
-        tasks.resume()
-        return found
+    def work(name: str, seconds: float) -> Sample:
+        worked = tasks.work_off(_share(scale, seconds))
+        made[name].append(worked.made)
+        return Sample(worked.per_second)
 
-    def work(seconds: float) -> Sample:
-        return Sample(tasks.work_off(_share(scale, seconds)).per_second)
+    def beside(name: str, seconds: float) -> Sample:
+        queue = f"{LARGE}-{HOSTILE[name]}"
+        if name == "purges":
+            _fill(address, queue, size if seconds >= scale.seconds else THREADS)
+        with _hostile(address, HOSTILE[name], queue):
+            return work(name, seconds)
 
-    def beside(name: str, measure: Callable[[float], Sample]) -> Callable[[float], Sample]:
-        def measured(seconds: float) -> Sample:
-            nonlocal kept
-            _fill(address, size - kept)
-            kept = 0 if name == "purges" else size
-            with _hostile(address, HOSTILE[name]):
-                return measure(seconds)
-
-        return measured
-
-    variants = []
-    for what, measure in (("create", create), ("worked off", work)):
-        variants.append(Variant(what, THREADS, measure))
-        variants += [Variant(f"{what} beside {name}", THREADS, beside(name, measure)) for name in HOSTILE]
-    samples = alternate(variants, rounds=scale.few_rounds, seconds=scale.seconds * 2, progress=progress)
+    variants = [Variant("alone", THREADS, partial(work, "alone"))]
+    variants += [Variant(name, THREADS, partial(beside, name)) for name in HOSTILE]
+    worked = alternate(variants, rounds=scale.few_rounds, seconds=scale.seconds, progress=progress)
     rows: list[tuple[Cell, ...]] = []
-    for place, (variant, found) in enumerate(zip(variants, samples, strict=True)):
-        alone = samples[place - place % (len(HOSTILE) + 1)]
-        part = ratio((s.per_second for s in found), (s.per_second for s in alone))
-        rows.append((variant.name, middle(s.per_second for s in found), middle(s.p99 for s in found), part))
+    for variant, found in zip(variants, worked, strict=True):
+        created, alone = made[variant.name][1:], made["alone"][1:]  # the first is the warming round's
+        rows.append(
+            (
+                variant.name if variant.name == "alone" else f"beside {variant.name}",
+                middle(s.per_second for s in created),
+                middle(s.p99 for s in created),
+                ratio((s.per_second for s in created), (s.per_second for s in alone)),
+                middle(s.per_second for s in found),
+                ratio((s.per_second for s in found), (s.per_second for s in worked[0])),
+            )
+        )
     notes = (f"{DURABLE}; beside: one client calls the method in a loop for a paused queue of {size:,} tasks.",)
-    headings = ("", "per second", "p99 ms", "of alone")
-    return Table("queue: beside a hostile client", headings, rows, notes, failures_of(variants, samples))
+    headings = ("", "created per second", "p99 ms", "of alone", "worked off per second", "of alone")
+    return Table("queue: beside a hostile client", headings, rows, notes, failures_of(variants, worked))
 
 
 def _method(channel: grpc.Channel, name: str) -> Callable[[bytes], object]:
@@ -217,10 +219,10 @@ def _method(channel: grpc.Channel, name: str) -> Callable[[bytes], object]:
     return called
 
 
-def _fill(address: str, count: int) -> None:
-    """Create so many tasks in the large queue."""
+def _fill(address: str, queue: str, count: int) -> None:
+    """Create so many tasks."""
     task = tasks_v2.Task({"http_request": {"url": "http://127.0.0.1:9/work", "body": b"{}"}})
-    request = tasks_v2.CreateTaskRequest.serialize(tasks_v2.CreateTaskRequest(parent=LARGE, task=task))
+    request = tasks_v2.CreateTaskRequest.serialize(tasks_v2.CreateTaskRequest(parent=queue, task=task))
     with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(THREADS) as pool:
         create = _method(channel, "CreateTask")
         for _ in pool.map(create, [request] * count):
@@ -228,8 +230,8 @@ def _fill(address: str, count: int) -> None:
 
 
 @contextmanager
-def _hostile(address: str, method: str) -> Iterator[None]:
-    command = module("bench.embedded_queue", address, method, LARGE)
+def _hostile(address: str, method: str, queue: str) -> Iterator[None]:
+    command = module("bench.embedded_queue", address, method, queue)
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from google.auth import jwt
 from google.auth.exceptions import InvalidValue, MalformedError
 
-from traced_relay.emulator.id_tokens import Signer
-from traced_relay.runtime.clock import SystemClock
+from traced_relay.emulator.id_tokens import REUSE_SECONDS, ReusedTokens, Signer
+from traced_relay.runtime.clock import ManualClock, SystemClock
 
 ISSUER = "http://127.0.0.1:8124"
 EMAIL = "worker@p.iam.gserviceaccount.com"
@@ -87,3 +87,27 @@ def test_only_an_rsa_key_can_sign() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     with pytest.raises(TypeError, match="must be an RSA key"):
         Signer.from_pem(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def test_a_token_is_reused_for_its_account_and_audience() -> None:
+    clock, minted = ManualClock(), []
+
+    def mint(email: str, audience: str) -> str:
+        minted.append((email, audience))
+        return f"token {len(minted)}"
+
+    tokens = ReusedTokens(mint, clock)
+    assert [tokens.get(*of) for of in ("ax", "ay", "bx", "ax")] == ["token 1", "token 2", "token 3", "token 1"]
+    clock.advance(REUSE_SECONDS - 1)
+    assert tokens.get("a", "x") == "token 1"
+    clock.advance(1)
+    assert tokens.get("a", "x") == "token 4"
+    assert tokens.get("a", "x") == "token 4"
+
+
+def test_reused_tokens_are_bounded() -> None:
+    tokens = ReusedTokens(lambda email, _: f"token of {email}", ManualClock())
+    for number in range(5000):
+        assert tokens.get(str(number), "x") == f"token of {number}"
+
+    assert len(tokens._minted) <= 1024

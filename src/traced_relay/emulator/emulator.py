@@ -18,7 +18,7 @@ from traced_relay.emulator import messages as m
 from traced_relay.emulator.dispatcher import Dispatcher
 from traced_relay.emulator.errors import ApiError
 from traced_relay.emulator.grpc_server import grpc_server
-from traced_relay.emulator.id_tokens import Signer
+from traced_relay.emulator.id_tokens import ReusedTokens, Signer
 from traced_relay.emulator.methods import METHODS
 from traced_relay.emulator.resource_names import check_queue
 from traced_relay.emulator.rest_server import RestApp
@@ -79,7 +79,8 @@ class LocalQueue:
             )
             self.address = address_of(self._host, port)
             self._rest.start(RestApp(self.service, self._signer, self.rest_url))
-            dispatcher = Dispatcher(self.service, self._clock, mint=self.token, app_engine=self._app_engine)
+            mint = ReusedTokens(self.token, self._clock).get
+            dispatcher = Dispatcher(self.service, self._clock, mint=mint, app_engine=self._app_engine)
             dispatcher.start()
             running.callback(dispatcher.stop)
             self._running = running.pop_all()

@@ -88,7 +88,7 @@ class Service:
                 response = METHODS[method].call(self._engine, request, now)
             except ApiError as exc:
                 response = exc
-            commit = self._pass_on(now)
+            commit = self._pass_on(now, is_awaited=True)
         if commit is not None:
             try:
                 commit.result()
@@ -139,7 +139,7 @@ class Service:
         self._pass_on(now)
         return self._engine.is_idle(now)
 
-    def _pass_on(self, now: float) -> Commit | None:
+    def _pass_on(self, now: float, *, is_awaited: bool = False) -> Commit | None:
         """Pass dispatches to the sink and changes to the store."""
         if self._sink is not None:
             for dispatch in self._engine.start_due(now):
@@ -150,4 +150,4 @@ class Service:
                 self._time_moved.notify()
             self._idle_check.notify_all()
         changes = self._engine.pop_changes()
-        return self._store.write(changes) if self._store is not None else None
+        return self._store.write(changes, is_awaited=is_awaited) if self._store is not None else None

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RETRY_AFTER = 0.5
+# Seconds for which changes that nothing waits for are collected; after a crash as many attempts are made again.
+COLLECT = 0.005
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY, message BLOB NOT NULL) WITHOUT ROWID;
@@ -42,6 +44,7 @@ class Commit(Future[None]):
     def __init__(self) -> None:
         super().__init__()
         self.changes: list[c.Change] = []
+        self.is_awaited = False
 
 
 class Store:
@@ -76,9 +79,9 @@ class Store:
             purges=tuple(c.PutPurge(*row) for row in rows("SELECT name, serial, until FROM purges ORDER BY serial")),
         )
 
-    def write(self, changes: Sequence[c.Change]) -> Commit | None:
+    def write(self, changes: Sequence[c.Change], *, is_awaited: bool = True) -> Commit | None:
         """
-        Add *changes* to the next commit and return it.
+        Add *changes* to the next commit and return it; without *is_awaited* that may start a little later.
 
         Without changes it returns the commit that puts all earlier ones on disk, or None if they are there.
         """
@@ -87,8 +90,12 @@ class Store:
                 commit = Commit()
                 commit.set_exception(sqlite3.ProgrammingError("the store is closed"))
                 return commit
-            if changes:
-                self._open.changes.extend(changes)
+            is_first = not self._open.changes
+            self._open.changes.extend(changes)
+            if self._open.changes and is_awaited and not self._open.is_awaited:
+                self._open.is_awaited = True
+                self._changed.notify()
+            elif changes and is_first:
                 self._changed.notify()
             return self._open if self._open.changes else self._writing
 
@@ -126,6 +133,8 @@ class Store:
                 if self._closed:
                     return False
                 self._changed.wait()
+            if not (self._open.is_awaited or self._closed):
+                self._changed.wait(COLLECT)
             self._writing, self._open = self._open, Commit()
             return True
 
