@@ -11,9 +11,11 @@ from traced_relay.emulator import messages as m
 from traced_relay.emulator.changes import (
     AddTombstone,
     Change,
+    DropPurge,
     DropQueue,
     DropTask,
     ExpireTombstones,
+    PutPurge,
     PutQueue,
     PutTask,
     SaveProgress,
@@ -94,6 +96,27 @@ def test_dropped_state_is_gone(path: Path) -> None:
         AddTombstone("b", 20.0),
         ExpireTombstones(10.0),
     ) == StoredState([queue("two")], [], [("b", 20.0)], [("one", 30.0)])
+
+
+def test_the_last_purge_of_a_queue_is_kept_until_its_own_end(path: Path) -> None:
+    assert kept_by(path, PutPurge("q", 5, 10.0), PutPurge("q", 9, None), DropPurge("q", 5)).purges == (
+        PutPurge("q", 9, None),
+    )
+    assert kept_by(path, DropPurge("q", 9)) == NOTHING
+
+
+def test_a_task_put_progressed_and_dropped_at_once_is_gone(path: Path) -> None:
+    progress = astuple(Progress(12.5))
+
+    assert kept_by(path, PutTask(1, task("a"), is_named=True), SaveProgress(1, progress), DropTask(1)) == NOTHING
+
+
+def test_changes_that_nothing_waits_for_are_written_too(store: Store) -> None:
+    commit = store.write([AddTombstone("a", 10.0)], is_awaited=False)
+    assert commit is not None
+    commit.result(10)
+
+    assert store.load().task_names == [("a", 10.0)]
 
 
 def test_a_queue_that_was_configured_again_is_kept_once(path: Path) -> None:

@@ -27,7 +27,7 @@ LONGEST_WAIT = 30.0
 # A client that lists tasks in a loop must not slow down the others: a list is built in parts with a pause after each,
 # and lists occupy at most half of the threads that serve gRPC.
 LIST_PART = 50
-PAUSE_PER_TASK = 1e-4
+PAUSE_PER_TASK = 5e-5
 LISTS_AT_ONCE = 8
 
 
