@@ -223,7 +223,7 @@ def _fill(address: str, queue: str, count: int) -> None:
     """Create so many tasks."""
     task = tasks_v2.Task({"http_request": {"url": "http://127.0.0.1:9/work", "body": b"{}"}})
     request = tasks_v2.CreateTaskRequest.serialize(tasks_v2.CreateTaskRequest(parent=queue, task=task))
-    with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(THREADS) as pool:
+    with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(2 * THREADS) as pool:
         create = _method(channel, "CreateTask")
         for _ in pool.map(create, [request] * count):
             pass
