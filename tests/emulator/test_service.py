@@ -11,7 +11,7 @@ from traced_relay.emulator import messages as m
 from traced_relay.emulator.attempts import Dispatch
 from traced_relay.emulator.errors import ApiError
 from traced_relay.emulator.methods import METHODS
-from traced_relay.emulator.service import LIST_PART, LISTS_AT_ONCE, Service
+from traced_relay.emulator.service import LIST_PART, PACED_AT_ONCE, Service
 from traced_relay.emulator.store import Store
 from traced_relay.runtime.clock import ManualClock, SystemClock
 
@@ -268,17 +268,17 @@ def test_more_lists_at_once_than_allowed_are_refused() -> None:
         is_held.set()
         assert go_on.wait(10)
 
-    with Sink(service) as sink, ThreadPoolExecutor(3 * LISTS_AT_ONCE + 1) as pool:
+    with Sink(service) as sink, ThreadPoolExecutor(3 * PACED_AT_ONCE + 1) as pool:
         sink.then = hold
         pool.submit(create, service)
         assert is_held.wait(10)
-        lists = [pool.submit(names, service) for _ in range(3 * LISTS_AT_ONCE)]
-        refused = list(islice(as_completed(lists, 10), 2 * LISTS_AT_ONCE))
+        lists = [pool.submit(names, service) for _ in range(3 * PACED_AT_ONCE)]
+        refused = list(islice(as_completed(lists, 10), 2 * PACED_AT_ONCE))
         go_on.set()
         served = [listing.result() for listing in lists if listing not in refused]
 
-    text = f"{LISTS_AT_ONCE} lists of tasks are in progress; try again."
+    text = f"{PACED_AT_ONCE} lists and purges are in progress; try again."
     errors = [listing.exception() for listing in refused]
     assert {refusal(error) for error in errors if isinstance(error, ApiError)} == {("UNAVAILABLE", text)}
-    assert len(served) == LISTS_AT_ONCE
+    assert len(served) == PACED_AT_ONCE
     assert len(names(service)) == 1

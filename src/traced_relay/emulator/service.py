@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 # The timers of a suspended machine stop while its calendar goes on, so no wait is long.
 LONGEST_WAIT = 30.0
-# A client that lists tasks in a loop must not slow down the others: a list is built in parts with a pause after each,
-# and lists occupy at most half of the threads that serve gRPC.
+# A client that lists tasks or purges in a loop must not slow down the others: a list is built in parts with a pause
+# after each, a purge has one too, and both occupy at most half of the threads that serve gRPC.
 LIST_PART = 50
 PAUSE_PER_TASK = 5e-5
-LISTS_AT_ONCE = 8
+PAUSE_PER_PURGE = 0.02
+PACED_AT_ONCE = 8
+_PACED = ("ListTasks", "PurgeQueue")
 
 
 class Service:
@@ -41,7 +43,7 @@ class Service:
         self._store = store
         self._engine = Engine(random)
         self._lock = Lock()
-        self._lists = BoundedSemaphore(LISTS_AT_ONCE)
+        self._paced = BoundedSemaphore(PACED_AT_ONCE)
         self._time_moved = Condition(self._lock)
         self._idle_check = Condition(self._lock)
         self._sink: Callable[[Dispatch], None] | None = None
@@ -51,17 +53,22 @@ class Service:
 
     def call(self, method: str, request: m.Message) -> m.Message:
         """The response to *request*; raises ApiError."""
-        return self._list_tasks(request) if method == "ListTasks" else self._call(method, request)
+        if method not in _PACED:
+            return self._call(method, request)
+        if not self._paced.acquire(blocking=False):
+            raise ApiError(StatusCode.UNAVAILABLE, f"{PACED_AT_ONCE} lists and purges are in progress; try again.")
+        try:
+            return self._list_tasks(request) if method == "ListTasks" else self._purge(request)
+        finally:
+            self._paced.release()
+
+    def _purge(self, request: m.Message) -> m.Message:
+        queue = self._call("PurgeQueue", request)
+        timer = SystemClock()
+        pause(timer, timer.monotonic() + PAUSE_PER_PURGE)
+        return queue
 
     def _list_tasks(self, request: Any) -> m.Message:
-        if not self._lists.acquire(blocking=False):
-            raise ApiError(StatusCode.UNAVAILABLE, f"{LISTS_AT_ONCE} lists of tasks are in progress; try again.")
-        try:
-            return self._listed(request)
-        finally:
-            self._lists.release()
-
-    def _listed(self, request: Any) -> m.Message:
         wanted = min(request.page_size or MOST_TASKS, MOST_TASKS)
         part: Any = METHODS["ListTasks"].request()
         part.CopyFrom(request)
