@@ -49,6 +49,7 @@ KNOWN_TO = {
     "google.cloud.firestore": r"ledger\.firestore\..*",
     "grpc": r"cli\.queue|cloud_tasks\.client|ledger\.firestore\.requests|tracing\.cloud_trace|emulator\..*",
     "gunicorn": r"server\..*",
+    "httptools": r"server\.request",
     "sqlite3": r"ledger\.(sqlite.*|group_commit)|emulator\.(store|service)|runtime\.private_file",
     "urllib3": r"downstream\.(connections|sender)|runtime\.bounded_fetch",
     "yaml": r"formats\.yaml_file",

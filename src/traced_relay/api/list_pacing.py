@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SHARE = 0.05  # of one processor, for each caller: with all that its requests cost, others keep 0.9 of their rate
 MAX_PAUSE = 5.0  # seconds after one list
 MAX_WAIT = 5.0
-WAITING_PER_CALLER, WAITING = 4, 8  # each occupies a thread
+WAITING_PER_CALLER, WAITING = 2, 4  # each occupies a thread, and half of those that calls leave free stay free
 
 
 class ListPacer:

@@ -59,10 +59,16 @@ _HEAD = re.compile(
 _OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 60),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 5),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 360_000),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (
+            ("TCP_KEEPIDLE", 60),
+            ("TCP_KEEPINTVL", 60),
+            ("TCP_KEEPCNT", 5),
+            ("TCP_USER_TIMEOUT", 360_000),
+        )
+        if hasattr(socket, name)  # not every system has them all
+    ),
 )
 
 _resolvers = ThreadPoolExecutor(_RESOLVERS, "resolver")

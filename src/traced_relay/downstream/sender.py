@@ -255,12 +255,10 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (urllib3.exceptions.NameResolutionError, "dns_failed"),
     (ssl.SSLCertVerificationError, "tls_failed"),
     (http.client.IncompleteRead, "incomplete_response"),
-    (urllib3.exceptions.InvalidChunkLength, "incomplete_response"),
     (http.client.RemoteDisconnected, "reset"),
     (ConnectionError, "reset"),
     (http.client.HTTPException, "malformed_response"),
     (OSError, "reset"),
-    (urllib3.exceptions.ProtocolError, "incomplete_response"),
     (urllib3.exceptions.HTTPError, "reset"),
 )
 _BEFORE_SENDING = ("dns_failed", "tls_failed")

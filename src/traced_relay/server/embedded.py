@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.config import Config
 
 from traced_relay.runtime.sockets import listen
-from traced_relay.server.worker import CLIENT_TIMEOUT, BufferedWorker, options
+from traced_relay.server.options import options
+from traced_relay.server.worker import CLIENT_TIMEOUT, BufferedWorker
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

@@ -26,6 +26,9 @@ if sys.platform == "linux":
                 for descriptor, _ in self._epoll.poll(-1, 1):
                     return descriptor
 
+        def close(self) -> None:
+            self._epoll.close()
+
 else:
 
     class Poller:
@@ -45,3 +48,6 @@ else:
             while True:
                 for event in self._kqueue.control(None, 1, None):
                     return event.ident
+
+        def close(self) -> None:
+            self._kqueue.close()

@@ -17,7 +17,8 @@ from traced_relay.config.settings import from_environment
 from traced_relay.logs import writer
 from traced_relay.runtime.sockets import listen
 from traced_relay.server.captured_output import CapturedOutput, log_uncaught
-from traced_relay.server.worker import CLIENT_TIMEOUT, SPARE_CONNECTIONS, BufferedWorker, options
+from traced_relay.server.options import options
+from traced_relay.server.worker import CLIENT_TIMEOUT, SPARE_CONNECTIONS, BufferedWorker
 from traced_relay.tracing.pipeline import telemetry
 from traced_relay.version import __version__
 

@@ -26,6 +26,7 @@ _ORIGIN = re.compile(r"[A-Za-z]+://[^/?#]*")
 _SINGLE = {"HTTP_HOST": "Host", "CONTENT_TYPE": "Content-Type", "HTTP_TRANSFER_ENCODING": "Transfer-Encoding"}
 _CODINGS = {"chunked", "identity", "gzip", "deflate", "compress"}
 _NOT_IN_TRAILERS = {b"host", b"content-length", b"transfer-encoding", b"trailer", b"authorization", b"te"}
+_LONGEST_REMEMBERED = 64  # bytes of a name
 _DROPPED = "dropped"
 _BASE: dict[str, Any] = {
     "SCRIPT_NAME": "",
@@ -108,7 +109,8 @@ class _Message:
             return
         self.count += 1
         self.longest = max(self.longest, len(name) + len(value) + 4)
-        key, text = _key_of(name), value.decode("latin-1").strip(" \t")
+        key = (_key_of if len(name) <= _LONGEST_REMEMBERED else _key_of.__wrapped__)(name)
+        text = value.decode("latin-1").strip(" \t")
         if key not in self.environ:
             self.environ[key] = text
         elif key in _SINGLE:

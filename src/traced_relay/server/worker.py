@@ -18,7 +18,6 @@ from http import HTTPStatus
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from traced_relay.runtime.sockets import address_of
@@ -42,25 +41,6 @@ _CHUNK = 32 * 1024
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-def options(threads: int) -> dict[str, Any]:
-    """The settings of gunicorn that the worker requires."""
-    return {
-        "threads": threads,
-        "timeout": 0,
-        "graceful_timeout": 1,
-        "keepalive": 620,  # longer than Google's front ends, so that they close first
-        "logger_class": _PropagatingLogger,
-    }
-
-
-class _PropagatingLogger(Logger):  # type: ignore[misc]
-    """Sends gunicorn's log to the root logger; has no access log."""
-
-    def setup(self, cfg: Any) -> None:  # noqa: ARG002  (the signature is gunicorn's)
-        self.error_log.propagate = True
-        self.error_log.handlers.clear()
-
-
 class _Connection:
     """One thread at a time owns it: the one that has removed it from those that wait."""
 
@@ -81,10 +61,10 @@ class BufferedWorker(Worker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._client_timeout: float = self.app.client_timeout
-        self._threads = Threads(self.cfg.threads, self._serve)
+        self._threads = Threads(self.cfg.threads, self._serve, self._close_poller)
         self._max_waiting: int = self.cfg.threads + SPARE_CONNECTIONS
         self._open: set[_Connection] = set()
-        # By descriptor. Whoever pops a connection owns it.
+        # By descriptor. The thread that pops a connection owns it.
         self._waiting: dict[int, _Connection] = {}
         self._lingering: dict[int, _Connection] = {}
         self._lock = Lock()
@@ -108,11 +88,16 @@ class BufferedWorker(Worker):  # type: ignore[misc]
             self._accept_until_stopped(events)
             self._drain(events)
         self._is_over = True
-        self._threads.stop()
         os.write(self._ending, b"x")
         for conn in [*self._waiting.values(), *self._lingering.values()]:
             if self._owns(conn):
                 self._close(conn)
+        self._threads.stop()
+
+    def _close_poller(self) -> None:
+        self._poller.close()
+        os.close(self._end)
+        os.close(self._ending)
 
     def _accept_until_stopped(self, events: selectors.BaseSelector) -> None:
         events.register(self.PIPE[0], selectors.EVENT_READ, lambda _: os.read(self.PIPE[0], 4096))
@@ -221,12 +206,26 @@ class BufferedWorker(Worker):  # type: ignore[misc]
             conn = self._waiting.pop(descriptor, None)
             if conn is None:
                 self._discard_input(descriptor)
-            elif self._receive(conn):
+            elif self._is_received(conn):
                 self._threads.leave()
-                self._answer(conn)
+                try:
+                    self._answer(conn)
+                except Exception as exc:  # noqa: BLE001  (as a lack of memory: it must not end the thread)
+                    self._give_up(conn, exc)
                 self._threads.enter()
         with suppress(OSError):
             self._poller.arm(self._end)  # for the next thread
+
+    def _is_received(self, conn: _Connection) -> bool:
+        try:
+            return self._receive(conn)
+        except Exception as exc:  # noqa: BLE001
+            self._give_up(conn, exc)
+            return False
+
+    def _give_up(self, conn: _Connection, exc: Exception) -> None:
+        _logger.error("a connection from %s is closed: %s", conn.client[0], type(exc).__name__)
+        self._close(conn)
 
     def _receive(self, conn: _Connection) -> bool:
         """Read what has arrived; True if the request can be answered, and not yet counted as waiting."""

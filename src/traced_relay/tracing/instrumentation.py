@@ -47,7 +47,7 @@ def instrument(app: Flask, provider: TracerProvider) -> None:
         from opentelemetry.instrumentation.flask import FlaskInstrumentor
 
         FlaskInstrumentor.uninstrument_app(app)  # type: ignore[no-untyped-call]
-    traced: Any = app  # mypy lets nobody replace a method
+    traced: Any = app  # mypy refuses the assignment to a method
     inner = traced.wsgi_app.app if isinstance(traced.wsgi_app, ServerSpans) else traced.wsgi_app
     traced.wsgi_app = ServerSpans(inner, RelayTracer(provider, "opentelemetry.instrumentation.flask"))
     outgoing = RequestsInstrumentor()
@@ -86,7 +86,7 @@ class ServerSpans:
         self._tracer = tracer
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        path = environ["PATH_INFO"]
+        path = "/" + environ["PATH_INFO"].lstrip("/")  # as Flask routes it
         name = f"{environ['REQUEST_METHOD']} {path}"
         if name not in ARRIVALS:
             return self.app(environ, start_response)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import propagate
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.sdk.version import __version__ as sdk_version
 from opentelemetry.trace import get_current_span
@@ -55,7 +54,6 @@ def create_provider(
     provider = RelayProvider(
         sampler=DecideOnceSampler(ratio),
         resource=Resource({"service.name": _SERVICE} | dict(attributes or {}) | _SDK | own),
-        id_generator=_IdGenerator(),
         limits=_limits(max_attributes, max_value_length),
         shutdown_on_exit=False,
     )
@@ -99,12 +97,6 @@ class DecideOnceSampler(Sampler):
 
     def get_description(self) -> str:
         return f"DecideOnceSampler{{{self._ratio}}}"
-
-
-class _IdGenerator(RandomIdGenerator):
-    def is_trace_id_random(self) -> bool:
-        """Leaves the flag out of new traces: older parsers in Go and Rust drop a `traceparent` that ends in 03."""
-        return False
 
 
 def _limits(attributes: int, length: int) -> SpanLimits:

@@ -1,7 +1,7 @@
 """
 The relay's spans: plain values until they end, then one span of the SDK for the processors.
 
-The SDK's provider still decides what is recorded, under which ids, resource and limits. Its own span takes a lock and
+The SDK's provider still decides what is recorded, under which resource and limits. Its own span takes a lock and
 copies all attributes at every change, which made spans the most expensive part of a request.
 """
 

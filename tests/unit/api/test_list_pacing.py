@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from traced_relay.api.list_pacing import MAX_PAUSE, MAX_WAIT, WAITING, WAITING_PER_CALLER, ListPacer
+from traced_relay.config.settings import SPARE_THREADS
 from traced_relay.errors import TooManyRequests
 from traced_relay.runtime.clock import ManualClock
 
@@ -117,6 +118,10 @@ def test_few_lists_of_all_callers_wait(paced: Paced) -> None:
             paced.list(f"c{WAITING}")
         paced.clock.advance(2.0)
         assert [each.result(SOON) for each in asked] == [2.0] * WAITING
+
+
+def test_lists_that_wait_leave_half_of_the_spare_threads() -> None:
+    assert WAITING <= SPARE_THREADS // 2
 
 
 def test_no_list_waits_longer_than_its_bound(paced: Paced) -> None:

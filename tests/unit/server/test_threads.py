@@ -3,6 +3,7 @@ from __future__ import annotations
 from queue import SimpleQueue
 from threading import Event, get_ident
 
+from support.no_threads import no_new_threads
 from traced_relay.server.threads import Threads
 
 
@@ -48,4 +49,19 @@ def test_no_more_threads_are_started_than_allowed() -> None:
     for event in held:
         event.set()
     assert {loops.taken.get(timeout=10) for _ in range(2)} <= first
+    loops.stop()
+
+
+def test_a_thread_that_cannot_start_ends_no_other() -> None:
+    loops = Loops(10)
+    held, done = Event(), Event()
+    done.set()
+    with no_new_threads():
+        loops.work.put(held)
+        first = loops.taken.get(timeout=10)  # nobody waits now
+        held.set()
+        loops.work.put(done)
+        assert loops.taken.get(timeout=10) == first
+    loops.work.put(done)
+    loops.taken.get(timeout=10)
     loops.stop()

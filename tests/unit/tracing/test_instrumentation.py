@@ -87,6 +87,11 @@ def test_a_server_span_equals_the_instrumentations(path: str, given: dict[str, A
     assert_equal(ours, theirs)
 
 
+def test_a_path_is_that_which_flask_routes() -> None:
+    span = span_of(by_the_relay, "/v1/tasks", {"environ_overrides": {"PATH_INFO": "//v1/tasks"}})
+    assert (span.name, (span.attributes or {})["url.path"]) == ("POST /v1/tasks", "/v1/tasks")
+
+
 def assert_equal(ours: ReadableSpan, theirs: ReadableSpan) -> None:
     own = {name: value for name, value in (ours.attributes or {}).items() if not name.startswith("relay.")}
     assert own == theirs.attributes
