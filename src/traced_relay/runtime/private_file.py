@@ -68,9 +68,19 @@ def check_content(path: Path, schema: str, version: int = 0, migrated: Collectio
         return
     log = path.with_name(f"{path.name}-wal")
     is_whole = not _size(log)  # else SQLite must read the log, and may have to wait
+    try:
+        _check_tables(path, schema, version, migrated, is_whole=is_whole)
+    except UnusableFile:
+        if not (is_whole and _size(log)):
+            raise
+        _check_tables(path, schema, version, migrated, is_whole=False)  # another process opened it meanwhile
+
+
+def _check_tables(path: Path, schema: str, version: int, migrated: Collection[int], *, is_whole: bool) -> None:
     uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_whole else ''}"
     try:
-        with closing(sqlite3.connect(uri, uri=True, timeout=1)) as database:
+        with closing(sqlite3.connect(uri, uri=True, timeout=1, isolation_level=None)) as database:
+            database.execute("BEGIN")  # all from one state, while another process may migrate it
             columns = set(database.execute(_COLUMNS))
             (named,) = database.execute("PRAGMA user_version").fetchone()
             (application,) = database.execute("PRAGMA application_id").fetchone()
