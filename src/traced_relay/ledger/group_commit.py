@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from contextlib import suppress
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -89,42 +90,49 @@ class GroupCommit:
             notes = dict(self.notes) if leading.takes_notes else {}
         firsts: list[Note] = []
         try:
-            firsts = self._writer.use(lambda db: self._run(db, changes, notes))
+            self._writer.use(lambda db: self._run(db, changes, notes, firsts))
+        except BaseException as exc:  # noqa: BLE001  (raised by the threads of the changes)
+            _fail([change for change in changes if not change.is_done], exc)
         finally:
             with self._lock:
                 following = self._waiting[:1]
                 self._is_led = bool(following)
-            for change in changes:
-                change.is_done = True
             for change in (*changes, *following):
                 if change.turn is not None:
                     change.turn.release()
         for note in firsts:
             note.when_first()
 
-    def _run(self, db: sqlite3.Connection, changes: list[_Change], notes: dict[str, Note]) -> list[Note]:
-        """Commit *changes* and *notes*; returns the notes that were a row's first."""
+    def _run(self, db: sqlite3.Connection, changes: list[_Change], notes: dict[str, Note], firsts: list[Note]) -> None:
+        """Commit *changes* and *notes*; adds the notes that were a row's first to *firsts*."""
         try:
+            if db.in_transaction:  # the last ROLLBACK failed
+                db.execute("ROLLBACK")
             db.execute("BEGIN IMMEDIATE")
-        except BaseException as exc:  # noqa: BLE001  (raised by the threads of the changes)
+        except BaseException as exc:  # noqa: BLE001
             _fail(changes, exc)
-            return []
+            return
         try:
-            firsts = [note for task_id, note in notes.items() if write_note(db, task_id, note.attempt)]
+            written = [note for task_id, note in notes.items() if write_note(db, task_id, note.attempt)]
             for change in changes:
                 change.result = change.work(db)
             db.execute("COMMIT")
         except BaseException as exc:  # noqa: BLE001
-            if db.in_transaction:  # SQLite itself rolls back after some errors
-                db.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # the next transaction repeats it
+                if db.in_transaction:  # SQLite itself rolls back after some errors
+                    db.execute("ROLLBACK")
             if len(changes) == 1:
                 _fail(changes, exc)
-                return []
-            return [first for change in changes for first in self._run(db, [change], notes)]  # one fails alone
+                return
+            for change in changes:  # one fails alone
+                self._run(db, [change], notes, firsts)
+            return
+        for change in changes:
+            change.is_done = True
+        firsts += written
         self._transactions += 1
         if notes:
             self._forget(notes)
-        return firsts
 
     def _forget(self, notes: dict[str, Note]) -> None:
         with self._lock:
@@ -195,7 +203,7 @@ def write_note(db: sqlite3.Connection, task_id: str, attempt: int) -> bool:
 
 def _fail(changes: list[_Change], exc: BaseException) -> None:
     for change in changes:
-        change.error = exc
+        change.is_done, change.result, change.error = True, None, exc
         if isinstance(exc, (sqlite3.Error, OSError)):
             change.error = unavailable(exc)
             change.error.__cause__ = exc

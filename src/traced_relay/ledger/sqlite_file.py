@@ -114,13 +114,13 @@ class Connections:
             self._idle.put(db)
 
     def try_read(self, query: str, values: Sequence[Any]) -> list[Any] | None:
-        """The same as `read`; None if no connection is idle."""
+        """The same as `read`; None if no connection is idle, or it has changes that could not be rolled back."""
         try:
             db = self._idle.get_nowait()
         except Empty:
             return None
         try:
-            return db.execute(query, values).fetchall()
+            return None if db.in_transaction else db.execute(query, values).fetchall()
         except (sqlite3.Error, OSError) as exc:
             raise unavailable(exc) from exc
         finally:

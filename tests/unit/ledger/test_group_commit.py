@@ -52,11 +52,15 @@ def committing(ledger: SqliteLedger, waiting: int = 0) -> Iterator[None]:
     assert begun.wait(SOON)
     try:
         yield
-        while len(ledger._commits._waiting) < waiting:
-            over.wait(0.001)
+        await_waiting(ledger, waiting)
     finally:
         over.set()
         thread.join(SOON)
+
+
+def await_waiting(ledger: SqliteLedger, count: int) -> None:
+    while len(ledger._commits._waiting) < count:
+        Event().wait(0.001)
 
 
 @contextmanager
@@ -92,6 +96,35 @@ def test_a_change_that_fails_fails_alone(ledger: SqliteLedger) -> None:
         with pytest.raises(Unavailable, match="no such table"):
             failed.result(SOON)
     assert len(ledger.select(Selection(), 100).rows) == CLIENTS
+
+
+def deny_ends(db: sqlite3.Connection) -> None:
+    """From now on no transaction on *db* ends, neither way."""
+
+    def authorize(action: int, operation: str | None, *_: str | None) -> int:
+        is_end = action == sqlite3.SQLITE_TRANSACTION and operation != "BEGIN"
+        return sqlite3.SQLITE_DENY if is_end else sqlite3.SQLITE_OK
+
+    db.set_authorizer(authorize)
+
+
+def test_a_failed_rollback_commits_nothing_and_is_repeated(ledger: SqliteLedger, file: Path) -> None:
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        with committing(ledger, CLIENTS):
+            asked = [pool.submit(ledger._commits.write, deny_ends)]
+            await_waiting(ledger, 1)
+            asked += [pool.submit(ledger.insert, row(task_id=f"t{number}")) for number in range(CLIENTS - 1)]
+        for each in asked:
+            with pytest.raises(Unavailable, match="not authorized"):
+                each.result(SOON)
+    with pytest.raises(Unavailable, match="not authorized"):
+        ledger.insert(row())
+    assert ledger.get("t0") is None
+    ledger._db.set_authorizer(None)
+    assert ledger.get("t0") is None
+    assert ledger.insert(row())
+    with closing(sqlite3.connect(file)) as other:
+        assert other.execute("SELECT task_id FROM tasks").fetchall() == [(TASK_ID,)]
 
 
 def test_one_of_equal_changes_at_once_is_made(ledger: SqliteLedger) -> None:
