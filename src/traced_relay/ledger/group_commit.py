@@ -67,7 +67,7 @@ class GroupCommit:
         """
         The result of *work* once it is committed; after an error nothing of it is. It may run twice.
 
-        A thread that must not wait for the log *takes_notes* of no others.
+        A thread that must not wait for the log *takes_notes* of no others; if it leads, it commits its change alone.
         """
         change = _Change(work, takes_notes=takes_notes)
         with self._lock:
@@ -86,7 +86,8 @@ class GroupCommit:
 
     def _lead(self, leading: _Change) -> None:
         with self._lock:
-            changes, self._waiting = self._waiting, []
+            changes = self._waiting if leading.takes_notes else [leading]  # a removal must not miss a note
+            self._waiting = self._waiting[len(changes) :]  # the leading change is the first of them
             notes = dict(self.notes) if leading.takes_notes else {}
         firsts: list[Note] = []
         try:

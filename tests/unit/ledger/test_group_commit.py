@@ -257,6 +257,21 @@ def test_a_note_that_waits_protects_its_row(ledger: SqliteLedger, noted: Any) ->
     assert calls == [1]
 
 
+def test_a_lease_that_leads_removes_no_noted_row(ledger: SqliteLedger, noted: Any) -> None:
+    _, stored = noted
+    written = Event()
+    with ThreadPoolExecutor(2) as pool:
+        with committing(ledger, 3):  # the lease, the removal and the thread that writes notes
+            lease = pool.submit(ledger.keep_alive, "w", 15)
+            await_waiting(ledger, 1)
+            ledger.note_soon(TASK_ID, 1, written.set)
+            removal = pool.submit(ledger.remove, row())
+        assert lease.result(SOON) == []
+        assert not removal.result(SOON)
+    assert written.wait(SOON)
+    assert stored() == 1
+
+
 def test_notes_outlive_a_ledger_that_is_away(ledger: SqliteLedger, file: Path, noted: Any) -> None:
     calls, stored = noted
     ledger._db.execute("PRAGMA busy_timeout=1")
