@@ -12,7 +12,7 @@ from traced_relay.errors import Unavailable
 from traced_relay.ledger.sqlite_file import unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from traced_relay.ledger.sqlite_file import Connections
 
@@ -101,8 +101,7 @@ class GroupCommit:
             for change in (*changes, *following):
                 if change.turn is not None:
                     change.turn.release()
-        for note in firsts:
-            note.when_first()
+        _follow(firsts)
 
     def _run(self, db: sqlite3.Connection, changes: list[_Change], notes: dict[str, Note], firsts: list[Note]) -> None:
         """Commit *changes* and *notes*; adds the notes that were a row's first to *firsts*."""
@@ -190,8 +189,7 @@ class GroupCommit:
             if not self._write_notes():
                 notes = dict(self.notes)
                 self._forget(notes)
-                for note in notes.values():
-                    note.when_first()
+                _follow(notes.values())
 
 
 def write_note(db: sqlite3.Connection, task_id: str, attempt: int) -> bool:
@@ -200,6 +198,14 @@ def write_note(db: sqlite3.Connection, task_id: str, attempt: int) -> bool:
         return True
     db.execute(_LATER_NOTE, (attempt, task_id))
     return False
+
+
+def _follow(firsts: Iterable[Note]) -> None:
+    for note in firsts:
+        try:
+            note.when_first()
+        except Exception:  # the change of this thread is committed, and the other notes have theirs to do
+            _logger.exception("what follows the first note of a task failed")
 
 
 def _fail(changes: list[_Change], exc: BaseException) -> None:

@@ -272,6 +272,35 @@ def test_a_lease_that_leads_removes_no_noted_row(ledger: SqliteLedger, noted: An
     assert stored() == 1
 
 
+def fail() -> None:
+    raise RuntimeError("s3cret of a task")
+
+
+def test_what_follows_one_note_fails_alone(ledger: SqliteLedger, noted: Any, caplog: pytest.LogCaptureFixture) -> None:
+    written = Event()
+    ledger.insert(row(task_id="other"))
+    with ThreadPoolExecutor(1) as pool:
+        with committing(ledger, 1):
+            ledger.note_soon(TASK_ID, 1, fail)
+            ledger.note_soon("other", 1, written.set)
+            asked = pool.submit(ledger.insert, row(task_id="next"))
+        assert asked.result(SOON) is True
+    assert written.wait(SOON)
+    assert noted[1]() == 1
+    [record] = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert record.getMessage() == "what follows the first note of a task failed"
+
+
+def test_what_follows_one_note_fails_alone_on_close(ledger: SqliteLedger, file: Path, noted: Any) -> None:
+    calls, stored = noted
+    ledger._db.execute("PRAGMA busy_timeout=1")
+    with locked(file):
+        ledger.note_soon(TASK_ID, 1, fail)
+        ledger.note_soon("other", 1, lambda: calls.append(1))
+        ledger.close()
+    assert (calls, stored()) == ([1], 0)
+
+
 def test_notes_outlive_a_ledger_that_is_away(ledger: SqliteLedger, file: Path, noted: Any) -> None:
     calls, stored = noted
     ledger._db.execute("PRAGMA busy_timeout=1")
