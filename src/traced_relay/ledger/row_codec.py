@@ -41,10 +41,16 @@ def row_of(stored: Iterable[Any], body: bytes = b"", response_body: bytes = b"")
     try:
         row = _decoder.decode(document)
     except msgspec.DecodeError as exc:
-        raise Unavailable(f"the ledger contains a row that this version cannot read: {exc}") from exc
+        raise Unavailable(f"the ledger contains a row that this version cannot read{_place(exc)}") from None
     call = row.call.changed(body=body) if body else row.call
     response = row.response.changed(body=response_body) if row.response and response_body else row.response
     return row.changed(call=call, response=response, noted_attempt=noted_attempt, callback_ended_at=callback_ended_at)
+
+
+def _place(exc: msgspec.DecodeError) -> str:
+    """Where the document has a wrong value; the rest of the text would quote it."""
+    _, found, place = str(exc).rpartition(" - at `")
+    return f", at `{place}" if found else ""
 
 
 def _encode_model(value: BaseModel) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -157,9 +158,19 @@ def test_what_is_no_row_is_unavailable(document: str) -> None:
         row_of((document, 0, None))
 
 
-def test_an_invalid_policy_is_not_quoted() -> None:
-    call = document_of(row())["call"]
-    stored = document_of(row()) | {"call": call | {"retry": call["retry"] | {"jitter": "s3cret"}}}
-    with pytest.raises(Unavailable, match="1 problems in RetryPolicy") as caught:
-        row_of((json.dumps(stored), 0, None))
-    assert "s3cret" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"state": "s3cret"}, ", at `$.state`"),
+        ({"state": "s3cret - at `$.s3cret`"}, ", at `$.state`"),
+        ({"kind": "s3cret\n - at `$.s3cret`"}, ", at `$.kind`"),
+        ({"attempts": [{"s3cret": 1}]}, ", at `$.attempts[0]`"),
+        ({"carrier": {"s3cret": 1}}, ", at `$.carrier[...]`"),
+        ({"call": {"retry": {"jitter": "s3cret"}, "url": "", "timeout": 1.0}}, ", at `$.call.retry`"),
+    ],
+)
+def test_an_unreadable_value_is_not_quoted(change: dict[str, Any], place: str) -> None:
+    with pytest.raises(Unavailable) as caught:
+        row_of((json.dumps(document_of(row()) | change), 0, None))
+    assert str(caught.value) == f"the ledger contains a row that this version cannot read{place}"
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))

@@ -76,7 +76,7 @@ def test_an_unreadable_row_raises_unavailable(clock: ManualClock, tmp_path: Path
     with opened(clock, tmp_path / "ledger") as ledger:
         ledger.insert(row())
         rewrite(tmp_path / "ledger", "UPDATE tasks SET document = json_set(document, '$.state', 'dreaming')")
-        with pytest.raises(Unavailable, match="cannot read: Invalid enum value 'dreaming'"):
+        with pytest.raises(Unavailable, match=r"cannot read, at `\$\.state`$"):
             ledger.get(TASK_ID)
 
 
