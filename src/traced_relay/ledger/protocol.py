@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 WORKERS_KEPT = 7 * 86_400.0  # long after the calls of a dead worker were judged
 BEYOND_DIGITS = "g"  # sorts after every hexadecimal digit
 EXAMINED = 10_000  # rows that one select examines when its filters reject them
+COUNTED = 10_000  # rows at which a tally may stop counting
 FILTERS = ("kind", "state", "queue", "rule", "reason", "version", "caller")
 
 Position = tuple[float, str]  # created_at and task_id of a row in a list
@@ -52,7 +53,8 @@ class Tally:
     """
     Counts of overdue tasks, running tasks and pending callbacks.
 
-    The oldest are in seconds since the epoch, None if there are none.
+    *overdue* and *callbacks_pending* may be COUNTED if there are more. The oldest of all are in seconds since the
+    epoch, None if there are none.
     """
 
     overdue: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from traced_relay.ledger.protocol import BEYOND_DIGITS, Page
+from traced_relay.ledger.protocol import BEYOND_DIGITS, COUNTED, Page
 from traced_relay.ledger.row_codec import STORED, row_of
 from traced_relay.ledger.sqlite_file import LISTED_BY
 
@@ -40,16 +40,20 @@ ABANDONED = (
     " WHERE kind IN ('call', 'callback') AND state = 'running' AND worker NOT IN"
     " (SELECT worker FROM workers WHERE unsent IS NULL AND alive_until > ?) LIMIT ?"
 )
+_LATE = "FROM tasks INDEXED BY tasks_by_time WHERE next_attempt_at IS NOT NULL AND next_attempt_at < ?1"
+_PENDING = "FROM tasks INDEXED BY tasks_by_state WHERE kind = 'callback' AND state"
+_OLDEST_PENDING = " UNION ALL ".join(  # each is one step in the index
+    f"SELECT MIN(created_at) AS oldest {_PENDING} = '{state}'" for state in ("queued", "running", "waiting")
+)
 COUNT_OVERDUE = (
-    "SELECT COUNT(*), MIN(next_attempt_at) FROM tasks INDEXED BY tasks_by_time"
-    " WHERE next_attempt_at IS NOT NULL AND next_attempt_at < ?"
+    f"SELECT (SELECT COUNT(*) FROM (SELECT 1 {_LATE} LIMIT {COUNTED})), (SELECT MIN(next_attempt_at) {_LATE})"  # noqa: S608
 )
 COUNT_RUNNING = (
     "SELECT COUNT(*) FROM tasks INDEXED BY tasks_by_state WHERE kind IN ('call', 'callback') AND state = 'running'"
 )
 COUNT_CALLBACKS = (
-    "SELECT COUNT(*), MIN(created_at) FROM tasks INDEXED BY tasks_by_state"
-    " WHERE kind = 'callback' AND state IN ('queued', 'running', 'waiting')"
+    f"SELECT (SELECT COUNT(*) FROM (SELECT 1 {_PENDING} IN ('queued', 'running', 'waiting') LIMIT {COUNTED})),"  # noqa: S608
+    f" (SELECT MIN(oldest) FROM ({_OLDEST_PENDING}))"
 )
 STARTING_WITH = f"{_BY_ID} task_id >= ? AND task_id > ? AND task_id < ? ORDER BY task_id LIMIT ?"
 
