@@ -1,11 +1,42 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 import pytest
 
 from support.example_rows import NOW, TASK_ID, call, row
-from traced_relay.tasks.call import Callback
-from traced_relay.tasks.row import Attempt
+from traced_relay.tasks.call import Call, Callback
+from traced_relay.tasks.row import Attempt, Response, Row
 from traced_relay.tasks.states import ENDED, STATES
+
+if TYPE_CHECKING:
+    from traced_relay.tasks.stored import Stored
+
+NONE_IN_ROW = (
+    *("adopted_task_name", "callback_of", "callback_round", "sent_at", "round_due_at", "finished_at"),
+    *("first_started_at", "cancel_requested_at", "actor", "worker", "callback_ended_at", "reason", "blame", "response"),
+)
+NONE_IN_ATTEMPT = (
+    *("ended_at", "queue_delay_ms", "latency_ms", "status_code", "verdict", "reason", "blame", "retry_delay_ms"),
+    "delay_reason",
+)
+# A ledger does not write a default: to change one here changes the rows that are stored.
+DEFAULTS: dict[type[Stored], dict[str, Any]] = {
+    Row: {
+        **dict.fromkeys(NONE_IN_ROW),
+        **dict.fromkeys(("attempt", "started", "interruptions", "noted_attempt"), 0),
+        **dict.fromkeys(("round", "first_number", "awaited", "revision"), 1),
+        "kind": "call",
+        "state": "queued",
+        "fingerprint": "",
+        "origin": "",
+        "attempts": (),
+    },
+    Attempt: dict.fromkeys(NONE_IN_ATTEMPT),
+    Response: {"body": b"", "truncated": False},
+    Call: {"method": "POST", "headers": {}, "body": b"", "idempotent": False, "labels": {}, "callback": None},
+}
 
 
 def attempt(number: int, reason: str | None = None, version: str = "v1") -> Attempt:
@@ -19,6 +50,18 @@ def attempt(number: int, reason: str | None = None, version: str = "v1") -> Atte
         started_at=NOW,
         reason=reason,
     )
+
+
+@pytest.mark.parametrize("stored", DEFAULTS)
+def test_a_default_of_what_is_stored_never_changes(stored: type[Stored]) -> None:
+    found = {
+        each.name: each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory()
+        for each in msgspec.structs.fields(stored)
+        if not each.required
+    }
+    assert {name: repr(found[name]) for name in found} == {
+        name: repr(default) for name, default in DEFAULTS[stored].items()
+    }
 
 
 def test_a_row_ends_in_three_states_only() -> None:
