@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import requests
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 def app(_: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_requests_are_answered_while_no_thread_can_start() -> None:
@@ -45,5 +51,30 @@ def test_a_stopped_server_leaves_no_descriptor_open() -> None:
         for thread in threading.enumerate():
             if thread.name.startswith("request_"):
                 thread.join(10)
-        opened.append(len(list(Path("/proc/self/fd").iterdir())))
+        opened.append(descriptors())
     assert opened[3] <= opened[0]
+
+
+def test_a_request_that_outlives_its_server_leaves_no_connection_open() -> None:
+    before, begun, may_end = descriptors(), Event(), Event()
+
+    def slow(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        begun.set()
+        may_end.wait(10)
+        return app(environ, start_response)
+
+    server = EmbeddedServer(threads=4)
+    server.start(slow)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        begun.wait(10)
+        server.stop()
+        may_end.set()
+        received = b""
+        while chunk := client.recv(4096):  # ends with the connection, which nothing else closes
+            received += chunk
+    assert received.endswith(b"ok")
+    for thread in threading.enumerate():
+        if thread.name.startswith("request_"):
+            thread.join(10)
+    assert descriptors() <= before

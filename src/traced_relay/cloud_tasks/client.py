@@ -55,7 +55,7 @@ _mapped_errors = partial(
     map_exceptions,
     (_FINAL, lambda exc: EnqueueFailed(f"Cloud Tasks refused: {exc.message}")),
     (
-        (RetryError, GoogleAPICallError, GoogleAuthError),
+        (RetryError, GoogleAPICallError, GoogleAuthError, ValueError),  # ValueError: the channel is closed
         lambda exc: Unavailable(f"Cloud Tasks did not confirm the request: {type(exc).__name__}"),
     ),
 )

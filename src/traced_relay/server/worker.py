@@ -273,8 +273,7 @@ class BufferedWorker(Worker):  # type: ignore[misc]
     def _wait(self, conn: _Connection) -> None:
         """Let *conn* wait for input; from here on another thread may own it."""
         self._waiting[conn.descriptor] = conn
-        with suppress(OSError):  # closed by another thread meanwhile
-            self._poller.arm(conn.descriptor)
+        self._arm(conn)
 
     def _answer(self, conn: _Connection) -> None:
         """Answer the complete request, and those that have arrived behind it."""
@@ -347,8 +346,14 @@ class BufferedWorker(Worker):  # type: ignore[misc]
             return
         conn.deadline = time.monotonic() + LINGER_SECONDS
         self._lingering[conn.descriptor] = conn
-        with suppress(OSError):
+        self._arm(conn)
+
+    def _arm(self, conn: _Connection) -> None:
+        """Let the poller report the input of *conn*, unless the worker is over, which has closed all that waited."""
+        with suppress(OSError):  # closed by another thread meanwhile
             self._poller.arm(conn.descriptor)
+        if self._is_over and self._owns(conn):
+            self._close(conn)
 
     def _discard_input(self, descriptor: int) -> None:
         conn = self._lingering.pop(descriptor, None)
@@ -362,8 +367,7 @@ class BufferedWorker(Worker):  # type: ignore[misc]
             self._close(conn)
             return
         self._lingering[descriptor] = conn
-        with suppress(OSError):
-            self._poller.arm(descriptor)
+        self._arm(conn)
 
     def _close(self, conn: _Connection) -> None:
         self._count(conn, 0)
