@@ -78,3 +78,21 @@ def test_a_request_that_outlives_its_server_leaves_no_connection_open() -> None:
         if thread.name.startswith("request_"):
             thread.join(10)
     assert descriptors() <= before
+
+
+def test_clients_that_never_read_leave_threads_to_others() -> None:
+    def large(_: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Length", "8000000")])
+        return [bytes(8_000_000)]
+
+    server = EmbeddedServer(threads=16)
+    server.start(lambda environ, start: (large if environ["PATH_INFO"] == "/large" else app)(environ, start))
+    clients = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(20)]
+    try:
+        for client in clients:
+            client.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+        assert [requests.get(server.url, timeout=10).text for _ in range(5)] == ["ok"] * 5
+    finally:
+        for client in clients:
+            client.close()
+        server.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import socket
 import sys
 
 if sys.platform == "linux":
@@ -51,3 +52,10 @@ else:
 
         def close(self) -> None:
             self._kqueue.close()
+
+
+def has_input(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False

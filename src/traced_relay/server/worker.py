@@ -22,7 +22,7 @@ from gunicorn.workers.base import Worker
 
 from traced_relay.runtime.sockets import address_of
 from traced_relay.server import request, response
-from traced_relay.server.poller import Poller
+from traced_relay.server.poller import Poller, has_input
 from traced_relay.server.request_buffer import RequestBuffer
 from traced_relay.server.threads import Threads
 
@@ -36,6 +36,7 @@ CLIENT_TIMEOUT = 30.0
 LINGER_SECONDS = 5.0  # for the client to read a response that was sent before it had sent everything
 SPARE_CONNECTIONS = 1000  # besides one for every thread
 MAX_BUFFERED = 64 * 1024 * 1024  # bytes of all incomplete requests
+MAX_SLOW = 4  # clients that are waited for to read, at most; half of the threads that calls leave free
 _TICK, _DRAIN_TICK = 1.0, 0.02
 _CHUNK = 32 * 1024
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -68,7 +69,7 @@ class BufferedWorker(Worker):  # type: ignore[misc]
         self._waiting: dict[int, _Connection] = {}
         self._lingering: dict[int, _Connection] = {}
         self._lock = Lock()
-        self._buffered = 0
+        self._buffered = self._slow = 0
         self._is_over = False
         self._accepts_from = 0.0
 
@@ -172,10 +173,15 @@ class BufferedWorker(Worker):  # type: ignore[misc]
     def _close_some(self, count: int) -> int:
         """Close lingering connections, then those that have waited longest for a request or its rest."""
         oldest = sorted(self._waiting.values(), key=lambda conn: conn.since)
-        closed = [conn for conn in [*self._lingering.values(), *oldest][:count] if self._owns(conn)]
-        for conn in closed:
-            self._close(conn)
-        return len(closed)
+        closed = 0
+        for conn in [*self._lingering.values(), *oldest]:
+            if closed < count and self._owns(conn):
+                if conn.deadline > time.monotonic() and not len(conn.buffer) and has_input(conn.sock):
+                    self._wait(conn)  # its request has arrived
+                    continue
+                self._close(conn)
+                closed += 1
+        return closed
 
     def _close_late(self, now: float) -> None:
         """Close connections whose time is over, but for those whose input no thread was free to read."""
@@ -185,7 +191,7 @@ class BufferedWorker(Worker):  # type: ignore[misc]
         for conn in list(self._waiting.values()):
             if conn.deadline > now or not self._owns(conn):
                 continue
-            if _has_input(conn.sock):
+            if has_input(conn.sock):
                 self._wait(conn)
             elif len(conn.buffer):
                 self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
@@ -320,14 +326,23 @@ class BufferedWorker(Worker):  # type: ignore[misc]
             sent = 0
         except OSError:
             return False
-        if sent == len(answer):
-            return True
+        return sent == len(answer) or self._send_slowly(sock, memoryview(answer)[sent:])
+
+    def _send_slowly(self, sock: socket.socket, rest: memoryview) -> bool:
+        """Wait for a client that does not read; for few at a time, since each takes a thread from the others."""
+        with self._lock:
+            if self._slow >= MAX_SLOW:
+                return False
+            self._slow += 1
         try:
             sock.settimeout(self._client_timeout)
-            sock.sendall(memoryview(answer)[sent:])
+            sock.sendall(rest)
             sock.setblocking(False)
         except OSError:
             return False
+        finally:
+            with self._lock:
+                self._slow -= 1
         return True
 
     def _refuse(self, conn: _Connection, status: int, detail: str) -> None:
@@ -373,13 +388,6 @@ class BufferedWorker(Worker):  # type: ignore[misc]
         self._count(conn, 0)
         self._open.discard(conn)
         conn.sock.close()
-
-
-def _has_input(sock: socket.socket) -> bool:
-    try:
-        return bool(sock.recv(1, socket.MSG_PEEK))
-    except OSError:
-        return False
 
 
 def _add_addresses(environ: WSGIEnvironment, conn: _Connection) -> None:
