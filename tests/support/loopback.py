@@ -45,7 +45,7 @@ class Loopback:
                 with connection, suppress(OSError):
                     connection.settimeout(2)
                     connection.recv(65_536)
-                    connection.sendall(OK + EMPTY)
+                    connection.sendall(OK + b"Connection: close\r\n" + EMPTY)
 
     def meant(self, text: str | list[str]) -> list[str]:
         return [url.replace("PORT", str(self.port)) for url in (text.split() if isinstance(text, str) else text)]
