@@ -74,7 +74,7 @@ class IdTokens:
         return response
 
     def _token(self, audience: str) -> str:
-        credentials = self._credentials.get(audience) or self._fetch(audience)
+        credentials = self._credentials.pop(audience, None) or self._fetch(audience)  # the last refreshed is the last
         self._credentials[audience] = credentials
         if len(self._credentials) > MAX_AUDIENCES:
             del self._credentials[next(iter(self._credentials))]
