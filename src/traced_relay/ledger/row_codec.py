@@ -53,13 +53,9 @@ def _place(exc: msgspec.DecodeError) -> str:
     return f", at `{place}" if found else ""
 
 
+@lru_cache(maxsize=1000)
 def _encode_model(value: BaseModel) -> dict[str, Any]:
     """A model of the border that a row contains, such as the retry policy, as JSON has it."""
-    return _dumped(value)
-
-
-@lru_cache(maxsize=1000)
-def _dumped(value: BaseModel) -> dict[str, Any]:
     return value.model_dump(mode="json")
 
 

@@ -32,7 +32,7 @@ ATTRIBUTES = frozenset(
     }
 )
 
-MAX_ATTRIBUTES, MAX_VALUE_LENGTH = 32, 256  # Cloud Trace's limits
+MAX_ATTRIBUTES, MAX_VALUE_LENGTH = 32, 256  # Cloud Trace's limits; it counts bytes, the SDK characters
 
 DISPATCH = "POST /dispatch"
 ARRIVALS = frozenset({"POST /v1/tasks", "POST /v1/tasks:batch", DISPATCH})  # other requests have no span

@@ -32,8 +32,9 @@ from opentelemetry.trace import (
 )
 
 from traced_relay.runtime.clock import epoch_ns
-from traced_relay.tracing.attributes import ERROR_TYPE
-from traced_relay.tracing.redaction import MAX_VALUE_BYTES, redacted
+from traced_relay.tracing.attributes import MAX_VALUE_LENGTH
+from traced_relay.tracing.redaction import redacted
+from traced_relay.tracing.spans import set_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -144,8 +145,7 @@ class CurrentSpan:
     def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
         detach(self._token)
         if isinstance(exc, Exception):
-            self._span.set_attribute(ERROR_TYPE, type(exc).__qualname__)
-            self._span.set_status(StatusCode.ERROR)
+            set_error(self._span, type(exc).__qualname__)
         if self._is_ended:
             self._span.end()
 
@@ -250,6 +250,6 @@ class RelaySpan(Span):
 def _bounded(attributes: dict[str, AttributeValue], limits: SpanLimits) -> Attributes:
     """The *attributes* within the *limits*, as the SDK counts them: the latest remain."""
     most, longest = limits.max_span_attributes, limits.max_span_attribute_length
-    if (most is None or len(attributes) <= most) and (longest is None or longest >= MAX_VALUE_BYTES):
+    if (most is None or len(attributes) <= most) and (longest is None or longest >= MAX_VALUE_LENGTH):
         return MappingProxyType(attributes)
     return BoundedAttributes(most, attributes, immutable=True, max_value_len=longest)
